@@ -1,0 +1,187 @@
+"""The parts of a job, each field with its unit, range and reason."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from pipeline.config.base import Part
+from pipeline.config.captions import SlotConfig, check_slot_names
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "MPO")
+"""Pillow's names of what may be decoded. EPS is not among them, since it would start Ghostscript."""
+
+
+class SourceConfig(Part):
+    """Which shards, and which of their fields."""
+
+    urls: tuple[str, ...] = Field(min_length=1)
+    """Folders, globs or shards; local paths or any fsspec URL. Tar (plain or gzip) or Parquet."""
+    image_column: str | None = None
+    """Parquet: the column of encoded images; by default detected by name and type."""
+    key_column: str | None = None
+    """Parquet: the column that becomes `key`; by default `key`, `__key__`, `id` or the image's path."""
+    carry: tuple[str, ...] = ()
+    """Fields of the source row to keep in the caption row's `source`: columns, keys of the `.json`
+    member, or extensions of text members such as `txt`; `*` keeps all but image bytes."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:  # noqa: ANN401 - pydantic hands over raw YAML
+        if isinstance(value, str):
+            return {"urls": [value]}
+        return {"urls": value} if isinstance(value, list | tuple) else value
+
+
+class ModelConfig(Part):
+    """Which weights, and how they were taught to be asked."""
+
+    id: str
+    """`standin`, a hub id such as fancyfeast/llama-joycaption-beta-one-hf-llava, or a local folder."""
+    revision: str | None = None
+    """The hub's commit or tag. Pin it for production."""
+    generation: str | None = None
+    """alpha-one, alpha-two or beta-one; by default read off the id."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:  # noqa: ANN401 - pydantic hands over raw YAML
+        return {"id": value} if isinstance(value, str) else value
+
+
+class SamplingConfig(Part):
+    """How text is drawn. The defaults are the author's own for every generation."""
+
+    temperature: float = Field(default=0.6, ge=0, le=2)
+    """0 is greedy."""
+    top_p: float = Field(default=0.9, gt=0, le=1)
+    top_k: int = Field(default=0, ge=0)
+    """0 keeps all tokens."""
+    repetition_penalty: float = Field(default=1.0, ge=0.5, le=2)
+    """1 is none, as in all of the author's code."""
+    max_tokens: int | None = Field(default=None, ge=1, le=4096)
+    """Tokens per caption; by default the generation's (alpha 300, beta-one 512)."""
+
+
+class EngineKind(StrEnum):
+    """What answers the requests."""
+
+    VLLM = "vllm"
+    ECHO = "echo"
+    """No model: names the mean colour. For trying a config and for measuring the pipeline alone."""
+
+
+class Replicas(Part):
+    """Bounds of the pool of engine actors."""
+
+    min: int = Field(default=1, ge=1)
+    max: int = Field(default=1, ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:  # noqa: ANN401 - pydantic hands over raw YAML
+        return {"min": value, "max": value} if isinstance(value, int) else value
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"min={self.min} is above max={self.max}; allowed: min <= max")
+        return self
+
+
+class EngineConfig(Part):
+    """The engine of each replica and the size of the pool."""
+
+    kind: EngineKind = EngineKind.VLLM
+    replicas: Replicas = Replicas()
+    num_gpus: float | None = Field(default=None, ge=0)
+    """GPUs per replica; by default `tensor_parallel_size` where the cluster has GPUs, else 0 (CPU build)."""
+    tensor_parallel_size: int = Field(default=1, ge=1)
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    quantization: str | None = None
+    """Passed to vLLM as it stands, for example fp8; vLLM refuses what the device lacks."""
+    max_model_len: int = Field(default=2048, ge=128)
+    """Tokens of prompt and caption. JoyCaption's prompts have 790 to 930, so 2048 leaves 1,100 for text."""
+    max_num_seqs: int | None = Field(default=None, ge=1)
+    """Requests decoded together; by default 256 on a GPU, 64 on a CPU."""
+    max_num_batched_tokens: int | None = Field(default=None, ge=128)
+    """Tokens per engine step; by default 16384 on a GPU, 8192 on a CPU, never below max_model_len."""
+    gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
+    cpu_kv_cache_gib: int = Field(default=1, ge=1)
+    """CPU build only: GiB of RAM for the KV cache."""
+    enforce_eager: bool | None = None
+    """Skip compilation; by default on for a CPU, off for a GPU."""
+    batch_images: int = Field(default=32, ge=1, le=4096)
+    """Images that travel together and become one fragment: the most that one task can lose.
+    Occupancy hardly depends on it (measured: 32 x 4 in flight and 256 x 2 both keep 97 % busy)."""
+    batches_in_flight: int | None = Field(default=None, ge=1)
+    """Batches that a replica works on at once; by default enough for twice `max_num_seqs` requests."""
+    max_deaths_per_image: int = Field(default=1, ge=0)
+    """How often an image, alone in the engine, may take it down before it becomes a failed row."""
+    max_restarts: int = Field(default=100, ge=0)
+    """Engine restarts of one replica, all images together, before it gives up."""
+    start_timeout_s: float = Field(default=1800, gt=0)
+    trust_remote_code: bool = False
+    echo_latency_s: float = Field(default=0.0, ge=0)
+    """Echo only: seconds that each request takes, to rehearse a run."""
+
+
+class ImagesConfig(Part):
+    """How bytes become pixels."""
+
+    formats: tuple[str, ...] = FORMATS
+    max_pixels: int = Field(default=200_000_000, ge=1)
+    """Width times height in the header, before anything is decoded; 200 million RGB pixels take 0.6 GB."""
+    max_bytes: int = Field(default=256 << 20, ge=1)
+    """Length of the encoded image."""
+    background: tuple[
+        Annotated[int, Field(ge=0, le=255)], Annotated[int, Field(ge=0, le=255)], Annotated[int, Field(ge=0, le=255)]
+    ] = (255, 255, 255)
+    """RGB under transparent pixels."""
+    apply_exif_orientation: bool = True
+
+    @field_validator("formats")
+    @classmethod
+    def _known(cls, formats: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = sorted(set(formats) - set(FORMATS))
+        if unknown or not formats:
+            raise ValueError(f"found {', '.join(unknown) or 'none'}; allowed: {', '.join(FORMATS)}")
+        return formats
+
+
+class ClusterConfig(Part):
+    """Where the run happens and when it counts as stuck."""
+
+    address: str | None = None
+    """Ray address; by default RAY_ADDRESS, else a Ray of this process's own."""
+    num_cpus: int | None = Field(default=None, ge=1)
+    """Only for a Ray of one's own: logical CPUs, by default all."""
+    object_store_gib: float | None = Field(default=None, gt=0)
+    """Only for a Ray of one's own: shared memory for batches in flight."""
+    readers: int | None = Field(default=None, ge=1)
+    """Shards read and decoded at once; by default as many as the cluster has CPUs."""
+    stall_timeout_s: float = Field(default=1800, gt=0)
+    """Without any progress for so long, the run ends and names the stage that stands still."""
+
+
+def _as_list(value: Any) -> Any:  # noqa: ANN401 - pydantic hands over raw YAML
+    return [value] if isinstance(value, dict) else value
+
+
+class JobConfig(Part):
+    """A whole job. Built by `load_job`; every field is final."""
+
+    source: SourceConfig
+    output: str = Field(min_length=1)
+    model: ModelConfig
+    captions: Annotated[tuple[SlotConfig, ...], BeforeValidator(_as_list)] = Field(min_length=1)
+    sampling: SamplingConfig = SamplingConfig()
+    engine: EngineConfig = EngineConfig()
+    images: ImagesConfig = ImagesConfig()
+    cluster: ClusterConfig = ClusterConfig()
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    """Draws the mix, the word counts and the sampling seeds."""
+
+    _slots_once = field_validator("captions")(check_slot_names)

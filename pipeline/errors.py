@@ -1,0 +1,79 @@
+"""Every error that JoyFleet raises on purpose; `jobs/` turns them into one line and an exit code.
+
+    PipelineError            exit 1
+    |- ConfigError           exit 2   the config or the command line is wrong
+    |- OutputMismatch        exit 2   the output belongs to another recipe or another plan
+    |- StoreError            exit 1   the output's storage cannot keep its promise
+    |- ModelMismatch         exit 1   the model is not JoyCaption-shaped
+    |- EngineDead            exit 1   the engine died and did not come back
+    |- Stalled               exit 1   a stage made no progress for too long
+    |- NothingDone           exit 1   a run that produced no row from a non-empty source
+    |- Interrupted           exit 4   SIGTERM or SIGINT; the next run goes on
+    |- ShardUnreadable       a shard for quarantine; ends no run
+    `- BadImage              a `failed` row; ends no run
+
+All of them pickle, since most cross a process boundary: each takes its arguments positionally and
+hands every one of them to `Exception.__init__`.
+"""
+
+from schemas.status import Reason
+
+
+class PipelineError(Exception):
+    """The root: caught in `jobs/` alone."""
+
+    exit_code = 1
+
+
+class ConfigError(PipelineError):
+    """The config or the command line is wrong; nothing was started."""
+
+    exit_code = 2
+
+
+class OutputMismatch(PipelineError):
+    """The output holds another recipe's or another source's captions."""
+
+    exit_code = 2
+
+
+class StoreError(PipelineError):
+    """The output's storage refused, lied or cannot create exclusively."""
+
+
+class ModelMismatch(PipelineError):
+    """The model's tokens or image layout are not JoyCaption's."""
+
+
+class EngineDead(PipelineError):
+    """The engine died, and starting it again did not help."""
+
+
+class Stalled(PipelineError):
+    """No stage moved for `cluster.stall_timeout_s`."""
+
+
+class NothingDone(PipelineError):
+    """The source has rows and the run produced none."""
+
+
+class Interrupted(PipelineError):
+    """The run was asked to stop; what is committed and staged stays."""
+
+    exit_code = 4
+
+
+class ShardUnreadable(PipelineError):
+    """A shard that cannot be read at all: it goes to quarantine with this message."""
+
+
+class BadImage(PipelineError):
+    """An image that becomes a `failed` row."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(reason, message)
+        self.reason = reason
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.message}"

@@ -1,0 +1,72 @@
+"""What travels between the stages: batches of one shard's images downstream, receipts upstream to the driver.
+
+A batch is one Ray row holding up to `engine.batch_images` images of one shard. As one row it can
+be neither split nor merged with another shard's images on its way, so a retried task re-emits
+exactly what it emitted before.
+"""
+
+from enum import StrEnum
+
+import pyarrow as pa
+
+
+class BatchKind(StrEnum):
+    """What a batch says about its shard."""
+
+    IMAGES = "images"
+    """Images to caption; those that could not be decoded carry a reason instead of pixels."""
+    RESUMED = "resumed"
+    """No images: a valid fragment of an earlier run covers `rows`."""
+    EMPTY = "empty"
+    """No images: the shard has no rows."""
+    UNREADABLE = "unreadable"
+    """No images: the shard goes to quarantine for the reason in `message`."""
+
+
+IMAGE: pa.StructType = pa.struct(
+    [
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("image_sha256", pa.string()),
+        pa.field("image_bytes", pa.int64()),
+        pa.field("image_format", pa.string()),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("reason", pa.string()),
+        pa.field("message", pa.string()),
+    ]
+)
+"""One image of a batch. `reason` is null exactly when the image has its pixels in the batch."""
+
+BATCH: pa.Schema = pa.schema(
+    [
+        pa.field("kind", pa.string(), nullable=False, metadata={"doc": "a BatchKind"}),
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("num_rows", pa.int64(), nullable=False, metadata={"doc": "rows of the whole shard"}),
+        pa.field("images", pa.list_(IMAGE), nullable=False),
+        pa.field(
+            "pixels",
+            pa.large_binary(),
+            nullable=False,
+            metadata={"doc": "uint8 RGB, shape (images without reason, height, width, 3), in the order of images"},
+        ),
+        pa.field("fragment", pa.string(), metadata={"doc": "RESUMED: path of the fragment in the output"}),
+        pa.field("rows", pa.list_(pa.int64()), nullable=False, metadata={"doc": "RESUMED: rows that it covers"}),
+        pa.field("message", pa.string(), metadata={"doc": "UNREADABLE: what was found"}),
+    ]
+)
+
+RECEIPT: pa.Schema = pa.schema(
+    [
+        pa.field("kind", pa.string(), nullable=False, metadata={"doc": "the BatchKind that led to it"}),
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("num_rows", pa.int64(), nullable=False, metadata={"doc": "rows of the whole shard"}),
+        pa.field("fragment", pa.string(), metadata={"doc": "path of the fragment in the output; null if none"}),
+        pa.field("rows", pa.list_(pa.int64()), nullable=False, metadata={"doc": "rows that the fragment covers"}),
+        pa.field("ok", pa.int64(), nullable=False, metadata={"doc": "caption rows by status"}),
+        pa.field("rejected", pa.int64(), nullable=False),
+        pa.field("failed", pa.int64(), nullable=False),
+        pa.field("message", pa.string()),
+    ]
+)
