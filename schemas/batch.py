@@ -43,6 +43,8 @@ BATCH: pa.Schema = pa.schema(
     [
         pa.field("kind", pa.string(), nullable=False, metadata={"doc": "a BatchKind"}),
         pa.field("shard", pa.string(), nullable=False),
+        pa.field("size", pa.int64(), nullable=False, metadata={"doc": "bytes of the shard, as planned"}),
+        pa.field("etag", pa.string(), nullable=False, metadata={"doc": "etag of the shard, as planned"}),
         pa.field("num_rows", pa.int64(), nullable=False, metadata={"doc": "rows of the whole shard"}),
         pa.field("images", pa.list_(IMAGE), nullable=False),
         pa.field(

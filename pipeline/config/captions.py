@@ -71,15 +71,8 @@ class RequestConfig(Part):
     """The system turn; by default the generation's own."""
 
     @model_validator(mode="after")
-    def _mode_or_prompt(self) -> Self:
-        if (self.mode is None) == (self.prompt is None):
-            found = "both" if self.mode else "neither"
-            raise ValueError(f"found {found} of mode and prompt; allowed: exactly one of them")
-        shaped = [key for key in ("tone", "length", "options", "name") if getattr(self, key)]
-        if self.prompt is not None and shaped:
-            raise ValueError(f"found {', '.join(shaped)} beside prompt; a custom prompt is used as it stands")
-        if self.prompt is not None and not self.prompt.strip():
-            raise ValueError("prompt is blank; allowed: some text")
+    def _whole(self) -> Self:
+        _check_mode_or_prompt(self)
         return self
 
     @field_validator("options")
@@ -89,6 +82,17 @@ class RequestConfig(Part):
         if twice:
             raise ValueError(f"found {', '.join(twice)} more than once; allowed: each option once")
         return options
+
+
+def _check_mode_or_prompt(request: RequestConfig) -> None:
+    if (request.mode is None) == (request.prompt is None):
+        found = "both" if request.mode else "neither"
+        raise ValueError(f"found {found} of mode and prompt; allowed: exactly one of them")
+    shaped = [key for key in ("tone", "length", "options", "name") if getattr(request, key)]
+    if request.prompt is not None and shaped:
+        raise ValueError(f"found {', '.join(shaped)} beside prompt; a custom prompt is used as it stands")
+    if request.prompt is not None and not request.prompt.strip():
+        raise ValueError("prompt is blank; allowed: some text")
 
 
 class WeightedRequest(RequestConfig):
@@ -105,9 +109,10 @@ class SlotConfig(RequestConfig):
     mix: tuple[WeightedRequest, ...] = ()
 
     @model_validator(mode="after")
-    def _mode_or_prompt(self) -> Self:
+    def _whole(self) -> Self:
         if not self.mix:
-            return super()._mode_or_prompt()  # pyright: ignore[reportCallIssue] - pydantic wraps the validator
+            _check_mode_or_prompt(self)
+            return self
         beside = [key for key in RequestConfig.model_fields if getattr(self, key)]
         if beside:
             raise ValueError(f"found {', '.join(beside)} beside mix; put them into the entries of the mix")

@@ -74,6 +74,7 @@ def _layers(data: Mapping[str, Any]) -> type[JobConfig]:
             dotenv_settings: PydanticBaseSettingsSource,
             file_secret_settings: PydanticBaseSettingsSource,
         ) -> tuple[PydanticBaseSettingsSource, ...]:
+            del dotenv_settings, file_secret_settings  # pydantic-settings hands them over; jobs have no such layers
             file = InitSettingsSource(settings_cls, init_kwargs=dict(data))
             return (init_settings, env_settings, file)
 

@@ -1,0 +1,42 @@
+"""`joyfleet VERB ...`, also as `python -m jobs VERB ...`: one module a verb, one line an error."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from jobs.caption import caption
+from jobs.draw import draw
+from jobs.inspect import plan, status
+from jobs.prompts import prompts
+from jobs.tend import clean, retry
+from jobs.verify import verify
+from pipeline.errors import PipelineError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="joyfleet")
+def cli() -> None:
+    """Caption image datasets of any size with JoyCaption: shards in, Parquet out, every image exactly once.
+
+    Exit codes: 0 all done; 1 failed; 2 the config or the command line is wrong; 3 done, but shards are in
+    quarantine; 4 interrupted, resumable.
+    """
+
+
+for verb in (caption, clean, draw, plan, prompts, retry, status, verify):
+    cli.add_command(verb)
+
+
+def main() -> None:
+    """Run the command line; errors of ours end it with one message and their exit code."""
+    try:
+        cli()
+    except PipelineError as err:
+        click.echo(f"joyfleet: {err}", err=True)
+        sys.exit(err.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""`joyfleet caption job.yaml`: the main job, from a YAML file to committed Parquet."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+
+import click
+
+from jobs.logs import new_log, quiet_terminal
+from jobs.progress import ProgressLine
+from jobs.summary import print_summary
+from pipeline.config import load_job
+from pipeline.flow.isolate import isolate_ray
+
+QUARANTINED = 3
+"""Exit code: done, but shards are in quarantine."""
+
+set_option = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a key of the file, such as sampling.temperature=0.4; stronger than the environment.",
+)
+
+
+@click.command()
+@click.argument("job_file", type=click.Path())
+@set_option
+def caption(job_file: str, overrides: Sequence[str]) -> None:
+    """Caption the images of JOB_FILE's source into its output; run it again to go on where it stopped."""
+    job = load_job(job_file, overrides)
+    isolate_ray(job.cluster.address)
+    # Ray reads its environment when it is imported, so not before the line above.
+    from pipeline.flow.job import prepare_job  # noqa: PLC0415
+    from pipeline.flow.run import Outcome, run_job  # noqa: PLC0415
+
+    prepared = prepare_job(job)
+    for remark in prepared.remarks:
+        click.echo(f"joyfleet: note: {remark}", err=True)
+    outcome = Outcome.of(prepared)
+    log_path = new_log()
+    try:
+        with quiet_terminal(log_path) as terminal, _stop_on_signals() as stop, ProgressLine(terminal) as line:
+            run_job(prepared, outcome, line.show, stop)
+    finally:
+        print_summary(prepared, outcome, log_path)
+    if outcome.shards_quarantined:
+        sys.exit(QUARANTINED)
+
+
+@contextmanager
+def _stop_on_signals() -> Iterator[threading.Event]:
+    """Yield an event that the first SIGTERM or SIGINT sets; a second one ends the process as usual."""
+    stop = threading.Event()
+    before: dict[int, signal.Handlers | int | None] = {}
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        del frame
+        stop.set()
+        signal.signal(number, before[number])  # pyright: ignore[reportArgumentType] - what getsignal gave
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        before[number] = signal.getsignal(number)  # pyright: ignore[reportArgumentType] - see above
+        signal.signal(number, on_signal)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)  # pyright: ignore[reportArgumentType] - see above

@@ -1,0 +1,52 @@
+"""What a run tells at its end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from jobs.progress import clock
+
+if TYPE_CHECKING:
+    from pipeline.flow.job import PreparedJob
+    from pipeline.flow.run import Outcome
+
+SHOWN = 5
+"""Shards listed by name."""
+
+
+def print_summary(prepared: PreparedJob, outcome: Outcome, log_path: Path) -> None:
+    """Print the table, then shards that need attention, then where the logs are."""
+    console = Console(soft_wrap=True, highlight=False)
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, value in _rows(prepared, outcome):
+        table.add_row(name, value)
+    console.print(table)
+    for shard, message in list(outcome.shards_quarantined.items())[:SHOWN]:
+        console.print(f"quarantined: {shard}: {message}", markup=False)
+    for shard in outcome.shards_lost[:SHOWN]:
+        console.print(f"committed by another run: {shard}", markup=False)
+    console.print(f"log: {log_path}", markup=False)
+    if outcome.worker_logs:
+        console.print(f"logs of Ray's workers and vLLM: {outcome.worker_logs}", markup=False)
+
+
+def _rows(prepared: PreparedJob, outcome: Outcome) -> list[tuple[str, str]]:
+    done = outcome.shards_before + outcome.shards_committed + len(outcome.shards_lost)
+    captions = sum(outcome.statuses.values())
+    statuses = ", ".join(f"{rows:,} {status}" for status, rows in outcome.statuses.items())
+    rate = f"{captions / outcome.seconds:.1f}/s over all" if outcome.seconds else "-"
+    return [
+        ("output", prepared.job.output),
+        ("recipe", prepared.recipe.fingerprint),
+        (
+            "shards",
+            f"{done:,} of {outcome.shards_planned:,} committed, {len(outcome.shards_quarantined)} in quarantine",
+        ),
+        ("this run", f"{outcome.shards_committed:,} shards, {outcome.images:,} images in {clock(outcome.seconds)}"),
+        ("taken over", f"{outcome.images_resumed:,} images staged by earlier runs"),
+        ("captions", f"{captions:,}: {statuses} ({rate})"),
+    ]

@@ -1,0 +1,68 @@
+"""The seam between captioning and what computes captions: questions in, answers out, matched by id."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from schemas.status import Reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """One request as an engine sees it."""
+
+    id: str
+    """Unique among the questions in flight."""
+    pixels: npt.NDArray[np.uint8]
+    """RGB, shape (height, width, 3), at the model's input size."""
+    image_id: str
+    """Equal for equal pixels: the engine's caches go by it."""
+    system: str
+    prompt: str
+    seed: int
+    """In [0, 2**63)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What became of a question: text, or the reason why there is none."""
+
+    id: str
+    text: str | None
+    finish_reason: str | None = None
+    prompt_tokens: int | None = None
+    """The image's tokens included."""
+    caption_tokens: int | None = None
+    """The end token included."""
+    reason: Reason | None = None
+    message: str | None = None
+
+
+class Engine(Protocol):
+    """A running engine. Its methods are called from one event loop."""
+
+    async def answer(self, question: Question) -> Answer:
+        """Answer one question; many run at once, and the engine batches them.
+
+        A question that the engine refuses gets an answer with a reason.
+
+        Raises:
+            EngineDead: the engine died; so did every question in flight.
+        """
+        ...
+
+    async def restart(self) -> None:
+        """Replace a dead engine by a new one.
+
+        Raises:
+            EngineDead: it does not start.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free the device; the engine is of no use after it."""
+        ...

