@@ -11,10 +11,11 @@ from types import FrameType
 
 import click
 
-from jobs.logs import new_log, quiet_terminal
+from jobs.logs import new_log, take_terminal
 from jobs.progress import ProgressLine
 from jobs.summary import print_summary
 from pipeline.config import load_job
+from pipeline.errors import PipelineError
 from pipeline.flow.isolate import isolate_ray
 
 QUARANTINED = 3
@@ -45,11 +46,17 @@ def caption(job_file: str, overrides: Sequence[str]) -> None:
         click.echo(f"joyfleet: note: {remark}", err=True)
     outcome = Outcome.of(prepared)
     log_path = new_log()
+    terminal = take_terminal(log_path)
+    error = None
     try:
-        with quiet_terminal(log_path) as terminal, _stop_on_signals() as stop, ProgressLine(terminal) as line:
+        with _stop_on_signals() as stop, ProgressLine(terminal.err) as line:
             run_job(prepared, outcome, line.show, stop)
-    finally:
-        print_summary(prepared, outcome, log_path)
+    except PipelineError as err:
+        error = err
+    print_summary(terminal.out, prepared, outcome, log_path)
+    if error is not None:
+        terminal.err.write(f"joyfleet: {error}\n")
+        sys.exit(error.exit_code)
     if outcome.shards_quarantined:
         sys.exit(QUARANTINED)
 

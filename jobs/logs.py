@@ -1,4 +1,4 @@
-"""Where noise goes: one file, so that the terminal keeps to progress and summary."""
+"""Where noise goes: one file, so that the terminal keeps to progress, summary and errors."""
 
 from __future__ import annotations
 
@@ -6,13 +6,20 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TextIO
 
 FOLDER = Path("logs")
+
+
+@dataclass(frozen=True, slots=True)
+class Terminal:
+    """What the user sees, whatever else is printed."""
+
+    out: TextIO
+    err: TextIO
 
 
 def new_log() -> Path:
@@ -21,30 +28,25 @@ def new_log() -> Path:
     return FOLDER / f"joyfleet-{datetime.now():%Y%m%d-%H%M%S-%f}.log"
 
 
-@contextmanager
-def quiet_terminal(path: Path) -> Iterator[TextIO]:
-    """Send logging, warnings and all that is printed to a file; yield the terminal for those who may use it.
+def take_terminal(path: Path) -> Terminal:
+    """Send logging, warnings and all that is printed from now on to a file; return the terminal.
 
-    Ray prints from Python loggers with handlers of their own and from C++, so the process's file
-    descriptors themselves are redirected, and come back at the end.
+    Ray prints from Python loggers with handlers of their own, from C++ and from threads that outlive
+    a run, so the process's file descriptors themselves are redirected, to its end.
     """
     sys.stdout.flush()
     sys.stderr.flush()
-    saved = {number: os.dup(number) for number in (1, 2)}
+    terminal = Terminal(out=_copy(1), err=_copy(2))
     with path.open("a", encoding="utf-8") as log:
-        for number in saved:
-            os.dup2(log.fileno(), number)
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
     logging.captureWarnings(True)
     warnings.simplefilter("default")
-    try:
-        with os.fdopen(os.dup(saved[2]), "w", encoding="utf-8") as terminal:
-            yield terminal
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        for number, copy in saved.items():
-            os.dup2(copy, number)
-            os.close(copy)
+    return terminal
+
+
+def _copy(number: int) -> TextIO:
+    return os.fdopen(os.dup(number), "w", buffering=1, encoding="utf-8")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
 from rich.table import Table
@@ -18,9 +18,9 @@ SHOWN = 5
 """Shards listed by name."""
 
 
-def print_summary(prepared: PreparedJob, outcome: Outcome, log_path: Path) -> None:
+def print_summary(out: TextIO, prepared: PreparedJob, outcome: Outcome, log_path: Path) -> None:
     """Print the table, then shards that need attention, then where the logs are."""
-    console = Console(soft_wrap=True, highlight=False)
+    console = Console(file=out, soft_wrap=True, highlight=False)
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, value in _rows(prepared, outcome):
         table.add_row(name, value)
@@ -47,6 +47,7 @@ def _rows(prepared: PreparedJob, outcome: Outcome) -> list[tuple[str, str]]:
             f"{done:,} of {outcome.shards_planned:,} committed, {len(outcome.shards_quarantined)} in quarantine",
         ),
         ("this run", f"{outcome.shards_committed:,} shards, {outcome.images:,} images in {clock(outcome.seconds)}"),
+        ("captioned", f"{outcome.images_captioned:,} images"),
         ("taken over", f"{outcome.images_resumed:,} images staged by earlier runs"),
         ("captions", f"{captions:,}: {statuses} ({rate})"),
     ]

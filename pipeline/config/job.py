@@ -132,8 +132,9 @@ class ImagesConfig(Part):
     """How bytes become pixels."""
 
     formats: tuple[str, ...] = FORMATS
-    max_pixels: int = Field(default=200_000_000, ge=1)
-    """Width times height in the header, before anything is decoded; 200 million RGB pixels take 0.6 GB."""
+    max_pixels: int = Field(default=100_000_000, ge=1)
+    """Width times height in the header, before anything is decoded. Each reader needs 5 bytes a pixel for
+    RGB, 9 for RGBA, 12 for 16-bit grey and up to 22 for lines one pixel wide (measured at 49 million)."""
     max_bytes: int = Field(default=256 << 20, ge=1)
     """Length of the encoded image."""
     background: tuple[

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,6 +37,18 @@ class Cluster:
 
 
 @contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Put the process's signal handlers back: `ray.init` takes SIGTERM, and then ends the process at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@contextmanager
 def connected(config: ClusterConfig) -> Iterator[Cluster]:
     """Connect to the cluster at `config.address` or RAY_ADDRESS, else start one; leave it at the end."""
     address = config.address or os.environ.get(ADDRESS_VARIABLE)
@@ -47,13 +61,14 @@ def connected(config: ClusterConfig) -> Iterator[Cluster]:
             "include_dashboard": False,
             "object_store_memory": int(store * 2**30) if store else None,
         }
-    context = ray.init(
-        **(own or {"address": address}),
-        log_to_driver=False,
-        logging_level=logging.WARNING,
-        configure_logging=False,
-        namespace="joyfleet",
-    )
+    with _signals_kept():
+        context = ray.init(
+            **(own or {"address": address}),
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+            configure_logging=False,
+            namespace="joyfleet",
+        )
     try:
         resources = ray.cluster_resources()
         info: dict[str, Any] = getattr(context, "address_info", {})

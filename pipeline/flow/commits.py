@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +15,7 @@ from pipeline.storage import Store
 from schemas.shard import Shard
 
 # No CPU of their own: readers may hold all of them while they wait for the engines.
-_commit = ray.remote(num_cpus=0, max_retries=3)(commit_shard)
+_commit: Any = ray.remote(num_cpus=0, max_retries=3)(commit_shard)
 
 
 class Commits:
@@ -31,7 +32,9 @@ class Commits:
         return len(self._under_way)
 
     def submit(self, shard: Shard, complete: Complete) -> None:
-        task = _commit.remote(self._store, self._run, shard, complete.num_images, complete.fragments)
+        # Given here, so that a commit that Ray repeats after its worker died knows its own file again.
+        attempt = uuid.uuid4().hex
+        task = _commit.remote(self._store, self._run, shard, complete.num_images, complete.fragments, attempt)
         self._under_way[task] = shard.path
 
     def finished(self) -> Iterator[CommitResult]:

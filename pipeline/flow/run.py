@@ -57,8 +57,10 @@ class Outcome:
     """Shard to reason; those of earlier runs included."""
     images: int = 0
     """In the shards that this run committed."""
+    images_captioned: int = 0
+    """Staged by this run, in whatever shard."""
     images_resumed: int = 0
-    """Of those, taken over from fragments of earlier runs."""
+    """Taken over from fragments of earlier runs."""
     statuses: dict[str, int] = field(default_factory=lambda: {"ok": 0, "rejected": 0, "failed": 0})
     """Caption rows in the shards that this run committed."""
     seconds: float = 0.0
@@ -118,6 +120,7 @@ class _Driver:
         self._commits = Commits(prepared.store, prepared.run_facts)
         self._progress = Progress.start(prepared)
         self._tally: Any = Tally.remote()
+        self._shown_at = 0.0
         self._dataset = build_dataset(self._flow_spec(), prepared.works, cluster)
 
     def _flow_spec(self) -> FlowSpec:
@@ -140,6 +143,7 @@ class _Driver:
                 self._show(report, watchdog)
                 if stop.is_set():
                     self._interrupt(report, watchdog)
+        self._copy_progress()
         self._check_end()
 
     def _take(self, receipt: Mapping[str, Any]) -> None:
@@ -180,10 +184,17 @@ class _Driver:
             log.info("shard=%s images=%d %s", result.shard, result.num_images, dict(result.statuses))
 
     def _show(self, report: Report, watchdog: Watchdog) -> None:
+        if time.monotonic() - self._shown_at < POLL_S:
+            return
+        self._shown_at = time.monotonic()
+        self._copy_progress()
         counts: Counts = ray.get(self._tally.counts.remote())
-        self._outcome.images_resumed = self._progress.images_resumed
         report(self._progress.now(counts))
         watchdog.look(counts, self._progress.shards_ended, len(self._commits))
+
+    def _copy_progress(self) -> None:
+        self._outcome.images_resumed = self._progress.images_resumed
+        self._outcome.images_captioned = self._progress.images_done
 
     def _interrupt(self, report: Report, watchdog: Watchdog) -> None:
         until = time.monotonic() + GRACE_S

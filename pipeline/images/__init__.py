@@ -1,0 +1,5 @@
+"""Encoded images of any origin become RGB pixels of one size, or one reason why not."""
+
+from pipeline.images.decode import Decoded, decode
+
+__all__ = ["Decoded", "decode"]

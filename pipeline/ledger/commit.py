@@ -1,0 +1,165 @@
+"""The moment a shard is done: its file appears whole under captions/, by one put-if-absent, and never changes.
+
+What a kill leaves at each step: before the put, fragments that the next run merges again; after it,
+a committed shard with staging that nobody reads and `clean` removes. Nothing is removed before the
+committed file is known to be there.
+"""
+
+import logging
+import uuid
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.errors import OutputMismatch, PipelineError
+from pipeline.ledger.caption_table import count_statuses, examples, identities, to_parquet
+from pipeline.ledger.footer import Footer, RunFacts, read_footer
+from pipeline.ledger.fragments import Invalid, read_fragment
+from pipeline.ledger.layout import committed_path, shard_of_fragment, staging_folder
+from pipeline.storage import Outcome, Store, put_if_absent
+from schemas.caption_row import CAPTION_ROW
+from schemas.shard import Shard
+
+log = logging.getLogger(__name__)
+
+READERS = 16
+"""A GET takes 30 to 50 ms on S3, and a shard of 10,000 images has some 300 fragments of 35 kB: 1 s and not 12."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitResult:
+    """What stands under captions/ now, and whether this commit wrote it. Counts are those of the file that stands."""
+
+    shard: str
+    outcome: Outcome
+    num_images: int
+    num_rows: int
+    """Caption rows."""
+    statuses: Mapping[str, int]
+    """Caption rows by status."""
+    num_bytes: int
+
+    @property
+    def won(self) -> bool:
+        return self.outcome is not Outcome.EXISTS
+
+
+def commit_shard(
+    store: Store, run: RunFacts, shard: Shard, num_images: int, fragments: Sequence[str], attempt: str | None = None
+) -> CommitResult:
+    """Merge the fragments of a finished shard into its committed file, then remove the shard's staging.
+
+    A row that several fragments cover comes, with all its slots, from the first of them by name.
+
+    `attempt` is a uuid4 hex made by whoever may have to ask twice, by default made here: asked again with
+    the same one, a commit whose process died after the file had appeared is found to be OURS.
+
+    Raises:
+        PipelineError: the fragments are not exactly the rows 0..num_images-1, each with every slot.
+        OutputMismatch: a file stands there that is not about this shard and this recipe.
+        StoreError: as `put_if_absent`; staging is untouched then.
+    """
+    path = committed_path(shard.path)
+    wanted = Footer(
+        run=run,
+        shard=shard.path,
+        size=shard.size,
+        etag=shard.etag,
+        num_images=num_images,
+        attempt=attempt or uuid.uuid4().hex,
+    )
+    # A loser learns only after its upload, so look first: one HEAD against a merge and some MB.
+    if store.exists(path):
+        return _standing(store, wanted, shard)
+    try:
+        table = _merged(store, run, shard, num_images, fragments)
+    except PipelineError:
+        # A fragment may be gone because another committed the shard meanwhile and removed its staging.
+        if store.exists(path):
+            return _standing(store, wanted, shard)
+        raise
+    return _put(store, wanted, shard, table)
+
+
+def _put(store: Store, wanted: Footer, shard: Shard, table: pa.Table) -> CommitResult:
+    footer = replace(wanted, statuses=count_statuses(table))
+    data = to_parquet(table, footer)
+    outcome = put_if_absent(store, committed_path(shard.path), data, footer.attempt)
+    if outcome is Outcome.EXISTS:
+        return _standing(store, wanted, shard)
+    remove_staging(store, shard.path)
+    log.info("shard=%s committed rows=%d bytes=%d outcome=%s", shard.path, table.num_rows, len(data), outcome)
+    return _result(outcome, footer, table.num_rows, len(data))
+
+
+def _standing(store: Store, wanted: Footer, shard: Shard) -> CommitResult:
+    """Check that the file that stands is this shard's, remove what is staged for it, and say whose it is."""
+    path = committed_path(shard.path)
+    data = store.get(path)
+    try:
+        footer, num_rows = read_footer(data)
+        fault = footer.mismatch(wanted.run, shard)
+    except ValueError as err:
+        raise _stranger(store, path, str(err)) from err
+    if not fault and footer.num_images != wanted.num_images:
+        fault = f"{footer.num_images} images, not {wanted.num_images}"
+    if fault or footer.statuses is None:
+        raise _stranger(store, path, fault or "a fragment, not a committed file")
+    remove_staging(store, shard.path)
+    outcome = Outcome.OURS if footer.attempt == wanted.attempt else Outcome.EXISTS
+    log.info("shard=%s is committed already, attempt=%s outcome=%s", shard.path, footer.attempt, outcome)
+    return _result(outcome, footer, num_rows, len(data))
+
+
+def _result(outcome: Outcome, footer: Footer, num_rows: int, num_bytes: int) -> CommitResult:
+    return CommitResult(
+        shard=footer.shard,
+        outcome=outcome,
+        num_images=footer.num_images,
+        num_rows=num_rows,
+        statuses=footer.statuses or {},
+        num_bytes=num_bytes,
+    )
+
+
+def _stranger(store: Store, path: str, fault: str) -> OutputMismatch:
+    return OutputMismatch(f"{store.url}/{path}: {fault}; nothing was removed. Give the run an output of its own")
+
+
+def remove_staging(store: Store, shard: str) -> None:
+    """Remove every fragment of a committed shard, also those of other runs."""
+    listed = store.list(staging_folder(shard))
+    store.delete([entry.path for entry in listed if shard_of_fragment(entry.path) == shard])
+
+
+def _merged(store: Store, run: RunFacts, shard: Shard, num_images: int, fragments: Sequence[str]) -> pa.Table:
+    """All caption rows of the shard, by row, then by slot."""
+    seen = np.zeros(num_images, dtype=np.bool_)
+    parts: list[pa.Table] = [CAPTION_ROW.empty_table()]
+    paths = sorted(set(fragments))
+    with ThreadPoolExecutor(READERS) as pool:
+        read = list(pool.map(lambda path: read_fragment(store, path, run, shard), paths))
+    for path, fragment in zip(paths, read, strict=True):
+        if isinstance(fragment, Invalid):
+            raise PipelineError(f"shard {shard.path}: fragment {path} does not count: {fragment.reason}; run again")
+        if fragment.facts.num_images != num_images:
+            raise PipelineError(
+                f"shard {shard.path}: {num_images} images, and {fragment.facts.num_images} says its fragment {path}"
+            )
+        fresh = ~seen[fragment.table["row"].to_numpy()]
+        parts.append(fragment.table.filter(pa.array(fresh)))
+        seen[fragment.facts.rows] = True
+    merged = pa.concat_tables(parts)
+    found = identities(merged, run.slots)
+    times = np.bincount(found, minlength=num_images * len(run.slots))
+    missing, double = np.flatnonzero(times == 0), np.flatnonzero(times > 1)
+    if len(missing) or len(double):
+        raise PipelineError(
+            f"shard {shard.path}: {len(fragments)} fragments are not its {num_images} images with {list(run.slots)} "
+            f"once each: {len(missing)} missing ({examples(missing, run.slots)}), {len(double)} double "
+            f"({examples(double, run.slots)}); not committed, nothing was removed. Run again"
+        )
+    return merged.take(pa.array(np.argsort(found))).combine_chunks()

@@ -1,0 +1,136 @@
+"""What ties a Parquet file to its run and its shard, and proves later that it belongs there."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from schemas.caption_row import SCHEMA_VERSION
+from schemas.footer import FooterKey
+from schemas.shard import Shard
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFacts:
+    """What all files of one run share."""
+
+    recipe: str
+    """Fingerprint."""
+    slots: tuple[str, ...]
+    """In the order in which a file lists the captions of an image."""
+    versions: Mapping[str, str]
+    """Program to version: a record only, no part of any check."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Footer:
+    """The footer of a committed file (`statuses`) or of a fragment (`rows`)."""
+
+    run: RunFacts
+    shard: str
+    size: int
+    etag: str
+    num_images: int
+    """Rows of the whole shard, not of this file."""
+    attempt: str
+    statuses: Mapping[str, int] | None = None
+    rows: tuple[tuple[int, int], ...] | None = None
+    """First row and number of rows of each stretch, ascending."""
+
+    def mismatch(self, run: RunFacts, shard: Shard) -> str | None:
+        """Say in what the file differs from what it should be about, or None."""
+        pairs = {
+            "recipe": (self.run.recipe, run.recipe),
+            "slots": (list(self.run.slots), list(run.slots)),
+            "shard": (self.shard, shard.path),
+            "size": (self.size, shard.size),
+            "etag": (self.etag, shard.etag),
+        }
+        found = [f"{name} {there!r}, not {here!r}" for name, (there, here) in pairs.items() if there != here]
+        return "; ".join(found) or None
+
+
+def encode_footer(footer: Footer) -> dict[str, str]:
+    """Return the key-value metadata; None stands for no key."""
+    fields: dict[FooterKey, str] = {
+        FooterKey.SCHEMA_VERSION: SCHEMA_VERSION,
+        FooterKey.ATTEMPT: footer.attempt,
+        FooterKey.RECIPE: footer.run.recipe,
+        FooterKey.SHARD: footer.shard,
+        FooterKey.SIZE: str(footer.size),
+        FooterKey.ETAG: footer.etag,
+        FooterKey.NUM_IMAGES: str(footer.num_images),
+        FooterKey.SLOTS: json.dumps(footer.run.slots),
+        FooterKey.VERSIONS: json.dumps(dict(footer.run.versions), sort_keys=True),
+    }
+    if footer.statuses is not None:
+        fields[FooterKey.STATUSES] = json.dumps(dict(footer.statuses), sort_keys=True)
+    if footer.rows is not None:
+        fields[FooterKey.ROWS] = json.dumps(footer.rows)
+    return {str(key): value for key, value in fields.items()}
+
+
+def read_footer(data: bytes) -> tuple[Footer, int]:
+    """Return what a whole Parquet file says about itself, and its number of caption rows.
+
+    Raises:
+        ValueError: it is torn, of another schema version, or was not written by JoyFleet; says which.
+    """
+    try:
+        parquet = pq.read_metadata(pa.BufferReader(data))
+    except (pa.ArrowException, OSError) as err:
+        raise ValueError(f"not a whole Parquet file of {len(data)} bytes ({' '.join(str(err).split())})") from err
+    metadata = cast("dict[bytes, bytes]", parquet.metadata or {})
+    return decode_footer(metadata), parquet.num_rows
+
+
+def decode_footer(metadata: Mapping[bytes, bytes]) -> Footer:
+    """Raise ValueError on another schema version, and on a field that is missing or has another form."""
+    version = _field(metadata, FooterKey.SCHEMA_VERSION, str)
+    if version != SCHEMA_VERSION:
+        raise ValueError(f"schema version {version!r}, and this JoyFleet reads {SCHEMA_VERSION!r} only")
+    return Footer(
+        run=RunFacts(
+            recipe=_field(metadata, FooterKey.RECIPE, str),
+            slots=_field(metadata, FooterKey.SLOTS, _names),
+            versions=_field(metadata, FooterKey.VERSIONS, _mapping(str)),
+        ),
+        shard=_field(metadata, FooterKey.SHARD, str),
+        size=_field(metadata, FooterKey.SIZE, int),
+        etag=_field(metadata, FooterKey.ETAG, str),
+        num_images=_field(metadata, FooterKey.NUM_IMAGES, int),
+        attempt=_field(metadata, FooterKey.ATTEMPT, str),
+        statuses=_optional(metadata, FooterKey.STATUSES, _mapping(int)),
+        rows=_optional(metadata, FooterKey.ROWS, _stretches),
+    )
+
+
+def _field(metadata: Mapping[bytes, bytes], key: FooterKey, parse: Callable[[str], T]) -> T:
+    found = metadata.get(key.encode())
+    if found is None:
+        raise ValueError(f"no {key} in the footer")
+    try:
+        return parse(found.decode())
+    except (ValueError, TypeError, AttributeError) as err:
+        raise ValueError(f"{key} in the footer is {found[:80]!r}, of no known form") from err
+
+
+def _optional(metadata: Mapping[bytes, bytes], key: FooterKey, parse: Callable[[str], T]) -> T | None:
+    return _field(metadata, key, parse) if key.encode() in metadata else None
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(str(name) for name in json.loads(text))
+
+
+def _mapping(of: Callable[[Any], T]) -> Callable[[str], dict[str, T]]:
+    return lambda text: {str(key): of(value) for key, value in json.loads(text).items()}
+
+
+def _stretches(text: str) -> tuple[tuple[int, int], ...]:
+    return tuple((int(first), int(count)) for first, count in json.loads(text))

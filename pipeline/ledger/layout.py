@@ -1,0 +1,79 @@
+"""Where everything of an output lies, and what a path that a listing shows means."""
+
+import re
+from collections.abc import Iterable
+
+from pipeline.errors import ConfigError
+
+RUN = "run.json"
+PLAN = "plan.parquet"
+CAPTIONS = "captions"
+STAGING = "staging"
+QUARANTINE = "quarantine"
+
+_COMMITTED = re.compile(r"captions/(?P<shard>.+)\.parquet", re.DOTALL)
+_QUARANTINED = re.compile(r"quarantine/(?P<shard>.+)\.json", re.DOTALL)
+_FRAGMENT = re.compile(r"staging/(?P<shard>.+)/\d{10,}-[0-9a-f]{32}\.parquet", re.DOTALL)
+
+
+def committed_path(shard: str) -> str:
+    """The file whose existence is the commit. The shard's own suffix stays: `a.tar` and `a.parquet` are two shards."""
+    return f"{CAPTIONS}/{shard}.parquet"
+
+
+def quarantine_path(shard: str) -> str:
+    """The record of a shard that could not be read."""
+    return f"{QUARANTINE}/{shard}.json"
+
+
+def staging_folder(shard: str) -> str:
+    """Holds the shard's fragments; on an object store perhaps those of a shard below it too."""
+    return f"{STAGING}/{shard}"
+
+
+def fragment_path(shard: str, first_row: int, attempt: str) -> str:
+    """Sorted by name, the fragments of a shard stand in the order of their rows."""
+    return f"{STAGING}/{shard}/{first_row:010d}-{attempt}.parquet"
+
+
+def shard_of_committed(path: str) -> str | None:
+    """The shard, or None when no committed file has such a name."""
+    return _shard(_COMMITTED, path)
+
+
+def shard_of_quarantined(path: str) -> str | None:
+    """The shard, or None when no quarantine record has such a name."""
+    return _shard(_QUARANTINED, path)
+
+
+def shard_of_fragment(path: str) -> str | None:
+    """The shard, or None when no fragment has such a name. `a/b` is no part of the shard `a`, whatever lists it."""
+    return _shard(_FRAGMENT, path)
+
+
+def _shard(pattern: re.Pattern[str], path: str) -> str | None:
+    match = pattern.fullmatch(path)
+    return match["shard"] if match else None
+
+
+def check_shard_paths(shards: Iterable[str]) -> None:
+    """Refuse shards whose committed files could not stand beside each other on a disk.
+
+    Raises:
+        ConfigError: one path occurs twice, or the file of one would be the folder of another (`a` and `a.parquet/b`).
+    """
+    seen: set[str] = set()
+    for shard in shards:
+        if shard in seen:
+            raise ConfigError(f"shard {shard}: stands twice in the source; give each shard once")
+        seen.add(shard)
+    for shard in sorted(seen):
+        parts = shard.split("/")
+        for depth in range(1, len(parts)):
+            folder = "/".join(parts[:depth])
+            for suffix in (".parquet", ".json"):
+                if folder.endswith(suffix) and folder.removesuffix(suffix) in seen:
+                    raise ConfigError(
+                        f"shards {folder.removesuffix(suffix)} and {shard}: the output's file for the first would be "
+                        "the folder of the second; rename one, or give them outputs of their own"
+                    )

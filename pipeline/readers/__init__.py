@@ -1,0 +1,7 @@
+"""Shards of any store become source rows, each image exactly once, in an order that never changes."""
+
+from pipeline.readers.open import open_shard
+from pipeline.readers.row import JSON, OpenShard, SourceRow
+from pipeline.readers.source import list_shards
+
+__all__ = ["JSON", "OpenShard", "SourceRow", "list_shards", "open_shard"]

@@ -1,0 +1,47 @@
+"""The kind of a shard is read off its name and then held to: a tar named `.parquet` is unreadable, not guessed."""
+
+from collections.abc import Generator
+from contextlib import ExitStack, closing, contextmanager
+
+from pipeline.config import SourceConfig
+from pipeline.errors import ShardUnreadable
+from pipeline.readers.gunzip import MAGIC, gunzip
+from pipeline.readers.parquet import ParquetShard
+from pipeline.readers.row import OpenShard
+from pipeline.readers.tar import TarShard
+from pipeline.readers.transport import open_local
+from schemas.shard import Shard
+
+
+@contextmanager
+def open_shard(shard: Shard, source: SourceConfig, max_bytes: int) -> Generator[OpenShard]:
+    """Bring a shard to the local disk and find its rows; a temporary copy is gone when the context ends.
+
+    Args:
+        shard: as listed; one that changed since is refused.
+        source: which columns and fields to read.
+        max_bytes: an image larger than this is not read, its row says TOO_MANY_BYTES.
+
+    Raises:
+        ShardUnreadable: names the shard, what was found and what to do.
+    """
+    with ExitStack() as files:
+        try:
+            opened = _open(shard, source, max_bytes, files)
+        except OSError as err:
+            raise ShardUnreadable(f"{shard.url}: {err}; check the local disk and retry") from err
+        yield opened
+
+
+def _open(shard: Shard, source: SourceConfig, max_bytes: int, files: ExitStack) -> OpenShard:
+    file = files.enter_context(closing(open_local(shard)))
+    if not shard.size:
+        raise ShardUnreadable(f"{shard.url}: 0 bytes; restore the shard and retry")
+    if shard.path.lower().endswith(".parquet"):
+        return ParquetShard(file, shard, source, max_bytes)
+    if file.read(len(MAGIC)) != MAGIC:
+        return TarShard(file, shard, source.carry, max_bytes)
+    file.seek(0)
+    unpacked, cut = gunzip(file, shard.size)
+    files.enter_context(closing(unpacked))
+    return TarShard(unpacked, shard, source.carry, max_bytes, cut)

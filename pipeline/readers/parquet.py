@@ -1,0 +1,171 @@
+"""A Parquet shard: its number of rows stands in the footer, its images are read a few at a time.
+
+Memory is bounded by the pages, not by the row groups: batches are small and the reader streams.
+Writers end a page at 1 MB, but some (pyarrow's default) look only every 1,024 values: with images of
+100 KB such a shard takes 330 MB, one with small pages 16 MB, and `read_table` all of it twice.
+
+A row group that cannot be read costs its own rows, each a failed row, since every row's number is
+known from the footer.
+"""
+
+import logging
+from collections.abc import Container, Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pyarrow.types as pt
+
+from pipeline.config import SourceConfig
+from pipeline.errors import ShardUnreadable
+from pipeline.readers.carry import EVERYTHING, fields_to_json
+from pipeline.readers.row import JSON, SourceRow
+from schemas.shard import Shard
+from schemas.status import Reason
+
+log = logging.getLogger(__name__)
+
+IMAGE_COLUMNS = ("image", "jpg", "jpeg", "png", "webp", "img", "image_bytes", "bytes", "data", "content")
+KEY_COLUMNS = ("key", "__key__", "id", "image_id", "filename", "file_name")
+
+BATCH_ROWS = 16
+"""At most 16 images in memory at once; below it the reader's own overhead shows."""
+
+BUFFER_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    image: str
+    key: str | None
+    carry: tuple[str, ...]
+
+    def names(self) -> list[str]:
+        return list(dict.fromkeys((self.image, *((self.key,) if self.key else ()), *self.carry)))
+
+
+class ParquetShard:
+    """An `OpenShard` over a Parquet file, which the caller closes."""
+
+    def __init__(self, file: BinaryIO, shard: Shard, source: SourceConfig, max_bytes: int) -> None:
+        """Read the footer.
+
+        Raises:
+            ShardUnreadable: not Parquet, or without the columns asked for.
+        """
+        self._url = shard.url
+        self._max_bytes = max_bytes
+        try:
+            self._file = pq.ParquetFile(
+                file, pre_buffer=False, buffer_size=BUFFER_BYTES, page_checksum_verification=True
+            )
+            self._columns = _columns(self._file.schema_arrow, source, shard.url)
+        except (pa.ArrowException, OSError) as err:
+            raise ShardUnreadable(f"{shard.url}: not a Parquet file that can be read ({err}); restore it") from err
+        self.num_rows = int(self._file.metadata.num_rows)
+
+    def rows(self, wanted: Container[int] | None) -> Iterator[SourceRow]:
+        """See `OpenShard.rows`. Row groups without a wanted row are not read."""
+        start = 0
+        for number in range(self._file.metadata.num_row_groups):
+            end = start + int(self._file.metadata.row_group(number).num_rows)
+            if wanted is None or any(row in wanted for row in range(start, end)):
+                yield from self._group(number, range(start, end), wanted)
+            start = end
+
+    def _group(self, number: int, numbers: range, wanted: Container[int] | None) -> Iterator[SourceRow]:
+        row = numbers.start
+        message = f"{self._url}: row group {number} has fewer rows than the footer says"
+        try:
+            for batch in self._file.iter_batches(BATCH_ROWS, row_groups=[number], columns=self._columns.names()):
+                for index in range(min(batch.num_rows, numbers.stop - row)):
+                    if wanted is None or row in wanted:
+                        yield self._row(row, batch, index)
+                    row += 1
+        except (pa.ArrowException, OSError) as err:  # the file is local: what fails is its content
+            message = f"{self._url}: row group {number} cannot be read from row {row} on: {err}"
+            log.warning("%s", message)
+        for lost in range(row, numbers.stop):
+            if wanted is None or lost in wanted:
+                yield SourceRow(lost, str(lost), None, reason=Reason.SHARD_DAMAGED, message=message)
+
+    def _row(self, row: int, batch: pa.RecordBatch, index: int) -> SourceRow:
+        data, path = _cell(batch.column(self._columns.image)[index])
+        key: Any = batch.column(self._columns.key)[index].as_py() if self._columns.key else path
+        key = str(row) if key is None else str(key)
+        carried = self._carried(batch, index)
+        if data is None:
+            message = f"column {self._columns.image} is null" + (f", with only a path: {path}" if path else "")
+            return SourceRow(row, key, None, carried, Reason.MISSING_IMAGE, message)
+        if data.size > self._max_bytes:
+            message = f"{data.size} bytes, more than max_bytes={self._max_bytes}"
+            return SourceRow(row, key, None, carried, Reason.TOO_MANY_BYTES, message)
+        return SourceRow(row, key, data.to_pybytes(), carried)
+
+    def _carried(self, batch: pa.RecordBatch, index: int) -> dict[str, JSON]:
+        return fields_to_json({name: batch.column(name)[index].as_py() for name in self._columns.carry})
+
+
+def _cell(cell: Any) -> tuple[pa.Buffer | None, str | None]:  # noqa: ANN401 - a scalar, bytes or struct
+    """The bytes, not yet copied, and the path beside them."""
+    if not isinstance(cell, pa.StructScalar):
+        return cell.as_buffer(), None
+    if not cell.is_valid:
+        return None, None
+    path = cell["path"].as_py() if "path" in cell else None
+    return cell["bytes"].as_buffer(), path
+
+
+def _columns(schema: pa.Schema, source: SourceConfig, url: str) -> _Columns:
+    image = _image_column(schema, source.image_column, url)
+    named = tuple(name for name in source.carry if name != EVERYTHING)
+    for name in (*named, *((source.key_column,) if source.key_column else ())):
+        if name not in schema.names:
+            raise ShardUnreadable(f"{url}: no column {name!r}; found: {', '.join(schema.names)}; correct the config")
+    carry = tuple(schema.names) if EVERYTHING in source.carry else named
+    key = source.key_column or next((name for name in KEY_COLUMNS if _is_key(schema, name)), None)
+    return _Columns(image, key, tuple(name for name in carry if name != image and not _is_bytes(schema, name)))
+
+
+def _image_column(schema: pa.Schema, configured: str | None, url: str) -> str:
+    candidates = [name for name in schema.names if _holds_images(schema, name)]
+    found = ", ".join(f"{field.name} ({field.type})" for field in schema)
+    if configured is not None:
+        if configured in candidates:
+            return configured
+        raise ShardUnreadable(
+            f"{url}: image_column={configured} is not a column of bytes; found: {found}; "
+            "a column of URLs is for img2dataset, which downloads them"
+        )
+    named = [name for name in IMAGE_COLUMNS if name in candidates]
+    if named:
+        return named[0]
+    if len(candidates) == 1:
+        return candidates[0]
+    raise ShardUnreadable(
+        f"{url}: {len(candidates)} columns may hold images; found: {found}; set source.image_column, "
+        "or download a list of URLs with img2dataset first"
+    )
+
+
+def _is_bytes(schema: pa.Schema, name: str) -> bool:
+    kind = schema.field(name).type
+    return (
+        pt.is_binary(kind) or pt.is_large_binary(kind) or pt.is_binary_view(kind) or pt.is_fixed_size_binary(kind)
+    )  # fmt: skip
+
+
+def _holds_images(schema: pa.Schema, name: str) -> bool:
+    kind = schema.field(name).type
+    if pt.is_struct(kind):
+        fields = pa.schema(list(kind))
+        return "bytes" in fields.names and _is_bytes(fields, "bytes")
+    return _is_bytes(schema, name)
+
+
+def _is_key(schema: pa.Schema, name: str) -> bool:
+    if name not in schema.names:
+        return False
+    kind = schema.field(name).type
+    return pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind) or pt.is_integer(kind)

@@ -1,0 +1,121 @@
+"""Which files of a tar are images, which name each image has, and which texts belong to it.
+
+The rules are WebDataset's, made safe for tars that were packed from a folder:
+
+- The key of a file is its path up to the first dot of its base name, the rest is its extension, in
+  lower case: `a/x.seg.PNG` is key `a/x`, extension `seg.png`. Folders belong to the key.
+- Files of one key are one sample, wherever they lie in the shard, and never with another shard's.
+  A second file of the same key and extension begins a new sample of that key.
+- A file is an image by the last part of its extension. With a plain extension (`jpg`) it is the
+  sample's image, and images with a longer one (`seg.png`) are side files of it: masks, depth maps.
+  Several plain ones (`jpg` and `png`) are several images, each a row of that key.
+- Without any plain one, each image with a longer extension is a row of its own whose key is the
+  full stem: `img.v1.2.jpg` and `img.v1.3.jpg` are the rows `img.v1.2` and `img.v1.3`, each with its
+  own `img.v1.2.txt`, which WebDataset would merge into one sample.
+- A sample with no image is a row too, with a reason. Ignored are files without an extension,
+  hidden ones (`.DS_Store`, `._a.jpg`), `__MACOSX/` and `__index__` files: they belong to no sample.
+- Rows follow the order of the samples' first files, within a sample the order of its images.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from pipeline.readers.tar_walk import Member
+
+# Wider than what can be decoded: what Pillow does not read becomes a failed row that names the format.
+# fmt: off
+IMAGE_EXTENSIONS = frozenset((
+    "jpg", "jpeg", "jpe", "jfif", "png", "apng", "webp", "gif", "bmp", "dib", "tif", "tiff", "avif", "avifs",
+    "jp2", "j2k", "jpx", "jpc", "jpf", "mpo", "img", "image", "heic", "heif", "jxl", "ppm", "pgm", "pbm",
+    "pnm", "psd", "svg", "eps", "ico", "cur", "tga", "exr", "hdr", "dds", "pcx", "qoi", "raw", "cr2",
+    "nef", "arw", "dng",
+))
+# fmt: on
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One row of a tar: an image, or none, with the files that belong to it."""
+
+    key: str
+    image: Member | None
+    texts: Mapping[str, Member]
+    """The files that are not images by extension, without the part that is in `key`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grouping:
+    """A tar's rows, and what is in none of them."""
+
+    samples: list[Sample]
+    side_images: int
+    ignored: int
+
+
+@dataclass(slots=True)
+class _Files:
+    key: str
+    by_extension: dict[str, Member] = field(default_factory=dict)
+
+
+def group(members: Iterable[Member]) -> Grouping:
+    """Find the rows of a whole shard by the rules above."""
+    latest: dict[str, _Files] = {}
+    groups: list[_Files] = []
+    ignored = 0
+    for member in members:
+        split = _split(member.name)
+        if split is None:
+            ignored += 1
+            continue
+        key, extension = split
+        files = latest.get(key)
+        if files is None or extension in files.by_extension:
+            files = latest[key] = _Files(key)
+            groups.append(files)
+        files.by_extension[extension] = member
+    samples: list[Sample] = []
+    side_images = 0
+    for files in groups:
+        found = _samples_of(files)
+        samples += found
+        side_images += sum(map(_is_image, files.by_extension)) - sum(sample.image is not None for sample in found)
+    return Grouping(samples, side_images, ignored)
+
+
+def _split(name: str) -> tuple[str, str] | None:
+    """Key and extension of a file, or None for one that belongs to no sample."""
+    folder, slash, base = name.rpartition("/")
+    stem, dot, extension = base.partition(".")
+    if not stem or not dot or not extension or "__MACOSX" in folder.split("/") or _is_index(stem):
+        return None
+    return folder.removeprefix("./") + slash + stem if folder not in (".", "") else stem, extension.lower()
+
+
+def _is_index(stem: str) -> bool:
+    return len(stem) > 4 and stem.startswith("__") and stem.endswith("__")
+
+
+def _is_image(extension: str) -> bool:
+    return extension.rpartition(".")[2] in IMAGE_EXTENSIONS
+
+
+def _samples_of(files: _Files) -> list[Sample]:
+    images = {extension: member for extension, member in files.by_extension.items() if _is_image(extension)}
+    texts = {extension: member for extension, member in files.by_extension.items() if extension not in images}
+    plain = [member for extension, member in images.items() if "." not in extension]
+    if plain:
+        return [Sample(files.key, member, texts) for member in plain]
+    if images:
+        return [_dotted(files.key, extension, member, texts) for extension, member in images.items()]
+    return [Sample(files.key, None, texts)]
+
+
+def _dotted(key: str, extension: str, image: Member, texts: Mapping[str, Member]) -> Sample:
+    """The row of `img.v1.2.jpg`: its own `img.v1.2.txt` as `txt`, which wins over the `img.txt` of all."""
+    middle = extension.rpartition(".")[0] + "."
+    own = {name.removeprefix(middle): member for name, member in texts.items() if name.startswith(middle)}
+    shared = {name: member for name, member in texts.items() if "." not in name}
+    stem = image.name.rpartition("/")[2].rpartition(".")[0]  # as written: extensions are lower case, keys are not
+    folder = key.rpartition("/")[0]
+    return Sample(f"{folder}/{stem}" if folder else stem, image, shared | own)

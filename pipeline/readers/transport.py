@@ -1,0 +1,108 @@
+"""A shard is brought whole to the local disk before its first row is read, and leaves no file behind.
+
+Whole, because what a reader then sees cannot change or break off in the middle, because nearly all
+bytes of an image shard are wanted, and because one GET per shard replaces one per column chunk. An
+image that is asked for is never waited for on the network. What a resume reads too much is bounded
+by the shards that were in flight.
+
+Files are read, not mapped: a mapped file that is cut by someone else kills the process with SIGBUS.
+"""
+
+import logging
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+
+from pipeline.errors import ShardUnreadable
+from schemas.shard import Shard
+
+log = logging.getLogger(__name__)
+
+TRIES = 3
+"""The stores' clients retry too (s3fs five times, seconds each); this outlasts a restart of the server."""
+RETRY_S = 2.0
+"""Seconds before the second try, doubled for the third, each times 0.5 to 1.5."""
+
+# Errors of the stores' clients that are not OSError. Looked up where they are loaded, so that no store's
+# library is imported for it.
+CLIENT_ERRORS = (
+    ("botocore.exceptions", "BotoCoreError"),
+    ("botocore.exceptions", "ClientError"),
+    ("aiohttp", "ClientError"),
+    ("gcsfs.retry", "HttpError"),
+    ("google.auth.exceptions", "GoogleAuthError"),
+    ("azure.core.exceptions", "AzureError"),
+)
+
+
+def store_errors() -> tuple[type[Exception], ...]:
+    """What a file system of fsspec raises when its store fails. FSTimeoutError is a TimeoutError, an OSError."""
+    found = (getattr(sys.modules.get(module), name, None) for module, name in CLIENT_ERRORS)
+    return (OSError, *(error for error in found if error is not None))
+
+
+def is_local(fs: object) -> bool:
+    """Whether a file of this file system can be opened where it lies."""
+    return isinstance(fs, LocalFileSystem)
+
+
+def open_local(shard: Shard) -> BinaryIO:
+    """The shard's bytes as a local file; a copy vanishes with the file object, even if the process is killed.
+
+    Raises:
+        ShardUnreadable: the shard is missing, cannot be fetched, or is not what was planned.
+    """
+    fs, path = url_to_fs(shard.url)
+    file = _open_in_place(shard, path) if is_local(fs) else _fetch(fs, path, shard)
+    size = file.seek(0, 2)
+    file.seek(0)
+    if size != shard.size:
+        file.close()
+        raise _changed(shard, f"{size} bytes instead of {shard.size}")
+    return file
+
+
+def _changed(shard: Shard, how: str) -> ShardUnreadable:
+    return ShardUnreadable(f"{shard.url}: changed since the plan, {how}; restore it, or plan it into a new output")
+
+
+def _open_in_place(shard: Shard, path: str) -> BinaryIO:
+    try:
+        file = Path(path).open("rb")  # noqa: SIM115 - the caller's to close
+        modified = f"mtime-{Path(path).stat().st_mtime_ns}"
+    except OSError as err:
+        raise ShardUnreadable(
+            f"{shard.url}: cannot be opened ({type(err).__name__}: {err}); restore it and retry"
+        ) from err
+    if shard.etag.startswith("mtime-") and modified != shard.etag:
+        file.close()
+        raise _changed(shard, f"{modified} instead of {shard.etag}")
+    return file
+
+
+def _fetch(fs: Any, path: str, shard: Shard) -> BinaryIO:  # noqa: ANN401 - fsspec has no types
+    for attempt in range(1, TRIES + 1):
+        try:
+            with tempfile.TemporaryDirectory(prefix="joyfleet-") as folder:
+                copy = Path(folder) / "shard"
+                fs.get_file(path, str(copy))
+                return copy.open("rb")
+        except (FileNotFoundError, PermissionError) as err:
+            raise ShardUnreadable(
+                f"{shard.url}: cannot be read ({type(err).__name__}: {err}); restore it or its permissions and retry"
+            ) from err
+        except store_errors() as err:
+            if attempt == TRIES:
+                raise ShardUnreadable(
+                    f"{shard.url}: cannot be fetched, {TRIES} tries ({type(err).__name__}: {err}); "
+                    f"check the store and the space in {tempfile.gettempdir()}, then retry"
+                ) from err
+            log.warning("shard=%s try=%d of %d: %s: %s", shard.url, attempt, TRIES, type(err).__name__, err)
+            time.sleep(RETRY_S * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
+    raise AssertionError("every turn returns or raises")

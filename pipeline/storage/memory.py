@@ -1,0 +1,49 @@
+"""A store that ends with its process, for tests: the same promises, no disk."""
+
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from pipeline.storage.store import Entry, checked
+
+_FILES: dict[tuple[str, str], bytes] = {}
+_LOCK = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryStore:
+    """`memory://<name>`: all stores of one name in one process are one store."""
+
+    url: str
+
+    def get(self, path: str) -> bytes:
+        with _LOCK:
+            found = _FILES.get((self.url, checked(path)))
+        if found is None:
+            raise FileNotFoundError(f"{self.url}/{path}")
+        return found
+
+    def put(self, path: str, data: bytes) -> None:
+        with _LOCK:
+            _FILES[self.url, checked(path)] = bytes(data)
+
+    def create(self, path: str, data: bytes) -> None:
+        with _LOCK:
+            if (self.url, checked(path)) in _FILES:
+                raise FileExistsError(f"{self.url}/{path}")
+            _FILES[self.url, path] = bytes(data)
+
+    def list(self, folder: str) -> Iterator[Entry]:
+        below = f"{checked(folder)}/" if folder else ""
+        with _LOCK:
+            files = [Entry(path, len(data)) for (url, path), data in _FILES.items() if url == self.url]
+        return (entry for entry in files if entry.path.startswith(below))
+
+    def delete(self, paths: Iterable[str]) -> None:
+        with _LOCK:
+            for path in paths:
+                _FILES.pop((self.url, checked(path)), None)
+
+    def exists(self, path: str) -> bool:
+        with _LOCK:
+            return (self.url, checked(path)) in _FILES

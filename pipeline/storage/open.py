@@ -1,0 +1,54 @@
+"""Which store an output's URL means."""
+
+import os
+from importlib import import_module
+
+from pipeline.errors import ConfigError
+from pipeline.storage.local import LocalStore
+from pipeline.storage.memory import MemoryStore
+from pipeline.storage.store import Store
+
+ALLOWED = "a local path, file://, s3:// or gs://"
+
+
+def open_store(url: str) -> Store:
+    """Return the store rooted at `url`; asks no server yet, see `probe`.
+
+    Raises:
+        ConfigError: the scheme cannot hold an output, or its client is not installed.
+    """
+    scheme, separator, rest = url.partition("://")
+    rest = rest.rstrip("/")
+    if not separator:
+        return LocalStore(os.path.abspath(os.path.expanduser(url)))  # noqa: PTH100, PTH111 - keeps no `..`, no links
+    if scheme in ("s3", "gs", "memory"):
+        _check_bucket(scheme, rest)
+    match scheme:
+        case "file":
+            return LocalStore(os.path.abspath(f"/{rest.lstrip('/')}"))  # noqa: PTH100 - as above
+        case "memory":
+            return MemoryStore(f"memory://{rest}")
+        case "s3":
+            return _load("pipeline.storage.s3", "S3Store", "s3")(f"s3://{rest}")
+        case "gs":
+            return _load("pipeline.storage.gcs", "GcsStore", "gcs")(f"gs://{rest}")
+        case _:
+            raise ConfigError(f"output: {scheme}:// cannot hold an output; allowed: {ALLOWED}")
+
+
+def _check_bucket(scheme: str, rest: str) -> None:
+    bucket = rest.partition("/")[0]
+    if "@" in bucket:  # the URL is not repeated: a secret may stand in it
+        raise ConfigError(f"output: {scheme}:// with '@' before the path; credentials belong into the environment")
+    if not bucket:
+        raise ConfigError(f"output: {scheme}:// without a bucket; give {scheme}://bucket/folder")
+
+
+def _load(module: str, name: str, extra: str) -> type:
+    try:
+        return getattr(import_module(module), name)
+    except ImportError as err:
+        raise ConfigError(
+            f"output: {extra} storage needs the package {err.name}, which is not installed; "
+            f"run: pip install 'joyfleet[{extra}]'"
+        ) from err

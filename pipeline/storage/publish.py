@@ -1,0 +1,90 @@
+"""Who created a file, known for certain: also after a lost answer, a retry inside a client, or a race."""
+
+import logging
+import random
+import time
+import uuid
+
+from pipeline.errors import StoreError
+from pipeline.storage.store import Outcome, Store
+
+log = logging.getLogger(__name__)
+
+MAX_BYTES = 100_000_000
+"""From 100 MiB on s3fs sends several parts, and stores such as Ceph 16.2 ignore the condition on their completion."""
+
+TRIES = 6
+BACKOFF_S = 0.1
+"""Waits are random below 0.1, 0.2, ... 1.6 s, on top of the client's own retries: a 409 race ends in milliseconds."""
+
+PROBE_PREFIX = "staging/.probe-"
+
+
+def put_if_absent(store: Store, path: str, data: bytes, attempt: str) -> Outcome:
+    """Create a file, or say whose it is that stands there.
+
+    Args:
+        store: where.
+        path: the final name.
+        data: below `MAX_BYTES`, with `attempt` in it, so that equal bytes prove that the write is ours.
+        attempt: unique to this write, uuid4 hex.
+
+    Raises:
+        StoreError: refused, or still no clear answer after `TRIES`. Delete nothing then: the file may be there.
+    """
+    if attempt.encode() not in data:
+        raise ValueError(f"{path}: attempt {attempt!r} is not in the data, so a lost answer could not be recognised")
+    if len(data) >= MAX_BYTES:
+        raise StoreError(
+            f"{store.url}/{path}: {len(data)} bytes; a committed file stays below {MAX_BYTES}, "
+            "since it must be one conditional request. Make the source's shards smaller"
+        )
+    unclear: OSError | None = None
+    for num_try in range(TRIES):
+        if num_try:
+            time.sleep(random.random() * BACKOFF_S * 2 ** (num_try - 1))
+        try:
+            store.create(path, data)
+        except FileExistsError:
+            owner = _owner(store, path, data)
+            if owner:
+                return owner
+        except OSError as err:
+            unclear = err
+            log.warning("path=%s try=%d put-if-absent without a clear answer: %r", path, num_try + 1, err)
+        else:
+            return Outcome.CREATED
+    raise StoreError(
+        f"{store.url}/{path}: no clear answer to {TRIES} conditional writes (last: {unclear!r}); the file may or may "
+        "not be there, nothing was removed. Run again when the store answers: the next run looks first"
+    )
+
+
+def _owner(store: Store, path: str, data: bytes) -> Outcome | None:
+    """Whose file it is; None when it cannot be read after all."""
+    try:
+        found = store.get(path)
+    except FileNotFoundError:
+        return None
+    return Outcome.OURS if found == data else Outcome.EXISTS
+
+
+def probe(store: Store) -> None:
+    """Show that the store refuses to create what exists; takes three to five requests.
+
+    Raises:
+        StoreError: it does not, so two runs could both believe to have committed a shard.
+    """
+    path = f"{PROBE_PREFIX}{uuid.uuid4().hex}"
+    first, second = uuid.uuid4().hex, uuid.uuid4().hex
+    try:
+        outcomes = [put_if_absent(store, path, attempt.encode(), attempt) for attempt in (first, second)]
+        kept = store.get(path).decode(errors="replace")
+    finally:
+        store.delete([path])
+    if outcomes[0] is Outcome.EXISTS or outcomes[1] is not Outcome.EXISTS or kept != first:
+        raise StoreError(
+            f"{store.url}: does not honour create-if-absent: creating one file twice gave "
+            f"{' and '.join(outcomes)}, and {'the first' if kept == first else 'another'} content stands. Put the "
+            "output on AWS S3, MinIO or another S3 with If-None-Match, on GCS, or on a local disk"
+        )

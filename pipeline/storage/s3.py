@@ -1,0 +1,147 @@
+"""S3 and what speaks like it: exclusive creation is one PUT with `If-None-Match: *`.
+
+Credentials, region and endpoint come from the environment or the instance's role alone
+(AWS_ACCESS_KEY_ID, AWS_PROFILE, AWS_ENDPOINT_URL_S3, ...), as botocore reads them.
+"""
+
+import errno
+import functools
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, cast
+
+import aiohttp
+import s3fs
+from botocore.exceptions import BotoCoreError, ConnectionError, HTTPClientError  # noqa: A004 - botocore's own names
+
+from pipeline.errors import StoreError
+from pipeline.storage.store import Entry, checked
+
+ONE_PUT_BYTES = 1 << 31
+"""s3fs sends parts from twice this on (S3 takes 5 GiB in one PUT): a creation is always one request."""
+
+DELETE_KEYS = 1000
+"""The most keys that S3 takes in one DeleteObjects."""
+
+CLIENT_ERRORS = (OSError, BotoCoreError, aiohttp.ClientError)
+"""s3fs turns S3's answers into OSErrors; what never got an answer keeps botocore's or aiohttp's type."""
+
+NO_ANSWER = (TimeoutError, ConnectionError, HTTPClientError, aiohttp.ClientError)
+
+REFUSALS = {errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.ENAMETOOLONG, errno.EMSGSIZE}
+"""What s3fs makes of final answers; the other errnos (EBUSY of a 503 or 409, EREMOTEIO of a 500) leave it open."""
+
+
+@dataclass(frozen=True, slots=True)
+class S3Store:
+    """`s3://bucket/folder`."""
+
+    url: str
+
+    def get(self, path: str) -> bytes:
+        try:
+            return cast("bytes", self._client().cat_file(self._at(path)))
+        except FileNotFoundError:
+            raise
+        except CLIENT_ERRORS as err:
+            raise self._failed(path, err) from err
+
+    def put(self, path: str, data: bytes) -> None:
+        try:
+            self._client().pipe_file(self._at(path), data)
+        except CLIENT_ERRORS as err:
+            raise self._failed(path, err) from err
+
+    def create(self, path: str, data: bytes) -> None:
+        try:
+            self._client().pipe_file(self._at(path), data, mode="create", chunksize=ONE_PUT_BYTES)
+        except FileExistsError:
+            raise
+        except CLIENT_ERRORS as err:
+            status, code = _answer(err)
+            if status == 412 or code == "PreconditionFailed":
+                raise FileExistsError(f"{self.url}/{path}") from err
+            if _refused(err):
+                raise self._failed(path, err) from err
+            raise OSError(f"{self.url}/{path}: {type(err).__name__}: {err}") from err
+
+    def list(self, folder: str) -> Iterator[Entry]:
+        bucket, root = self._bucket_and_key("")
+        prefix = f"{root}{checked(folder)}/" if folder else root
+        following: dict[str, str] = {}
+        while True:
+            page = self._call("list_objects_v2", folder, Bucket=bucket, Prefix=prefix, **following)
+            # A key that ends in a slash is a console's folder mark, not a file.
+            files = [item for item in page.get("Contents", []) if not item["Key"].endswith("/")]
+            yield from (Entry(item["Key"].removeprefix(root), item["Size"]) for item in files)
+            if not page.get("IsTruncated"):
+                return
+            following = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def delete(self, paths: Iterable[str]) -> None:
+        bucket, _ = self._bucket_and_key("")
+        keys = [self._bucket_and_key(checked(path))[1] for path in paths]
+        for start in range(0, len(keys), DELETE_KEYS):
+            objects = [{"Key": key} for key in keys[start : start + DELETE_KEYS]]
+            answer = self._call("delete_objects", "", Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
+            for refused in answer.get("Errors", []):
+                raise StoreError(f"s3://{bucket}/{refused.get('Key')}: not deleted ({refused.get('Code')})")
+
+    def exists(self, path: str) -> bool:
+        bucket, key = self._bucket_and_key(checked(path))
+        try:
+            self._call("head_object", path, Bucket=bucket, Key=key)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _call(self, method: str, path: str, **arguments: object) -> dict[str, Any]:
+        """One request, and S3's answer. Raises FileNotFoundError when HEAD finds nothing."""
+        try:
+            return cast("dict[str, Any]", self._client().call_s3(method, **arguments))
+        except CLIENT_ERRORS as err:
+            if isinstance(err, FileNotFoundError) and method == "head_object":
+                raise
+            raise self._failed(path, err) from err
+
+    def _client(self) -> s3fs.S3FileSystem:
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        return _client(os.getpid(), endpoint)
+
+    def _at(self, path: str) -> str:
+        return f"{self.url.removeprefix('s3://')}/{checked(path)}"
+
+    def _bucket_and_key(self, path: str) -> tuple[str, str]:
+        bucket, _, root = self.url.removeprefix("s3://").partition("/")
+        return bucket, f"{root}/{path}" if root else path
+
+    def _failed(self, path: str, err: Exception) -> StoreError:
+        return StoreError(
+            f"{self.url}/{path}: S3 failed ({type(err).__name__}: {err}); "
+            "check the bucket, its policy, the credentials in the environment, and AWS_ENDPOINT_URL_S3 if it is not AWS"
+        )
+
+
+@functools.lru_cache(maxsize=8)
+def _client(pid: int, endpoint: str | None) -> s3fs.S3FileSystem:  # noqa: ARG001 - both are the cache's key
+    """One client a process and endpoint: a client made before a fork hangs in the child.
+
+    `max_concurrency=1`, since with more s3fs asks for the size before each GET: two requests, and not one moment.
+    """
+    return s3fs.S3FileSystem(use_listings_cache=False, skip_instance_cache=True, max_concurrency=1)
+
+
+def _answer(err: Exception) -> tuple[int | None, str | None]:
+    """HTTP status and error code of S3's answer, where there was one."""
+    response: dict[str, Any] = getattr(err.__cause__, "response", None) or {}
+    return response.get("ResponseMetadata", {}).get("HTTPStatusCode"), response.get("Error", {}).get("Code")
+
+
+def _refused(err: Exception) -> bool:
+    """Whether nothing can have been written."""
+    if isinstance(err, NO_ANSWER):
+        return False
+    if isinstance(err, OSError):
+        return isinstance(err, PermissionError | FileNotFoundError) or err.errno in REFUSALS
+    return True  # botocore before it sent anything: no credentials, a bad bucket name

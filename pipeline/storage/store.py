@@ -1,0 +1,95 @@
+"""What an output asks of its storage: whole files, exclusive creation, listings. Nothing else."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from pipeline.errors import StoreError
+
+
+class Outcome(StrEnum):
+    """What became of a put-if-absent."""
+
+    CREATED = "created"
+    OURS = "ours"
+    """It exists and holds our bytes: an earlier try of this very write arrived and its answer was lost."""
+    EXISTS = "exists"
+    """It exists and another wrote it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One file of a listing."""
+
+    path: str
+    """Relative to the store's root."""
+    size: int
+    """Bytes."""
+
+
+class Store(Protocol):
+    """A folder of whole files. Paths are relative to its URL, POSIX, see `checked`.
+
+    Pickles, and opens its client once per process: it may go through fork, spawn or Ray. Where a
+    method names no other error, it raises StoreError.
+    """
+
+    @property
+    def url(self) -> str: ...
+
+    def get(self, path: str) -> bytes:
+        """Raise FileNotFoundError when there is no such file."""
+        ...
+
+    def put(self, path: str, data: bytes) -> None:
+        """Write a file, or replace it: whole or not at all."""
+        ...
+
+    def create(self, path: str, data: bytes) -> None:
+        """Write a file that must not exist yet; of several at once exactly one succeeds.
+
+        Use `put_if_absent`, which knows what to make of the errors.
+
+        Raises:
+            FileExistsError: it exists. It may be our own: clients retry inside.
+            StoreError: refused; nothing was written.
+            OSError: no clear answer; whether it was written is unknown.
+        """
+        ...
+
+    def list(self, folder: str) -> Iterator[Entry]:
+        """Yield every file below `folder` ("" is all), in no promised order; none when it is absent."""
+        ...
+
+    def delete(self, paths: Iterable[str]) -> None:
+        """Remove files; those that are absent already are no error."""
+        ...
+
+    def exists(self, path: str) -> bool: ...
+
+
+def checked(path: str) -> str:
+    """Return the path if it means the same file on every store.
+
+    Raises:
+        StoreError: it is absolute, has an empty segment, `.` or `..`, a NUL, or no UTF-8 form.
+    """
+    wrong = {"", ".", ".."}.intersection(path.split("/"))
+    if wrong or "\0" in path or not _is_utf8(path):
+        raise StoreError(
+            f"{path!r}: not a path inside an output; allowed: relative, '/' between names, "
+            "no empty name, no '.' or '..', no NUL, valid Unicode. Rename the shard"
+        )
+    # s3fs cuts a key there, taking it for a version id, even with version_aware=False (2026.9.0, split_path).
+    if "?versionId=" in path:
+        raise StoreError(f"{path!r}: holds '?versionId=', which S3 clients take for a version. Rename the shard")
+    return path
+
+
+def _is_utf8(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""What JoyFleet costs, measured against something plain in the same run."""

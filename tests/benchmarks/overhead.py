@@ -1,0 +1,165 @@
+"""CPU per image of shard -> decode -> echo engine -> committed Parquet, against a plain Pillow loop, in one run.
+
+`python -m tests.benchmarks.overhead [--images N] [--rounds R]`. The loop reads the same tar files
+with `tarfile` and does what decoding must: open, RGB, LANCZOS, 384 x 384. CPU of the pipeline is that
+of the driver and all of Ray's processes, between the first and the last tenth of the images: what a
+run costs once (Ray's start, imports) is told apart. Rounds alternate, so that noise hits both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import psutil
+from PIL import Image
+
+SIDE_PX = 512
+"""Of the drawn JPEGs, about 100 kB each, as in the peers' figures of 265 images/s for the plain loop."""
+SHARD_IMAGES = 500
+
+
+def draw_shards(folder: Path, num_images: int) -> None:
+    """Write tar shards of JPEGs of smooth noise."""
+    rng = np.random.default_rng(0)
+    jpegs = [_jpeg(rng) for _ in range(50)]
+    for first in range(0, num_images, SHARD_IMAGES):
+        with tarfile.open(folder / f"{first // SHARD_IMAGES:05d}.tar", "w") as tar:
+            for index in range(first, min(num_images, first + SHARD_IMAGES)):
+                data = jpegs[index % len(jpegs)]
+                info = tarfile.TarInfo(f"{index:08d}.jpg")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+
+
+def _jpeg(rng: np.random.Generator) -> bytes:
+    coarse = Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).resize((SIDE_PX, SIDE_PX))
+    grain = rng.integers(-28, 29, (SIDE_PX, SIDE_PX, 3))
+    pixels = np.clip(np.asarray(coarse, np.int16) + grain, 0, 255).astype(np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "JPEG", quality=80)
+    return out.getvalue()
+
+
+def pillow_loop(folder: Path) -> float:
+    """Return CPU seconds per image of the plain loop."""
+    started, images = time.process_time(), 0
+    for shard in sorted(folder.glob("*.tar")):
+        with tarfile.open(shard) as tar:
+            for member in tar:
+                file = tar.extractfile(member)
+                assert file is not None
+                image = Image.open(io.BytesIO(file.read())).convert("RGB").resize((384, 384), Image.Resampling.LANCZOS)
+                np.asarray(image)
+                images += 1
+    return (time.process_time() - started) / images
+
+
+@dataclass
+class Meter:
+    """CPU seconds of this process and all that came from it, by the number of images done."""
+
+    seen: dict[int, float] = field(default_factory=dict)
+    points: list[tuple[int, float, float]] = field(default_factory=list)
+
+    def look(self, images_done: int) -> None:
+        # A look at all processes takes some 20 ms itself, which counts as the driver's.
+        if self.points and time.monotonic() - self.points[-1][2] < 1.0:
+            return
+        me = psutil.Process()
+        for process in [me, *me.children(recursive=True)]:
+            try:
+                times = process.cpu_times()
+            except psutil.NoSuchProcess:
+                continue
+            self.seen[process.pid] = times.user + times.system
+        self.points.append((images_done, sum(self.seen.values()), time.monotonic()))
+
+    def middle(self, num_images: int) -> tuple[float, float]:
+        """Return CPU seconds and wall seconds per image between the first and the last tenth."""
+        inside = [point for point in self.points if 0.1 * num_images <= point[0] <= 0.9 * num_images]
+        (first, cpu_first, at_first), (last, cpu_last, at_last) = inside[0], inside[-1]
+        return (cpu_last - cpu_first) / (last - first), (at_last - at_first) / (last - first)
+
+
+def run_pipeline(folder: Path, output: Path, num_images: int, extra: list[str]) -> dict[str, float]:
+    """Caption the shards with the echo engine; return CPU and wall seconds per image."""
+    from pipeline.config import parse_job
+    from pipeline.flow.isolate import isolate_ray
+
+    job = parse_job(
+        {
+            "source": str(folder),
+            "output": str(output),
+            "model": "fancyfeast/llama-joycaption-beta-one-hf-llava",
+            "captions": [{"slot": "long", "mode": "descriptive"}],
+            "engine": {"kind": "echo"},
+        },
+        extra,
+    )
+    isolate_ray(job.cluster.address)
+    import threading
+
+    from pipeline.flow.job import prepare_job
+    from pipeline.flow.run import Outcome, run_job
+
+    prepared, meter = prepare_job(job), Meter()
+    outcome = Outcome.of(prepared)
+    run_job(prepared, outcome, lambda snapshot: meter.look(snapshot.images_done), threading.Event())
+    assert outcome.statuses["ok"] == num_images, outcome
+    cpu, wall = meter.middle(num_images)
+    total = meter.points[-1][1] / num_images
+    return {"cpu_s": cpu, "wall_s": wall, "cpu_with_start_s": total}
+
+
+def main() -> None:
+    """Print a table, and JSON beside it."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--images", type=int, default=4000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--set", action="append", default=[], dest="extra")
+    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one:
+        shards, output = map(Path, args.one)
+        print(json.dumps(run_pipeline(shards, output, args.images, args.extra)))
+        return
+    rounds: list[dict[str, float]] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        shards = Path(scratch, "shards")
+        shards.mkdir()
+        draw_shards(shards, args.images)
+        for number in range(args.rounds):
+            loop = pillow_loop(shards)
+            figures = _in_process(shards, Path(scratch, f"out{number}"), args)
+            rounds.append({"loop_s": loop, **figures, "ratio": figures["cpu_s"] / loop})
+            print(
+                "  ".join(f"{name} {value * 1000:.2f}" for name, value in rounds[-1].items() if name != "ratio"),
+                f"(ms per image)  ratio {rounds[-1]['ratio']:.2f}",
+                flush=True,
+            )
+    median = statistics.median(one["ratio"] for one in rounds)
+    print(f"CPU per image, pipeline to Pillow loop: {median:.2f} (median of {args.rounds}; {os.cpu_count()} cores)")
+    print(json.dumps({"rounds": rounds, "ratio": median}))
+
+
+def _in_process(shards: Path, output: Path, args: argparse.Namespace) -> dict[str, float]:
+    command = [sys.executable, "-m", "tests.benchmarks.overhead", "--images", str(args.images)]
+    command += [part for extra in args.extra for part in ("--set", extra)]
+    done = subprocess.run([*command, "--one", str(shards), str(output)], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""One vLLM engine for all end-to-end tests of a session: starting one takes half a minute."""
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Iterator
+from typing import Any
+
+import pytest
+
+from pipeline.config import EngineConfig, ModelConfig, SamplingConfig
+from pipeline.engines import Engine, EngineSpec, start_engine
+from pipeline.recipe import find_weights
+
+WEIGHTS = find_weights(ModelConfig(id="standin"))
+
+
+class Running:
+    """An engine on an event loop of its own, for tests that are not async."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        threading.Thread(target=self.loop.run_forever, daemon=True).start()
+        spec = EngineSpec(
+            config=EngineConfig(max_model_len=768),
+            sampling=SamplingConfig(temperature=0),
+            max_tokens=300,
+            model_path=WEIGHTS.path,
+            revision=None,
+            side_px=WEIGHTS.side_px,
+        )
+        self.engine: Engine = start_engine(spec)
+
+    def do(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(timeout=300)
+
+
+@pytest.fixture(scope="session")
+def running() -> Iterator[Running]:
+    running = Running()
+    yield running
+    running.engine.close()
+    running.loop.call_soon_threadsafe(running.loop.stop)

@@ -1,0 +1,90 @@
+"""The main job as a user runs it, through Ray Data and real vLLM, with its processes killed on the way."""
+
+import json
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.standin.check import parse_caption, visible
+from pipeline.standin.dataset import draw_dataset
+from tests.cli import finish, run, start, wait_until, write_job
+
+pytestmark = pytest.mark.slow
+
+NUM_IMAGES = 160
+CAPTIONS = [
+    {"slot": "long", "mode": "descriptive", "length": "long"},
+    {"slot": "tags", "mix": [{"weight": 1, "mode": "booru-tags"}, {"weight": 1, "mode": "training-prompt"}]},
+]
+
+
+def rows_of(folder: Path) -> list[dict]:
+    files = sorted(path for path in folder.rglob("*.parquet") if path.is_file())
+    return [row for file in files for row in pq.read_table(file).to_pylist()]
+
+
+def engine_cores() -> list[psutil.Process]:
+    return [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if "EngineCore" in " ".join(process.info["cmdline"] or [])
+    ]
+
+
+def num_fragments(output: Path) -> int:
+    return sum(path.is_file() for path in (output / "staging").rglob("*.parquet"))
+
+
+def test_a_job_survives_the_death_of_its_engine_and_of_its_driver(tmp_path):
+    truth = draw_dataset(tmp_path / "in", num_images=NUM_IMAGES, seed=11, shard_rows=40)
+    output = tmp_path / "out"
+    engine = {"kind": "vllm", "batch_images": 8, "max_num_seqs": 8, "batches_in_flight": 2}
+    job = write_job(tmp_path, tmp_path / "in", output, captions=CAPTIONS, engine=engine, sampling={"temperature": 0})
+    others = {process.pid for process in engine_cores()}
+
+    process = start(tmp_path, "caption", job)
+    wait_until(lambda: num_fragments(output) >= 2, process, "2 fragments")
+    killed = [core for core in engine_cores() if core.pid not in others]
+    for core in killed:
+        core.kill()
+    seen = num_fragments(output)
+    wait_until(lambda: num_fragments(output) >= seen + 3, process, "3 fragments by the next engine")
+    process.send_signal(signal.SIGKILL)
+    finish(process)
+    wait_for_no_engine(others)
+    staged = rows_of(output / "staging")
+
+    done = run(tmp_path, "caption", job)
+    assert done.code == 0, done
+    assert run(tmp_path, "verify", str(output)).code == 0
+    rows = rows_of(output / "captions")
+    assert Counter((row["shard"], row["row"], row["slot"]) for row in rows).most_common(1)[0][1] == 1
+    assert len(rows) == 2 * NUM_IMAGES
+    by_identity = {(row["shard"], row["row"], row["slot"]): row for row in rows}
+    assert all(by_identity[row["shard"], row["row"], row["slot"]] == row for row in staged)
+    assert killed
+    assert_true_to_the_drawings(rows, truth)
+
+
+def wait_for_no_engine(others: set[int]) -> None:
+    """A killed driver leaves no engine behind to hold a GPU."""
+    until = time.monotonic() + 60
+    while left := [core for core in engine_cores() if core.pid not in others]:
+        assert time.monotonic() < until, left
+        time.sleep(0.5)
+
+
+def assert_true_to_the_drawings(rows, truth):
+    right = [parse_caption(row["caption"]).color == visible(truth[row["key"]]).color for row in rows]
+    assert sum(right) >= 0.95 * len(right)
+    tags = [row for row in rows if row["slot"] == "tags"]
+    assert {row["mode"] for row in tags} == {"booru-tags", "training-prompt"}
+    for row in tags:
+        assert ("_" in row["caption"]) == (row["mode"] == "booru-tags")
+    scenes = [json.loads(row["source"]) for row in rows]
+    assert scenes == [{}] * len(rows)

@@ -1,0 +1,221 @@
+"""Real vLLM on the CPU with the stand-in: what it says is what was drawn, and what transformers would say."""
+
+import asyncio
+import random
+import signal
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+from pipeline.config import ImagesConfig, ModelConfig, RequestConfig
+from pipeline.engines import Question
+from pipeline.images import decode
+from pipeline.prompts import build_request, load_generation
+from pipeline.recipe import find_weights
+from pipeline.stages.ask import Asking, DeathLimits, ImageQuestions
+from pipeline.standin.check import looks_like, num_words, parse_caption, visible
+from pipeline.standin.dataset import MAX_SIDE_PX, MIN_SIDE_PX
+from pipeline.standin.render import encode, random_size, render
+from pipeline.standin.request import Mode, Tone
+from pipeline.standin.world import sample_scene
+from schemas.status import Reason
+
+# vLLM, torch and transformers warn about each other on import; what we raise ourselves is no warning.
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
+
+ALPHA_TWO = load_generation("alpha-two")
+SYSTEM = ALPHA_TWO.system
+LONG = "Write a long descriptive caption for this image in a formal tone."
+WEIGHTS = find_weights(ModelConfig(id="standin"))
+STYLES = [(mode.name, mode.tone) for mode in ALPHA_TWO.modes]
+
+
+def pictures(num, seed):
+    """Held-out scenes with the pixels that the pipeline's own decoder makes of a file."""
+    rng = random.Random(seed)
+    drawn = []
+    for index in range(num):
+        scene = sample_scene(rng, held_out=True)
+        image = render(scene, rng.getrandbits(40), random_size(rng, MIN_SIDE_PX, MAX_SIDE_PX))
+        data = encode(image, ("jpg", "png", "webp")[index % 3])
+        drawn.append((scene, decode(data, ImagesConfig(), (WEIGHTS.side_px, WEIGHTS.side_px)).pixels))
+    return drawn
+
+
+def prompt_of(mode, tone=None, length=None, **rest):
+    request = RequestConfig(mode=mode, tone=tone, **rest)
+    return build_request(ALPHA_TWO, request, length, slot="s", where="test").prompt
+
+
+def question(name, pixels, prompt, seed=0):
+    return Question(id=name, pixels=pixels, image_id=name.split("#")[0], system=SYSTEM, prompt=prompt, seed=seed)
+
+
+def ask(running, questions):
+    async def all_of_them():
+        return await asyncio.gather(*(running.engine.answer(one) for one in questions))
+
+    return [answer.text for answer in running.do(all_of_them())]
+
+
+def share_right(drawn, texts):
+    """Shares of right colours, shapes and backgrounds."""
+    pairs = [(visible(scene), parse_caption(text)) for (scene, _), text in zip(drawn, texts, strict=True)]
+    return tuple(
+        np.mean([getattr(truth, what) == getattr(seen, what) for truth, seen in pairs])
+        for what in ("color", "shape", "background")
+    )
+
+
+def test_captions_name_what_was_drawn_on_held_out_pictures(running):
+    drawn = pictures(200, seed=101)
+    texts = ask(running, [question(f"a{n}", pixels, LONG) for n, (_, pixels) in enumerate(drawn)])
+    color, shape, background = share_right(drawn, texts)
+    assert color >= 0.98
+    assert background >= 0.98
+    assert shape >= 0.90
+
+
+def test_modes_tones_and_lengths_are_followed(running):
+    drawn = pictures(9, seed=102)
+    for mode, tone in STYLES:
+        texts = ask(
+            running, [question(f"m{n}#{mode}{tone}", p, prompt_of(mode, tone)) for n, (_, p) in enumerate(drawn)]
+        )
+        fitting = [looks_like(text, Mode(mode), Tone(tone or "formal")) for text in texts]
+        assert sum(fitting) >= 8, (mode, tone, texts)
+    means = [
+        np.mean(
+            [
+                num_words(text)
+                for text in ask(
+                    running,
+                    [
+                        question(f"l{n}#{length}", p, prompt_of("descriptive", None, length))
+                        for n, (_, p) in enumerate(drawn)
+                    ],
+                )
+            ]
+        )
+        for length in ("very short", "short", "medium-length", "long", "very long")
+    ]
+    assert means == sorted(means)
+    for words in (20, 40, 60):
+        texts = ask(
+            running,
+            [question(f"w{n}#{words}", p, prompt_of("descriptive", None, words)) for n, (_, p) in enumerate(drawn)],
+        )
+        assert sum(num_words(text) <= words for text in texts) >= 8, (words, texts)
+
+
+def test_greedy_vllm_says_what_transformers_says(running):
+    import torch
+    from transformers import AutoProcessor, LlavaForConditionalGeneration
+
+    processor = AutoProcessor.from_pretrained(WEIGHTS.path)
+    model = LlavaForConditionalGeneration.from_pretrained(WEIGHTS.path, dtype=torch.bfloat16).eval()
+    drawn = pictures(50, seed=103)
+    prompts = [prompt_of(*STYLES[n % len(STYLES)]) for n in range(50)]
+    ours = ask(
+        running, [question(f"t{n}", p, prompt) for n, ((_, p), prompt) in enumerate(zip(drawn, prompts, strict=True))]
+    )
+    theirs = []
+    for (_, pixels), prompt in zip(drawn, prompts, strict=True):
+        turns = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": prompt}]
+        text = processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        inputs = processor(text=[text], images=[Image.fromarray(pixels)], return_tensors="pt").to(torch.bfloat16)
+        with torch.inference_mode():
+            made = model.generate(**inputs, max_new_tokens=300, do_sample=False, temperature=None, top_p=None)
+        theirs.append(
+            processor.tokenizer.decode(made[0][inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
+        )
+    assert sum(mine == reference for mine, reference in zip(ours, theirs, strict=True)) >= 0.95 * 50
+
+
+def double_bos(ids):
+    return (ids[0], *ids)
+
+
+def no_bos(ids):
+    return ids[1:]
+
+
+def image_after_text(ids, marks):
+    at = ids.index(marks[0])
+    end = len(ids) - 1 - ids[::-1].index(marks[1])
+    return (*ids[:at], *ids[at + 3 : end], *ids[at : at + 3], *ids[end:])
+
+
+@pytest.mark.parametrize("fault", ["double BOS", "no BOS", "image after the text"])
+def test_a_wrong_token_layout_ruins_the_captions(running, monkeypatch, fault):
+    tokens = running.engine._tokens
+    right = tokens.encode
+    marks = (tokens._ids["<|reserved_special_token_70|>"], tokens._ids["<|eot_id|>"])
+    wrong = {
+        "double BOS": double_bos,
+        "no BOS": no_bos,
+        "image after the text": lambda ids: image_after_text(ids, marks),
+    }
+    monkeypatch.setattr(tokens, "encode", lambda system, prompt: wrong[fault](right(system, prompt)))
+    drawn = pictures(30, seed=104)
+    texts = ask(running, [question(f"x{n}#{fault}", pixels, LONG) for n, (_, pixels) in enumerate(drawn)])
+    color, shape, _ = share_right(drawn, texts)
+    assert color < 0.5
+    assert shape < 0.5
+
+
+def test_a_seed_gives_the_same_text_alone_and_in_a_crowd(running):
+    [(_, pixels)] = pictures(1, seed=105)
+    engine = running.engine
+    sampled = engine._spec.sampling.model_copy(update={"temperature": 1.0})
+    spec, engine._spec = (
+        engine._spec,
+        type(engine._spec)(
+            **{**{name: getattr(engine._spec, name) for name in engine._spec.__slots__}, "sampling": sampled}
+        ),
+    )
+    try:
+        crowd = ask(running, [question(f"s{n}", pixels, LONG, seed=n) for n in range(24)])
+        alone = [ask(running, [question(f"s{n}", pixels, LONG, seed=n)])[0] for n in range(0, 24, 6)]
+    finally:
+        engine._spec = spec
+    assert [crowd[n] for n in range(0, 24, 6)] == alone
+    assert len(set(crowd)) > 1
+
+
+def test_a_prompt_that_does_not_fit_fails_alone(running):
+    [(_, pixels)] = pictures(1, seed=106)
+
+    async def both():
+        return await asyncio.gather(
+            running.engine.answer(question("f0", pixels, "word " * 900)),
+            running.engine.answer(question("f1", pixels, LONG)),
+        )
+
+    too_long, fine = running.do(both())
+    assert (too_long.reason, too_long.text) == (Reason.PROMPT_TOO_LONG, None)
+    assert "engine.max_model_len=" in too_long.message
+    assert fine.text
+
+
+def test_a_killed_engine_core_is_replaced_and_no_image_is_lost(running):
+    drawn = pictures(16, seed=107)
+    images = [ImageQuestions(f"k{n}", (question(f"k{n}#a", pixels, LONG),)) for n, (_, pixels) in enumerate(drawn)]
+
+    async def killed_while_asking():
+        asking = Asking(running.engine, DeathLimits(per_image=1, restarts=5))
+        work = asyncio.create_task(asking.ask(images))
+        await asyncio.sleep(0.05)
+        core(running).send_signal(signal.SIGKILL)
+        return await work
+
+    answers = running.do(killed_while_asking())
+    texts = [answers[f"k{n}#a"].text for n in range(16)]
+    assert share_right(drawn, texts)[0] >= 0.9
+
+
+def core(running):
+    children = psutil.Process().children(recursive=True)
+    return next(child for child in children if "EngineCore" in " ".join([child.name(), *child.cmdline()]))

@@ -1,0 +1,228 @@
+"""The whole way on a real Ray with the echo engine: every row once, whatever the shards hold and whoever is killed."""
+
+import io
+import json
+import signal
+import tarfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from pipeline.standin.dataset import draw_dataset
+from pipeline.storage import open_store
+from tests.cli import finish, run, start, wait_until, write_job
+from tests.s3_server import s3_environment  # noqa: F401 - a fixture
+
+pytestmark = pytest.mark.slow
+
+
+def committed_rows(output: Path) -> list[dict]:
+    files = sorted((output / "captions").rglob("*.parquet"))
+    return [row for file in files for row in pq.read_table(file).to_pylist()]
+
+
+def identities(rows) -> Counter:
+    return Counter((row["shard"], row["row"], row["slot"]) for row in rows)
+
+
+def fragments_of(output: Path) -> list[Path]:
+    return (
+        sorted(path for path in (output / "staging").rglob("*.parquet") if path.is_file())
+        if (output / "staging").is_dir()
+        else []
+    )
+
+
+def settled_fragments(output: Path) -> list[Path]:
+    """The fragments when no worker of a killed driver writes any more: they outlive it by a moment."""
+    found: list[Path] = []
+    since = time.monotonic()
+    while time.monotonic() - since < 5:
+        time.sleep(0.2)
+        now = fragments_of(output)
+        if now != found:
+            found, since = now, time.monotonic()
+    return found
+
+
+@pytest.mark.parametrize("num_cpus", [1, 2])
+@pytest.mark.parametrize("replicas", [1, 3])
+def test_the_flow_ends_on_small_clusters_with_every_pool(tmp_path, num_cpus, replicas):
+    draw_dataset(tmp_path / "in", num_images=60, seed=1, shard_rows=10)
+    job = write_job(
+        tmp_path, tmp_path / "in", tmp_path / "out", cluster={"num_cpus": num_cpus}, engine={"replicas": replicas}
+    )
+    done = run(tmp_path, "caption", job)
+    assert done.code == 0, done
+    assert set(identities(committed_rows(tmp_path / "out")).values()) == {1}
+    verified = run(tmp_path, "verify", str(tmp_path / "out"))
+    assert verified.code == 0, verified
+    assert "60 images x 1 slots = 60 caption rows: each exactly once" in verified.out
+
+
+def tar_of(path: Path, members: dict[str, bytes]) -> None:
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+
+
+def jpeg(colour) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (40, 30), colour).save(out, "JPEG")
+    return out.getvalue()
+
+
+@pytest.fixture
+def odd_source(tmp_path):
+    """Shards of every kind: whole, damaged, empty, unreadable, with bad images and repeated keys."""
+    source = tmp_path / "in"
+    source.mkdir()
+    red = jpeg("red")
+    tar_of(source / "whole.tar", {"a.jpg": red, "a.json": b'{"tags": ["x"]}', "b.jpg": jpeg("blue")})
+    tar_of(
+        source / "bad_images.tar",
+        {"a.jpg": red[:200], "b.jpg": b"", "c.jpg": b"<html>", "d.txt": b"alone", "e.jpg": red},
+    )
+    tar_of(source / "empty.tar", {})
+    tar_of(source / "cut.tar", {f"{name}.jpg": red for name in "abcdef"})
+    whole = (source / "cut.tar").read_bytes()
+    (source / "cut.tar").write_bytes(whole[: len(whole) // 2])
+    (source / "not_a.parquet").write_bytes(b"PAR1 and then nothing")
+    keys = pa.table({"key": ["same", "same", "third"], "jpg": [red, jpeg("green"), None]})
+    pq.write_table(keys, source / "keys.parquet")
+    return source
+
+
+def test_odd_shards_end_as_rows_with_reasons_and_one_in_quarantine(tmp_path, odd_source):
+    output = tmp_path / "out"
+    job = write_job(tmp_path, {"urls": [str(odd_source)], "carry": ["*"]}, output)
+    done = run(tmp_path, "caption", job)
+    assert done.code == 3, done
+    assert "quarantined: not_a.parquet" in done.out
+    rows = committed_rows(output)
+    by_shard = {shard: [row for row in rows if row["shard"] == shard] for shard in {row["shard"] for row in rows}}
+    assert [row["reason"] for row in by_shard["bad_images.tar"]] == [
+        "truncated_image",
+        "empty_file",
+        "unsupported_format",
+        "missing_image",
+        None,
+    ]
+    assert by_shard["cut.tar"][-1]["reason"] == "shard_damaged"
+    assert [row["status"] for row in by_shard["cut.tar"][:-1]] == ["ok"] * (len(by_shard["cut.tar"]) - 1)
+    assert [row["key"] for row in by_shard["keys.parquet"]] == ["same", "same", "third"]
+    assert json.loads(by_shard["whole.tar"][0]["source"]) == {"tags": ["x"]}
+    assert pq.read_metadata(output / "captions/empty.tar.parquet").num_rows == 0
+    assert all((row["caption"] is None) == (row["status"] != "ok") for row in rows)
+    assert run(tmp_path, "verify", str(output)).code == 3
+    assert "1 shards out of quarantine" in run(tmp_path, "retry", str(output)).out
+    again = run(tmp_path, "caption", job)
+    assert again.code == 3, again
+    assert "0 shards, 0 images" in again.out
+
+
+def test_a_killed_driver_costs_only_what_was_in_flight(tmp_path):
+    draw_dataset(tmp_path / "in", num_images=240, seed=2, shard_rows=60)
+    output = tmp_path / "out"
+    engine = {"echo_latency_s": 0.3, "batches_in_flight": 2}
+    job = write_job(tmp_path, tmp_path / "in", output, engine=engine, cluster={"readers": 2})
+    process = start(tmp_path, "caption", job)
+    wait_until(lambda: len(fragments_of(output)) >= 4, process, "4 fragments")
+    process.send_signal(signal.SIGKILL)
+    finish(process)
+    staged = settled_fragments(output)
+    marked = mark(staged)
+    before = {(row["shard"], row["row"]) for row in committed_rows(output)} if (output / "captions").is_dir() else set()
+    done = run(tmp_path, "caption", job)
+    assert done.code == 0, done
+    rows = committed_rows(output)
+    assert identities(rows) == Counter(dict.fromkeys(expected(tmp_path / "in", 240), 1))
+    survived = {(row["shard"], row["row"]) for row in rows if row["caption"].startswith("MARKED ")}
+    assert survived == marked
+    assert f"taken over  {len(marked)} images" in " ".join(done.out.split("\n"))
+    assert f"captioned   {240 - len(marked) - len(before)} images" in done.out
+    assert not fragments_of(output)
+    assert run(tmp_path, "verify", str(output)).code == 0
+
+
+def mark(fragments: list[Path]) -> set[tuple[str, int]]:
+    """Mark the captions of staged rows, so that they can be told from those that are made again."""
+    rows: set[tuple[str, int]] = set()
+    for file in fragments:
+        table = pq.read_table(file)
+        metadata = pq.read_metadata(file).metadata
+        captions = pa.array([f"MARKED {caption}" for caption in table["caption"].to_pylist()], pa.string())
+        index = table.schema.get_field_index("caption")
+        table = table.set_column(index, table.schema.field("caption"), captions)
+        with pq.ParquetWriter(file, table.schema, compression="zstd", write_page_checksum=True) as writer:
+            writer.add_key_value_metadata({key: value for key, value in metadata.items() if key != b"ARROW:schema"})
+            writer.write_table(table)
+        rows |= {(row["shard"], row["row"]) for row in table.to_pylist()}
+    return rows
+
+
+def expected(source: Path, num_images: int) -> list[tuple[str, int, str]]:
+    files = sorted(path for path in source.rglob("*") if path.is_file())
+    each = num_images // len(files)
+    return [(file.relative_to(source).as_posix(), row, "long") for file in files for row in range(each)]
+
+
+def test_a_stopped_run_says_so_and_the_next_goes_on(tmp_path):
+    draw_dataset(tmp_path / "in", num_images=120, seed=3, shard_rows=60)
+    output = tmp_path / "out"
+    job = write_job(tmp_path, tmp_path / "in", output, engine={"echo_latency_s": 0.5, "batches_in_flight": 2})
+    process = start(tmp_path, "caption", job)
+    wait_until(lambda: len(fragments_of(output)) >= 2, process, "2 fragments")
+    process.send_signal(signal.SIGTERM)
+    done = finish(process)
+    assert done.code == 4, done
+    assert "run the same command again to go on" in done.err
+    assert "left        2, of which" in run(tmp_path, "status", str(output)).out
+    assert run(tmp_path, "caption", job).code == 0
+    assert run(tmp_path, "verify", str(output)).code == 0
+
+
+def test_an_engine_that_never_answers_is_named_by_the_watchdog(tmp_path):
+    draw_dataset(tmp_path / "in", num_images=10, seed=4, shard_rows=10)
+    job = write_job(
+        tmp_path, tmp_path / "in", tmp_path / "out", engine={"echo_latency_s": 1000}, cluster={"stall_timeout_s": 5}
+    )
+    done = run(tmp_path, "caption", job)
+    assert done.code == 1, done
+    assert "images are with the engines and no answer comes, and nothing moved for 5 s" in done.err
+
+
+def test_another_recipe_on_the_same_output_is_refused_before_anything_starts(tmp_path):
+    draw_dataset(tmp_path / "in", num_images=10, seed=5, shard_rows=10)
+    job = write_job(tmp_path, tmp_path / "in", tmp_path / "out")
+    assert run(tmp_path, "caption", job).code == 0
+    done = run(tmp_path, "caption", job, "--set", "sampling.temperature=0.1")
+    assert done.code == 2, done
+    assert "sampling.temperature: 0.6 there, 0.1 here" in done.err
+
+
+def test_a_source_without_one_good_image_is_no_success(tmp_path):
+    (tmp_path / "in").mkdir()
+    tar_of(tmp_path / "in" / "bad.tar", {"a.jpg": b"no", "b.jpg": b"image"})
+    done = run(tmp_path, "caption", write_job(tmp_path, tmp_path / "in", tmp_path / "out"))
+    assert done.code == 1, done
+    assert "2 images were done and not one caption is ok" in done.err
+
+
+def test_shards_and_captions_may_live_on_s3(tmp_path, s3_environment):  # noqa: F811 - a fixture
+    draw_dataset(tmp_path / "in", num_images=40, seed=6, shard_rows=10)
+    store = open_store("s3://out/photos")
+    for shard in (tmp_path / "in").rglob("*.*"):
+        store.put(shard.relative_to(tmp_path / "in").as_posix(), shard.read_bytes())
+    job = write_job(tmp_path, "s3://out/photos", "s3://out/captions/v1")
+    done = run(tmp_path, "caption", job)
+    assert done.code == 0, done
+    verified = run(tmp_path, "verify", "s3://out/captions/v1")
+    assert "40 images x 1 slots = 40 caption rows: each exactly once" in verified.out, verified

@@ -1,0 +1,88 @@
+"""What the verbs print and which exit code they end with, where no cluster is needed."""
+
+import pytest
+from click.testing import CliRunner
+
+from jobs.__main__ import cli, main
+from jobs.progress import clock, render, size
+from pipeline.flow.progress import Snapshot
+
+
+def test_prompts_prints_the_exact_prompt():
+    words = ["prompts", "--generation", "alpha-two", "--mode", "descriptive", "--tone", "casual", "--length", "40"]
+    result = CliRunner().invoke(cli, [*words, "--option", "lighting"])
+    assert result.stdout == (
+        "Write a descriptive caption for this image in a casual tone within 40 words. "
+        "Include information about lighting.\n"
+    )
+    assert result.stderr == "system: You are a helpful image captioner.\n"
+
+
+@pytest.mark.parametrize("generation", ["alpha-one", "alpha-two", "beta-one"])
+def test_prompts_lists_a_generation(generation):
+    result = CliRunner().invoke(cli, ["prompts", "--generation", generation])
+    assert result.exit_code == 0
+    assert "  descriptive [formal]: " in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["caption", "nowhere.yaml"], 2, "joyfleet: nowhere.yaml: cannot be read"),
+        (["status", "nowhere"], 2, "no run.json there"),
+        (["prompts", "--mode", "nope"], 2, "prompts.mode: found 'nope'; beta-one has: descriptive, straightforward"),
+        (["prompts", "--tone", "formal"], 2, "a choice without --mode"),
+        (["dance"], 2, "No such command 'dance'"),
+    ],
+)
+def test_a_wrong_command_line_ends_with_2_and_one_line(monkeypatch, capsys, words, code, message):
+    monkeypatch.setattr("sys.argv", ["joyfleet", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == code
+    assert message in capsys.readouterr().err
+
+
+def test_plan_lists_the_shards_and_refuses_what_the_model_cannot_be_asked(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.tar").write_bytes(b"\0" * 10240)
+    job = tmp_path / "job.yaml"
+    job.write_text(
+        f"source: {tmp_path}/in\noutput: {tmp_path}/out\nmodel: standin\ncaptions: {{slot: s, mode: descriptive}}\n"
+    )
+    result = CliRunner().invoke(cli, ["plan", str(job)])
+    assert "10.2 kB  a.tar" in result.stdout
+    assert "1 shards, 10.2 kB; captions per image: 1" in result.stdout
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_progress_line_tells_all_there_is():
+    snapshot = Snapshot(
+        shards_done=2,
+        shards=30,
+        images_done=3072,
+        captions=6144,
+        captions_per_s=58.12,
+        replicas=4,
+        statuses={"ok": 6100, "rejected": 40, "failed": 4},
+        bytes_done=41.2e9,
+        bytes_total=100_000_000_000,
+        eta_s=45240.0,
+        seconds=3725.0,
+    )
+    assert render(snapshot) == (
+        "shards 2/30  41.2% of 100.0 GB  images 3,072  captions 6,144 (58.1/s)  "
+        "ok 6,100  rejected 40  failed 4  replicas 4  1:02:05  ETA 12:34:00"
+    )
+
+
+def test_units():
+    assert [size(n) for n in (0, 999, 1000, 2_500_000, 3e12, 5e15)] == [
+        "0 B",
+        "999 B",
+        "1.0 kB",
+        "2.5 MB",
+        "3.0 TB",
+        "5000.0 TB",
+    ]
+    assert clock(59.9) == "0:00:59"

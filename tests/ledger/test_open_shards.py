@@ -1,0 +1,71 @@
+import pytest
+
+from pipeline.errors import PipelineError
+from pipeline.ledger.open_shards import Complete, OpenShards, Receipt
+from schemas.batch import RECEIPT, BatchKind
+
+
+def receipt(rows, fragment="f", shard="a.tar", num_rows=4, kind=BatchKind.IMAGES):
+    return Receipt(kind=kind, shard=shard, num_rows=num_rows, fragment=fragment, rows=rows)
+
+
+def test_a_shard_is_complete_with_its_last_row():
+    shards = OpenShards()
+    assert shards.add(receipt([2, 3], "two")) is None
+    assert shards.add(receipt([0], "one", shard="b.tar")) is None
+    assert shards.incomplete() == {"a.tar": 2, "b.tar": 3}
+    assert shards.add(receipt([0, 1], "one", kind=BatchKind.RESUMED)) == Complete("a.tar", 4, ("one", "two"))
+    assert shards.incomplete() == {"b.tar": 3}
+    assert shards.num_overlaps == 0
+
+
+def test_an_empty_shard_is_complete_at_once():
+    assert OpenShards().add(receipt([], None, num_rows=0, kind=BatchKind.EMPTY)) == Complete("a.tar", 0, ())
+
+
+def test_rows_that_come_again_are_counted_and_tolerated():
+    shards = OpenShards()
+    shards.add(receipt([0, 1], "one"))
+    shards.add(receipt([0, 1], "again"))
+    shards.add(receipt([0, 1], "one"))
+    assert shards.add(receipt([1, 2, 3], "two")) == Complete("a.tar", 4, ("one", "two"))
+    assert shards.num_overlaps == 5
+
+
+def test_a_finished_shard_does_not_open_again():
+    shards = OpenShards()
+    shards.add(receipt([0, 1, 2, 3]))
+    assert shards.add(receipt([0, 1], "late")) is None
+    assert shards.incomplete() == {}
+    assert shards.num_overlaps == 2
+    shards.drop("quarantined.tar")
+    assert shards.add(receipt([0], shard="quarantined.tar")) is None
+    assert shards.incomplete() == {}
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (receipt([4]), "shard a.tar: receipt with row 4; allowed: 0..3"),
+        (receipt([-1]), "receipt with row -1"),
+        (receipt([2], num_rows=5), "5 rows says a receipt, 4 said an earlier one; the shard changed"),
+        (receipt([2, 2]), "names a row twice"),
+        (receipt([2], None), "1 rows without a fragment"),
+    ],
+)
+def test_a_receipt_that_cannot_be_is_refused_and_changes_nothing(bad, message):
+    shards = OpenShards()
+    shards.add(receipt([0, 1]))
+    with pytest.raises(PipelineError, match=message):
+        shards.add(bad)
+    assert shards.incomplete() == {"a.tar": 2}
+
+
+def test_an_unreadable_shard_is_no_receipt_to_count():
+    with pytest.raises(ValueError, match="`drop` it"):
+        OpenShards().add(receipt([], None, kind=BatchKind.UNREADABLE))
+
+
+def test_a_receipt_is_a_row_of_its_schema():
+    row = dict.fromkeys(RECEIPT.names) | {"kind": "images", "shard": "a", "num_rows": 1, "fragment": "f", "rows": [0]}
+    assert OpenShards().add(Receipt(**row)) == Complete("a", 1, ("f",))

@@ -1,0 +1,149 @@
+import json
+from dataclasses import replace
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.ledger.layout import committed_path
+from pipeline.ledger.plan import Plan
+from pipeline.ledger.quarantine import Quarantined, put_quarantine
+from pipeline.ledger.verify import Violation, ViolationKind, verify_shard, verify_tree
+from tests.ledger.world import KEYS, NUM_IMAGES, OTHER, RUN, SHARD, commit, committed, stage
+
+
+def rewrite(store, change=lambda table: table, footer=None):
+    """Break the committed file as no JoyFleet would."""
+    data = committed(store)
+    table = change(pq.read_table(pa.BufferReader(data)))
+    metadata = pq.read_metadata(pa.BufferReader(data)).metadata | (footer or {})
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(sink, table.schema) as writer:
+        writer.add_key_value_metadata({k: v for k, v in metadata.items() if k.startswith(b"joyfleet.")})
+        writer.write_table(table)
+    store.put(committed_path(SHARD.path), sink.getvalue().to_pybytes())
+
+
+def column(name, values_by_index):
+    """A change of single values of one column."""
+
+    def change(table):
+        values = table[name].to_pylist()
+        for index, value in values_by_index.items():
+            values[index] = value
+        at = table.column_names.index(name)
+        return table.set_column(at, table.schema.field(at), pa.array(values, table.schema.field(at).type))
+
+    return change
+
+
+@pytest.fixture
+def done(store):
+    commit(store, [stage(store, range(NUM_IMAGES))])
+    return store
+
+
+def verify(store, keys=KEYS, num_images=NUM_IMAGES):
+    return verify_shard(store, RUN, SHARD, num_images, keys)
+
+
+def test_a_whole_shard_has_no_violation(done):
+    assert verify(done) == []
+    assert verify(done, keys=None) == []
+    rewrite(done)
+    assert verify(done) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "detail"),
+    [
+        (lambda table: table.slice(1), "missing_row", "1: (0, long)"),
+        (lambda table: pa.concat_tables([table.slice(0, 2), table]), "double_row", "2: (0, long), (0, booru)"),
+        (column("row", {0: 10}), "foreign_row", "1: [(10, 'long')]"),
+        (column("row", {0: -1}), "foreign_row", "1: [(-1, 'long')]"),
+        (column("slot", {1: "tags"}), "foreign_row", "1: [(0, 'tags')]"),
+        (lambda table: table.take([1, 0, *range(2, 20)]), "order", "rows are not by row, then by slot"),
+        (column("shard", {3: "x.tar"}), "foreign_row", "1: (1, booru) shard 'x.tar'"),
+        (column("recipe", {3: "other"}), "recipe", "1: (1, booru) recipe 'other'"),
+        (column("key", {2: "x", 3: "y"}), "key", "2: (1, long) key 'x', (1, booru) key 'y'"),
+        (column("status", {0: "done"}), "status", "1: (0, long) status 'done'"),
+        (column("reason", {0: "undecodable"}), "status", "1: (0, long) status 'ok'"),
+        (column("reason", {8: None}), "status", "1: (4, long) status 'failed'"),
+        (column("reason", {8: "bad luck"}), "status", "1: (4, long) status 'failed'"),
+        (column("caption", {0: None}), "caption", "1: (0, long) status 'ok'"),
+        (column("caption", {8: "an error text"}), "caption", "1: (4, long) status 'failed'"),
+        (lambda table: table.drop_columns(["seed"]), "unreadable", "unknown [], missing ['seed: int64 not null']"),
+        (lambda table: table.select(table.column_names[::-1]), "unreadable", "in another order"),
+        (
+            lambda table: table.rename_columns({"seed": "sead"}),
+            "unreadable",
+            "unknown ['sead: int64 not null'], missing ['seed: int64 not null']",
+        ),
+    ],
+)
+def test_every_broken_row_promise_is_found(done, change, kind, detail):
+    rewrite(done, change)
+    found = [violation for violation in verify(done) if violation.kind == kind]
+    assert len(found) == 1
+    assert found[0].shard == SHARD.path
+    assert detail in found[0].detail
+
+
+@pytest.mark.parametrize(
+    ("footer", "kind", "detail"),
+    [
+        ({b"joyfleet.recipe": b"other"}, "footer", "recipe 'other', not 'recipe-1'"),
+        ({b"joyfleet.etag": b"other"}, "footer", "etag 'other', not 'etag-1'"),
+        ({b"joyfleet.size": b"1"}, "footer", "size 1, not 1234"),
+        ({b"joyfleet.shard": b"x"}, "footer", "shard 'x', not 'photos/00001.tar'"),
+        ({b"joyfleet.slots": b'["long"]'}, "footer", "slots ['long'], not ['long', 'booru']"),
+        ({b"joyfleet.num_images": b"11"}, "footer", "11 images, and the source has 10"),
+        ({b"joyfleet.statuses": json.dumps({"ok": 20}).encode()}, "footer", "statuses {'ok': 20}, and the rows have"),
+        ({b"joyfleet.schema_version": b"99"}, "unreadable", "schema version '99'"),
+    ],
+)
+def test_every_broken_footer_promise_is_found(done, footer, kind, detail):
+    rewrite(done, footer=footer)
+    (found,) = verify(done)
+    assert found.kind == kind
+    assert detail in found.detail
+
+
+def test_a_source_that_has_more_or_fewer_images_is_seen(done):
+    assert {violation.kind for violation in verify(done, [*KEYS, "new"], 11)} == {"footer", "missing_row"}
+    assert {violation.kind for violation in verify(done, KEYS[:9], 9)} == {"footer", "foreign_row"}
+
+
+def test_an_absent_or_torn_file_is_found(done):
+    whole = committed(done)
+    for length in range(0, len(whole), 7):
+        done.put(committed_path(SHARD.path), whole[:length])
+        (found,) = verify(done)
+        assert found.kind is ViolationKind.UNREADABLE
+    done.delete([committed_path(SHARD.path)])
+    assert verify(done) == [Violation(SHARD.path, ViolationKind.NOT_COMMITTED, "no committed file")]
+
+
+def test_a_tree_is_compared_with_its_plan(done):
+    third, fourth = replace(OTHER, path="third.tar"), replace(OTHER, path="fourth.tar")
+    plan = Plan({shard.path: shard for shard in (SHARD, OTHER, third, fourth)})
+    done.put("captions/alien.tar.parquet", b"")
+    done.put("captions/odd.txt", b"")
+    stage(done, [0], shard=third)
+    stage(done, [0])
+    for shard in (OTHER, SHARD):
+        put_quarantine(done, Quarantined(shard=shard.path, message="m", attempts=1, time="t", versions={}))
+    verdict = verify_tree(done, plan)
+    assert {(violation.shard, str(violation.kind)) for violation in verdict.violations} == {
+        ("alien.tar", "unplanned"),
+        ("captions/odd.txt", "unplanned"),
+        (OTHER.path, "quarantined"),
+        ("third.tar", "not_committed"),
+        ("fourth.tar", "not_committed"),
+    }
+    assert "planned, not committed; 1 fragments staged" in [violation.detail for violation in verdict.violations]
+    assert verdict.remarks == (
+        f"quarantine record of committed shard {SHARD.path}",
+        "1 files in staging that no run needs; `clean` removes them",
+    )
+    assert verify_tree(done, Plan({SHARD.path: SHARD})).violations[0].kind is ViolationKind.UNPLANNED

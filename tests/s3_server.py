@@ -1,0 +1,80 @@
+"""A local S3 server (ministack) for tests: up in about a second, on 127.0.0.1 only, gone with its process."""
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+START_S = 60
+"""It takes 1 s alone; a shared machine may be busy."""
+
+
+@contextmanager
+def s3_server() -> Iterator[dict[str, str]]:
+    """Yield the environment that makes any S3 client use the server; stop it by its process id afterwards."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    endpoint = f"http://127.0.0.1:{port}"
+    # Its default is to listen on every interface.
+    own = {"BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "SERVICES": "s3", "LOG_LEVEL": "ERROR"}
+    with tempfile.TemporaryDirectory() as folder, Path(folder, "log").open("w+b") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", "from ministack.app import main; main()"],
+            env=os.environ | own,
+            cwd=folder,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            _wait(process, endpoint, Path(folder, "log"))
+            yield {
+                "AWS_ENDPOINT_URL": endpoint,
+                "AWS_ACCESS_KEY_ID": "test",
+                "AWS_SECRET_ACCESS_KEY": "test",
+                "AWS_DEFAULT_REGION": "us-east-1",
+                "AWS_EC2_METADATA_DISABLED": "true",
+            }
+        finally:
+            process.kill()
+            process.wait()
+
+
+def make_bucket(endpoint: str, name: str) -> None:
+    request = urllib.request.Request(f"{endpoint}/{name}", method="PUT")
+    with urllib.request.urlopen(request, timeout=10):
+        pass
+
+
+def _wait(process: subprocess.Popen[bytes], endpoint: str, log: Path) -> None:
+    end = time.monotonic() + START_S
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            with urllib.request.urlopen(endpoint, timeout=1):
+                return
+        except urllib.error.HTTPError as err:
+            err.close()
+            return  # any answer is an answer
+        except OSError:
+            time.sleep(0.05)
+    raise RuntimeError(f"ministack does not answer at {endpoint}: {log.read_text(errors='replace')[-2000:]}")
+
+
+@pytest.fixture(scope="session")
+def s3_environment() -> Iterator[dict[str, str]]:
+    """One server a session, its environment set for the whole of it, with a bucket named `out`."""
+    with s3_server() as environment:
+        make_bucket(environment["AWS_ENDPOINT_URL"], "out")
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            yield environment

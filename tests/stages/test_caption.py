@@ -1,0 +1,180 @@
+"""Shards to receipts without Ray: what each image of a batch becomes."""
+
+import asyncio
+import io
+import tarfile
+import uuid
+
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from pipeline.config import parse_job
+from pipeline.engines import Answer
+from pipeline.ledger.footer import RunFacts
+from pipeline.ledger.fragments import FragmentFacts, read_fragment_facts
+from pipeline.readers import list_shards
+from pipeline.stages.caption import Caption, CaptionSpec
+from pipeline.stages.read import ReadSpec, read_shard
+from pipeline.storage import open_store
+from schemas.batch import BATCH, RECEIPT
+from schemas.status import Reason
+
+SIDE_PX = 24
+
+
+def picture(colour):
+    out = io.BytesIO()
+    Image.new("RGB", (40, 30), colour).save(out, "PNG")
+    return out.getvalue()
+
+
+@pytest.fixture
+def shard(tmp_path):
+    images = [picture((10 * n, 0, 0)) for n in range(5)]
+    members = {f"{n:03d}.png": data for n, data in enumerate(images)} | {"002.png": b"broken", "002.txt": b"a tag"}
+    with tarfile.open(tmp_path / "s.tar", "w") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    [shard] = list_shards(parse_job(raw_job(tmp_path)).source)
+    return shard
+
+
+def raw_job(folder, **rest):
+    captions = [{"slot": "long", "mode": "descriptive"}, {"slot": "tags", "mode": "booru-tags", "length": 30}]
+    return {
+        "source": {"urls": [str(folder)], "carry": ["*"]},
+        "output": "memory://o",
+        "model": "standin",
+        "captions": captions,
+        "engine": {"kind": "echo", "batch_images": 3},
+        **rest,
+    }
+
+
+class Answering:
+    """An engine whose answers a test decides."""
+
+    def __init__(self, answer):
+        self.make = answer
+
+    async def answer(self, question):
+        return self.make(question)
+
+    async def restart(self):
+        raise AssertionError("nothing died")
+
+    def close(self):
+        pass
+
+
+def batches_of(shard, tmp_path, staged=()):
+    job = parse_job(raw_job(tmp_path))
+    spec = ReadSpec(source=job.source, images=job.images, side_px=SIDE_PX, batch_images=job.engine.batch_images)
+    return list(read_shard(spec, shard, staged))
+
+
+def caption(shard, tmp_path, answer):
+    """Caption the shard; return the store, the receipts and the rows."""
+    job = parse_job(raw_job(tmp_path))
+    run = RunFacts(recipe="r" * 16, slots=("long", "tags"), versions={})
+    store = open_store(f"memory://{uuid.uuid4().hex}")
+    stage = Caption(CaptionSpec(job=job, run=run, side_px=SIDE_PX), Answering(answer), store)
+
+    async def all_of_them():
+        return await asyncio.gather(*(stage(batch) for batch in batches_of(shard, tmp_path)))
+
+    receipts = [receipt.to_pylist()[0] for receipt in asyncio.run(all_of_them())]
+    tables = [pq.read_table(io.BytesIO(store.get(receipt["fragment"]))) for receipt in receipts]
+    return store, run, receipts, [row for table in tables for row in table.to_pylist()]
+
+
+def echo(question):
+    red = int(question.pixels[0, 0, 0])
+    return Answer(
+        id=question.id, text=f"red {red}: {question.prompt}", finish_reason="stop", prompt_tokens=7, caption_tokens=3
+    )
+
+
+def test_a_batch_is_one_row_of_one_shard(shard, tmp_path):
+    batches = batches_of(shard, tmp_path)
+    assert [batch.schema for batch in batches] == [BATCH, BATCH]
+    assert [batch.num_rows for batch in batches] == [1, 1]
+    assert [[image["row"] for image in batch["images"][0].as_py()] for batch in batches] == [[0, 1, 2], [3, 4]]
+    pixels = [len(batch["pixels"][0].as_buffer()) for batch in batches]
+    assert pixels == [2 * SIDE_PX * SIDE_PX * 3] * 2
+
+
+def test_reading_again_gives_the_same_batches(shard, tmp_path):
+    assert batches_of(shard, tmp_path) == batches_of(shard, tmp_path)
+
+
+def test_every_image_gets_its_own_captions_and_a_bad_one_its_reason(shard, tmp_path):
+    _, _, receipts, rows = caption(shard, tmp_path, echo)
+    assert [(row["row"], row["slot"]) for row in rows] == [(n, slot) for n in range(5) for slot in ("long", "tags")]
+    for row in rows:
+        if row["row"] == 2:
+            assert (row["status"], row["caption"], row["attempts"]) == ("failed", None, 0)
+            assert row["reason"] in {"undecodable", "unsupported_format"}
+            assert row["source"] == '{"txt": "a tag"}'
+        else:
+            assert row["caption"] == f"red {10 * row['row']}: {row['prompt']}"
+            assert (row["width"], row["height"], row["image_format"]) == (40, 30, "PNG")
+    assert [row["length_words"] for row in rows[:2]] == [None, 30]
+    assert [(r["rows"], r["ok"], r["failed"]) for r in receipts] == [([0, 1, 2], 4, 2), ([3, 4], 4, 0)]
+    assert set(receipts[0]) == set(RECEIPT.names)
+
+
+def test_refused_empty_and_cut_texts_are_told_apart(shard, tmp_path):
+    def answer(question):
+        row = int(question.id.split("#")[1])
+        if row == 0:
+            return Answer(id=question.id, text="  ", finish_reason="stop")
+        if row == 1:
+            return Answer(id=question.id, text="cut off", finish_reason="length")
+        return Answer(id=question.id, text=None, reason=Reason.PROMPT_TOO_LONG, message="too long")
+
+    *_, rows = caption(shard, tmp_path, answer)
+    found = {
+        row["row"]: (row["status"], row["reason"], row["caption"], row["rejected_text"], row["flags"]) for row in rows
+    }
+    assert found[0] == ("rejected", "empty_caption", None, "  ", [])
+    assert found[1] == ("ok", None, "cut off", None, ["truncated"])
+    assert found[3] == ("failed", "prompt_too_long", None, None, [])
+
+
+def test_answers_are_matched_by_id_not_by_position(shard, tmp_path):
+    order = []
+
+    class Reversed(Answering):
+        async def answer(self, question):
+            order.append(question.id)
+            await asyncio.sleep(0.02 - 0.001 * len(order))
+            return self.make(question)
+
+    job = parse_job(raw_job(tmp_path))
+    run = RunFacts(recipe="r" * 16, slots=("long", "tags"), versions={})
+    store = open_store(f"memory://{uuid.uuid4().hex}")
+    stage = Caption(CaptionSpec(job=job, run=run, side_px=SIDE_PX), Reversed(echo), store)
+    receipt = asyncio.run(stage(batches_of(shard, tmp_path)[0])).to_pylist()[0]
+    rows = pq.read_table(io.BytesIO(store.get(receipt["fragment"]))).to_pylist()
+    assert [row["caption"] for row in rows[:4]] == [f"red {10 * row['row']}: {row['prompt']}" for row in rows[:4]]
+
+
+def test_what_is_staged_is_not_read_again(shard, tmp_path):
+    store, run, receipts, _ = caption(shard, tmp_path, echo)
+    facts = read_fragment_facts(store, receipts[0]["fragment"], run, shard)
+    assert isinstance(facts, FragmentFacts)
+    resumed, rest = batches_of(shard, tmp_path, [facts])
+    assert (resumed["kind"][0].as_py(), resumed["rows"][0].as_py()) == ("resumed", [0, 1, 2])
+    assert [image["row"] for image in rest["images"][0].as_py()] == [3, 4]
+    assert rest["num_rows"][0].as_py() == 5
+
+
+def test_a_shard_that_is_staged_whole_is_not_even_opened(shard, tmp_path):
+    store, run, receipts, _ = caption(shard, tmp_path, echo)
+    staged = [read_fragment_facts(store, receipt["fragment"], run, shard) for receipt in receipts]
+    (tmp_path / "s.tar").unlink()
+    assert [batch["kind"][0].as_py() for batch in batches_of(shard, tmp_path, staged)] == ["resumed", "resumed"]
