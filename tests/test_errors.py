@@ -1,0 +1,19 @@
+"""Errors cross process boundaries whole."""
+
+import pickle
+
+import pytest
+
+from pipeline import errors
+from schemas.status import Reason
+
+ALL = [one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, errors.PipelineError)]
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_every_error_pickles_with_all_it_says(kind):
+    error = kind(Reason.UNDECODABLE, "what was found") if kind is errors.BadImage else kind("what was found")
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is kind
+    assert str(again) == str(error)
+    assert vars(again) == vars(error)
