@@ -122,7 +122,6 @@ class EngineConfig(Part):
     """How often an image, alone in the engine, may take it down before it becomes a failed row."""
     max_restarts: int = Field(default=100, ge=0)
     """Engine restarts of one replica, all images together, before it gives up."""
-    start_timeout_s: float = Field(default=1800, gt=0)
     trust_remote_code: bool = False
     echo_latency_s: float = Field(default=0.0, ge=0)
     """Echo only: seconds that each request takes, to rehearse a run."""
