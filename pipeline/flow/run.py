@@ -17,7 +17,6 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 import pyarrow as pa
-import ray
 from ray.data import Dataset
 from ray.exceptions import RayError
 
@@ -27,7 +26,7 @@ from pipeline.flow.commits import Commits
 from pipeline.flow.dataset import FlowSpec, build_dataset
 from pipeline.flow.job import PreparedJob
 from pipeline.flow.progress import Progress, Snapshot
-from pipeline.flow.tally import Counts, Tally
+from pipeline.flow.tally import Counts, read_counts, start_tally
 from pipeline.flow.watchdog import Watchdog
 from pipeline.ledger.open_shards import OpenShards, Receipt
 from pipeline.ledger.quarantine import Quarantined, list_quarantine, put_quarantine
@@ -102,6 +101,8 @@ def run_job(prepared: PreparedJob, outcome: Outcome, report: Report, stop: threa
         with connected(prepared.job.cluster) as cluster:
             outcome.worker_logs = cluster.logs
             _Driver(prepared, outcome, cluster).drive(report, stop)
+    except RayError as err:
+        raise _as_pipeline_error(err) from err
     finally:
         outcome.seconds = time.monotonic() - started
     if outcome.images and not outcome.statuses["ok"]:
@@ -119,7 +120,8 @@ class _Driver:
         self._open = OpenShards()
         self._commits = Commits(prepared.store, prepared.run_facts)
         self._progress = Progress.start(prepared)
-        self._tally: Any = Tally.remote()
+        self._tally: Any = start_tally()
+        self._counts = Counts()
         self._shown_at = 0.0
         self._dataset = build_dataset(self._flow_spec(), prepared.works, cluster)
 
@@ -188,9 +190,9 @@ class _Driver:
             return
         self._shown_at = time.monotonic()
         self._copy_progress()
-        counts: Counts = ray.get(self._tally.counts.remote())
-        report(self._progress.now(counts))
-        watchdog.look(counts, self._progress.shards_ended, len(self._commits))
+        self._counts = read_counts(self._tally) or self._counts
+        report(self._progress.now(self._counts))
+        watchdog.look(self._counts, self._progress.shards_ended, len(self._commits))
 
     def _copy_progress(self) -> None:
         self._outcome.images_resumed = self._progress.images_resumed
@@ -257,12 +259,14 @@ def _receipts(dataset: Dataset) -> Iterator[_Receipts]:
 
 
 def _as_pipeline_error(err: BaseException) -> BaseException:
-    """The error of ours inside Ray's wrapping, else one that quotes Ray's."""
-    cause: BaseException | None = err
+    """The error of ours inside Ray's wrapping, else one that quotes Ray's.
+
+    Ray's own wrapper is an instance of ours as well, and says a whole traceback: the innermost counts.
+    """
+    found, cause = None, err
     while cause is not None:
-        if isinstance(cause, PipelineError):
-            return cause
-        cause = cause.__cause__ or getattr(cause, "cause", None)
-    if isinstance(err, RayError):
-        return PipelineError(f"the flow ended with an error: {err}")
-    return err
+        found = cause if isinstance(cause, PipelineError) and not isinstance(cause, RayError) else found
+        cause = getattr(cause, "cause", None) or cause.__cause__
+    if found is None and isinstance(err, RayError):
+        return PipelineError(f"the flow ended with an error of Ray: {err}")
+    return found or err

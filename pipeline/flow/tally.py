@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
+from typing import Any
 
 import ray
+from ray.exceptions import GetTimeoutError, RayActorError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,5 +40,20 @@ class _Tally:
         return Counts(**self._sums, replicas=len(self._replicas))
 
 
-# No CPU of its own: on a cluster of one CPU a reader could otherwise wait for it for ever.
-Tally = ray.remote(num_cpus=0, max_restarts=-1)(_Tally)
+READ_TIMEOUT_S = 10.0
+
+
+def start_tally() -> Any:  # noqa: ANN401 - Ray's handles have no useful type
+    """Start a tally on the driver's node, with which it would be of no use any more."""
+    here: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    # No CPU of its own: on a cluster of one CPU a reader could otherwise wait for it for ever.
+    return ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=here)(_Tally).remote()
+
+
+def read_counts(tally: Any) -> Counts | None:  # noqa: ANN401 - see above
+    """Return the counts; None when the tally does not answer, which must not end a run."""
+    try:
+        return ray.get(tally.counts.remote(), timeout=READ_TIMEOUT_S)
+    except (GetTimeoutError, RayActorError) as err:
+        log.warning("the tally does not answer: %r", err)
+        return None

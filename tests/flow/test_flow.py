@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import signal
 import tarfile
 import time
@@ -13,6 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from pipeline.config import ModelConfig
+from pipeline.recipe import find_weights
 from pipeline.standin.dataset import draw_dataset
 from pipeline.storage import open_store
 from tests.cli import finish, run, start, wait_until, write_job
@@ -226,3 +229,16 @@ def test_shards_and_captions_may_live_on_s3(tmp_path, s3_environment):  # noqa: 
     assert done.code == 0, done
     verified = run(tmp_path, "verify", "s3://out/captions/v1")
     assert "40 images x 1 slots = 40 caption rows: each exactly once" in verified.out, verified
+
+
+def test_a_model_of_another_shape_ends_the_run_with_one_line(tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(find_weights(ModelConfig(id="standin")).path, model)
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "image_token_index": 7}))
+    draw_dataset(tmp_path / "in", num_images=10, seed=7, shard_rows=10)
+    named = {"id": str(model), "generation": "alpha-two"}
+    job = write_job(tmp_path, tmp_path / "in", tmp_path / "out", model=named, engine={"kind": "vllm"})
+    done = run(tmp_path, "caption", job)
+    assert done.code == 1, done
+    assert done.err.splitlines()[-1].startswith(f"joyfleet: {model}: image_token_index is 7, but the tokenizer's")
