@@ -21,6 +21,8 @@ class BatchKind(StrEnum):
     """No images: the shard has no rows."""
     UNREADABLE = "unreadable"
     """No images: the shard goes to quarantine for the reason in `message`."""
+    FATAL = "fatal"
+    """No images: the run ends with `error`. As data, because Ray Data rewrites the text of exceptions."""
 
 
 IMAGE: pa.StructType = pa.struct(
@@ -35,6 +37,7 @@ IMAGE: pa.StructType = pa.struct(
         pa.field("source", pa.string(), nullable=False),
         pa.field("reason", pa.string()),
         pa.field("message", pa.string()),
+        pa.field("error", pa.binary(), metadata={"doc": "FATAL: a pickled PipelineError"}),
     ]
 )
 """One image of a batch. `reason` is null exactly when the image has its pixels in the batch."""
@@ -56,6 +59,7 @@ BATCH: pa.Schema = pa.schema(
         pa.field("fragment", pa.string(), metadata={"doc": "RESUMED: path of the fragment in the output"}),
         pa.field("rows", pa.list_(pa.int64()), nullable=False, metadata={"doc": "RESUMED: rows that it covers"}),
         pa.field("message", pa.string(), metadata={"doc": "UNREADABLE: what was found"}),
+        pa.field("error", pa.binary(), metadata={"doc": "FATAL: a pickled PipelineError"}),
     ]
 )
 
@@ -70,5 +74,6 @@ RECEIPT: pa.Schema = pa.schema(
         pa.field("rejected", pa.int64(), nullable=False),
         pa.field("failed", pa.int64(), nullable=False),
         pa.field("message", pa.string()),
+        pa.field("error", pa.binary(), metadata={"doc": "FATAL: a pickled PipelineError"}),
     ]
 )

@@ -7,6 +7,7 @@ at any line; the next one goes on from what is staged.
 from __future__ import annotations
 
 import logging
+import pickle
 import queue
 import threading
 import time
@@ -149,6 +150,8 @@ class _Driver:
         self._check_end()
 
     def _take(self, receipt: Mapping[str, Any]) -> None:
+        if receipt["kind"] == BatchKind.FATAL:
+            raise pickle.loads(receipt["error"])
         shard = self._shards[receipt["shard"]]
         if receipt["kind"] == BatchKind.UNREADABLE:
             self._quarantine(shard, receipt["message"])

@@ -23,6 +23,7 @@ class Receipt:
     rejected: int = 0
     failed: int = 0
     message: str | None = None
+    error: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

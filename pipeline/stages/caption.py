@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ import pyarrow as pa
 
 from pipeline.config import JobConfig
 from pipeline.engines import Answer, Engine, Question
+from pipeline.errors import PipelineError
 from pipeline.ledger.footer import RunFacts
 from pipeline.ledger.fragments import write_fragment
 from pipeline.prompts import Asker, draw_seed
@@ -119,6 +121,12 @@ def _question_id(shard: str, asked: Asked) -> str:
 
 def _with_answer(asked: Asked, answer: Answer | None) -> Asked:
     return Asked(image=asked.image, request=asked.request, seed=asked.seed, answer=answer)
+
+
+def fatal_receipt(batch: pa.Table, error: PipelineError) -> pa.Table:
+    """Return the receipt that ends the run with `error`."""
+    head = batch.select(["shard", "num_rows", "rows"]).to_pylist()[0]
+    return _receipt({**head, "kind": BatchKind.FATAL.value, "error": pickle.dumps(error)})
 
 
 def _receipt(head: Mapping[str, Any]) -> pa.Table:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.config import ImagesConfig, SourceConfig
-from pipeline.errors import BadImage, ShardUnreadable
+from pipeline.errors import BadImage, PipelineError, ShardUnreadable
 from pipeline.images import decode
 from pipeline.ledger.fragments import FragmentFacts
 from pipeline.readers import SourceRow, open_shard
@@ -125,6 +126,7 @@ def _table(kind: BatchKind, shard: Shard, num_rows: int, **columns: Any) -> pa.T
         "fragment": [columns.get("fragment")],
         "rows": [columns.get("rows", [])],
         "message": [columns.get("message")],
+        "error": [columns.get("error")],
     }
     return pa.table([_array(values[field.name], field.type) for field in BATCH], schema=BATCH)
 
@@ -135,6 +137,11 @@ def _array(value: Any, dtype: pa.DataType) -> pa.Array:  # noqa: ANN401 - Arrow 
 
 def _marker(kind: BatchKind, shard: Shard, num_rows: int, *, message: str | None = None) -> pa.Table:
     return _table(kind, shard, num_rows, message=message)
+
+
+def fatal_batch(shard: Shard, error: PipelineError) -> pa.Table:
+    """Return the batch that ends the run with `error`."""
+    return _table(BatchKind.FATAL, shard, 0, error=pickle.dumps(error))
 
 
 def _resumed(shard: Shard, fragment: FragmentFacts) -> pa.Table:
