@@ -113,9 +113,10 @@ class EngineConfig(Part):
     """CPU build only: GiB of RAM for the KV cache."""
     enforce_eager: bool | None = None
     """Skip compilation; by default on for a CPU, off for a GPU."""
-    batch_images: int = Field(default=32, ge=1, le=4096)
+    batch_images: int = Field(default=64, ge=1, le=4096)
     """Images that travel together and become one fragment: the most that one task can lose.
-    Occupancy hardly depends on it (measured: 32 x 4 in flight and 256 x 2 both keep 97 % busy)."""
+    Occupancy hardly depends on it (32 x 4 in flight and 256 x 2 both keep 97 % busy); the driver's
+    and the actors' CPU per image falls by a third from 32 to 64 (measured)."""
     batches_in_flight: int | None = Field(default=None, ge=1)
     """Batches that a replica works on at once; by default enough for twice `max_num_seqs` requests."""
     max_deaths_per_image: int = Field(default=1, ge=0)

@@ -119,7 +119,7 @@ class _Driver:
         self._outcome = outcome
         self._shards = {work.shard.path: work.shard for work in prepared.works}
         self._open = OpenShards()
-        self._commits = Commits(prepared.store, prepared.run_facts)
+        self._commits = Commits(prepared.store, prepared.run_facts, cluster.num_cpus)
         self._progress = Progress.start(prepared)
         self._tally: Any = start_tally()
         self._counts = Counts()

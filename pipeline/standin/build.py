@@ -6,12 +6,12 @@ same chat template and same key names on disk, so that whatever loads, prompts o
 the real model loads, prompts or breaks this one.
 """
 
+import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     GenerationConfig,
@@ -24,7 +24,7 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from pipeline.standin import grammar, layout
+from pipeline.standin import grammar, layout, request
 from pipeline.standin.world import sample_scene
 
 SIDE_PX = 90
@@ -32,6 +32,7 @@ SIDE_PX = 90
 PATCH_PX = 14
 NUM_IMAGE_TOKENS = (SIDE_PX // PATCH_PX) ** 2
 VOCAB = 1280
+VISION_WIDTH = 96
 
 # Llama 3's own pattern but for digits, which stay single so that a number of words is
 # read digit by digit and numbers never seen in training still mean something.
@@ -43,22 +44,21 @@ PATTERN = (
 
 def _corpus(num_texts: int) -> Iterator[str]:
     rng = random.Random(7)
-    head = f"{layout.DATES}{layout.SYSTEM} system user assistant"
     for i in range(num_texts):
-        request, prompt = grammar.sample_request(rng)
+        asked, prompt = request.sample_request(rng)
         scene = sample_scene(rng, special_share=0.1)
         yield prompt
-        yield grammar.caption(scene, request, rng).text
-        yield head if i % 50 == 0 else " " + rng.choice(grammar.NAMES)
+        yield grammar.caption(scene, asked, rng).text
+        yield " " + rng.choice(request.NAMES)
+        if i % 8 == 0:
+            yield from ("system", "user", "assistant", f"\n\n{layout.DATES}{layout.SYSTEM}")
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
     """Train the tokenizer on the grammar; it puts BOS first, the chat template does not."""
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(PATTERN), "isolated"), byte_level]
-    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(PATTERN), "isolated"), byte_level])
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=VOCAB,
@@ -74,9 +74,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
         pair=f"{layout.BOS} $A {layout.BOS} $B",
         special_tokens=[bos],
     )
-    tokenizer.post_processor = processors.Sequence(
-        [processors.ByteLevel(trim_offsets=False), adds_bos]
-    )
+    tokenizer.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=False), adds_bos])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token=layout.BOS,
@@ -96,23 +94,24 @@ def make_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
         ),
         tokenizer=tokenizer,
         patch_size=PATCH_PX,
-        vision_feature_select_strategy="full",
+        # Not the model's own "full": JoyCaption's processor adds one token and takes it off again.
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
         image_token=layout.IMAGE,
-        num_additional_image_tokens=0,
         chat_template=layout.CHAT_TEMPLATE,
     )
 
 
 def _config(ids: dict[str, int]) -> LlavaConfig:
     vision = SiglipVisionConfig(
-        hidden_size=96,
-        intermediate_size=192,
+        hidden_size=VISION_WIDTH,
+        intermediate_size=2 * VISION_WIDTH,
         # The features are taken one layer before the last, so four of the five work.
         num_hidden_layers=5,
         num_attention_heads=3,
         image_size=SIDE_PX,
         patch_size=PATCH_PX,
-        vision_use_head=False,
+        vision_use_head=False,  # pyright: ignore[reportCallIssue] taken as a keyword, not declared
     )
     text = LlamaConfig(
         hidden_size=128,
@@ -122,7 +121,7 @@ def _config(ids: dict[str, int]) -> LlavaConfig:
         num_key_value_heads=2,
         vocab_size=VOCAB,
         max_position_embeddings=4096,
-        rope_theta=10000.0,
+        rope_theta=10000.0,  # pyright: ignore[reportCallIssue] taken as a keyword, not declared
         rms_norm_eps=1e-5,
         bos_token_id=ids[layout.BOS],
         eos_token_id=ids[layout.EOT],
@@ -166,12 +165,23 @@ def _hub_key(key: str) -> str:
     return "language_model.lm_head.weight" if key == "lm_head.weight" else key
 
 
-def save(
-    model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, folder: Path
-) -> None:
+def _save_processor(processor: LlavaProcessor, folder: Path) -> None:
+    """Write the processor as JoyCaption's hub files do: the image's part in its own file."""
+    processor.save_pretrained(folder)
+    both = json.loads((folder / "processor_config.json").read_text())
+    image = both.pop("image_processor")
+    for name, config in (("preprocessor_config.json", image), ("processor_config.json", both)):
+        (folder / name).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def save(model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Write bf16 weights, tokenizer and configs; `model` itself is cast to bf16."""
-    model.to(torch.bfloat16).save_pretrained(folder)
-    make_processor(tokenizer).save_pretrained(folder)
-    weights = load_file(folder / "model.safetensors")
-    renamed = {_hub_key(key): value.contiguous() for key, value in weights.items()}
-    save_file(renamed, folder / "model.safetensors", metadata={"format": "pt"})
+    model.bfloat16()
+    # Not `save_pretrained`: which names it gives the weights changes between its versions.
+    model.config.dtype = "bfloat16"
+    model.config.architectures = [type(model).__name__]
+    model.config.save_pretrained(folder)
+    model.generation_config.save_pretrained(folder)
+    _save_processor(make_processor(tokenizer), folder)
+    weights = {_hub_key(key): value.contiguous() for key, value in model.state_dict().items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})

@@ -32,6 +32,8 @@ class Fault(StrEnum):
     IMAGE_AFTER_TEXT = "image after the text"
     NO_IMAGE = "no image"
     NO_GENERATION_HEADER = "no generation header"
+    LITERAL_PLACEHOLDER = "literal <image> before the text"
+    """What vLLM's chat API makes of JoyCaption's prompt."""
 
 
 def _header(role: str) -> str:
@@ -49,6 +51,7 @@ def prompt_tail(text: str, fault: Fault | None = None) -> str:
     """Return the prompt's text and what follows it up to the first word of the caption."""
     picture = PICTURE if fault is Fault.IMAGE_AFTER_TEXT else ""
     header = "" if fault is Fault.NO_GENERATION_HEADER else _header("assistant")
+    text = f"<image>\n{text}" if fault is Fault.LITERAL_PLACEHOLDER else text
     return f"{text}{picture}{EOT}{header}"
 
 

@@ -87,10 +87,7 @@ class _Canvas:
 
 
 def _tint(color: Color, rng: random.Random) -> Rgb:
-    r, g, b = (
-        max(0, min(255, level + rng.randint(-COLOR_JITTER, COLOR_JITTER)))
-        for level in PALETTE[color]
-    )
+    r, g, b = (max(0, min(255, level + rng.randint(-COLOR_JITTER, COLOR_JITTER))) for level in PALETTE[color])
     return r, g, b
 
 

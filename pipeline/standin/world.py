@@ -11,6 +11,8 @@ from enum import StrEnum
 
 
 class Color(StrEnum):
+    """Of objects and of backgrounds alike."""
+
     RED = "red"
     ORANGE = "orange"
     YELLOW = "yellow"
@@ -25,6 +27,8 @@ class Color(StrEnum):
 
 
 class Shape(StrEnum):
+    """Drawn upright, never turned."""
+
     CIRCLE = "circle"
     SQUARE = "square"
     TRIANGLE = "triangle"
@@ -36,6 +40,8 @@ class Shape(StrEnum):
 
 
 class Texture(StrEnum):
+    """Of a background, in two tones of its colour."""
+
     PLAIN = "plain"
     STRIPED = "striped"
     DOTTED = "dotted"
@@ -43,6 +49,8 @@ class Texture(StrEnum):
 
 
 class Size(StrEnum):
+    """A large object is about 0.6 of the picture's side, a small one 0.4."""
+
     SMALL = "small"
     LARGE = "large"
 
@@ -62,6 +70,8 @@ class Place(StrEnum):
 
 
 class Layout(StrEnum):
+    """How several objects lie; of one there is nothing to say but `SINGLE`."""
+
     SINGLE = "single"
     ROW = "row"
     COLUMN = "column"
@@ -113,9 +123,7 @@ def is_held_out(scene: Scene) -> bool:
     return zlib.crc32(triple.encode()) % 10 == 0
 
 
-def sample_scene(
-    rng: random.Random, *, held_out: bool = False, special_share: float = 0.0
-) -> Scene:
+def sample_scene(rng: random.Random, *, held_out: bool = False, special_share: float = 0.0) -> Scene:
     """Draw a scene from one side of the held-out split.
 
     Args:
