@@ -42,10 +42,12 @@ class Commits:
     def __init__(self, store: Store, run: RunFacts, num_cpus: int) -> None:
         here: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         # No CPU of their own: readers may hold all of them while they wait for the engines.
-        committer: Any = ray.remote(
-            num_cpus=0, max_restarts=-1, max_task_retries=-1, max_concurrency=THREADS, scheduling_strategy=here
-        )(_Committer)
-        actors = [committer.remote(store, run) for _ in range(1 + num_cpus // CPUS_PER_ACTOR)]
+        options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "max_concurrency": THREADS}
+        committer: Any = ray.remote(_Committer)
+        actors = [
+            committer.options(**options, scheduling_strategy=here).remote(store, run)
+            for _ in range(1 + num_cpus // CPUS_PER_ACTOR)
+        ]
         self._next: Iterator[Any] = itertools.cycle(actors)
         self._under_way: dict[Any, str] = {}
         self.ended: set[str] = set()
