@@ -71,7 +71,7 @@ def _reader(spec: FlowSpec, work: Work) -> Callable[[], Iterable[pa.Table]]:
     def read() -> Iterable[pa.Table]:
         try:
             for batch in _read(spec, work):
-                spec.tally.add.remote(read=len(batch["images"][0]), bytes_read=_encoded_bytes(batch))
+                spec.tally.add.remote(read=len(batch["images"][0]))
                 yield batch
         except PipelineError as err:
             yield fatal_batch(work.shard, err)
@@ -83,10 +83,6 @@ def _read(spec: FlowSpec, work: Work) -> Iterator[pa.Table]:
     facts = [read_fragment_facts(spec.store, path, spec.caption.run, work.shard) for path in work.fragments]
     staged = [fragment for fragment in facts if isinstance(fragment, FragmentFacts)]
     yield from read_shard(spec.read, work.shard, staged)
-
-
-def _encoded_bytes(batch: pa.Table) -> int:
-    return sum(image["image_bytes"] or 0 for image in batch["images"][0].as_py())
 
 
 class CaptionActor:

@@ -106,10 +106,17 @@ def run_job(prepared: PreparedJob, outcome: Outcome, report: Report, stop: threa
         raise _as_pipeline_error(err) from err
     finally:
         outcome.seconds = time.monotonic() - started
-    if outcome.images and not outcome.statuses["ok"]:
+    _refuse_nothing(prepared, outcome)
+
+
+def _refuse_nothing(prepared: PreparedJob, outcome: Outcome) -> None:
+    """A source that is not empty and gave no caption at all is a failure, however orderly it went."""
+    if outcome.shards_before or outcome.shards_lost or outcome.statuses["ok"]:
+        return
+    if outcome.images or outcome.shards_quarantined:
         raise NothingDone(
-            f"{prepared.job.output}: {outcome.images} images were done and not one caption is ok: {outcome.statuses}; "
-            "the rows say why in reason and message"
+            f"{prepared.job.output}: {outcome.images} images were done, {len(outcome.shards_quarantined)} shards are "
+            f"in quarantine, and not one caption is ok: {outcome.statuses}; the rows say why in reason and message"
         )
 
 
@@ -230,7 +237,9 @@ class _Receipts:
     ended: bool = False
 
     def waiting(self, timeout_s: float) -> Iterator[Mapping[str, Any]]:
-        """Yield what has come; wait at most `timeout_s` for the first."""
+        """Yield what has come; wait at most `timeout_s` for the first, also when no more will come."""
+        if self.ended:
+            time.sleep(timeout_s)
         while not self.ended:
             try:
                 item = self.queue.get(timeout=timeout_s)

@@ -20,13 +20,12 @@ class Counts:
     read: int = 0
     asked: int = 0
     staged: int = 0
-    bytes_read: int = 0
     replicas: int = 0
 
 
 class _Tally:
     def __init__(self) -> None:
-        self._sums = {"read": 0, "asked": 0, "staged": 0, "bytes_read": 0}
+        self._sums = {"read": 0, "asked": 0, "staged": 0}
         self._replicas: set[str] = set()
 
     def add(self, **amounts: int) -> None:
