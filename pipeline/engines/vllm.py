@@ -20,6 +20,7 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
+from pipeline.engines.guard import start_guarded
 from pipeline.engines.protocol import Answer, Question
 from pipeline.engines.start import EngineSpec
 from pipeline.engines.tokens import PromptTokens
@@ -39,7 +40,7 @@ class VllmEngine:
             raise ModelMismatch(
                 f"{spec.model_path}: takes images of {self._tokens.image.side_px} px; planned were {spec.side_px}"
             )
-        self._llm = _start(spec)
+        self._llm, self._guard = start_guarded(lambda: _start(spec))
 
     async def answer(self, question: Question) -> Answer:
         ids = self._tokens.encode(question.system, question.prompt)
@@ -78,10 +79,11 @@ class VllmEngine:
     async def restart(self) -> None:
         self.close()
         log.warning("engine of %s died; starting another", self._spec.model_path)
-        self._llm = await asyncio.to_thread(_start, self._spec)
+        self._llm, self._guard = await asyncio.to_thread(start_guarded, lambda: _start(self._spec))
 
     def close(self) -> None:
         self._llm.shutdown()
+        self._guard.release()
 
 
 def _start(spec: EngineSpec) -> AsyncLLM:

@@ -19,7 +19,8 @@ class Running:
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
-        threading.Thread(target=self.loop.run_forever, daemon=True).start()
+        self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self._thread.start()
         spec = EngineSpec(
             config=EngineConfig(max_model_len=768),
             sampling=SamplingConfig(temperature=0),
@@ -30,6 +31,12 @@ class Running:
         )
         self.engine: Engine = start_engine(spec)
 
+    def close(self) -> None:
+        self.engine.close()
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
+
     def do(self, work: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(timeout=300)
 
@@ -38,5 +45,4 @@ class Running:
 def running() -> Iterator[Running]:
     running = Running()
     yield running
-    running.engine.close()
-    running.loop.call_soon_threadsafe(running.loop.stop)
+    running.close()

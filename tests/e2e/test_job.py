@@ -2,7 +2,6 @@
 
 import json
 import signal
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -28,12 +27,16 @@ def rows_of(folder: Path) -> list[dict]:
     return [row for file in files for row in pq.read_table(file).to_pylist()]
 
 
-def engine_cores() -> list[psutil.Process]:
-    return [
-        process
-        for process in psutil.process_iter(["cmdline"])
-        if "EngineCore" in " ".join(process.info["cmdline"] or [])
-    ]
+def engine_cores(pid: int) -> list[psutil.Process]:
+    """The engine cores that a driver's Ray started; other jobs may run on this machine."""
+    return [process for process in psutil.Process(pid).children(recursive=True) if is_core(process)]
+
+
+def is_core(process: psutil.Process) -> bool:
+    try:
+        return "EngineCore" in " ".join([process.name(), *process.cmdline()])
+    except psutil.NoSuchProcess:
+        return False
 
 
 def num_fragments(output: Path) -> int:
@@ -45,18 +48,17 @@ def test_a_job_survives_the_death_of_its_engine_and_of_its_driver(tmp_path):
     output = tmp_path / "out"
     engine = {"kind": "vllm", "batch_images": 8, "max_num_seqs": 8, "batches_in_flight": 2}
     job = write_job(tmp_path, tmp_path / "in", output, captions=CAPTIONS, engine=engine, sampling={"temperature": 0})
-    others = {process.pid for process in engine_cores()}
-
     process = start(tmp_path, "caption", job)
     wait_until(lambda: num_fragments(output) >= 2, process, "2 fragments")
-    killed = [core for core in engine_cores() if core.pid not in others]
+    killed = engine_cores(process.pid)
     for core in killed:
         core.kill()
     seen = num_fragments(output)
     wait_until(lambda: num_fragments(output) >= seen + 3, process, "3 fragments by the next engine")
+    left_behind = engine_cores(process.pid)
     process.send_signal(signal.SIGKILL)
     finish(process)
-    wait_for_no_engine(others)
+    wait_until_gone(left_behind)
     staged = rows_of(output / "staging")
 
     done = run(tmp_path, "caption", job)
@@ -71,12 +73,11 @@ def test_a_job_survives_the_death_of_its_engine_and_of_its_driver(tmp_path):
     assert_true_to_the_drawings(rows, truth)
 
 
-def wait_for_no_engine(others: set[int]) -> None:
+def wait_until_gone(cores: list[psutil.Process]) -> None:
     """A killed driver leaves no engine behind to hold a GPU."""
-    until = time.monotonic() + 60
-    while left := [core for core in engine_cores() if core.pid not in others]:
-        assert time.monotonic() < until, left
-        time.sleep(0.5)
+    assert cores
+    _, alive = psutil.wait_procs(cores, timeout=60)
+    assert not alive
 
 
 def assert_true_to_the_drawings(rows, truth):
