@@ -113,6 +113,8 @@ def _engine_args(spec: EngineSpec) -> AsyncEngineArgs:
         dtype=config.dtype,
         quantization=config.quantization,
         tensor_parallel_size=config.tensor_parallel_size,
+        # Inside a placement group vLLM would spread the ranks over Ray actors of its own.
+        distributed_executor_backend="mp" if config.tensor_parallel_size > 1 else None,
         max_model_len=config.max_model_len,
         max_num_seqs=max_num_seqs(spec),
         max_num_batched_tokens=max(budget, config.max_model_len),

@@ -46,7 +46,8 @@ class ShardSource(Datasource):
 
     def __init__(self, spec: FlowSpec, works: Sequence[Work]) -> None:
         super().__init__()
-        self._spec = spec
+        # Once in the object store, not once in each of 30,000 tasks.
+        self._spec: Any = ray.put(spec)
         self._works = works
 
     def get_name(self) -> str:
@@ -62,13 +63,14 @@ class ShardSource(Datasource):
         return [_read_task(self._spec, work, per_task_row_limit) for work in self._works]
 
 
-def _read_task(spec: FlowSpec, work: Work, row_limit: int | None) -> ReadTask:
+def _read_task(spec: Any, work: Work, row_limit: int | None) -> ReadTask:  # noqa: ANN401 - reference of a FlowSpec
     metadata = BlockMetadata(num_rows=None, size_bytes=None, input_files=(work.shard.path,), exec_stats=None)
     return ReadTask(_reader(spec, work), metadata, per_task_row_limit=row_limit)
 
 
-def _reader(spec: FlowSpec, work: Work) -> Callable[[], Iterable[pa.Table]]:
+def _reader(reference: Any, work: Work) -> Callable[[], Iterable[pa.Table]]:  # noqa: ANN401 - as above
     def read() -> Iterable[pa.Table]:
+        spec: FlowSpec = ray.get(reference)
         try:
             for batch in _read(spec, work):
                 spec.tally.add.remote(read=len(batch["images"][0]))
