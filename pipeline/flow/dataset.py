@@ -132,7 +132,8 @@ def build_dataset(spec: FlowSpec, works: Sequence[Work], cluster: Cluster) -> Da
     return shards.map_batches(
         CaptionActor,
         fn_constructor_kwargs={"spec": spec},
-        batch_size=None,
+        # A row is a batch of ours. Not None, which would mean the same and is refused together with GPUs.
+        batch_size=1,
         batch_format="pyarrow",
         compute=ActorPoolStrategy(**compute),
         # An actor with a share of a CPU and a reader with the rest of it starve each other on small clusters.
