@@ -5,7 +5,7 @@ Row identity is (shard, row, slot). `key` is data and may repeat.
 
 import pyarrow as pa
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
 """Changes with the name, type, unit or meaning of any field; footers carry it and readers refuse others."""
 
 
@@ -37,9 +37,16 @@ CAPTION_ROW: pa.Schema = pa.schema(
         _field("reason", pa.string(), "why not ok, from a closed set; null when ok", nullable=True),
         _field("message", pa.string(), "details of the reason, for people", nullable=True),
         _field("flags", pa.list_(pa.string()), "remarks that do not reject, such as truncated"),
+        _field(
+            "earlier_reasons",
+            pa.list_(pa.string()),
+            "why each attempt before the last was rejected, in order; null when there was none",
+            nullable=True,
+        ),
         _field("caption", pa.string(), "the text; null unless status is ok", nullable=True),
         _field("rejected_text", pa.string(), "the last refused text; null unless one was refused", nullable=True),
         _field("words", pa.int32(), "words of the text, split at white space; null without text", nullable=True),
+        _field("unknown_tags", pa.int32(), "tags not in the vocabulary; null without one and for prose", nullable=True),
         _field("prompt_tokens", pa.int32(), "tokens of the prompt, the image's included", nullable=True),
         _field("caption_tokens", pa.int32(), "tokens generated, the end token included", nullable=True),
         _field("finish_reason", pa.string(), "the engine's word: stop, length, repetition", nullable=True),

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from pipeline.config.base import Part
 from pipeline.config.captions import SlotConfig, check_slot_names
+from pipeline.config.quality import QualityConfig
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "MPO")
 """Pillow's names of what may be decoded. EPS is not among them, since it would start Ghostscript."""
@@ -63,6 +64,8 @@ class SamplingConfig(Part):
     """1 is none, as in all of the author's code."""
     max_tokens: int | None = Field(default=None, ge=1, le=4096)
     """Tokens per caption; by default the generation's (alpha 300, beta-one 512)."""
+    stop_loops: bool = True
+    """End an answer that only repeats itself, rejected: the tokens up to `max_tokens` are saved."""
 
 
 class EngineKind(StrEnum):
@@ -181,8 +184,21 @@ class JobConfig(Part):
     sampling: SamplingConfig = SamplingConfig()
     engine: EngineConfig = EngineConfig()
     images: ImagesConfig = ImagesConfig()
+    quality: QualityConfig = QualityConfig()
     cluster: ClusterConfig = ClusterConfig()
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Draws the mix, the word counts and the sampling seeds."""
 
     _slots_once = field_validator("captions")(check_slot_names)
+
+    @model_validator(mode="after")
+    def _repair_changes_something(self) -> Self:
+        repair, sampling = self.quality.repair, self.sampling
+        penalty = repair.repetition_penalty
+        same = not repair.temperature_add and penalty in (None, sampling.repetition_penalty)
+        if repair.attempts and not sampling.temperature and same:
+            raise ValueError(
+                "quality.repair would ask the same greedy question again; allowed: attempts: 0, "
+                "temperature_add above 0, or another repetition_penalty than sampling's"
+            )
+        return self

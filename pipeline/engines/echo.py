@@ -17,7 +17,8 @@ class EchoEngine:
         if self._latency_s:
             await asyncio.sleep(self._latency_s)
         red, green, blue = question.pixels[::16, ::16].reshape(-1, 3).mean(axis=0)
-        text = f"An image of mean colour {red:.0f} {green:.0f} {blue:.0f}, asked with seed {question.seed}."
+        # Neither prose nor a tag list, so that no rule minds it in any mode.
+        text = f"mean colour {red:.0f} {green:.0f} {blue:.0f}, seed {question.seed}"
         return Answer(
             id=question.id, text=text, finish_reason="stop", prompt_tokens=0, caption_tokens=len(text.split())
         )

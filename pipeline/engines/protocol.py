@@ -25,6 +25,9 @@ class Question:
     prompt: str
     seed: int
     """In [0, 2**63)."""
+    temperature: float | None = None
+    """None is the run's own, as in the next field."""
+    repetition_penalty: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +37,7 @@ class Answer:
     id: str
     text: str | None
     finish_reason: str | None = None
+    """stop, length, or repetition where `sampling.stop_loops` ended it."""
     prompt_tokens: int | None = None
     """The image's tokens included."""
     caption_tokens: int | None = None

@@ -16,7 +16,7 @@ from PIL import Image
 from vllm import AsyncEngineArgs, SamplingParams
 from vllm.outputs import RequestOutput
 from vllm.platforms import current_platform
-from vllm.sampling_params import RequestOutputKind
+from vllm.sampling_params import RepetitionDetectionParams, RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
@@ -68,7 +68,7 @@ class VllmEngine:
             "multi_modal_data": {"image": Image.fromarray(question.pixels)},
             "multi_modal_uuids": {"image": question.image_id},
         }
-        sampling = _sampling(self._spec, question.seed)
+        sampling = _sampling(self._spec, question)
         final: RequestOutput | None = None
         async for output in self._llm.generate(prompt, sampling, request_id=question.id):
             final = output
@@ -135,15 +135,27 @@ def max_num_seqs(spec: EngineSpec) -> int:
     return spec.config.max_num_seqs or (64 if current_platform.is_cpu() else 256)
 
 
-def _sampling(spec: EngineSpec, seed: int) -> SamplingParams:
+LOOP_REPEATS = 4
+LOOP_TOKENS = (8, 40)
+"""A tail is a loop when 8 to 40 tokens stand there four times over: never before 32 tokens of nothing new.
+A shorter period counts by its multiples, so `no, ` must come 16 times. No clean text of the labelled set
+is cut (`tests/quality/test_stop_loops.py`). Each period tried costs some 0.1 us per token; longer loops
+are left to `pipeline.quality`, since four rounds of them are most of an answer."""
+
+
+def _sampling(spec: EngineSpec, question: Question) -> SamplingParams:
     sampling = spec.sampling
+    penalty = question.repetition_penalty
+    shortest, longest = LOOP_TOKENS
+    loops = RepetitionDetectionParams(min_pattern_size=shortest, max_pattern_size=longest, min_count=LOOP_REPEATS)
     return SamplingParams(
-        temperature=sampling.temperature,
+        temperature=sampling.temperature if question.temperature is None else question.temperature,
         top_p=sampling.top_p,
         top_k=sampling.top_k,
-        repetition_penalty=sampling.repetition_penalty,
+        repetition_penalty=sampling.repetition_penalty if penalty is None else penalty,
         max_tokens=spec.max_tokens,
-        seed=seed,
+        seed=question.seed,
+        repetition_detection=loops if sampling.stop_loops else None,
         output_kind=RequestOutputKind.FINAL_ONLY,
     )
 

@@ -14,6 +14,7 @@ from pipeline.ledger.footer import RunFacts
 from pipeline.ledger.plan import Plan, Remaining, claim_plan, remaining
 from pipeline.ledger.run_record import claim_run
 from pipeline.prompts import Asker, catalog_digest, check_captions, generation_of
+from pipeline.quality import load_vocabulary, vocabulary_digest
 from pipeline.readers import list_shards
 from pipeline.recipe import Recipe, Weights, build_recipe, find_weights
 from pipeline.stages.caption import CaptionSpec
@@ -56,6 +57,7 @@ def check_job(job: JobConfig) -> tuple[Recipe, Weights, list[str]]:
         generation=generation.name,
         catalog=catalog_digest(),
         max_tokens=job.sampling.max_tokens or generation.max_tokens,
+        vocabulary=vocabulary_digest(load_vocabulary(job.quality)),
     )
     return recipe, weights, remarks
 
@@ -89,7 +91,9 @@ def prepare_job(job: JobConfig) -> PreparedJob:
         read_spec=ReadSpec(
             source=job.source, images=job.images, side_px=weights.side_px, batch_images=job.engine.batch_images
         ),
-        caption_spec=CaptionSpec(job=job, run=run_facts, side_px=weights.side_px),
+        caption_spec=CaptionSpec(
+            job=job, run=run_facts, side_px=weights.side_px, vocabulary=load_vocabulary(job.quality)
+        ),
         engine_spec=engine_spec(job, recipe, weights),
         works=[Work(plan.shards[path], fragments) for path, fragments in left.fragments.items()],
         plan=plan,

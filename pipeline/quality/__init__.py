@@ -1,5 +1,7 @@
-"""Which texts become captions."""
+"""Which texts become captions: pure functions over a text and what was asked."""
 
-from pipeline.quality.judge import Verdict, judge
+from pipeline.quality.found import Asked
+from pipeline.quality.judge import Rules, Verdict, judge, make_rules
+from pipeline.quality.tags import load_vocabulary, vocabulary_digest
 
-__all__ = ["Verdict", "judge"]
+__all__ = ["Asked", "Rules", "Verdict", "judge", "load_vocabulary", "make_rules", "vocabulary_digest"]

@@ -10,8 +10,8 @@ from typing import Any
 from pipeline.config import JobConfig
 from pipeline.recipe.model import Weights
 
-QUALITY_RULES = "1"
-"""Version of `pipeline.quality`; a changed rule changes it, and with it every recipe."""
+QUALITY_RULES = "2"
+"""Version of `pipeline.quality` and of `stop_loops`; a changed rule changes it, and with it every recipe."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +32,9 @@ class Recipe:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def build_recipe(job: JobConfig, weights: Weights, *, generation: str, catalog: str, max_tokens: int) -> Recipe:
+def build_recipe(
+    job: JobConfig, weights: Weights, *, generation: str, catalog: str, max_tokens: int, vocabulary: str | None
+) -> Recipe:
     """Gather the recipe of a job.
 
     Args:
@@ -41,6 +43,7 @@ def build_recipe(job: JobConfig, weights: Weights, *, generation: str, catalog: 
         generation: name of the model's generation.
         catalog: digest of the prompt catalogue.
         max_tokens: tokens per caption, after the generation's default.
+        vocabulary: digest of the tags of `quality.tags.vocabulary`, if there is one.
     """
     engine = job.engine
     return Recipe(
@@ -62,7 +65,13 @@ def build_recipe(job: JobConfig, weights: Weights, *, generation: str, catalog: 
             },
             "images": {**job.images.model_dump(mode="json"), "side_px": weights.side_px},
             "rows": job.source.model_dump(mode="json", exclude={"urls"}),
-            "quality": QUALITY_RULES,
+            "quality": _quality(job, vocabulary),
             "seed": job.seed,
         }
     )
+
+
+def _quality(job: JobConfig, vocabulary: str | None) -> dict[str, Any]:
+    """The rules; a vocabulary is what it holds, wherever it lies."""
+    config = job.quality.model_dump(mode="json")
+    return {**config, "version": QUALITY_RULES, "tags": {**config["tags"], "vocabulary": vocabulary}}

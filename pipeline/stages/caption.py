@@ -13,16 +13,23 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.config import JobConfig
-from pipeline.engines import Answer, Engine, Question
+from pipeline.engines import Engine, Question
 from pipeline.errors import PipelineError
 from pipeline.ledger.footer import RunFacts
 from pipeline.ledger.fragments import write_fragment
 from pipeline.prompts import Asker, draw_seed
+from pipeline.quality import make_rules
 from pipeline.stages.ask import Asking, DeathLimits, ImageQuestions
-from pipeline.stages.rows import Asked, count_statuses, rows_table
+from pipeline.stages.rows import Asked, count_statuses, judged, rows_table
 from pipeline.storage import Store
 from schemas.batch import RECEIPT, BatchKind
 from schemas.shard import Shard
+
+MAX_TEMPERATURE = 2.0
+"""As for `sampling.temperature`."""
+
+Frames = dict[int, npt.NDArray[np.uint8]]
+"""Pixels by row."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +39,8 @@ class CaptionSpec:
     job: JobConfig
     run: RunFacts
     side_px: int
+    vocabulary: frozenset[str] | None = None
+    """Tags of `quality.tags.vocabulary`, canonical."""
 
 
 class Caption:
@@ -43,6 +52,7 @@ class Caption:
         self._store = store
         self._asker = Asker(spec.job)
         self._asking = Asking(engine, limits)
+        self._rules = make_rules(spec.job.quality, spec.vocabulary)
 
     async def __call__(self, batch: pa.Table) -> pa.Table:
         """Caption a batch (`schemas.batch.BATCH`) and return its receipt (`schemas.batch.RECEIPT`).
@@ -59,17 +69,42 @@ class Caption:
         return await asyncio.to_thread(self._stage, head, images, asked)
 
     async def _ask(self, shard: str, images: Sequence[Mapping[str, Any]], pixels: npt.NDArray[np.uint8]) -> list[Asked]:
-        unanswered = [
-            Asked(image=image, request=request, seed=self._seed(shard, image["row"], request.slot), answer=None)
+        """Ask every request, and those whose text the rules refuse again, as often as `quality.repair` says."""
+        frames = _frames(images, pixels)
+        asked = [
+            Asked(image=image, request=request, seed=self._seed(shard, image["row"], request.slot, 0))
             for image in images
             for request in self._asker.requests(shard, image["row"])
         ]
-        questions = _questions(shard, images, unanswered, pixels)
-        answers = await self._asking.ask(questions)
-        return [_with_answer(one, answers.get(_question_id(shard, one))) for one in unanswered]
+        open_ = [index for index, one in enumerate(asked) if one.image["row"] in frames]
+        for attempt in range(self._spec.job.quality.repair.attempts + 1):
+            questions = {index: self._question(shard, asked[index], frames, attempt) for index in open_}
+            answers = await self._asking.ask(_by_image(shard, asked, questions))
+            for index, question in questions.items():
+                asked[index] = judged(self._rules, asked[index], answers[question.id], question.seed)
+            open_ = [index for index in open_ if asked[index].attempts[-1].rejected]
+            if not open_:
+                break
+        return asked
 
-    def _seed(self, shard: str, row: int, slot: str) -> int:
-        return draw_seed(self._spec.job.seed, shard, row, slot, 0)
+    def _seed(self, shard: str, row: int, slot: str, attempt: int) -> int:
+        return draw_seed(self._spec.job.seed, shard, row, slot, attempt)
+
+    def _question(
+        self, shard: str, asked: Asked, frames: Mapping[int, npt.NDArray[np.uint8]], attempt: int
+    ) -> Question:
+        row, request = asked.image["row"], asked.request
+        return Question(
+            id=f"{shard}#{row}#{request.slot}#{attempt}",
+            pixels=frames[row],
+            # Equal bytes give equal pixels: the images part of the recipe is one per run.
+            image_id=asked.image["image_sha256"],
+            system=request.system,
+            prompt=request.prompt,
+            seed=self._seed(shard, row, request.slot, attempt),
+            temperature=_temperature(self._spec.job, attempt),
+            repetition_penalty=self._spec.job.quality.repair.repetition_penalty if attempt else None,
+        )
 
     def _stage(self, head: Mapping[str, Any], images: Sequence[Mapping[str, Any]], asked: Sequence[Asked]) -> pa.Table:
         shard = Shard(path=head["shard"], url="", size=head["size"], etag=head["etag"])
@@ -87,40 +122,25 @@ def _pixels(batch: pa.Table, images: Sequence[Mapping[str, Any]], side: int) -> 
     return np.frombuffer(buffer, np.uint8).reshape(num, side, side, 3)
 
 
-def _questions(
-    shard: str, images: Sequence[Mapping[str, Any]], asked: Sequence[Asked], pixels: npt.NDArray[np.uint8]
-) -> list[ImageQuestions]:
-    by_row: dict[int, list[Asked]] = {}
-    for one in asked:
-        by_row.setdefault(one.image["row"], []).append(one)
-    decoded = [image for image in images if image["reason"] is None]
-    return [
-        ImageQuestions(
-            f"{shard} row {image['row']}",
-            tuple(_question(shard, one, frame) for one in by_row[image["row"]]),
-        )
-        for image, frame in zip(decoded, pixels, strict=True)
-    ]
+def _frames(images: Sequence[Mapping[str, Any]], pixels: npt.NDArray[np.uint8]) -> Frames:
+    """The pixels of each image that could be decoded, by row."""
+    decoded = [image["row"] for image in images if image["reason"] is None]
+    return dict(zip(decoded, pixels, strict=True))
 
 
-def _question(shard: str, asked: Asked, pixels: npt.NDArray[np.uint8]) -> Question:
-    return Question(
-        id=_question_id(shard, asked),
-        pixels=pixels,
-        # Equal bytes give equal pixels: the images part of the recipe is one per run.
-        image_id=asked.image["image_sha256"],
-        system=asked.request.system,
-        prompt=asked.request.prompt,
-        seed=asked.seed,
-    )
+def _by_image(shard: str, asked: Sequence[Asked], questions: Mapping[int, Question]) -> list[ImageQuestions]:
+    """The questions of each image together, in the order of `asked`."""
+    by_row: dict[int, list[Question]] = {}
+    for index, question in questions.items():
+        by_row.setdefault(asked[index].image["row"], []).append(question)
+    return [ImageQuestions(f"{shard} row {row}", tuple(of_row)) for row, of_row in by_row.items()]
 
 
-def _question_id(shard: str, asked: Asked) -> str:
-    return f"{shard}#{asked.image['row']}#{asked.request.slot}"
-
-
-def _with_answer(asked: Asked, answer: Answer | None) -> Asked:
-    return Asked(image=asked.image, request=asked.request, seed=asked.seed, answer=answer)
+def _temperature(job: JobConfig, attempt: int) -> float | None:
+    """None for the first attempt; then higher at each, so that a greedy run has something to draw."""
+    add = job.quality.repair.temperature_add
+    # Rounded, since 0.6 + 0.2 is no float that anyone would expect in a log.
+    return min(MAX_TEMPERATURE, round(job.sampling.temperature + attempt * add, 6)) if attempt else None
 
 
 def fatal_receipt(batch: pa.Table, error: PipelineError) -> pa.Table:

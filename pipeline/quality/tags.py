@@ -1,0 +1,96 @@
+"""Tag lists, tag by tag: categories, joints, doubles, and which tags a vocabulary does not know.
+
+beta-one is asked for `artist:`, `copyright:`, `character:`, `species:`, `meta:` and `lore:` before the
+general tags (catalog.json); a prefix counts only if it is one of these, so `:d` and `re:zero` stay tags.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.config import Categories, QualityConfig, TagsConfig, Underscores
+from pipeline.errors import ConfigError
+from pipeline.quality.form import split_tags
+
+CATEGORIES = ("artist", "copyright", "character", "species", "meta", "lore", "general", "rating")
+
+_PREFIX = re.compile(rf"^({'|'.join(CATEGORIES)})[ _]?:\s*(.*)$", re.IGNORECASE)
+_WORD = re.compile(r"[^\W\d_]{2}|\d{2}|[^\W_]\d|\d[^\W_]")
+"""What joints are for: `o_o`, `^_^` and `>_<` have no words to join."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """One tag of a list."""
+
+    category: str | None
+    name: str
+    """As the model wrote it, blanks around it taken away."""
+
+
+def parse_tags(text: str) -> list[Tag]:
+    """Return the tags in order, doubles included; a prefix without a tag is none."""
+    return [tag for tag in map(_parse, split_tags(text.strip().rstrip("."))) if tag.name]
+
+
+def _parse(text: str) -> Tag:
+    match = _PREFIX.match(text)
+    return Tag(match[1].lower(), match[2].strip()) if match else Tag(None, " ".join(text.split()))
+
+
+def normalize_tags(text: str, config: TagsConfig) -> str:
+    """Return the list in order, each tag once, joined by `, `. Doubles are told by their words, in any case."""
+    written: dict[str, str] = {}
+    for tag in parse_tags(text):
+        name = _joined(tag.name, config.underscores)
+        prefix = f"{tag.category}:" if tag.category and config.categories is Categories.KEEP else ""
+        written.setdefault(f"{prefix}{canonical(tag.name)}", f"{prefix}{name}")
+    return ", ".join(written.values())
+
+
+def _joined(name: str, style: Underscores) -> str:
+    if style is Underscores.KEEP or not _WORD.search(name):
+        return name
+    return name.replace(" ", "_") if style is Underscores.UNDERSCORES else name.replace("_", " ")
+
+
+def canonical(name: str) -> str:
+    """Return the form in which tags are compared: lower case, underscores."""
+    return name.lower().replace(" ", "_")
+
+
+def load_vocabulary(config: QualityConfig) -> frozenset[str] | None:
+    """Return the tags of `quality.tags.vocabulary`, or None without one.
+
+    The file has one tag a line, or one in the first field of each CSV line; `#` opens a remark. It is
+    read where the run starts, so workers need no copy.
+
+    Raises:
+        ConfigError: it cannot be read, or has no tag.
+    """
+    path = config.tags.vocabulary
+    if path is None:
+        return None
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as err:
+        raise ConfigError(f"quality.tags.vocabulary: {path}: cannot be read ({err}); give a UTF-8 text file") from err
+    names = (line.split(",", 1)[0].strip().strip('"') for line in lines)
+    tags = frozenset(canonical(name) for name in names if name and not name.startswith("#"))
+    if not tags:
+        raise ConfigError(f"quality.tags.vocabulary: {path}: holds no tag; give one a line")
+    return tags
+
+
+def vocabulary_digest(tags: frozenset[str] | None) -> str | None:
+    """Return the hex SHA-256 of the tags, or None without a vocabulary."""
+    return None if tags is None else hashlib.sha256("\n".join(sorted(tags)).encode()).hexdigest()
+
+
+def unknown_tags(tags: Sequence[Tag], vocabulary: frozenset[str]) -> list[str]:
+    """Return the names that the vocabulary lacks, each once."""
+    return list(dict.fromkeys(tag.name for tag in tags if canonical(tag.name) not in vocabulary))
