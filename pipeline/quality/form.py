@@ -57,7 +57,6 @@ MIN_TAGS = 6
 MAX_WORDS_PER_TAG = 4.0
 
 _SENTENCE_END = re.compile(r"[.!?]['\"”’)]*(?:\s|$)")
-_SEPARATOR = re.compile(r"\s*[,;\n]\s*")
 
 
 def form_of(mode: str) -> Form:
@@ -66,8 +65,13 @@ def form_of(mode: str) -> Form:
 
 
 def split_tags(text: str) -> list[str]:
-    """Return the parts between commas, semicolons and line ends, empty ones left out."""
-    return [tag for tag in _SEPARATOR.split(text.strip()) if tag]
+    """Return the parts between commas and line ends, empty ones left out; `;d` is a tag."""
+    return [tag for tag in map(str.strip, text.replace("\n", ",").split(",")) if tag]
+
+
+def function_share(words: Sequence[str]) -> float:
+    """Return the share of function words, 0 without words."""
+    return sum(map(FUNCTION_WORDS.__contains__, words)) / max(1, len(words))
 
 
 def is_prose(words: Sequence[str], text: str) -> bool:
@@ -79,9 +83,9 @@ def is_prose(words: Sequence[str], text: str) -> bool:
     """
     if len(words) < MIN_WORDS:
         return False
-    share = sum(word in FUNCTION_WORDS for word in words) / len(words)
-    long_parts = len(words) > MAX_WORDS_PER_TAG * len(split_tags(text))
-    return share >= PROSE_SHARE and (long_parts or len(_SENTENCE_END.findall(text)) >= 2)
+    if function_share(words) < PROSE_SHARE:
+        return False
+    return len(words) > MAX_WORDS_PER_TAG * len(split_tags(text)) or len(_SENTENCE_END.findall(text)) >= 2
 
 
 def is_tag_list(words: Sequence[str], text: str) -> bool:
@@ -91,8 +95,7 @@ def is_tag_list(words: Sequence[str], text: str) -> bool:
     tags = split_tags(text)
     if len(tags) < MIN_TAGS or len(words) > MAX_WORDS_PER_TAG * len(tags):
         return False
-    share = sum(word in FUNCTION_WORDS for word in words) / max(1, len(words))
-    return share <= TAGS_SHARE and len(_SENTENCE_END.findall(text)) <= 1
+    return function_share(words) <= TAGS_SHARE and len(_SENTENCE_END.findall(text)) <= 1
 
 
 def find_wrong_form(form: Form, words: Sequence[str], text: str) -> Found | None:

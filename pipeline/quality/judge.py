@@ -86,7 +86,7 @@ def _finds(
         listed = form is Form.TAGS or (form is not Form.PROSE and is_tag_list(words, text))
         yield from _with(actions.loop, find_loop(words, text, tags=listed))
     if actions.prompt_echo is not Action.OFF:
-        yield from _with(actions.prompt_echo, find_prompt_echo(asked.prompt, text))
+        yield from _with(actions.prompt_echo, find_prompt_echo(asked.prompt, words))
     if actions.foreign_script is not Action.OFF:
         yield from _with(actions.foreign_script, find_foreign_script(rules.config.scripts, text))
     if actions.wrong_form is not Action.OFF:

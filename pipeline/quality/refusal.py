@@ -7,9 +7,12 @@ so an opening counts only with a verb of helping or describing after it.
 
 from __future__ import annotations
 
+import functools
 import re
+from collections.abc import Sequence
 
 from pipeline.quality.found import Found
+from pipeline.quality.repetition import words_of
 from schemas.status import Reason
 
 OPENING_CHARS = 220
@@ -46,7 +49,8 @@ _MARKS = re.compile(
     r"<\|[a-zA-Z0-9_]{2,40}\|>|</?s>|<(?:image|unk|pad|bos|eos)>|\[/?INST\]|<</?SYS>>|\breserved_special_token_\d+"
     r"|\A\s*(?:assistant|user|system)\s*(?:\n|:\s*\n)|\n(?:assistant|user)\s*\n|\A(?:ASSISTANT|USER):",
 )
-_BLANKS = re.compile(r"[\W_]+")
+_MARKERS = ("<", "[", "reserved_special_token")
+_ROLES = ("assistant", "user", "system")
 
 
 def find_refusal(text: str) -> Found | None:
@@ -59,25 +63,32 @@ def find_refusal(text: str) -> Found | None:
     return Found(Reason.REFUSAL, "refusal", repr(match[0][:80])) if match else None
 
 
-def find_prompt_echo(prompt: str, text: str) -> Found | None:
-    """Find a text that opens with the prompt's words, or holds all of a prompt of some length."""
-    asked = plain(prompt)
-    words = asked.split()
-    said = plain(text)
-    opening = " ".join(words[:ECHO_WORDS])
-    if len(words) < ECHO_MIN_WORDS:
-        echoes = bool(words) and said == asked
+def find_prompt_echo(prompt: str, words: Sequence[str]) -> Found | None:
+    """Find a text that opens with the prompt's words, or holds all of a prompt of some length.
+
+    Args:
+        prompt: as it was asked.
+        words: the text's words, lower case.
+    """
+    asked = _words(prompt)
+    opening, whole = f"{' '.join(asked[:ECHO_WORDS])} ", f" {' '.join(asked)} "
+    said = f"{' '.join(words)} "
+    if len(asked) < ECHO_MIN_WORDS:
+        echoes = bool(asked) and said == whole[1:]
     else:
-        echoes = f"{said} ".startswith(f"{opening} ") or asked in said
-    return Found(Reason.PROMPT_ECHO, "prompt_echo", repr(opening[:80])) if echoes else None
+        echoes = said.startswith(opening) or whole in f" {said}"
+    return Found(Reason.PROMPT_ECHO, "prompt_echo", repr(opening[:80].strip())) if echoes else None
 
 
-def plain(text: str) -> str:
-    """Return the words in lower case with one blank between."""
-    return _BLANKS.sub(" ", text.lower()).strip()
+@functools.lru_cache(maxsize=4096)
+def _words(prompt: str) -> tuple[str, ...]:
+    return tuple(words_of(prompt))
 
 
 def find_special_tokens(text: str) -> Found | None:
     """Find marks of the chat template, whole or as the tokenizer spells them."""
+    start = text[:12].lstrip().lower()
+    if not (any(map(text.__contains__, _MARKERS)) or start.startswith(_ROLES) or "\n" in text):
+        return None
     match = _MARKS.search(text)
     return Found(Reason.SPECIAL_TOKENS, "special_tokens", repr(match[0])) if match else None

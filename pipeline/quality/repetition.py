@@ -24,6 +24,9 @@ LONG_RUN_REPEATS = 4
 LONG_RUN_WORDS = 24
 """Fewer repeats of a longer stretch. Refrains that close four stanzas have the stanzas between them."""
 
+RUN_DUPLICATES = 9
+"""Runs of three words that stood before: the least that any of these loops leaves, and seldom in clean text."""
+
 TRIGRAM_COUNT = 10
 TRIGRAM_SHARE = 0.2
 """(author) One run of three words so often, and so much of all of them."""
@@ -61,16 +64,16 @@ PUNCTUATION = 24
 RULER = 100
 """Equal signs in a row; `-`, `_`, `=`, `*` and `.` draw lines in tables and posters."""
 
-_WORD = re.compile(r"\w+(?:['’]\w+)?")
+_WORD = re.compile(r"\w+")
 _SENTENCE = re.compile(r"[.!?\n]+")
 _SUFFIXED = re.compile(r"^(.*?[^\W\d_])[ _-]?(\d+)$")
-_LONG_TOKEN = re.compile(rf"[^\s,;]{{{TOKEN_LETTERS},}}")
+_LONG_TOKEN = re.compile(rf"[^\s,]{{{TOKEN_LETTERS},}}")
 _SIGNS = re.compile(rf"([^\w\s])(?:\s?\1){{{PUNCTUATION - 1},}}")
 _RULERS = "-_=*."
 
 
 def words_of(text: str) -> list[str]:
-    """Return the words in lower case, without punctuation; `red_hair` is one."""
+    """Return the words in lower case, without punctuation; `red_hair` is one, `don't` two."""
     return _WORD.findall(text.lower())
 
 
@@ -95,12 +98,9 @@ def _loop(rule: str, detail: str) -> Found:
 def find_run(words: Sequence[str]) -> Found | None:
     """Find words repeated back to back, and one run of three words that fills the text."""
     trigrams = list(zip(words, words[1:], words[2:], strict=False))
-    counts = Counter(trigrams)
-    if len(trigrams) < RUN_WORDS - 2 or len(trigrams) - len(counts) < LONG_RUN_REPEATS - 1:
+    if len(trigrams) - len(set(trigrams)) < RUN_DUPLICATES:
         return None
-    [(commonest, count)] = counts.most_common(1)
-    if count < LONG_RUN_REPEATS - 1:
-        return None
+    [(commonest, count)] = Counter(trigrams).most_common(1)
     if count >= TRIGRAM_COUNT and count > TRIGRAM_SHARE * len(trigrams):
         return _loop("repeated_words", f"{' '.join(commonest)!r} stands there {count} times")
     return _find_periodic(words, trigrams)
@@ -172,7 +172,7 @@ def find_repeated_tag(text: str) -> Found | None:
             return _loop("repeated_tag", f"{duplicates} of {len(tags)} tags stood before")
     if len(tags) < FLOOD_TAGS:
         return None
-    split = [tag.replace("_", " ").split() for tag in set(tags)]
+    split = [tag.split() for tag in set(split_tags(text.lower().replace("_", " ")))]
     several = [parts for parts in split if len(parts) > 1]
     for place, name in ((0, "first"), (-1, "last")):
         for word, count in Counter(parts[place] for parts in several).most_common(1):
@@ -183,8 +183,7 @@ def find_repeated_tag(text: str) -> Found | None:
 
 def find_numbered_suffixes(words: Sequence[str], text: str, *, tags: bool) -> Found | None:
     """Find one name counted up. Numbers of a list (`1. ... 2. ...`) have no name before them."""
-    numbered = sum(word[-1].isdigit() for word in words)
-    if numbered < SUFFIXES:
+    if sum(map(text.count, "0123456789")) < SUFFIXES:
         return None
     stems: Counter[str] = Counter()
     for name in set(split_tags(text.lower()) if tags else words):
@@ -199,6 +198,8 @@ def find_numbered_suffixes(words: Sequence[str], text: str, *, tags: bool) -> Fo
 
 def find_endless_token(text: str) -> Found | None:
     """Find one word that never ends, such as `hahaha...`."""
+    if max(map(len, text.split()), default=0) < TOKEN_LETTERS:
+        return None
     for match in _LONG_TOKEN.finditer(text):
         token = match[0].lower()
         variety = len({token[at : at + 3] for at in range(len(token) - 2)}) / (len(token) - 2)
