@@ -7,6 +7,7 @@ import yaml
 
 from pipeline.config import parse_job
 from pipeline.config.job import ClusterConfig, EngineConfig, ImagesConfig, JobConfig, SamplingConfig, SourceConfig
+from pipeline.config.quality import QualityConfig, RepairConfig, RuleActions, TagsConfig
 from pipeline.prompts import check_captions
 from schemas.caption_row import CAPTION_ROW
 
@@ -29,15 +30,18 @@ def test_the_complete_example_has_every_key():
         "engine": EngineConfig,
         "images": ImagesConfig,
         "cluster": ClusterConfig,
+        "quality": QualityConfig,
     }
     for name, part in parts.items():
         assert set(complete[name]) == set(part.model_fields) - {"echo_latency_s"}, name
+    for name, part in {"actions": RuleActions, "tags": TagsConfig, "repair": RepairConfig}.items():
+        assert set(complete["quality"][name]) == set(part.model_fields), name
 
 
 def test_the_complete_example_shows_the_defaults():
     complete = parse_job(CONFIGS[1])
     small = parse_job(CONFIGS[0])
-    for name in ("sampling", "engine", "images", "cluster", "seed"):
+    for name in ("sampling", "engine", "images", "quality", "cluster", "seed"):
         assert getattr(complete, name) == getattr(small, name), name
 
 

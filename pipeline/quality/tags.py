@@ -18,7 +18,8 @@ from pipeline.quality.form import split_tags
 
 CATEGORIES = ("artist", "copyright", "character", "species", "meta", "lore", "general", "rating")
 
-_PREFIX = re.compile(rf"^({'|'.join(CATEGORIES)})[ _]?:\s*(.*)$", re.IGNORECASE)
+_PREFIX = re.compile(rf"^({'|'.join(CATEGORIES)}):\s*(.*)$", re.IGNORECASE)
+_PREFIXES = tuple(f"{category}:" for category in CATEGORIES)
 _WORD = re.compile(r"[^\W\d_]{2}|\d{2}|[^\W_]\d|\d[^\W_]")
 """What joints are for: `o_o`, `^_^` and `>_<` have no words to join."""
 
@@ -45,7 +46,8 @@ def _parse(text: str) -> Tag:
 def normalize_tags(text: str, config: TagsConfig) -> str:
     """Return the list in order, each tag once, joined by `, `. Doubles are told by their words, in any case."""
     written: dict[str, str] = {}
-    if config.underscores is Underscores.KEEP and not any(map(text.__contains__, (":", "  ", "\t"))):
+    plain = not any(map(text.lower().__contains__, (*_PREFIXES, "  ", "\t")))
+    if plain and config.underscores is Underscores.KEEP:
         return _doubles_out(text)
     for tag in parse_tags(text):
         name = _joined(tag.name, config.underscores)
@@ -55,12 +57,14 @@ def normalize_tags(text: str, config: TagsConfig) -> str:
 
 
 def _doubles_out(text: str) -> str:
-    """What `normalize_tags` does without categories and joints, five times as fast."""
+    """What `normalize_tags` does without categories and joints, at a tenth of its cost."""
     tags = split_tags(text.strip().rstrip("."))
-    written: dict[str, str] = {}
-    for tag, key in zip(tags, map(canonical, tags), strict=True):
-        written.setdefault(key, tag)
-    return ", ".join(written.values())
+    if len(set(map(str.lower, split_tags(text.replace("_", " "))))) < len(tags):
+        written: dict[str, str] = {}
+        for tag in tags:
+            written.setdefault(canonical(tag), tag)
+        tags = list(written.values())
+    return ", ".join(tags)
 
 
 def _joined(name: str, style: Underscores) -> str:

@@ -58,7 +58,7 @@ def test_the_footer_says_what_the_file_is(store):
     told = {key.decode(): value.decode() for key, value in metadata.items() if key.startswith(b"joyfleet.")}
     assert len(told.pop("joyfleet.attempt")) == 32
     assert told == {
-        "joyfleet.schema_version": "1",
+        "joyfleet.schema_version": "2",
         "joyfleet.recipe": "recipe-1",
         "joyfleet.shard": SHARD.path,
         "joyfleet.size": "1234",

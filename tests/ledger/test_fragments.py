@@ -149,7 +149,7 @@ def spoiled_footer(store, path, changes):
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({b"joyfleet.schema_version": b"99"}, "schema version '99', and this JoyFleet reads '1' only"),
+        ({b"joyfleet.schema_version": b"99"}, "schema version '99', and this JoyFleet reads '2' only"),
         ({b"joyfleet.schema_version": None}, "no joyfleet.schema_version in the footer"),
         ({b"joyfleet.etag": None}, "no joyfleet.etag in the footer"),
         ({b"joyfleet.size": b"many"}, "joyfleet.size in the footer is b'many', of no known form"),

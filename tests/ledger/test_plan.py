@@ -106,7 +106,7 @@ def test_another_schema_version_is_refused(store):
         writer.add_key_value_metadata({"joyfleet.schema_version": "99"})
         writer.write_table(PLAN.empty_table())
     store.put("plan.parquet", sink.getvalue().to_pybytes())
-    with pytest.raises(OutputMismatch, match="schema version '99', and this JoyFleet reads '1'"):
+    with pytest.raises(OutputMismatch, match="schema version '99', and this JoyFleet reads '2'"):
         claim_plan(store, SHARDS)
 
 

@@ -65,8 +65,21 @@ def clean() -> Iterator[Labelled]:
 
 def _similar_tags(rng: random.Random, number: int) -> list[str]:
     """Honest lists in which much is alike: one colour, a few doubles, numbered outfits."""
-    things = "hair eyes dress ribbon shoes sky flower hat gloves background bow socks".split()
-    tags = [f"{'blue red white'.split()[number % 3]}_{thing}" for thing in things]
+    things = [
+        "hair",
+        "eyes",
+        "dress",
+        "ribbon",
+        "shoes",
+        "sky",
+        "flower",
+        "hat",
+        "gloves",
+        "background",
+        "bow",
+        "socks",
+    ]
+    tags = [f"{['blue', 'red', 'white'][number % 3]}_{thing}" for thing in things]
     doubles = rng.sample(tags, 3)
     return [*rng.sample(texts.GENERAL_TAGS, 25), *tags, *doubles, *(f"{n}girls" for n in range(1, 5))]
 

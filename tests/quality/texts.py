@@ -1,47 +1,10 @@
 """Texts written for the labelled set by the project: what captions, poems, dialogue and tag lists look like."""
 
-PROSE = """\
-A weathered fishing boat rests on a pebble beach at low tide, its blue paint flaking to bare wood. Coils of rope lie beside the bow, and two gulls stand on the gunwale. Behind it, a row of whitewashed cottages climbs a green hillside under a pale, overcast sky.
-This image shows a young woman with short red hair sitting at a cafe table. She wears a mustard cardigan over a white blouse and holds a cup of coffee in both hands. Sunlight falls through the window on her left and leaves a bright patch on the tabletop. A half-eaten croissant and an open notebook lie in front of her.
-The photograph depicts a crowded night market. Strings of paper lanterns hang between the stalls, and steam rises from metal pots. A vendor in a striped apron hands a paper bowl to a boy in a school uniform. The ground is wet and reflects the red and yellow lights.
-Yo, check out this chunky orange cat sprawled across a keyboard like it pays the rent. One paw is on the space bar, tail hanging off the desk, and it's giving the camera a look that says "make me move". There's a mug of cold coffee in the back and a bunch of sticky notes on the monitor.
-Digital illustration of a knight in silver armor facing a dragon on a narrow stone bridge. The dragon's wings are spread wide, scales shimmering in green and bronze. Below the bridge, mist fills a deep gorge. The knight's red cape is blown to the left by the wind. The composition places both figures on the diagonal, and the warm light of the dragon's breath contrasts with the cold blue of the mountains.
-A close-up of a bumblebee on a purple thistle. Pollen clings to its legs. The background is a soft green blur.
-The painting presents a still life of three lemons, a pewter jug and a folded linen cloth on a dark table. Light enters from the left and models the lemons with great care, while the jug dissolves into shadow. The palette is restrained: yellow, grey and a brown that borders on black. Its quiet order recalls the Dutch masters of the seventeenth century, and the empty right half of the canvas gives the objects an almost solemn weight.
-Introducing the Harbor Lamp, a table lamp in brushed brass with a shade of hand-blown smoked glass. The round base measures 18 cm across and keeps the lamp steady on any desk. A touch dimmer on the stem lets you choose among three levels of light. Pair it with a warm bulb for reading or with a cool one for work. Order today and bring a calm glow to your evenings!
-Sunday mornings are for pancakes and no plans at all. Look at that stack! Blueberries, maple syrup, and a dog who is absolutely not begging. #pancakes #sundaymood #dogsofinstagram
-An aerial photograph of a river delta at sunrise. Brown channels branch and rejoin between dark green islands, and the water nearest the sea turns silver. A single white ferry leaves a long wake on the widest channel.
-The image is a black-and-white photograph of an old man playing the accordion on a street corner. He wears a flat cap and a heavy coat with one missing button. A tin with coins stands at his feet. Passers-by are blurred by the long exposure, so he alone is sharp.
-Two children build a sandcastle near the water. The girl on the left, in a yellow swimsuit, presses shells into the wall. The boy on the right, in red shorts, carries a bucket that is almost as large as he is. Their shadows are long, and the sea behind them is calm.
-A poster for a jazz festival in flat shapes. A trumpet in orange crosses a navy background from corner to corner, and out of its bell come circles in pink, cream and teal. Large white letters at the bottom read "JAZZ ON THE RIVER, 12 TO 14 JULY". A small logo of a boat stands in the lower right corner.
-Straight-on view of a narrow green door between two brick houses. The number 17 is painted in white above a brass knocker. A bicycle leans against the wall on the left, its basket full of dried lavender.
-A screenshot of a pixel-art game. The player, a small figure in a blue hat, stands on a floating island with a single tree. At the top left are three hearts and the number 0450; at the top right, a coin counter. The sky is a gradient from violet to peach with blocky clouds.
-The scene shows a modern kitchen with white cabinets, a long marble island and four bar stools in pale oak. Three glass pendant lamps hang above the island. A bowl of green apples gives the only strong color. Through the sliding doors at the back a small garden with a fig tree can be seen.
-A macro shot of a circuit board. Rows of tiny capacitors and resistors surround a square black chip with the marking "A1-2048". Copper traces run away from it in parallel curves. The depth of field is shallow, and the edges of the board are out of focus.
-A husky with one blue and one brown eye looks straight into the lens. Snowflakes lie on its muzzle. The forest behind is dark and blurred.
-In this image, we see a group of hikers on a ridge in the late afternoon. The path is narrow and falls off steeply on both sides. The first hiker has a red backpack, the second a green one, and the last two have stopped to take a picture of the valley, where a lake mirrors the clouds.
-Watercolor sketch of a town square with a fountain in the middle. The colors are thin and run into each other at the edges. Pencil lines can be seen under the paint of the church tower. A market stall with a striped awning and a few loosely drawn people fill the lower third.
-The photo captures a basketball player in mid-air, about to dunk. His jersey is white with the number 23 in red. The crowd behind the hoop is on its feet, and phones glow in the dark stands. Sweat is visible on his forehead. The wide angle makes the rim seem close enough to touch.
-A minimalist logo: a black fox in profile, made of seven triangles, on a white ground. Beneath it, in thin capitals, stands the word "VULPES".
-A medieval manuscript page with two columns of text in brown ink. The initial letter D is as high as six lines and holds a tiny scene of a king on a throne. Vines with blue and gold leaves fill the left margin, and a rabbit with a trumpet sits at the bottom. The parchment is stained at the corners.
-Cinematic still of a woman in a long green coat on an empty subway platform. Tiles in cream and oxblood line the wall. The headlights of a train appear at the far left. Her face is half lit, and she looks away from the train towards something that is out of the frame.
-A bowl of ramen from above. Two halves of a soft-boiled egg, three slices of pork, a sheet of nori, spring onions and bamboo shoots are arranged in a circle. The broth is opaque and has small drops of chili oil on its surface. Chopsticks lie across the rim at the right.
-A crayon drawing by a child: a yellow sun in the corner, a house with a crooked chimney, and a family of four who hold hands. The mother has a triangle for a skirt. A dog with five legs stands at the right.
-The artwork portrays a whale that swims through clouds above a sleeping city. Its belly is lit from below by windows. The brushwork is loose in the sky and precise in the rooftops. It belongs to a kind of magical realism that treats the impossible with the calm of a news photograph, and the tiny figure on a balcony, who alone has looked up, gives the picture its meaning.
-A vintage advertisement from the 1950s. A smiling man in a suit leans on the hood of a turquoise car with large tail fins. The slogan above reads "More road for your dollar!" and the price at the bottom is given as $1,995. The colors have faded towards yellow.
-Okay so this is a raccoon in a tiny trench coat, which is honestly the best thing I've seen all week. It's standing on a trash can like a detective, with the city lights all blurry behind it. Moody as heck, kind of funny, ten out of ten.
-I can't believe how good this turned out! Three layers, lemon frosting, and those little sugar flowers took me two hours. Worth every minute. Who wants a slice?
-I'm sorry, but this puppy is simply too cute for words. Those ears! That nose! Tag a friend who needs to see him today.
-A wooden sign on a fence reads "I'm sorry, we are closed". Rain runs down the boards, and a string of dead fairy lights hangs from the post.
-A portrait of the cellist on stage, bow lifted, eyes closed. The spotlight comes from above and leaves the hall in darkness. Her dress is dark blue with a silver thread at the collar.
-Screenshot of a chat window on a phone. The first message says "Are you there?", the second "Hello?", the third "HELLO???". All three are marked as read. The battery shows four percent.
-A technical drawing of a bicycle with measurements in millimetres. Lines in red mark the wheelbase (1,015), the chainstay (425) and the head angle (71.5 degrees). A table at the lower right lists five frame sizes.
-The picture features a stained-glass window with Saint George. Blues and reds dominate, and the lead lines divide his shield into eight parts. The sun behind it throws spots of color on the stone floor, which are at the bottom edge of the frame.
-A group photo in front of a stadium. Eleven players in white kneel in the first row, and eleven more stand behind them with crossed arms. The coach at the far right wears a grey tracksuit. A banner above reads "CHAMPIONS 2019".
-A foggy pine forest seen from a drone. The treetops form a dark texture out of which, at the center, a single yellow larch stands out. The horizon cannot be seen.
-A red double-decker bus passes a row of shops in heavy rain. The headlights and shop signs are mirrored in the asphalt. A man with a black umbrella waits at the curb. The image has the grain of high-speed film.
-A ceramic vase with a crackle glaze in celadon, about twenty centimetres tall. It holds one branch of flowering quince. The wall behind is unpainted plaster. The light is soft and comes from the right.
-""".splitlines()
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+PROSE = FOLDER.joinpath("prose.txt").read_text(encoding="utf-8").splitlines()
+GENERAL_TAGS = FOLDER.joinpath("tags.txt").read_text(encoding="utf-8").splitlines()
 
 POEMS = (
     """The image shows a page with a poem:
@@ -97,8 +60,8 @@ alone. Baby, come home, come home, come home. The coffee is cold and I'm tired o
 has blurred the last line, and a lipstick mark stands in the corner.""",
     """A blackboard with the sentence "I will not talk in class." written five times in chalk by the same child's \
 hand: I will not talk in class. I will not talk in class. I will not talk in class. Then the writing gets tired, the \
-lines slope downwards, and the last one breaks off after two words. A wet sponge hangs from the frame, and the teacher's \
-desk at the left is covered with exercise books and a withered apple.""",
+lines slope downwards, and the last one breaks off after two words. A wet sponge hangs from the frame, and the \
+teacher's desk at the left is covered with exercise books and a withered apple.""",
     """An engraved stone with an epitaph in six lines: Here lies the miller, here lies his wife, here lies the end of \
 a quarrelsome life. Here lies the dog that they loved more than all, here lies the cat that slept on the wall. \
 Moss covers the date.""",
@@ -107,7 +70,7 @@ Moss covers the date.""",
 DIALOGUE = (
     'A comic panel: the boy shouts "No, no, no, no, no!" while the robot falls down the stairs. His sister answers '
     '"Yes, yes, yes!" from the sofa. Sound effects in red letters fill the background.',
-    'The man at the left says "no no no no no no no no", and the speech bubble runs out of the frame. The woman laughs. '
+    'The man at the left says "no no no no no no no no", and the speech bubble runs out of the frame. She laughs. '
     "Behind them the cake has already hit the floor, and the dog is on its way.",
     'A manga page with three panels. In the first, a girl runs: "Late, late, late, late!" In the second she trips. In '
     'the third the school bell goes "Ding dong ding dong" and a cat watches from the wall.',
@@ -169,26 +132,6 @@ LISTS = (
     "| size | chest | length |\n|------|-------|--------|\n| S | 92 | 68 |\n| M | 98 | 70 |\n| L | 104 | 72 |\n"
     "| XL | 112 | 74 |\nA size chart in two greys, set in a narrow font.",
 )
-
-GENERAL_TAGS = (
-    "1girl solo long_hair looking_at_viewer smile open_mouth blue_eyes blonde_hair bangs shirt blush hair_ornament "
-    "gloves long_sleeves hat dress bow ribbon holding sitting standing closed_mouth white_shirt school_uniform jewelry "
-    "very_long_hair jacket ponytail twintails cowboy_shot full_body upper_body flower weapon necktie boots pantyhose "
-    "thighhighs braid hair_bow hair_ribbon earrings choker necklace glasses hairband outdoors indoors sky cloud day "
-    "night tree grass water ocean beach window chair table bed book cup food simple_background white_background "
-    "grey_background gradient_background wide_sleeves short_sleeves sleeveless detached_sleeves pleated_skirt skirt "
-    "shorts pants belt cape armor sword shield wings tail animal_ears cat_ears fox_ears horns halo crown mask scarf "
-    "hood hoodie sweater cardigan vest apron kimono obi sandals shoes socks black_footwear brown_footwear barefoot "
-    "hand_up arms_up hand_on_own_hip crossed_arms outstretched_arm holding_book holding_sword holding_cup floating_hair "
-    "wind petals cherry_blossoms falling_petals sunlight backlighting lens_flare depth_of_field blurry_background "
-    "from_side from_below from_above dutch_angle close-up wide_shot portrait profile looking_back looking_to_the_side "
-    "one_eye_closed closed_eyes tears :d :3 ^_^ >_< o_o freckles mole_under_eye parted_lips grin frown serious "
-    "2boys multiple_boys male_focus short_hair brown_hair black_hair white_hair green_eyes red_eyes purple_eyes "
-    "heterochromia ahoge sidelocks hair_between_eyes hair_over_one_eye low_ponytail side_braid double_bun hairclip "
-    "city street building lamppost bridge train_station rooftop stairs door wall brick_wall fence mountain forest river "
-    "lake snow rain umbrella puddle reflection starry_sky moon full_moon sunset sunrise fireworks lantern candle "
-    "campfire bicycle motorcycle car truck airplane boat dog cat bird butterfly fish rabbit horse dragon robot"
-).split()
 
 PHRASES = (
     "a lone lighthouse, stormy sea, towering waves, dramatic sky, volumetric light, oil painting, thick brushstrokes, "

@@ -91,10 +91,14 @@ def caption(shard, tmp_path, answer):
     return store, run, receipts, [row for table in tables for row in table.to_pylist()]
 
 
+def slot_of(question):
+    return question.id.split("#")[2]
+
+
 def echo(question):
     red = int(question.pixels[0, 0, 0])
     return Answer(
-        id=question.id, text=f"red {red}: {question.prompt}", finish_reason="stop", prompt_tokens=7, caption_tokens=3
+        id=question.id, text=f"red {red}: {slot_of(question)}", finish_reason="stop", prompt_tokens=7, caption_tokens=3
     )
 
 
@@ -120,7 +124,7 @@ def test_every_image_gets_its_own_captions_and_a_bad_one_its_reason(shard, tmp_p
             assert row["reason"] in {"undecodable", "unsupported_format"}
             assert row["source"] == '{"txt": "a tag"}'
         else:
-            assert row["caption"] == f"red {10 * row['row']}: {row['prompt']}"
+            assert row["caption"] == f"red {10 * row['row']}: {row['slot']}"
             assert (row["width"], row["height"], row["image_format"]) == (40, 30, "PNG")
     assert [row["length_words"] for row in rows[:2]] == [None, 30]
     assert [(r["rows"], r["ok"], r["failed"]) for r in receipts] == [([0, 1, 2], 4, 2), ([3, 4], 4, 0)]
@@ -141,7 +145,7 @@ def test_refused_empty_and_cut_texts_are_told_apart(shard, tmp_path):
         row["row"]: (row["status"], row["reason"], row["caption"], row["rejected_text"], row["flags"]) for row in rows
     }
     assert found[0] == ("rejected", "empty_caption", None, "  ", [])
-    assert found[1] == ("ok", None, "cut off", None, ["truncated"])
+    assert found[1] == ("ok", None, "cut off", None, ["truncated", "too_short"])
     assert found[3] == ("failed", "prompt_too_long", None, None, [])
 
 
@@ -160,7 +164,7 @@ def test_answers_are_matched_by_id_not_by_position(shard, tmp_path):
     stage = Caption(CaptionSpec(job=job, run=run, side_px=SIDE_PX), Reversed(echo), store)
     receipt = asyncio.run(stage(batches_of(shard, tmp_path)[0])).to_pylist()[0]
     rows = pq.read_table(io.BytesIO(store.get(receipt["fragment"]))).to_pylist()
-    assert [row["caption"] for row in rows[:4]] == [f"red {10 * row['row']}: {row['prompt']}" for row in rows[:4]]
+    assert [row["caption"] for row in rows[:4]] == [f"red {10 * row['row']}: {row['slot']}" for row in rows[:4]]
 
 
 def test_what_is_staged_is_not_read_again(shard, tmp_path):
@@ -178,3 +182,59 @@ def test_a_shard_that_is_staged_whole_is_not_even_opened(shard, tmp_path):
     staged = [read_fragment_facts(store, receipt["fragment"], run, shard) for receipt in receipts]
     (tmp_path / "s.tar").unlink()
     assert [batch["kind"][0].as_py() for batch in batches_of(shard, tmp_path, staged)] == ["resumed", "resumed"]
+
+
+LOOPED = "a red square, " * 40
+
+
+def test_a_refused_text_is_asked_again_with_another_seed_and_a_higher_temperature(shard, tmp_path):
+    asked = {}
+
+    def loops_at_first(question):
+        asked.setdefault(question.id.rsplit("#", 1)[0], []).append(question)
+        text = "a red square" if len(asked[question.id.rsplit("#", 1)[0]]) == 3 else LOOPED
+        return Answer(id=question.id, text=text, finish_reason="stop", prompt_tokens=7, caption_tokens=9)
+
+    *_, rows = caption(shard, tmp_path, loops_at_first)
+    for row in (row for row in rows if row["row"] != 2):
+        questions = asked[f"s.tar#{row['row']}#{row['slot']}"]
+        assert [one.temperature for one in questions] == [None, 0.8, 1.0]
+        assert len({one.seed for one in questions}) == 3
+        assert (row["status"], row["caption"], row["attempts"]) == ("ok", "a red square", 3)
+        assert (row["earlier_reasons"], row["rejected_text"]) == (["loop", "loop"], LOOPED)
+        assert row["seed"] == questions[-1].seed
+
+
+def test_what_stays_refused_keeps_its_last_text_and_why_each_one_was(shard, tmp_path):
+    def three_faults(question):
+        text = [LOOPED, "I cannot help with that.", "  "][int(question.id[-1])]
+        return Answer(id=question.id, text=text, finish_reason="stop")
+
+    *_, rows = caption(shard, tmp_path, three_faults)
+    row = rows[0]
+    assert (row["status"], row["reason"], row["caption"]) == ("rejected", "empty_caption", None)
+    assert (row["attempts"], row["earlier_reasons"], row["rejected_text"]) == (3, ["loop", "refusal"], "  ")
+
+
+def test_a_repair_that_the_engine_loses_leaves_the_refusal_standing(shard, tmp_path):
+    def lost_at_last(question):
+        if question.id.endswith("#0"):
+            return Answer(id=question.id, text=LOOPED, finish_reason="stop", caption_tokens=80)
+        return Answer(id=question.id, text=None, reason=Reason.ENGINE_ERROR, message="lost")
+
+    *_, rows = caption(shard, tmp_path, lost_at_last)
+    assert (rows[0]["status"], rows[0]["reason"], rows[0]["attempts"]) == ("rejected", "loop", 2)
+    assert (rows[0]["rejected_text"], rows[0]["earlier_reasons"]) == (LOOPED, None)
+
+
+def test_only_refused_requests_are_asked_again(shard, tmp_path):
+    asked = []
+
+    def one_loops(question):
+        asked.append(question.id)
+        loops = question.id.startswith("s.tar#1#long#")
+        return Answer(id=question.id, text=LOOPED if loops else "fine", finish_reason="stop")
+
+    caption(shard, tmp_path, one_loops)
+    assert sorted(one for one in asked if not one.endswith("#0")) == ["s.tar#1#long#1", "s.tar#1#long#2"]
+    assert len(asked) == 8 + 2
