@@ -10,6 +10,7 @@ from jobs.caption import caption
 from jobs.draw import draw
 from jobs.inspect import plan, status
 from jobs.prompts import prompts
+from jobs.quality import quality
 from jobs.tend import clean, retry
 from jobs.verify import verify
 from pipeline.errors import PipelineError
@@ -25,7 +26,7 @@ def cli() -> None:
     """
 
 
-for verb in (caption, clean, draw, plan, prompts, retry, status, verify):
+for verb in (caption, clean, draw, plan, prompts, quality, retry, status, verify):
     cli.add_command(verb)
 
 

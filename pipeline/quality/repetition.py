@@ -100,9 +100,11 @@ def find_run(words: Sequence[str]) -> Found | None:
     trigrams = list(zip(words, words[1:], words[2:], strict=False))
     if len(trigrams) - len(set(trigrams)) < RUN_DUPLICATES:
         return None
-    [(commonest, count)] = Counter(trigrams).most_common(1)
-    if count >= TRIGRAM_COUNT and count > TRIGRAM_SHARE * len(trigrams):
-        return _loop("repeated_words", f"{' '.join(commonest)!r} stands there {count} times")
+    for trigram, count in Counter(trigrams).most_common(3):
+        if count < TRIGRAM_COUNT or count <= TRIGRAM_SHARE * len(trigrams):
+            break
+        if len(set(trigram)) == len(trigram):  # else it overlaps with itself, as in dialogue: for the runs below
+            return _loop("repeated_words", f"{' '.join(trigram)!r} stands there {count} times")
     return _find_periodic(words, trigrams)
 
 

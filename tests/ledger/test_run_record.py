@@ -82,7 +82,7 @@ def test_another_schema_version_is_refused(store):
     claim_run(store, Recipe(), ABOUT)
     record = json.loads(store.get("run.json")) | {"schema_version": "99"}
     store.put("run.json", json.dumps(record).encode())
-    with pytest.raises(OutputMismatch, match=r"run\.json: schema version '99', and this JoyFleet writes '1'"):
+    with pytest.raises(OutputMismatch, match=r"run\.json: schema version '99', and this JoyFleet writes '2'"):
         claim_run(store, Recipe(), ABOUT)
 
 

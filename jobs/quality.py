@@ -1,0 +1,56 @@
+"""`joyfleet quality OUTPUT`: how good its committed captions are, as a table here and as Parquet there."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from jobs.output import open_output
+from pipeline.report import QualityReport, measure_quality, write_report
+
+SHOWN = 8
+"""Reasons and openings printed."""
+
+
+@click.command()
+@click.argument("output")
+def quality(output: str) -> None:
+    """Measure OUTPUT's committed captions per mode and length; writes report/quality/*.parquet there."""
+    opened = open_output(output)
+    report = measure_quality(opened.store)
+    paths = write_report(opened.store, report)
+    _print(report)
+    for path in paths:
+        click.echo(path)
+
+
+def _print(report: QualityReport) -> None:
+    console = Console(file=sys.stdout, soft_wrap=True, highlight=False)
+    names = ("mode", "length", "rows", "ok", "repaired", "rejected", "failed", "words", "kept", "distinct 3")
+    table = Table(*names, "exact dup.", "near dup.", box=None, pad_edge=False)
+    for row in report.groups.to_pylist():
+        table.add_row(*_cells(row))
+    console.print(table)
+    for title, rows in (("reasons and flags", report.reasons), ("openings", report.openings)):
+        console.print(f"\n{title}", markup=False)
+        for row in sorted(rows.to_pylist(), key=lambda row: -row["rows"])[:SHOWN]:
+            what = f"{row['kind']} {row['name']}" if "kind" in row else repr(row["opening"])
+            console.print(f"{row['rows']:>8,}  {what}  ({row['mode']}, {row['length']})", markup=False)
+    console.print()
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    counts = [f"{row[name]:,}" for name in ("rows", "ok", "repaired", "rejected", "failed")]
+    median = row["words_p50"]
+    words = "-" if median is None else f"{row['words_p10']}-{median}-{row['words_p90']}"
+    shares = ("length_kept", "distinct_3", "exact_duplicates", "near_duplicates")
+    return [row["mode"], row["length"], *counts, words, *(_percent(row[name]) for name in shares)]
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.1%}"

@@ -1,0 +1,141 @@
+"""Captions that several images share, word for word or nearly: the only module that imports datasketch.
+
+Nearly means: of all runs of three words that either has, `NEAR` are in both (Jaccard). Beyond
+`NEAR_TEXTS` different texts only those are compared whose smallest hashed run falls below a limit: two
+texts of similarity s have the same smallest run with probability s, so a sample by it keeps near
+duplicates together, and the share is low by at most 1 - s.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import cast
+
+from datasketch import MinHash, MinHashLSH
+
+from pipeline.report.sample import KeySample, hash64
+
+NEAR = 0.8
+PERMUTATIONS = 64
+"""Standard error of an estimated similarity of 0.8: 0.05."""
+EXACT_TEXTS = 300_000
+"""Different texts counted at once; some 200 bytes each, 60 MB in all."""
+NEAR_TEXTS = 10_000
+"""Different texts compared; some 5 kB each with its signature and tables, 50 MB in all."""
+
+
+@dataclass(slots=True)
+class SharedText:
+    """One text of a group."""
+
+    group: int
+    image: int
+    """The last one that had it."""
+    images: int = 1
+
+
+@dataclass(slots=True)
+class NearText(SharedText):
+    """With the text itself."""
+
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """Of one group: captions looked at, and those among them that another image has too."""
+
+    captions: int
+    shared: int
+
+    @property
+    def share(self) -> float | None:
+        return self.shared / self.captions if self.captions else None
+
+
+class Duplicates:
+    """Takes captions one by one, those of an image in a row, and tells at the end."""
+
+    def __init__(self, exact_texts: int = EXACT_TEXTS, near_texts: int = NEAR_TEXTS) -> None:
+        self._exact = KeySample[SharedText](exact_texts)
+        self._near = KeySample[NearText](near_texts)
+
+    @property
+    def exact_rate(self) -> float:
+        """Share of the different texts that the exact figures rest on."""
+        return self._exact.rate
+
+    def add(self, group: int, image: int, text: str) -> None:
+        """Take the caption of an image; `image` is equal for the captions of one image alone."""
+        plain = " ".join(text.lower().split())
+        exact_key = hash64(f"{group}\x1f{plain}")
+        known = self._exact.values(exact_key)
+        if known:
+            _count(known[0], image)
+        else:
+            self._exact.add(exact_key, SharedText(group, image))
+        near_key = min(hash64(f"{group}\x1f{run}") for run in runs(plain))
+        if not self._near.wants(near_key):
+            return
+        for one in self._near.values(near_key):
+            if one.text == plain and one.group == group:
+                _count(one, image)
+                return
+        self._near.add(near_key, NearText(group, image, text=plain))
+
+    def exact(self) -> dict[int, Shared]:
+        """Return the figures of each group."""
+        return _shared((text, text.images > 1) for texts in self._exact.kept.values() for text in texts)
+
+    def near(self) -> dict[int, Shared]:
+        """Return the figures of each group; takes about a millisecond a text."""
+        by_group: dict[int, list[NearText]] = {}
+        for texts in self._near.kept.values():
+            for text in texts:
+                by_group.setdefault(text.group, []).append(text)
+        return _shared(pair for texts in by_group.values() for pair in _near_pairs(texts))
+
+
+def _count(text: SharedText, image: int) -> None:
+    if text.image != image:
+        text.image = image
+        text.images += 1
+
+
+def runs(plain: str) -> set[str]:
+    """Return the runs of three words of a text; of a shorter one, the text."""
+    words = plain.split()
+    return {" ".join(words[at : at + 3]) for at in range(len(words) - 2)} or {plain}
+
+
+def _near_pairs(texts: list[NearText]) -> Iterator[tuple[NearText, bool]]:
+    """Yield each text with whether another image has it, or one like it."""
+    lsh = MinHashLSH(threshold=NEAR, num_perm=PERMUTATIONS)
+    signatures: list[MinHash] = []
+    for index, text in enumerate(texts):
+        signature = MinHash(num_perm=PERMUTATIONS)
+        signature.update_batch([run.encode("utf-8", "surrogateescape") for run in runs(text.text)])
+        signatures.append(signature)
+        lsh.insert(index, signature)
+    for index, text in enumerate(texts):
+        yield text, text.images > 1 or _has_alike(index, texts, signatures, lsh)
+
+
+def _has_alike(index: int, texts: list[NearText], signatures: list[MinHash], lsh: MinHashLSH) -> bool:
+    candidates = cast("list[int]", lsh.query(signatures[index]))
+    return any(
+        texts[other].image != texts[index].image and signatures[index].jaccard(signatures[other]) >= NEAR
+        for other in candidates
+        if other != index
+    )
+
+
+def _shared(pairs: Iterator[tuple[SharedText, bool]]) -> dict[int, Shared]:
+    captions: Counter[int] = Counter()
+    shared: Counter[int] = Counter()
+    for text, is_shared in pairs:
+        captions[text.group] += text.images
+        shared[text.group] += text.images if is_shared else 0
+    return {group: Shared(captions[group], shared[group]) for group in captions}

@@ -1,0 +1,72 @@
+"""Samples that stay small however much is offered, and that do not depend on the order of what is offered."""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from typing import Generic, TypeVar
+
+V = TypeVar("V")
+
+SPAN = 2**64
+
+
+def hash64(text: str) -> int:
+    """Return a uniform integer in [0, SPAN), the same in every process."""
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "big")
+
+
+class KeySample(Generic[V]):
+    """Keeps all values of the keys that it keeps: all keys, until there are too many, then half, a quarter, ...
+
+    Equal keys are kept or lost together, so what they tell of repetition stays true of the sample.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.kept: dict[int, list[V]] = {}
+        self._capacity = capacity
+        self._limit = SPAN
+        self._size = 0
+
+    @property
+    def rate(self) -> float:
+        """Share of all keys that is kept, in (0, 1]."""
+        return self._limit / SPAN
+
+    def wants(self, key: int) -> bool:
+        """Tell whether a uniform key in [0, SPAN) is among those that are kept."""
+        return key < self._limit
+
+    def values(self, key: int) -> list[V]:
+        """Return the values of a key, to be looked at and changed in place."""
+        return self.kept.get(key, [])
+
+    def add(self, key: int, value: V) -> None:
+        """Keep a value, if its key is among those that are kept."""
+        if not self.wants(key):
+            return
+        self.kept.setdefault(key, []).append(value)
+        self._size += 1
+        while self._size > self._capacity:
+            self._limit //= 2
+            self.kept = {key: values for key, values in self.kept.items() if key < self._limit}
+            self._size = sum(map(len, self.kept.values()))
+
+
+class TextSample:
+    """Keeps the `size` texts with the smallest keys."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._heap: list[tuple[int, str]] = []
+
+    def add(self, key: int, text: str) -> None:
+        if len(self._heap) < self._size:
+            heapq.heappush(self._heap, (-key, text))
+        elif key < -self._heap[0][0]:
+            heapq.heapreplace(self._heap, (-key, text))
+
+    @property
+    def texts(self) -> list[str]:
+        """In no promised order."""
+        return [text for _, text in self._heap]

@@ -1,0 +1,100 @@
+"""Each loop rule at its line: what just is a loop, what just is none."""
+
+import pytest
+
+from pipeline.quality import repetition as rules
+from pipeline.quality.repetition import words_of
+
+START = "A red boat lies on the pebble beach below a row of white cottages while two gulls watch it. "
+
+
+def run(text):
+    return rules.find_run(words_of(text))
+
+
+def test_ten_repeats_of_twenty_words_are_a_run():
+    assert run(START + "and blue " * 10)
+    assert run(START + "and blue " * 9) is None
+    assert run(START + "no " * 20)
+    assert run(START + "no " * 19) is None
+    assert run("He says " + "no " * 14 + "and leaves the room.") is None
+
+
+def test_four_repeats_of_a_longer_stretch_are_a_run():
+    assert run(START + "the boat is red and old. " * 4)
+    assert run(START + "the boat is red and old. " * 3) is None
+
+
+def test_three_words_ten_times_and_a_fifth_of_the_text_are_a_loop():
+    other = [f"w{n} x{n} " for n in range(40)]
+    looped = "".join(f"of the boat {one}" for one in other[:10])
+    assert run(looped).rule == "repeated_words"
+    assert run("".join(f"of the boat {one}" for one in other[:9])) is None
+    assert run(looped + "".join(other[10:20])) is None
+
+
+def test_a_period_is_found_although_a_word_returns_inside_it():
+    assert run("the cat sees the dog and the cat flees. " * 4).rule == "repeated_run"
+
+
+def test_a_sentence_is_a_loop_when_it_is_half_of_the_text():
+    others = [f"Then line {n} says quite another thing" for n in range(9)]
+    looped = ". ".join(f"{one}. The sea is calm tonight" for one in others[:5])
+
+    def find(text):
+        return rules.find_repeated_sentence(words_of(text), text)
+
+    assert find(looped) is None
+    assert find(f"{looped}. The sea is calm tonight. The sea is calm tonight. The sea is calm tonight")
+    assert find("The sea is calm. " * 4) is None
+
+
+def test_few_words_are_a_loop_only_in_long_text():
+    few = [f"word{letter}" for letter in "abcdefghij"]
+    assert rules.find_duplicate_words(few * 15)
+    assert rules.find_duplicate_words(few * 14) is None
+    assert rules.find_duplicate_words([f"word{n}" for n in range(100)] * 2) is None
+
+
+@pytest.mark.parametrize(("copies", "found"), [(6, True), (5, False)])
+def test_six_copies_of_a_tag_are_a_loop(copies, found):
+    tags = [f"tag{letter}" for letter in "abcdefgh"]
+    assert bool(rules.find_repeated_tag(", ".join(tags + ["loop"] * copies))) is found
+
+
+def test_a_cycle_of_tags_is_a_loop():
+    tags = [f"tag{letter}" for letter in "abcdefghijkl"]
+    assert rules.find_repeated_tag(", ".join(tags + tags[2:]))
+    assert rules.find_repeated_tag(", ".join(tags + tags[3:])) is None
+
+
+def test_one_word_with_everything_is_a_flood():
+    things = [f"thing{a}{b}" for a in "abcde" for b in "abcde"]
+    assert "first word" in rules.find_repeated_tag(", ".join(f"blue_{one}" for one in things)).detail
+    assert "last word" in rules.find_repeated_tag(", ".join(f"{one} hair" for one in things)).detail
+    mixed = [f"blue_{one}" for one in things[:20]] + things[:14]
+    assert rules.find_repeated_tag(", ".join(mixed)) is None
+
+
+@pytest.mark.parametrize(("numbers", "found"), [(15, True), (14, False)])
+def test_fifteen_numbers_of_one_stem_are_a_loop(numbers, found):
+    for stem in ("flower_", "tag "):
+        text = ", ".join(f"{stem}{n}" for n in range(numbers + 1, 1, -1)) + ", from 10 to 24 in 2019 and 2020"
+        assert bool(rules.find_numbered_suffixes(words_of(text), text, tags=True)) is found
+    listed = ", ".join(str(n) for n in range(40))
+    assert rules.find_numbered_suffixes(words_of(listed), listed, tags=True) is None
+
+
+def test_an_endless_word_is_a_loop_and_a_link_is_none():
+    assert rules.find_endless_token(START + "ha" * 40)
+    assert rules.find_endless_token(START + "ha" * 39) is None
+    link = "https://example.org/photos/2019/07/14/harbor-at-dawn?size=large&format=webp&signature=Zk3x9QpLw7"
+    assert rules.find_endless_token(START + link) is None
+
+
+def test_endless_signs_are_a_loop_and_a_ruler_is_none():
+    assert rules.find_signs(START + "?" * 24)
+    assert rules.find_signs(START + "? " * 24)
+    assert rules.find_signs(START + "?" * 23) is None
+    assert rules.find_signs(START + "-" * 99) is None
+    assert rules.find_signs(START + "." * 100)
