@@ -14,7 +14,14 @@ from pipeline.standin.dataset import draw_dataset
 @click.option("--images", type=click.IntRange(1), default=240, show_default=True)
 @click.option("--shard-images", type=click.IntRange(1), default=40, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
-def draw(folder: str, images: int, shard_images: int, seed: int) -> None:
+@click.option(
+    "--special-share",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    help="Share of pictures that make the stand-in misbehave: empty, endless and half-endless answers.",
+)
+def draw(folder: str, images: int, shard_images: int, seed: int, special_share: float) -> None:
     """Draw IMAGES pictures of shapes into WebDataset and Parquet shards below FOLDER."""
-    draw_dataset(Path(folder), num_images=images, seed=seed, shard_rows=shard_images)
+    draw_dataset(Path(folder), num_images=images, seed=seed, shard_rows=shard_images, special_share=special_share)
     click.echo(f"{images} images drawn into {folder}")

@@ -19,6 +19,7 @@ from pipeline.stages.read import ReadSpec, read_shard
 from pipeline.standin.render import encode, render
 from pipeline.standin.world import Scene, Special, sample_scene
 from pipeline.storage import open_store
+from tests.cli import run, write_job
 from tests.e2e.conftest import WEIGHTS
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
@@ -54,10 +55,10 @@ def captioned(running, folder, scenes, captions, **rest):
         drawn(folder, scenes)
     raw = {"source": str(folder), "output": "memory://o", "model": "standin", "captions": captions, **rest}
     job = parse_job(raw)
-    run = RunFacts(recipe="r" * 16, slots=tuple(slot["slot"] for slot in captions), versions={})
+    facts = RunFacts(recipe="r" * 16, slots=tuple(slot["slot"] for slot in captions), versions={})
     store = open_store(f"memory://{uuid.uuid4().hex}")
     spec = ReadSpec(source=job.source, images=job.images, side_px=WEIGHTS.side_px, batch_images=16)
-    stage = Caption(CaptionSpec(job=job, run=run, side_px=WEIGHTS.side_px), running.engine, store)
+    stage = Caption(CaptionSpec(job=job, run=facts, side_px=WEIGHTS.side_px), running.engine, store)
     [shard] = list_shards(job.source)
 
     async def all_of_them():
@@ -122,3 +123,26 @@ def test_clean_pictures_lose_nothing(running, tmp_path):
     assert [row for row in rows if row["status"] != "ok" or row["attempts"] != 1] == []
     without = captioned(running, tmp_path, [], ALL, sampling={"stop_loops": False})
     assert [row["caption"] for row in without] == [row["caption"] for row in rows]
+
+
+def test_the_whole_way_from_the_command_line(tmp_path):
+    """Pictures that loop, draw, caption through Ray and vLLM, and measure: nothing looped is a caption."""
+    options = ["--images", "120", "--special-share", "0.4", "--shard-images", "30", "--seed", "5"]
+    assert run(tmp_path, "draw", "in", *options).code == 0
+    engine = {"kind": "vllm", "batch_images": 16, "max_num_seqs": 16}
+    job = write_job(tmp_path, tmp_path / "in", tmp_path / "out", captions=ALL, engine=engine)
+    done = run(tmp_path, "caption", job)
+    assert done.code == 0, done
+    measured = run(tmp_path, "quality", str(tmp_path / "out"))
+    assert measured.code == 0, measured
+    print(measured.out)
+    folder = tmp_path / "out" / "report" / "quality"
+    groups = {one["mode"]: one for one in pq.read_table(folder / "groups.parquet").to_pylist()}
+    assert sum(one["rows"] for one in groups.values()) == 120 * len(ALL)
+    assert groups["booru-tags"]["repaired"] > 0
+    assert groups["booru-tags"]["rejected"] > groups["descriptive"]["rejected"]
+    reasons = pq.read_table(folder / "reasons.parquet").to_pylist()
+    names = {one["name"] for one in reasons if one["kind"] == "rejected"}
+    assert names == {"loop", "empty_caption"}
+    rows = pq.read_table(tmp_path / "out" / "captions").to_pylist()
+    assert max(row["caption"].count("magenta") for row in rows if row["status"] == "ok") <= 2

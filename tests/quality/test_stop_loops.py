@@ -41,7 +41,7 @@ def test_no_clean_text_is_cut(stopped_after):
     assert cut == []
 
 
-def test_loops_of_up_to_forty_tokens_are_cut_early(stopped_after):
+def test_short_loops_are_cut_early(stopped_after):
     kinds = ("loop: tag", "loop: word", "loop: stand-in")
     found = [stopped_after(one.text) for one in labelled() if one.reason is Reason.LOOP and one.kind in kinds]
     assert sum(end is not None for end, _ in found) >= 0.8 * len(found)
