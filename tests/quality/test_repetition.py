@@ -23,6 +23,7 @@ def test_ten_repeats_of_twenty_words_are_a_run():
 def test_four_repeats_of_a_longer_stretch_are_a_run():
     assert run(START + "the boat is red and old. " * 4)
     assert run(START + "the boat is red and old. " * 3) is None
+    assert run(START + "the boat is red and old and quite small. " * 3) is None
 
 
 def test_three_words_ten_times_and_a_fifth_of_the_text_are_a_loop():

@@ -1,0 +1,37 @@
+"""What can change a caption reaches the recipe: rules, repair, loop stopping and what a vocabulary holds."""
+
+import pytest
+
+from pipeline.config import parse_job
+from pipeline.flow.job import check_job
+
+
+def fingerprint(**rest):
+    captions = {"slot": "s", "mode": "descriptive"}
+    job = parse_job({"source": "in", "output": "out", "model": "standin", "captions": captions, **rest})
+    return check_job(job)[0].fingerprint
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"sampling": {"stop_loops": False}},
+        {"quality": {"truncated": "cut"}},
+        {"quality": {"actions": {"refusal": "flag"}}},
+        {"quality": {"repair": {"attempts": 1}}},
+        {"quality": {"rules": [{"name": "r", "min_words": 3}]}},
+    ],
+)
+def test_a_changed_rule_is_another_recipe(changed):
+    assert fingerprint() == fingerprint()
+    assert fingerprint(**changed) != fingerprint()
+
+
+def test_a_vocabulary_is_what_it_holds_wherever_it_lies(tmp_path):
+    def with_tags(name, text):
+        (tmp_path / name).write_text(text)
+        return fingerprint(quality={"tags": {"vocabulary": str(tmp_path / name)}})
+
+    first = with_tags("a.txt", "sky\nsea\n")
+    assert first == with_tags("b.txt", "sea\nsky\n")
+    assert len({first, with_tags("a.txt", "sky\n"), fingerprint()}) == 3
