@@ -15,6 +15,8 @@ from pipeline.report import QualityReport, measure_quality, write_report
 
 SHOWN = 8
 """Reasons and openings printed."""
+WIDTH = 140
+"""Of the table, whatever the terminal or the CI log takes itself to be."""
 
 
 @click.command()
@@ -30,7 +32,7 @@ def quality(output: str) -> None:
 
 
 def _print(report: QualityReport) -> None:
-    console = Console(file=sys.stdout, soft_wrap=True, highlight=False)
+    console = Console(file=sys.stdout, soft_wrap=True, highlight=False, width=WIDTH)
     names = ("mode", "length", "rows", "ok", "repaired", "rejected", "failed", "words", "kept", "distinct 3")
     table = Table(*names, "exact dup.", "near dup.", box=None, pad_edge=False)
     for row in report.groups.to_pylist():

@@ -31,6 +31,7 @@ def test_three_words_ten_times_and_a_fifth_of_the_text_are_a_loop():
     looped = "".join(f"of the boat {one}" for one in other[:10])
     assert run(looped).rule == "repeated_words"
     assert run("".join(f"of the boat {one}" for one in other[:9])) is None
+    assert run("".join(f"of the boat {one}" for one in [*other[:8], other[7]])) is None
     assert run(looped + "".join(other[10:20])) is None
 
 
@@ -47,7 +48,9 @@ def test_a_sentence_is_a_loop_when_it_is_half_of_the_text():
 
     assert find(looped) is None
     assert find(f"{looped}. The sea is calm tonight. The sea is calm tonight. The sea is calm tonight")
+    assert find("The sea is calm. " * 5)
     assert find("The sea is calm. " * 4) is None
+    assert find("So calm now. " * 5) is None
 
 
 def test_few_words_are_a_loop_only_in_long_text():
