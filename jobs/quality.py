@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 from rich.table import Table
 
 from jobs.output import open_output
-from pipeline.report import QualityReport, measure_quality, write_report
+
+if TYPE_CHECKING:
+    from pipeline.report import QualityReport
 
 SHOWN = 8
 """Reasons and openings printed."""
@@ -23,6 +25,9 @@ WIDTH = 140
 @click.argument("output")
 def quality(output: str) -> None:
     """Measure OUTPUT's committed captions per mode and length; writes report/quality/*.parquet there."""
+    # datasketch brings scipy, half a second of imports that no other verb should pay.
+    from pipeline.report import measure_quality, write_report  # noqa: PLC0415
+
     opened = open_output(output)
     report = measure_quality(opened.store)
     paths = write_report(opened.store, report)

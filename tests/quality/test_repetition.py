@@ -96,6 +96,11 @@ def test_an_endless_word_is_a_loop_and_a_link_is_none():
     assert rules.find_endless_token(START + link) is None
 
 
+def test_one_long_word_of_many_parts_is_no_loop():
+    things = ["hair", "eyes", "dress", "ribbon", "shoes", "sky", "flower", "hat", "gloves", "bow", "socks", "cape"]
+    assert rules.find_endless_token(START + "|".join(f"blue_{thing}" for thing in things)) is None
+
+
 def test_endless_signs_are_a_loop_and_a_ruler_is_none():
     assert rules.find_signs(START + "?" * 24)
     assert rules.find_signs(START + "? " * 24)
