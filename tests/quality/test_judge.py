@@ -206,3 +206,19 @@ def test_a_rule_of_the_users_own_finds_what_it_says(rule, message):
 
 def test_a_verdict_does_not_change_with_the_call():
     assert dataclasses.astuple(verdict(PROSE)) == dataclasses.astuple(verdict(PROSE))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "text", "found"),
+    [
+        ("Write a long detailed description for this image.", "Write a long detailed description for this image", True),
+        ("Write a long letter about the old boats there today.", "Write a long letter about the old boats again", True),
+        ("Write a long letter about the old boats there today.", "Write a long letter about the old sea", False),
+        ("Name the main colours of this image.", "A sign says: name the main colours of this image! A boat.", True),
+        ("What is this?", "What is this?", True),
+        ("What is this?", "What is this? A boat lies there.", False),
+    ],
+)
+def test_a_prompt_is_echoed_by_its_opening_or_whole(prompt, text, found):
+    reason = verdict(text, asked=Labelled("t", text, "custom", prompt)).reason
+    assert reason is (Reason.PROMPT_ECHO if found else None)
