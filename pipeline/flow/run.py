@@ -29,7 +29,7 @@ from pipeline.flow.job import PreparedJob
 from pipeline.flow.progress import Progress, Snapshot
 from pipeline.flow.tally import Counts, read_counts, start_tally
 from pipeline.flow.watchdog import Watchdog
-from pipeline.ledger.open_shards import OpenShards, Receipt
+from pipeline.ledger.open_shards import Complete, OpenShards, Receipt
 from pipeline.ledger.quarantine import Quarantined, list_quarantine, put_quarantine
 from schemas.batch import BatchKind
 from schemas.shard import Shard
@@ -39,8 +39,8 @@ log = logging.getLogger(__name__)
 POLL_S = 0.5
 """How often the driver looks up from waiting for receipts."""
 
-GRACE_S = 20.0
-"""How long an interrupted driver waits for commits that are under way."""
+COMMIT_POLL_S = 0.05
+"""How often it looks for commits when there are no receipts to wait for."""
 
 
 @dataclass(kw_only=True)
@@ -147,21 +147,36 @@ class _Driver:
         watchdog = Watchdog(self._prepared.job.cluster.stall_timeout_s)
         with _receipts(self._dataset) as receipts:
             while not (receipts.ended and not len(self._commits)):
-                for receipt in receipts.waiting(POLL_S):
-                    self._take(receipt)
-                self._collect()
-                self._show(report, watchdog)
+                self._step(receipts, report)
+                watchdog.look(self._counts, self._progress.shards_ended, len(self._commits))
                 if stop.is_set():
-                    self._interrupt(report, watchdog)
+                    self._drain(receipts, report)
         self._copy_progress()
         self._check_end()
+
+    def _step(self, receipts: _Receipts, report: Report) -> int:
+        """Take what has come; return the number of receipts and commits."""
+        if receipts.ended:
+            time.sleep(COMMIT_POLL_S)
+        moved = 0
+        for receipt in receipts.waiting(POLL_S):
+            self._take(receipt)
+            moved += 1
+        moved += self._collect()
+        self._show(report)
+        return moved
 
     def _take(self, receipt: Mapping[str, Any]) -> None:
         if receipt["kind"] == BatchKind.FATAL:
             raise pickle.loads(receipt["error"])
         shard = self._shards[receipt["shard"]]
+        if receipt["kind"] == BatchKind.SKIPPED:
+            return
         if receipt["kind"] == BatchKind.UNREADABLE:
             self._quarantine(shard, receipt["message"])
+            return
+        if receipt["kind"] == BatchKind.COMMITTED:
+            self._commits.submit(shard, Complete(shard.path, receipt["num_rows"], ()))
             return
         complete = self._open.add(Receipt(**receipt))
         self._progress.add_receipt(receipt)
@@ -182,8 +197,9 @@ class _Driver:
         self._outcome.shards_quarantined[shard.path] = message
         log.warning("shard=%s quarantined: %s", shard.path, message)
 
-    def _collect(self) -> None:
-        for result in self._commits.finished():
+    def _collect(self) -> int:
+        results = list(self._commits.finished())
+        for result in results:
             self._progress.end_shard(self._shards[result.shard])
             if not result.won:
                 self._outcome.shards_lost.append(result.shard)
@@ -194,29 +210,39 @@ class _Driver:
             for status, rows in result.statuses.items():
                 self._outcome.statuses[status] += rows
             log.info("shard=%s images=%d %s", result.shard, result.num_images, dict(result.statuses))
+        return len(results)
 
-    def _show(self, report: Report, watchdog: Watchdog) -> None:
+    def _show(self, report: Report) -> None:
         if time.monotonic() - self._shown_at < POLL_S:
             return
         self._shown_at = time.monotonic()
         self._copy_progress()
         self._counts = read_counts(self._tally) or self._counts
         report(self._progress.now(self._counts))
-        watchdog.look(self._counts, self._progress.shards_ended, len(self._commits))
 
     def _copy_progress(self) -> None:
         self._outcome.images_resumed = self._progress.images_resumed
         self._outcome.images_captioned = self._progress.images_done
 
-    def _interrupt(self, report: Report, watchdog: Watchdog) -> None:
-        until = time.monotonic() + GRACE_S
-        while len(self._commits) and time.monotonic() < until:
-            time.sleep(POLL_S)
-            self._collect()
-            self._show(report, watchdog)
+    def _drain(self, receipts: _Receipts, report: Report) -> None:
+        """Ask nothing new, and let what is in flight be answered, staged and committed within the grace."""
+        grace_s = self._prepared.job.cluster.grace_s
+        until = time.monotonic() + grace_s
+        log.info("stopping: %d images are in flight, %g s for them", self._counts.in_flight, grace_s)
+        quiet = 0
+        # A receipt takes a moment from the engine to here: one quiet look is not yet the end.
+        while quiet < 2 and time.monotonic() < until:
+            self._tally.stop.remote()
+            self._shown_at = 0.0  # so that the counts are of now
+            moved = self._step(receipts, report)
+            idle = not (moved or len(self._commits) or self._counts.in_flight)
+            quiet = quiet + 1 if idle else 0
+        self._copy_progress()
         raise Interrupted(
-            f"{self._prepared.job.output}: stopped with {self._progress.shards_ended} of "
-            f"{self._outcome.shards_planned} shards done; run the same command again to go on"
+            f"{self._prepared.job.output}: stopped with "
+            f"{self._outcome.shards_before + self._outcome.shards_committed + len(self._outcome.shards_lost)} of "
+            f"{self._outcome.shards_planned} shards committed; {self._counts.in_flight} images were in flight and are "
+            "asked again; run the same command again to go on"
         )
 
     def _check_end(self) -> None:

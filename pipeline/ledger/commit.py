@@ -95,19 +95,38 @@ def _put(store: Store, wanted: Footer, shard: Shard, table: pa.Table) -> CommitR
     return _result(outcome, footer, table.num_rows, len(data))
 
 
+def images_committed(store: Store, run: RunFacts, shard: Shard) -> int | None:
+    """Return the number of images of a shard that stands under captions/, or None.
+
+    Raises:
+        OutputMismatch: the file is not about this shard and this recipe.
+    """
+    try:
+        data = store.get(committed_path(shard.path))
+    except FileNotFoundError:
+        return None
+    return _checked(store, data, run, shard)[0].num_images
+
+
+def _checked(store: Store, data: bytes, run: RunFacts, shard: Shard) -> tuple[Footer, int]:
+    path = committed_path(shard.path)
+    try:
+        footer, num_rows = read_footer(data)
+    except ValueError as err:
+        raise _stranger(store, path, str(err)) from err
+    fault = footer.mismatch(run, shard)
+    if fault or footer.statuses is None:
+        raise _stranger(store, path, fault or "a fragment, not a committed file")
+    return footer, num_rows
+
+
 def _standing(store: Store, wanted: Footer, shard: Shard) -> CommitResult:
     """Check that the file that stands is this shard's, remove what is staged for it, and say whose it is."""
     path = committed_path(shard.path)
     data = store.get(path)
-    try:
-        footer, num_rows = read_footer(data)
-        fault = footer.mismatch(wanted.run, shard)
-    except ValueError as err:
-        raise _stranger(store, path, str(err)) from err
-    if not fault and footer.num_images != wanted.num_images:
-        fault = f"{footer.num_images} images, not {wanted.num_images}"
-    if fault or footer.statuses is None:
-        raise _stranger(store, path, fault or "a fragment, not a committed file")
+    footer, num_rows = _checked(store, data, wanted.run, shard)
+    if footer.num_images != wanted.num_images:
+        raise _stranger(store, path, f"{footer.num_images} images, not {wanted.num_images}")
     remove_staging(store, shard.path)
     outcome = Outcome.OURS if footer.attempt == wanted.attempt else Outcome.EXISTS
     log.info("shard=%s is committed already, attempt=%s outcome=%s", shard.path, footer.attempt, outcome)

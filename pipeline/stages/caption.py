@@ -129,6 +129,12 @@ def fatal_receipt(batch: pa.Table, error: PipelineError) -> pa.Table:
     return _receipt({**head, "kind": BatchKind.FATAL.value, "error": pickle.dumps(error)})
 
 
+def skipped_receipt(batch: pa.Table) -> pa.Table:
+    """Return the receipt of a batch that nobody was asked about, since the run is stopping."""
+    head = batch.select(["shard", "num_rows"]).to_pylist()[0]
+    return _receipt({**head, "kind": BatchKind.SKIPPED.value, "rows": []})
+
+
 def _receipt(head: Mapping[str, Any]) -> pa.Table:
     counts = {"ok": 0, "rejected": 0, "failed": 0}
     row = {name: head.get(name, counts.get(name)) for name in RECEIPT.names}

@@ -144,5 +144,15 @@ def fatal_batch(shard: Shard, error: PipelineError) -> pa.Table:
     return _table(BatchKind.FATAL, shard, 0, error=pickle.dumps(error))
 
 
+def skipped_batch(shard: Shard) -> pa.Table:
+    """Return the batch of a shard that is not begun, since the run is stopping."""
+    return _marker(BatchKind.SKIPPED, shard, 0)
+
+
+def committed_batch(shard: Shard, num_rows: int) -> pa.Table:
+    """Return the batch of a shard that another run has committed meanwhile."""
+    return _marker(BatchKind.COMMITTED, shard, num_rows)
+
+
 def _resumed(shard: Shard, fragment: FragmentFacts) -> pa.Table:
     return _table(BatchKind.RESUMED, shard, fragment.num_images, fragment=fragment.path, rows=fragment.rows.tolist())
