@@ -1,4 +1,4 @@
-"""What a test sees of a local output: its rows, its fragments, and which rows of which attempt they are."""
+"""What a test sees of an output: its rows, its fragments, and which rows of which attempt they are."""
 
 import time
 from collections import Counter
@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+MARK = "MARKED "
 
 
 def committed_rows(output: Path) -> list[dict]:
@@ -41,16 +43,25 @@ def mark(fragments: list[Path]) -> set[tuple[str, int]]:
     """Mark the captions of staged rows, so that they can be told from those that are made again."""
     rows: set[tuple[str, int]] = set()
     for file in fragments:
-        table = pq.read_table(file)
-        metadata = pq.read_metadata(file).metadata
-        captions = pa.array([f"MARKED {caption}" for caption in table["caption"].to_pylist()], pa.string())
-        index = table.schema.get_field_index("caption")
-        table = table.set_column(index, table.schema.field("caption"), captions)
-        with pq.ParquetWriter(file, table.schema, compression="zstd", write_page_checksum=True) as writer:
-            writer.add_key_value_metadata({key: value for key, value in metadata.items() if key != b"ARROW:schema"})
-            writer.write_table(table)
-        rows |= {(row["shard"], row["row"]) for row in table.to_pylist()}
+        data, found = marked(file.read_bytes())
+        file.write_bytes(data)
+        rows |= {(shard, row) for shard, row, _ in found}
     return rows
+
+
+def marked(data: bytes) -> tuple[bytes, set[tuple[str, int, str]]]:
+    """The fragment with its captions marked, and the identities of the rows that have one."""
+    file = pq.ParquetFile(pa.BufferReader(data))
+    table, metadata = file.read(), file.metadata.metadata
+    captions = [None if caption is None else f"{MARK}{caption}" for caption in table["caption"].to_pylist()]
+    index = table.schema.get_field_index("caption")
+    table = table.set_column(index, table.schema.field("caption"), pa.array(captions, pa.string()))
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(sink, table.schema, compression="zstd", write_page_checksum=True) as writer:
+        writer.add_key_value_metadata({key: value for key, value in metadata.items() if key != b"ARROW:schema"})
+        writer.write_table(table)
+    found = {(row["shard"], row["row"], row["slot"]) for row in table.to_pylist() if row["caption"] is not None}
+    return sink.getvalue().to_pybytes(), found
 
 
 def expected(source: Path, num_images: int) -> list[tuple[str, int, str]]:
