@@ -151,6 +151,7 @@ class _Driver:
                 watchdog.look(self._counts, self._progress.shards_ended, len(self._commits))
                 if stop.is_set():
                     self._drain(receipts, report)
+                    return
         self._copy_progress()
         self._check_end()
 
@@ -225,7 +226,11 @@ class _Driver:
         self._outcome.images_captioned = self._progress.images_done
 
     def _drain(self, receipts: _Receipts, report: Report) -> None:
-        """Ask nothing new, and let what is in flight be answered, staged and committed within the grace."""
+        """Ask nothing new, and let what is in flight be answered, staged and committed within the grace.
+
+        Raises:
+            Interrupted: more is left than what was in flight.
+        """
         grace_s = self._prepared.job.cluster.grace_s
         until = time.monotonic() + grace_s
         log.info("stopping: %d images are in flight, %g s for them", self._counts.in_flight, grace_s)
@@ -238,6 +243,8 @@ class _Driver:
             idle = not (moved or len(self._commits) or self._counts.in_flight)
             quiet = quiet + 1 if idle else 0
         self._copy_progress()
+        if not self._left():
+            return
         raise Interrupted(
             f"{self._prepared.job.output}: stopped with "
             f"{self._outcome.shards_before + self._outcome.shards_committed + len(self._outcome.shards_lost)} of "
@@ -245,8 +252,11 @@ class _Driver:
             "asked again; run the same command again to go on"
         )
 
+    def _left(self) -> set[str]:
+        return self._shards.keys() - self._commits.ended - self._outcome.shards_quarantined.keys()
+
     def _check_end(self) -> None:
-        left = self._shards.keys() - self._commits.ended - self._outcome.shards_quarantined.keys()
+        left = self._left()
         if left:
             first = sorted(left)[0]
             raise PipelineError(

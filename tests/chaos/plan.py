@@ -24,12 +24,18 @@ class Fault(StrEnum):
     CHANGED_SHARD = "changed source shard"
 
 
-IN_RUN = tuple(Fault)[:10]
+PASSING = (
+    *(Fault.KILL_CAPTION, Fault.KILL_READER, Fault.STOP_CAPTION, Fault.STOP_READER, Fault.STOP_RAYLET),
+    *(Fault.STOP_DRIVER, Fault.SECOND_RUN),
+)
+"""Those that a run goes on after."""
+WEIGHTS = (5, 5, 2, 2, 2, 2, 1)
+
+ENDING = (Fault.KILL_DRIVER, Fault.KILL_RAYLET, Fault.TERM_DRIVER)
+"""Those that end it, so that there is something left for the next."""
+
 DEADLY = {Fault.KILL_CAPTION, Fault.KILL_READER, Fault.KILL_RAYLET, Fault.KILL_DRIVER}
 """Those that cost what was in flight."""
-
-LIKELY = {Fault.KILL_CAPTION: 4, Fault.KILL_READER: 4, Fault.KILL_DRIVER: 4, Fault.SECOND_RUN: 1}
-"""Weights; 2 for the others."""
 
 
 class Place(StrEnum):
@@ -83,9 +89,10 @@ def draw_plan(seed: int) -> ChaosPlan:
     place = rng.choices(tuple(Place), (4, 2, 3))[0]
     shards = tuple(
         (f"{rng.choice(('', 'deep/er/'))}{number:05d}.{rng.choice(('tar', 'tar', 'parquet', 'tar.gz'))}", size)
-        for number, size in enumerate(rng.choices((1, 20, 40, 60, 80), k=rng.randint(3, 6)))
+        for number, size in enumerate(rng.choices((1, 30, 60, 90), k=rng.randint(3, 5)))
     )
     shards += ((f"{len(shards):05d}.tar", 60),)
+    num_steps = rng.randint(2, 3)
     engine: dict[str, object] = {
         "batch_images": rng.choice((3, 4, 6, 8)),
         "batches_in_flight": rng.choice((2, 3)),
@@ -100,19 +107,20 @@ def draw_plan(seed: int) -> ChaosPlan:
         slots=("long", "tags", "third")[: rng.choice((1, 2, 3))],
         engine=engine,
         readers=rng.choice((1, 2)),
-        steps=tuple(_step(rng, place, first=number == 0) for number in range(rng.randint(2, 3))),
+        steps=tuple(_step(rng, place, first=number == 0, last=number == num_steps - 1) for number in range(num_steps)),
     )
 
 
-def _step(rng: random.Random, place: Place, *, first: bool) -> Step:
-    weights = [LIKELY.get(fault, 2) for fault in IN_RUN]
-    faults = rng.choices(IN_RUN, weights, k=rng.choice((1, 2)))
+def _step(rng: random.Random, place: Place, *, first: bool, last: bool) -> Step:
+    faults = rng.choices(PASSING, WEIGHTS, k=rng.choice((0, 1, 1, 2)))
     if place is Place.SMALL_DISK and first:
         faults = [Fault.DISK_FULL]
-    after = sorted(rng.randint(2, 9) for _ in faults)
+    elif not last:
+        faults.append(rng.choices(ENDING, (3, 1, 2))[0])
+    after = sorted(rng.randint(2, 8) for _ in faults)
     strikes = tuple(
         Strike(fault=fault, after_fragments=when, stop_s=rng.uniform(1, 6))
         for fault, when in zip(faults, after, strict=True)
     )
     between = tuple(fault for fault in (Fault.CORRUPT_FRAGMENT, Fault.CHANGED_SHARD) if rng.random() < 0.4)
-    return Step(strikes=strikes, between=between)
+    return Step(strikes=strikes, between=() if last else between)

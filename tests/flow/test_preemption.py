@@ -43,13 +43,12 @@ def test_what_is_in_flight_at_the_signal_is_staged_and_taken_over(tmp_path, numb
     assert run(tmp_path, "verify", str(tmp_path / "out")).code == 0
 
 
-def test_a_shard_that_is_complete_within_the_grace_is_committed(tmp_path):
-    job, process = begin(tmp_path, num_images=60, batches_in_flight=20)
+def test_shards_that_are_complete_within_the_grace_are_committed(tmp_path):
+    _, process = begin(tmp_path, num_images=60, batches_in_flight=20)
     process.send_signal(signal.SIGTERM)
     done = finish(process)
-    assert done.code == 4, done
-    assert "stopped with 1 of 1 shards committed" in done.err
-    assert "0 shards, 0 images" in run(tmp_path, "caption", job).out
+    assert done.code == 0, done
+    assert "2 of 2 committed" in done.out
 
 
 def test_the_grace_ends_in_time_with_an_engine_that_does_not_answer(tmp_path):

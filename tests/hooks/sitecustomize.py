@@ -1,7 +1,7 @@
 """What a test changes in the processes of a run: first in PYTHONPATH, this is imported when Python starts.
 
-JOYFLEET_TEST_ASKED: a file to which the echo engine appends one byte for each request, in whatever process.
-JOYFLEET_TEST_POISON: bytes; an image that holds them kills the process that decodes it, as a bug in a C library does.
+JFTEST_ASKED: a file to which the echo engine appends one byte for each request, in whatever process.
+JFTEST_POISON: bytes; an image that holds them kills the process that decodes it, as a bug in a C library does.
 """
 
 import importlib.abc
@@ -12,7 +12,7 @@ import sys
 
 
 def _count_requests(module):
-    answer, file = module.EchoEngine.answer, os.environ["JOYFLEET_TEST_ASKED"]
+    answer, file = module.EchoEngine.answer, os.environ["JFTEST_ASKED"]
 
     async def counted(self, question):
         handle = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -24,7 +24,7 @@ def _count_requests(module):
 
 
 def _die_of_poison(module):
-    decode, poison = module.decode, os.environ["JOYFLEET_TEST_POISON"].encode()
+    decode, poison = module.decode, os.environ["JFTEST_POISON"].encode()
 
     def deadly(data, *arguments):
         if poison in data:
@@ -35,14 +35,14 @@ def _die_of_poison(module):
 
 
 CHANGES = {
-    "pipeline.engines.echo": ("JOYFLEET_TEST_ASKED", _count_requests),
-    "pipeline.images.decode": ("JOYFLEET_TEST_POISON", _die_of_poison),
+    "pipeline.engines.echo": ("JFTEST_ASKED", _count_requests),
+    "pipeline.images.decode": ("JFTEST_POISON", _die_of_poison),
 }
 
 
 class _Changing(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
-        variable, change = CHANGES.get(name, (None, None))
+        variable, change = CHANGES.get(name, ("", None))
         if variable not in os.environ:
             return None
         sys.meta_path.remove(self)
