@@ -38,6 +38,12 @@ def _words(process: psutil.Process) -> str:
         return ""
 
 
+def writers(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
+    """Those that may still write into an output. Ray's own agents need a minute to miss their raylet."""
+    words = [KINDS[kind] for kind in ("caption", "reader", "committer")]
+    return [process for process in processes if any(word in _words(process) for word in words)]
+
+
 def send(processes: Iterable[psutil.Process], number: signal.Signals) -> int:
     """Signal those that still live; return how many did."""
     sent = 0

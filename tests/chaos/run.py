@@ -16,12 +16,12 @@ from tests.chaos.plan import DEADLY, ChaosPlan, Fault, Place, Step, Strike
 from tests.chaos.world import World, build_world, can_mount
 from tests.cli import Done, finish, run, start, write_job
 from tests.s3_proxy import Script, s3_proxy
-from tests.trees import find, send, tree
+from tests.trees import find, send, tree, writers
 
 HANG_S = 240
 """A driver that takes longer than this over some hundred images has hung."""
 
-GONE_S = 40
+GONE_S = 20
 """Within which the workers of a killed driver must have ended by themselves."""
 
 LAST_RUNS = 4
@@ -219,9 +219,10 @@ class _Attack:
         _, alive = psutil.wait_procs(self._below.values(), timeout=GONE_S)
         for driver in self._drivers:
             alive += [process for process in tree(driver.pid) if process not in alive]
-        if alive:
-            self._result.violations.append(f"{len(alive)} processes outlived their driver by {GONE_S} s: {alive[:3]}")
-            send(alive, signal.SIGKILL)
+        late = writers(alive)
+        if late:
+            self._result.violations.append(f"{len(late)} workers outlived their driver by {GONE_S} s: {late[:3]}")
+        send(alive, signal.SIGKILL)
 
     def _resume(self, *, now: bool) -> None:
         due = [entry for entry in self._stopped if now or entry[0] <= time.monotonic()]

@@ -10,6 +10,8 @@ from tests.cli import finish, run, start, wait_until, write_job
 from tests.nodes import nodes
 from tests.outputs import committed_rows, expected, fragments_of, identities
 
+LOOPBACK = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
+
 pytestmark = pytest.mark.slow
 
 
@@ -40,5 +42,5 @@ def not_loopback(pid: int) -> list[str]:
             listening = [one for one in process.net_connections("inet") if one.status == psutil.CONN_LISTEN]
         except psutil.Error:
             continue
-        found += [f"{process.name()} {one.laddr}" for one in listening if one.laddr.ip not in ("127.0.0.1", "::1")]
+        found += [f"{process.name()} {one.laddr}" for one in listening if one.laddr.ip not in LOOPBACK]
     return found

@@ -44,6 +44,12 @@ class Interposed:
     def create(self, path, data):
         return self._call("create", path, data)
 
+    def get_versioned(self, path):
+        return self._call("get_versioned", path)
+
+    def replace(self, path, data, version):
+        return self._call("replace", path, data, version)
+
     def list(self, folder):
         return self._call("list", folder)
 
