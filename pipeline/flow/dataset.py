@@ -81,12 +81,13 @@ def _reader(reference: Any, work: Work) -> Callable[[], Iterable[pa.Table]]:  # 
             return
         try:
             # Only at the first beginning: a reader that Ray repeats must emit what it emitted before.
-            if begun is not None and begun.times == 1:
+            if work.unwell is None and begun is not None and begun.times == 1:
                 num_images = images_committed(spec.store, spec.caption.run, work.shard)
                 if num_images is not None:
                     yield committed_batch(work.shard, num_images)
                     return
-            yield from _until_stopped(spec, _read(spec, work))
+            # What killed the reader before may have been one of its images.
+            yield from _until_stopped(spec, _read(spec, work, apart=begun is not None and begun.times > 1))
         except PipelineError as err:
             yield fatal_batch(work.shard, err)
 
@@ -104,10 +105,10 @@ def _until_stopped(spec: FlowSpec, batches: Iterable[pa.Table]) -> Iterator[pa.T
         yield batch
 
 
-def _read(spec: FlowSpec, work: Work) -> Iterator[pa.Table]:
+def _read(spec: FlowSpec, work: Work, *, apart: bool) -> Iterator[pa.Table]:
     facts = [read_fragment_facts(spec.store, path, spec.caption.run, work.shard) for path in work.fragments]
     staged = [fragment for fragment in facts if isinstance(fragment, FragmentFacts)]
-    yield from read_shard(spec.read, work.shard, staged)
+    yield from read_shard(spec.read, work.shard, staged, work.unwell and work.unwell.rows, apart=apart)
 
 
 class CaptionActor:

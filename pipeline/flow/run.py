@@ -72,7 +72,7 @@ class Outcome:
         quarantined = {record.shard: record.message for record in list_quarantine(prepared.store)}
         return cls(
             shards_planned=len(prepared.plan.shards),
-            shards_before=len(prepared.remaining.committed),
+            shards_before=len(prepared.remaining.committed - {work.shard.path for work in prepared.works}),
             shards_quarantined={shard: quarantined[shard] for shard in prepared.remaining.quarantined},
         )
 
@@ -124,8 +124,8 @@ class _Driver:
     def __init__(self, prepared: PreparedJob, outcome: Outcome, cluster: Cluster) -> None:
         self._prepared = prepared
         self._outcome = outcome
-        self._shards = {work.shard.path: work.shard for work in prepared.works}
-        self._open = OpenShards()
+        self._works = {work.shard.path: work for work in prepared.works}
+        self._open = OpenShards({work.shard.path: work.unwell.rows for work in prepared.works if work.unwell})
         self._commits = Commits(prepared.store, prepared.run_facts, cluster.num_cpus)
         self._progress = Progress.start(prepared)
         self._tally: Any = start_tally()
@@ -170,19 +170,19 @@ class _Driver:
     def _take(self, receipt: Mapping[str, Any]) -> None:
         if receipt["kind"] == BatchKind.FATAL:
             raise pickle.loads(receipt["error"])
-        shard = self._shards[receipt["shard"]]
+        work = self._works[receipt["shard"]]
         if receipt["kind"] == BatchKind.SKIPPED:
             return
         if receipt["kind"] == BatchKind.UNREADABLE:
-            self._quarantine(shard, receipt["message"])
+            self._quarantine(work.shard, receipt["message"])
             return
         if receipt["kind"] == BatchKind.COMMITTED:
-            self._commits.submit(shard, Complete(shard.path, receipt["num_rows"], ()))
+            self._commits.submit(work, Complete(work.shard.path, receipt["num_rows"], ()))
             return
         complete = self._open.add(Receipt(**receipt))
         self._progress.add_receipt(receipt)
         if complete is not None:
-            self._commits.submit(shard, complete)
+            self._commits.submit(work, complete)
 
     def _quarantine(self, shard: Shard, message: str) -> None:
         record = Quarantined(
@@ -201,7 +201,7 @@ class _Driver:
     def _collect(self) -> int:
         results = list(self._commits.finished())
         for result in results:
-            self._progress.end_shard(self._shards[result.shard])
+            self._progress.end_shard(self._works[result.shard].shard)
             if not result.won:
                 self._outcome.shards_lost.append(result.shard)
                 log.warning("shard=%s was committed by another run", result.shard)
@@ -253,7 +253,7 @@ class _Driver:
         )
 
     def _left(self) -> set[str]:
-        return self._shards.keys() - self._commits.ended - self._outcome.shards_quarantined.keys()
+        return self._works.keys() - self._commits.ended - self._outcome.shards_quarantined.keys()
 
     def _check_end(self) -> None:
         left = self._left()

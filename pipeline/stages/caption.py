@@ -32,6 +32,8 @@ class CaptionSpec:
     job: JobConfig
     run: RunFacts
     side_px: int
+    first_attempt: int = 0
+    """Attempts that a retry counts on: its questions are asked with other seeds than those before."""
 
 
 class Caption:
@@ -69,7 +71,7 @@ class Caption:
         return [_with_answer(one, answers.get(_question_id(shard, one))) for one in unanswered]
 
     def _seed(self, shard: str, row: int, slot: str) -> int:
-        return draw_seed(self._spec.job.seed, shard, row, slot, 0)
+        return draw_seed(self._spec.job.seed, shard, row, slot, self._spec.first_attempt)
 
     def _stage(self, head: Mapping[str, Any], images: Sequence[Mapping[str, Any]], asked: Sequence[Asked]) -> pa.Table:
         shard = Shard(path=head["shard"], url="", size=head["size"], etag=head["etag"])
