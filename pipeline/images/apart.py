@@ -38,7 +38,7 @@ class Decoder:
         # Spawned: a fork of a reader with its many threads may hang before its first line.
         self._pool = self._pool or ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
         try:
-            decoded = self._pool.submit(decode, data, config, size).result()
+            decoded = self._pool.submit(_decode, data, config, size).result()
         except BrokenProcessPool as err:
             self._pool = None
             raise BadImage(
@@ -46,3 +46,7 @@ class Decoder:
             ) from err
         out[...] = decoded.pixels
         return decoded
+
+
+def _decode(data: bytes, config: ImagesConfig, size: tuple[int, int]) -> Decoded:
+    return decode(data, config, size)
