@@ -39,9 +39,6 @@ log = logging.getLogger(__name__)
 POLL_S = 0.5
 """How often the driver looks up from waiting for receipts."""
 
-COMMIT_POLL_S = 0.05
-"""How often it looks for commits when there are no receipts to wait for."""
-
 
 @dataclass(kw_only=True)
 class Outcome:
@@ -157,8 +154,6 @@ class _Driver:
 
     def _step(self, receipts: _Receipts, report: Report) -> int:
         """Take what has come; return the number of receipts and commits."""
-        if receipts.ended:
-            time.sleep(COMMIT_POLL_S)
         moved = 0
         for receipt in receipts.waiting(POLL_S):
             self._take(receipt)

@@ -39,6 +39,8 @@ class World:
     survivors: set[tuple[str, int, str]] = field(default_factory=set)
     """Rows of earlier attempts that the committed output must have."""
     rows_corrupted: int = 0
+    corrupted: set[str] = field(default_factory=set)
+    """Fragments that were."""
     committed: dict[str, bytes] = field(default_factory=dict)
     """Committed files as first seen."""
 
@@ -60,14 +62,14 @@ class World:
 
     def mark_fragments(self) -> None:
         """Mark what is staged, so that it can be told from what is made again."""
-        for path in self.fragments():
+        for path in set(self.fragments()) - self.corrupted:
             data, found = marked(self.output.get(path))
             self.output.put(path, data)
             self.survivors |= found
 
     def corrupt_fragment(self, rng: random.Random) -> bool:
         """Cut a fragment or flip bits in it; its rows may be lost, no others."""
-        paths = self.fragments()
+        paths = sorted(set(self.fragments()) - self.corrupted)
         if not paths:
             return False
         path = rng.choice(paths)
@@ -81,6 +83,7 @@ class World:
         self.output.put(path, bytes(data))
         self.survivors -= found
         self.rows_corrupted += len(found)
+        self.corrupted.add(path)
         return True
 
     @contextlib.contextmanager
