@@ -53,11 +53,15 @@ class Script:
     seed: int = 0
     down: bool = False
     """Every request is answered with 503."""
+    refuses: bool = False
+    """Every request is answered with 403."""
     broken: str = ""
     """Every GET of a path that holds this is answered with 500, if not empty."""
     kinds: tuple[Fault, ...] = tuple(Fault)
     counts: Counter[Fault] = field(default_factory=Counter)
     num_requests: int = 0
+    asked: list[tuple[float, str, str]] = field(default_factory=list)
+    """Monotonic time, method and path of every request."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def next_fault(self, method: str, conditional: bool) -> Fault | None:
@@ -88,6 +92,9 @@ class Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         script = self.script
+        script.asked.append((time.monotonic(), self.command, self.path))
+        if script.refuses:
+            return self._error(403, "SignatureDoesNotMatch")
         if script.down or (script.broken and self.command == "GET" and script.broken in self.path):
             return self._error(503 if script.down else 500, "SlowDown" if script.down else "InternalError")
         conditional = bool(self.headers.get("If-None-Match") or self.headers.get("If-Match"))
