@@ -21,7 +21,7 @@ def test_what_kills_the_decoder_is_named_and_the_next_image_decodes(monkeypatch)
     monkeypatch.setenv("JFTEST_POISON", "DEADLY")
     out = np.zeros((16, 24, 3), np.uint8)
     with Decoder() as decoder:
-        with pytest.raises(BadImage, match="died of this image of .* bytes, alone in it") as caught:
+        with pytest.raises(BadImage, match=r"died of this image of \d+ bytes, alone in it") as caught:
             decoder.decode(GOOD + b"DEADLY", ImagesConfig(), SIZE, out)
         assert caught.value.reason is Reason.DECODER_KILLED
         apart = decoder.decode(GOOD, ImagesConfig(), SIZE, out)
