@@ -11,7 +11,7 @@ import pickle
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -30,6 +30,7 @@ from pipeline.flow.progress import Progress, Snapshot
 from pipeline.flow.tally import Counts, read_counts, start_tally
 from pipeline.flow.watchdog import Watchdog
 from pipeline.ledger.open_shards import Complete, OpenShards, Receipt
+from pipeline.ledger.plan import remaining
 from pipeline.ledger.quarantine import Quarantined, list_quarantine, put_quarantine
 from schemas.batch import BatchKind
 from schemas.shard import Shard
@@ -252,12 +253,24 @@ class _Driver:
 
     def _check_end(self) -> None:
         left = self._left()
+        # A reader that Ray repeats after another run took its shard's fragments away may not find its place again.
+        lost = lost_meanwhile(self._prepared, left) if left else []
+        self._outcome.shards_lost += lost
+        left -= set(lost)
         if left:
             first = sorted(left)[0]
             raise PipelineError(
                 f"{self._prepared.job.output}: the flow ended with {len(left)} shards unfinished, such as {first}: "
                 f"{self._open.incomplete().get(first, 'all')} of its images came not; run again to go on"
             )
+
+
+def lost_meanwhile(prepared: PreparedJob, left: Collection[str]) -> list[str]:
+    """Of the shards that are left, those that another run has committed."""
+    committed = remaining(prepared.store, prepared.plan).committed
+    # A retry's shards were committed from the start.
+    works = [work.shard.path for work in prepared.works if work.unwell is None]
+    return sorted(committed.intersection(works, left))
 
 
 @dataclass
