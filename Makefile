@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-all bench standin clean
+.PHONY: help setup demo check test test-all chaos bench standin clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -30,6 +30,9 @@ test: setup ## the whole suite but the chaos runs (real vLLM, Ray and S3 server;
 
 test-all: setup ## all tests there are
 	$(BIN)/pytest tests
+
+chaos: setup ## N jobs broken at random from SEED on: kills, stops, storage faults, full disks (N=20 SEED=0)
+	$(BIN)/python -m tests.chaos --runs $(or $(N),20) --seed $(or $(SEED),0)
 
 bench: setup ## the pipeline's overhead against a plain Pillow loop, in one run
 	$(BIN)/python -m tests.benchmarks.overhead

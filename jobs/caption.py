@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,6 +18,9 @@ from jobs.summary import print_summary
 from pipeline.config import load_job
 from pipeline.errors import PipelineError
 from pipeline.flow.isolate import isolate_ray
+
+if TYPE_CHECKING:
+    from pipeline.flow.job import PreparedJob
 
 QUARANTINED = 3
 """Exit code: done, but shards are in quarantine."""
@@ -39,9 +43,14 @@ def caption(job_file: str, overrides: Sequence[str]) -> None:
     isolate_ray(job.cluster.address)
     # Ray reads its environment when it is imported, so not before the line above.
     from pipeline.flow.job import prepare_job  # noqa: PLC0415
-    from pipeline.flow.run import Outcome, run_job  # noqa: PLC0415
 
-    prepared = prepare_job(job)
+    run_prepared(prepare_job(job))
+
+
+def run_prepared(prepared: PreparedJob) -> None:
+    """Run what is prepared, with a progress line and a summary; ends the process unless all is done."""
+    from pipeline.flow.run import Outcome, run_job  # noqa: PLC0415 - as above
+
     for remark in prepared.remarks:
         click.echo(f"joyfleet: note: {remark}", err=True)
     outcome = Outcome.of(prepared)

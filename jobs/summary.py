@@ -28,7 +28,9 @@ def print_summary(out: TextIO, prepared: PreparedJob, outcome: Outcome, log_path
     for shard, message in list(outcome.shards_quarantined.items())[:SHOWN]:
         console.print(f"quarantined: {shard}: {message}", markup=False)
     for shard in outcome.shards_lost[:SHOWN]:
-        console.print(f"committed by another run: {shard}", markup=False)
+        console.print(f"lost to another run, which committed it: {shard}", markup=False)
+    if len(outcome.shards_lost) > SHOWN:
+        console.print(f"... and {len(outcome.shards_lost) - SHOWN} more, each named in the log", markup=False)
     console.print(f"log: {log_path}", markup=False)
     if outcome.worker_logs:
         console.print(f"logs of Ray's workers and vLLM: {outcome.worker_logs}", markup=False)
@@ -47,6 +49,7 @@ def _rows(prepared: PreparedJob, outcome: Outcome) -> list[tuple[str, str]]:
             f"{done:,} of {outcome.shards_planned:,} committed, {len(outcome.shards_quarantined)} in quarantine",
         ),
         ("this run", f"{outcome.shards_committed:,} shards, {outcome.images:,} images in {clock(outcome.seconds)}"),
+        ("lost", f"{len(outcome.shards_lost):,} shards to another run"),
         ("captioned", f"{outcome.images_captioned:,} images"),
         ("taken over", f"{outcome.images_resumed:,} images staged by earlier runs"),
         ("captions", f"{captions:,}: {statuses} ({rate})"),

@@ -21,6 +21,10 @@ class BatchKind(StrEnum):
     """No images: the shard has no rows."""
     UNREADABLE = "unreadable"
     """No images: the shard goes to quarantine for the reason in `message`."""
+    COMMITTED = "committed"
+    """No images: another run has committed the shard."""
+    SKIPPED = "skipped"
+    """No images, or none that were asked: the run is stopping."""
     FATAL = "fatal"
     """No images: the run ends with `error`. As data, because Ray Data rewrites the text of exceptions."""
 

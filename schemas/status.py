@@ -31,6 +31,8 @@ class Reason(StrEnum):
     """The image data end before the picture does."""
     UNDECODABLE = "undecodable"
     """The decoder refused the bytes."""
+    DECODER_KILLED = "decoder_killed"
+    """The decoder died on this image, alone in a process of its own."""
     SHARD_DAMAGED = "shard_damaged"
     """The rest of the shard cannot be read; this one row stands for all that it held."""
     PROMPT_TOO_LONG = "prompt_too_long"

@@ -166,6 +166,9 @@ class ClusterConfig(Part):
     """Only for a Ray of one's own: shared memory for batches in flight."""
     readers: int | None = Field(default=None, ge=1)
     """Shards read and decoded at once; by default as many as the cluster has CPUs."""
+    grace_s: float = Field(default=25, ge=0)
+    """After SIGTERM or SIGINT: how long requests in flight and commits may take to end. Kubernetes kills
+    30 s after it asked, and Ray takes some seconds to end; AWS takes a spot node 120 s after its notice."""
     stall_timeout_s: float = Field(default=1800, gt=0)
     """Without any progress for so long, the run ends and names the stage that stands still."""
 

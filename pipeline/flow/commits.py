@@ -14,8 +14,10 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from pipeline.flow.work import Work
 from pipeline.ledger.commit import CommitResult, commit_shard
 from pipeline.ledger.footer import RunFacts
+from pipeline.ledger.mend import Unwell, mend_shard
 from pipeline.ledger.open_shards import Complete
 from pipeline.storage import Store
 from schemas.shard import Shard
@@ -31,6 +33,9 @@ class _Committer:
     def __init__(self, store: Store, run: RunFacts) -> None:
         self._store = store
         self._run = run
+
+    def mend(self, shard: Shard, complete: Complete, unwell: Unwell, attempt: str) -> CommitResult:
+        return mend_shard(self._store, self._run, shard, unwell, complete.fragments, attempt)
 
     def commit(self, shard: Shard, complete: Complete, attempt: str) -> CommitResult:
         return commit_shard(self._store, self._run, shard, complete.num_images, complete.fragments, attempt)
@@ -56,9 +61,13 @@ class Commits:
     def __len__(self) -> int:
         return len(self._under_way)
 
-    def submit(self, shard: Shard, complete: Complete) -> None:
+    def submit(self, work: Work, complete: Complete) -> None:
+        shard, unwell, actor, attempt = work.shard, work.unwell, next(self._next), uuid.uuid4().hex
         # The attempt is named here, so that a commit that Ray repeats after its actor died knows its own file again.
-        task = next(self._next).commit.remote(shard, complete, uuid.uuid4().hex)
+        if unwell is None:
+            task = actor.commit.remote(shard, complete, attempt)
+        else:
+            task = actor.mend.remote(shard, complete, unwell, attempt)
         self._under_way[task] = shard.path
 
     def finished(self) -> Iterator[CommitResult]:

@@ -7,6 +7,7 @@ reader re-emits the same blocks.
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,15 +18,18 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset, Datasource
 from ray.data.block import BlockMetadata
 from ray.data.datasource import ReadTask
+from ray.exceptions import RayActorError
 
 from pipeline.config import EngineConfig, EngineKind
 from pipeline.engines import EngineSpec, start_engine
 from pipeline.errors import PipelineError
 from pipeline.flow.cluster import Cluster
+from pipeline.flow.tally import ANSWER_TIMEOUT_S, Begun, answer_of
 from pipeline.flow.work import Work
+from pipeline.ledger.commit import images_committed
 from pipeline.ledger.fragments import FragmentFacts, read_fragment_facts
-from pipeline.stages.caption import Caption, CaptionSpec, fatal_receipt
-from pipeline.stages.read import ReadSpec, fatal_batch, read_shard
+from pipeline.stages.caption import Caption, CaptionSpec, fatal_receipt, skipped_receipt
+from pipeline.stages.read import ReadSpec, committed_batch, fatal_batch, read_shard, skipped_batch
 from pipeline.storage import Store
 
 
@@ -71,20 +75,40 @@ def _read_task(spec: Any, work: Work, row_limit: int | None) -> ReadTask:  # noq
 def _reader(reference: Any, work: Work) -> Callable[[], Iterable[pa.Table]]:  # noqa: ANN401 - as above
     def read() -> Iterable[pa.Table]:
         spec: FlowSpec = ray.get(reference)
+        begun: Begun | None = answer_of(spec.tally.begin_shard.remote(work.shard.path))
+        if begun is not None and begun.stopping:
+            yield skipped_batch(work.shard)
+            return
         try:
-            for batch in _read(spec, work):
-                spec.tally.add.remote(read=len(batch["images"][0]))
-                yield batch
+            # Only at the first beginning: a reader that Ray repeats must emit what it emitted before.
+            if work.unwell is None and begun is not None and begun.times == 1:
+                num_images = images_committed(spec.store, spec.caption.run, work.shard)
+                if num_images is not None:
+                    yield committed_batch(work.shard, num_images)
+                    return
+            # What killed the reader before may have been one of its images.
+            yield from _until_stopped(spec, _read(spec, work, apart=begun is not None and begun.times > 1))
         except PipelineError as err:
             yield fatal_batch(work.shard, err)
 
     return read
 
 
-def _read(spec: FlowSpec, work: Work) -> Iterator[pa.Table]:
+def _until_stopped(spec: FlowSpec, batches: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Yield the batches, and end early when the run stops: what is cut off then, no receipt will miss."""
+    told: Any = None
+    for batch in batches:
+        # Not waited for: a reader that waits gives its CPU away, and one batch more does no harm.
+        if told is not None and ray.wait([told], timeout=0)[0] and answer_of(told):
+            return
+        told = spec.tally.read.remote(len(batch["images"][0]))
+        yield batch
+
+
+def _read(spec: FlowSpec, work: Work, *, apart: bool) -> Iterator[pa.Table]:
     facts = [read_fragment_facts(spec.store, path, spec.caption.run, work.shard) for path in work.fragments]
     staged = [fragment for fragment in facts if isinstance(fragment, FragmentFacts)]
-    yield from read_shard(spec.read, work.shard, staged)
+    yield from read_shard(spec.read, work.shard, staged, work.unwell and work.unwell.rows, apart=apart)
 
 
 class CaptionActor:
@@ -99,19 +123,30 @@ class CaptionActor:
             # Out of a constructor it would reach the driver as a traceback in a text.
             self._caption = err
             return
-        spec.tally.replica_up.remote(ray.get_runtime_context().get_actor_id())
+        self._replica = ray.get_runtime_context().get_actor_id()
+        spec.tally.replica_up.remote(self._replica)
 
     async def __call__(self, batch: pa.Table) -> pa.Table:
         if isinstance(self._caption, PipelineError):
             return fatal_receipt(batch, self._caption)
         num_images = len(batch["images"][0])
-        self._spec.tally.add.remote(asked=num_images)
+        if num_images and await self._is_stopping(num_images):
+            return skipped_receipt(batch)
         try:
-            receipt = await self._caption(batch)
+            return await self._caption(batch)
         except PipelineError as err:
             return fatal_receipt(batch, err)
-        self._spec.tally.add.remote(staged=num_images)
-        return receipt
+        finally:
+            if num_images:
+                self._spec.tally.end_batch.remote(self._replica, num_images)
+
+    async def _is_stopping(self, num_images: int) -> bool:
+        """Ask before each batch, so that after the signal nothing new is asked of the engines."""
+        begun = self._spec.tally.begin_batch.remote(self._replica, num_images)
+        try:
+            return bool(await asyncio.wait_for(begun, ANSWER_TIMEOUT_S))
+        except (TimeoutError, RayActorError):
+            return False
 
 
 def build_dataset(spec: FlowSpec, works: Sequence[Work], cluster: Cluster) -> Dataset:

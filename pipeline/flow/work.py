@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pipeline.ledger.mend import Unwell
 from schemas.shard import Shard
 
 
@@ -14,3 +15,5 @@ class Work:
     shard: Shard
     fragments: tuple[str, ...]
     """Paths found when the run was planned. Fixed then: a retried reader must see what the first one saw."""
+    unwell: Unwell | None = None
+    """If the shard is committed, and some of its rows are asked again."""

@@ -17,7 +17,7 @@ import pyarrow as pa
 from pipeline.errors import OutputMismatch, PipelineError
 from pipeline.ledger.caption_table import count_statuses, examples, identities, to_parquet
 from pipeline.ledger.footer import Footer, RunFacts, read_footer
-from pipeline.ledger.fragments import Invalid, read_fragment
+from pipeline.ledger.fragments import Fragment, Invalid, read_fragment
 from pipeline.ledger.layout import committed_path, shard_of_fragment, staging_folder
 from pipeline.storage import Outcome, Store, put_if_absent
 from schemas.caption_row import CAPTION_ROW
@@ -73,13 +73,13 @@ def commit_shard(
     )
     # A loser learns only after its upload, so look first: one HEAD against a merge and some MB.
     if store.exists(path):
-        return _standing(store, wanted, shard)
+        return standing(store, wanted, shard)
     try:
         table = _merged(store, run, shard, num_images, fragments)
     except PipelineError:
         # A fragment may be gone because another committed the shard meanwhile and removed its staging.
         if store.exists(path):
-            return _standing(store, wanted, shard)
+            return standing(store, wanted, shard)
         raise
     return _put(store, wanted, shard, table)
 
@@ -89,32 +89,57 @@ def _put(store: Store, wanted: Footer, shard: Shard, table: pa.Table) -> CommitR
     data = to_parquet(table, footer)
     outcome = put_if_absent(store, committed_path(shard.path), data, footer.attempt)
     if outcome is Outcome.EXISTS:
-        return _standing(store, wanted, shard)
+        return standing(store, wanted, shard)
     remove_staging(store, shard.path)
     log.info("shard=%s committed rows=%d bytes=%d outcome=%s", shard.path, table.num_rows, len(data), outcome)
-    return _result(outcome, footer, table.num_rows, len(data))
+    return result_of(outcome, footer, table.num_rows, len(data))
 
 
-def _standing(store: Store, wanted: Footer, shard: Shard) -> CommitResult:
+def images_committed(store: Store, run: RunFacts, shard: Shard) -> int | None:
+    """Return the number of images of a shard that stands under captions/, or None.
+
+    Raises:
+        OutputMismatch: the file is not about this shard and this recipe.
+    """
+    try:
+        data = store.get(committed_path(shard.path))
+    except FileNotFoundError:
+        return None
+    return checked_footer(store, data, run, shard)[0].num_images
+
+
+def checked_footer(store: Store, data: bytes, run: RunFacts, shard: Shard) -> tuple[Footer, int]:
+    """Return the footer of a committed file and its number of caption rows.
+
+    Raises:
+        OutputMismatch: the file is not about this shard and this recipe.
+    """
+    path = committed_path(shard.path)
+    try:
+        footer, num_rows = read_footer(data)
+    except ValueError as err:
+        raise _stranger(store, path, str(err)) from err
+    fault = footer.mismatch(run, shard)
+    if fault or footer.statuses is None:
+        raise _stranger(store, path, fault or "a fragment, not a committed file")
+    return footer, num_rows
+
+
+def standing(store: Store, wanted: Footer, shard: Shard) -> CommitResult:
     """Check that the file that stands is this shard's, remove what is staged for it, and say whose it is."""
     path = committed_path(shard.path)
     data = store.get(path)
-    try:
-        footer, num_rows = read_footer(data)
-        fault = footer.mismatch(wanted.run, shard)
-    except ValueError as err:
-        raise _stranger(store, path, str(err)) from err
-    if not fault and footer.num_images != wanted.num_images:
-        fault = f"{footer.num_images} images, not {wanted.num_images}"
-    if fault or footer.statuses is None:
-        raise _stranger(store, path, fault or "a fragment, not a committed file")
+    footer, num_rows = checked_footer(store, data, wanted.run, shard)
+    if footer.num_images != wanted.num_images:
+        raise _stranger(store, path, f"{footer.num_images} images, not {wanted.num_images}")
     remove_staging(store, shard.path)
     outcome = Outcome.OURS if footer.attempt == wanted.attempt else Outcome.EXISTS
     log.info("shard=%s is committed already, attempt=%s outcome=%s", shard.path, footer.attempt, outcome)
-    return _result(outcome, footer, num_rows, len(data))
+    return result_of(outcome, footer, num_rows, len(data))
 
 
-def _result(outcome: Outcome, footer: Footer, num_rows: int, num_bytes: int) -> CommitResult:
+def result_of(outcome: Outcome, footer: Footer, num_rows: int, num_bytes: int) -> CommitResult:
+    """Say what stands, by its footer."""
     return CommitResult(
         shard=footer.shard,
         outcome=outcome,
@@ -135,13 +160,16 @@ def remove_staging(store: Store, shard: str) -> None:
     store.delete([entry.path for entry in listed if shard_of_fragment(entry.path) == shard])
 
 
-def _merged(store: Store, run: RunFacts, shard: Shard, num_images: int, fragments: Sequence[str]) -> pa.Table:
-    """All caption rows of the shard, by row, then by slot."""
-    seen = np.zeros(num_images, dtype=np.bool_)
-    parts: list[pa.Table] = [CAPTION_ROW.empty_table()]
+def read_all(store: Store, run: RunFacts, shard: Shard, num_images: int, fragments: Sequence[str]) -> list[Fragment]:
+    """Return the fragments by name.
+
+    Raises:
+        PipelineError: one of them does not count, or is of another number of images.
+    """
     paths = sorted(set(fragments))
     with ThreadPoolExecutor(READERS) as pool:
         read = list(pool.map(lambda path: read_fragment(store, path, run, shard), paths))
+    found: list[Fragment] = []
     for path, fragment in zip(paths, read, strict=True):
         if isinstance(fragment, Invalid):
             raise PipelineError(f"shard {shard.path}: fragment {path} does not count: {fragment.reason}; run again")
@@ -149,6 +177,15 @@ def _merged(store: Store, run: RunFacts, shard: Shard, num_images: int, fragment
             raise PipelineError(
                 f"shard {shard.path}: {num_images} images, and {fragment.facts.num_images} says its fragment {path}"
             )
+        found.append(fragment)
+    return found
+
+
+def _merged(store: Store, run: RunFacts, shard: Shard, num_images: int, fragments: Sequence[str]) -> pa.Table:
+    """All caption rows of the shard, by row, then by slot."""
+    seen = np.zeros(num_images, dtype=np.bool_)
+    parts: list[pa.Table] = [CAPTION_ROW.empty_table()]
+    for fragment in read_all(store, run, shard, num_images, fragments):
         fresh = ~seen[fragment.table["row"].to_numpy()]
         parts.append(fragment.table.filter(pa.array(fresh)))
         seen[fragment.facts.rows] = True

@@ -1,6 +1,6 @@
 """Which shards have all their rows staged: all that the driver counts, and only for shards in flight."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -49,11 +49,13 @@ class OpenShards:
     sends receipts of a finished shard again, which must not open it anew.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, wanted: Mapping[str, Sequence[int]] | None = None) -> None:
+        """Expect all rows of each shard, or only those that `wanted` has of it."""
         self.num_overlaps = 0
         """Rows that came a second time; the commit takes them once."""
         self._open: dict[str, _OpenShard] = {}
         self._finished: set[str] = set()
+        self._wanted = wanted or {}
 
     def add(self, receipt: Receipt) -> Complete | None:
         """Count a receipt; return the shard if this was the last of it.
@@ -66,7 +68,7 @@ class OpenShards:
         if receipt.shard in self._finished:
             self.num_overlaps += len(receipt.rows)
             return None
-        opened = self._open.get(receipt.shard) or _OpenShard(np.zeros(receipt.num_rows, dtype=np.bool_))
+        opened = self._open.get(receipt.shard) or self._opened(receipt)
         self._open[receipt.shard] = opened
         rows = _checked(receipt, opened)
         fresh = rows[~opened.seen[rows]]
@@ -78,6 +80,11 @@ class OpenShards:
             return None
         self.drop(receipt.shard)
         return Complete(receipt.shard, receipt.num_rows, tuple(sorted(opened.fragments)))
+
+    def _opened(self, receipt: Receipt) -> _OpenShard:
+        seen = np.full(receipt.num_rows, receipt.shard in self._wanted, dtype=np.bool_)
+        seen[list(self._wanted.get(receipt.shard, ()))] = False
+        return _OpenShard(seen)
 
     def drop(self, shard: str) -> None:
         """Expect nothing more of a shard: it is complete, or goes to quarantine."""

@@ -132,7 +132,8 @@ def remaining(store: Store, plan: Plan) -> Remaining:
     """Compare the plan with the output: one listing each of captions/, quarantine/ and staging/."""
     committed = _named(store, layout.CAPTIONS, plan)
     quarantined = _named(store, layout.QUARANTINE, plan) - committed
-    todo: dict[str, list[str]] = {path: [] for path in plan.shards if path not in committed | quarantined}
+    ended = committed | quarantined
+    todo: dict[str, list[str]] = {path: [] for path in plan.shards if path not in ended}
     for entry in store.list(layout.STAGING):
         shard = layout.shard_of_fragment(entry.path)
         if shard in todo:

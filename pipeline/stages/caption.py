@@ -41,6 +41,8 @@ class CaptionSpec:
     side_px: int
     vocabulary: frozenset[str] | None = None
     """Tags of `quality.tags.vocabulary`, canonical."""
+    first_attempt: int = 0
+    """Attempts that a retry counts on: its questions are asked with other seeds than those before."""
 
 
 class Caption:
@@ -88,7 +90,7 @@ class Caption:
         return asked
 
     def _seed(self, shard: str, row: int, slot: str, attempt: int) -> int:
-        return draw_seed(self._spec.job.seed, shard, row, slot, attempt)
+        return draw_seed(self._spec.job.seed, shard, row, slot, self._spec.first_attempt + attempt)
 
     def _question(
         self, shard: str, asked: Asked, frames: Mapping[int, npt.NDArray[np.uint8]], attempt: int
@@ -147,6 +149,12 @@ def fatal_receipt(batch: pa.Table, error: PipelineError) -> pa.Table:
     """Return the receipt that ends the run with `error`."""
     head = batch.select(["shard", "num_rows", "rows"]).to_pylist()[0]
     return _receipt({**head, "kind": BatchKind.FATAL.value, "error": pickle.dumps(error)})
+
+
+def skipped_receipt(batch: pa.Table) -> pa.Table:
+    """Return the receipt of a batch that nobody was asked about, since the run is stopping."""
+    head = batch.select(["shard", "num_rows"]).to_pylist()[0]
+    return _receipt({**head, "kind": BatchKind.SKIPPED.value, "rows": []})
 
 
 def _receipt(head: Mapping[str, Any]) -> pa.Table:

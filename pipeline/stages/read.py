@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +19,13 @@ import pyarrow as pa
 
 from pipeline.config import ImagesConfig, SourceConfig
 from pipeline.errors import BadImage, PipelineError, ShardUnreadable
-from pipeline.images import decode
+from pipeline.images import Decoded, Decoder, decode
 from pipeline.ledger.fragments import FragmentFacts
 from pipeline.readers import SourceRow, open_shard
 from schemas.batch import BATCH, BatchKind
 from schemas.shard import Shard
+
+Decode = Callable[[bytes, ImagesConfig, tuple[int, int], npt.NDArray[np.uint8]], Decoded]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +38,14 @@ class ReadSpec:
     batch_images: int
 
 
-def read_shard(spec: ReadSpec, shard: Shard, staged: Sequence[FragmentFacts]) -> Iterator[pa.Table]:
+def read_shard(
+    spec: ReadSpec,
+    shard: Shard,
+    staged: Sequence[FragmentFacts],
+    rows: Sequence[int] | None = None,
+    *,
+    apart: bool = False,
+) -> Iterator[pa.Table]:
     """Yield the batches of a shard, in row order after those that tell what is staged already.
 
     The same arguments give the same batches: a task that is retried re-emits what it emitted.
@@ -45,6 +54,8 @@ def read_shard(spec: ReadSpec, shard: Shard, staged: Sequence[FragmentFacts]) ->
         spec: how to read.
         shard: what to read.
         staged: valid fragments of an earlier run; their rows are neither read nor decoded.
+        rows: read these only; by default all.
+        apart: decode in another process, since an image of this shard may have killed its reader.
     """
     done: set[int] = set()
     for fragment in staged:
@@ -53,32 +64,35 @@ def read_shard(spec: ReadSpec, shard: Shard, staged: Sequence[FragmentFacts]) ->
     if staged and len(done) == staged[0].num_images:
         return
     try:
-        with open_shard(shard, spec.source, spec.images.max_bytes) as opened:
+        with Decoder() as decoder, open_shard(shard, spec.source, spec.images.max_bytes) as opened:
             if opened.num_rows == 0:
                 yield _marker(BatchKind.EMPTY, shard, 0)
                 return
-            wanted = range(opened.num_rows) if not done else set(range(opened.num_rows)) - done
-            yield from _batches(spec, shard, opened.num_rows, opened.rows(wanted))
+            wanted = range(opened.num_rows) if rows is None else rows
+            wanted = set(wanted) - done if done else wanted
+            batches = _batches(spec, opened.rows(wanted), decoder.decode if apart else decode)
+            yield from (batch.table(shard, opened.num_rows) for batch in batches)
     except ShardUnreadable as err:
         yield _marker(BatchKind.UNREADABLE, shard, 0, message=str(err))
 
 
-def _batches(spec: ReadSpec, shard: Shard, num_rows: int, rows: Iterator[SourceRow]) -> Iterator[pa.Table]:
-    batch = _Batch(spec)
+def _batches(spec: ReadSpec, rows: Iterator[SourceRow], decode: Decode) -> Iterator[_Batch]:
+    batch = _Batch(spec, decode)
     for row in rows:
         batch.add(row)
         if len(batch.images) == spec.batch_images:
-            yield batch.table(shard, num_rows)
-            batch = _Batch(spec)
+            yield batch
+            batch = _Batch(spec, decode)
     if batch.images:
-        yield batch.table(shard, num_rows)
+        yield batch
 
 
 class _Batch:
     """A batch being filled: pixels are decoded in place, so they are copied once, into the object store."""
 
-    def __init__(self, spec: ReadSpec) -> None:
+    def __init__(self, spec: ReadSpec, decode: Decode) -> None:
         side = spec.side_px
+        self._decoder = decode
         self._spec = spec
         self._pixels: npt.NDArray[np.uint8] = np.empty((spec.batch_images, side, side, 3), np.uint8)
         self._num_decoded = 0
@@ -100,7 +114,7 @@ class _Batch:
         facts = {"image_sha256": hashlib.sha256(data).hexdigest(), "image_bytes": len(data)}
         size = (self._spec.side_px, self._spec.side_px)
         try:
-            decoded = decode(data, self._spec.images, size, self._pixels[self._num_decoded])
+            decoded = self._decoder(data, self._spec.images, size, self._pixels[self._num_decoded])
         except BadImage as err:
             return {**facts, "reason": err.reason.value, "message": err.message}
         self._num_decoded += 1
@@ -142,6 +156,16 @@ def _marker(kind: BatchKind, shard: Shard, num_rows: int, *, message: str | None
 def fatal_batch(shard: Shard, error: PipelineError) -> pa.Table:
     """Return the batch that ends the run with `error`."""
     return _table(BatchKind.FATAL, shard, 0, error=pickle.dumps(error))
+
+
+def skipped_batch(shard: Shard) -> pa.Table:
+    """Return the batch of a shard that is not begun, since the run is stopping."""
+    return _marker(BatchKind.SKIPPED, shard, 0)
+
+
+def committed_batch(shard: Shard, num_rows: int) -> pa.Table:
+    """Return the batch of a shard that another run has committed meanwhile."""
+    return _marker(BatchKind.COMMITTED, shard, num_rows)
 
 
 def _resumed(shard: Shard, fragment: FragmentFacts) -> pa.Table:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 import gcsfs  # pyright: ignore[reportMissingImports] - an optional extra
@@ -23,6 +24,9 @@ from pipeline.storage.store import Entry, checked
 
 ONE_REQUEST_BYTES = 1 << 30
 """gcsfs starts a resumable upload from here on; below it sends one conditional request."""
+
+VERSION_TRIES = 5
+"""Reads of a file between two equal generations."""
 
 DELETE_THREADS = 16
 """gcsfs deletes one object a request, of some 30 ms: a shard's 300 fragments in under a second."""
@@ -61,6 +65,34 @@ class GcsStore:
                 raise self._failed(path, err) from err
             raise OSError(f"{self.url}/{path}: {type(err).__name__}: {err}") from err
 
+    def get_versioned(self, path: str) -> tuple[bytes, str]:
+        for _ in range(VERSION_TRIES):
+            before = self._generation(path)
+            data = self.get(path)
+            if self._generation(path) == before:
+                return data, before
+        raise StoreError(f"{self.url}/{path}: changed {VERSION_TRIES} times while it was read; run again later")
+
+    def replace(self, path: str, data: bytes, version: str) -> None:
+        client, (bucket, _, key) = self._client(), self._at(path).partition("/")
+        try:
+            client.call(
+                "POST",
+                f"{client._location}/upload/storage/v1/b/{quote(bucket, safe='')}/o",
+                uploadType="media",
+                name=key,
+                ifGenerationMatch=version,
+                headers={"Content-Type": "application/octet-stream"},
+                data=data,
+                json_out=True,
+            )
+        except FileExistsError:
+            raise
+        except CLIENT_ERRORS as err:
+            if isinstance(err, FileNotFoundError | GoogleAuthError | ValueError):
+                raise self._failed(path, err) from err
+            raise OSError(f"{self.url}/{path}: {type(err).__name__}: {err}") from err
+
     def list(self, folder: str) -> Iterator[Entry]:
         root = self.url.removeprefix("gs://")
         top = self._at(folder) if folder else root
@@ -81,6 +113,14 @@ class GcsStore:
     def exists(self, path: str) -> bool:
         try:
             return bool(self._client().isfile(self._at(path)))
+        except CLIENT_ERRORS as err:
+            raise self._failed(path, err) from err
+
+    def _generation(self, path: str) -> str:
+        try:
+            return str(self._client().info(self._at(path))["generation"])
+        except FileNotFoundError:
+            raise
         except CLIENT_ERRORS as err:
             raise self._failed(path, err) from err
 

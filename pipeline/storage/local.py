@@ -2,8 +2,14 @@
 
 fsspec's own local create is not exclusive (15 of 60 races had 2-4 winners), and `open("xb")` is,
 but leaves half a file after a crash. A temporary file, fsync and link are both: 60 of 60.
+
+Nothing on a disk replaces a file only if it is still the one that was read. So a replacement holds a lock
+(`flock`) on the very file that it replaces: the kernel drops it with its process, and whoever gets it
+afterwards finds that the name belongs to another file.
 """
 
+import fcntl
+import hashlib
 import os
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -40,6 +46,23 @@ class LocalStore:
 
     def create(self, path: str, data: bytes) -> None:
         self._publish(path, data, lambda temporary, target: target.hardlink_to(temporary))
+
+    def get_versioned(self, path: str) -> tuple[bytes, str]:
+        data = self.get(path)
+        return data, hashlib.sha256(data).hexdigest()
+
+    def replace(self, path: str, data: bytes, version: str) -> None:
+        target = self._at(path)
+        try:
+            with target.open("rb") as file:
+                # BlockingIOError where another holds it: an answer that is not clear, so the caller asks again.
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                renamed = not os.path.samestat(os.fstat(file.fileno()), target.stat())
+                if renamed or hashlib.sha256(file.read()).hexdigest() != version:
+                    raise FileExistsError(f"{self.url}/{path}")
+                self.put(path, data)
+        except FileNotFoundError as err:
+            raise StoreError(f"{target}: gone; there is nothing to replace") from err
 
     def list(self, folder: str) -> Iterator[Entry]:
         top = self._at(folder) if folder else Path(self.url)

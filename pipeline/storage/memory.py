@@ -1,9 +1,11 @@
 """A store that ends with its process, for tests: the same promises, no disk."""
 
+import hashlib
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from pipeline.errors import StoreError
 from pipeline.storage.store import Entry, checked
 
 _FILES: dict[tuple[str, str], bytes] = {}
@@ -30,6 +32,19 @@ class MemoryStore:
     def create(self, path: str, data: bytes) -> None:
         with _LOCK:
             if (self.url, checked(path)) in _FILES:
+                raise FileExistsError(f"{self.url}/{path}")
+            _FILES[self.url, path] = bytes(data)
+
+    def get_versioned(self, path: str) -> tuple[bytes, str]:
+        data = self.get(path)
+        return data, hashlib.sha256(data).hexdigest()
+
+    def replace(self, path: str, data: bytes, version: str) -> None:
+        with _LOCK:
+            found = _FILES.get((self.url, checked(path)))
+            if found is None:
+                raise StoreError(f"{self.url}/{path}: gone; there is nothing to replace")
+            if hashlib.sha256(found).hexdigest() != version:
                 raise FileExistsError(f"{self.url}/{path}")
             _FILES[self.url, path] = bytes(data)
 

@@ -4,6 +4,7 @@ import logging
 import random
 import time
 import uuid
+from collections.abc import Callable
 
 from pipeline.errors import StoreError
 from pipeline.storage.store import Outcome, Store
@@ -32,6 +33,20 @@ def put_if_absent(store: Store, path: str, data: bytes, attempt: str) -> Outcome
     Raises:
         StoreError: refused, or still no clear answer after `TRIES`. Delete nothing then: the file may be there.
     """
+    _check(store, path, data, attempt)
+    return _certain(store, path, data, lambda: store.create(path, data), Outcome.CREATED)
+
+
+def replace_if(store: Store, path: str, data: bytes, version: str, attempt: str) -> Outcome:
+    """Replace a file that is still of the version that was read; REPLACED or OURS, and EXISTS when another was faster.
+
+    Arguments and errors are those of `put_if_absent`; `version` is that of `Store.get_versioned`.
+    """
+    _check(store, path, data, attempt)
+    return _certain(store, path, data, lambda: store.replace(path, data, version), Outcome.REPLACED)
+
+
+def _check(store: Store, path: str, data: bytes, attempt: str) -> None:
     if attempt.encode() not in data:
         raise ValueError(f"{path}: attempt {attempt!r} is not in the data, so a lost answer could not be recognised")
     if len(data) >= MAX_BYTES:
@@ -39,21 +54,25 @@ def put_if_absent(store: Store, path: str, data: bytes, attempt: str) -> Outcome
             f"{store.url}/{path}: {len(data)} bytes; a committed file stays below {MAX_BYTES}, "
             "since it must be one conditional request. Make the source's shards smaller"
         )
+
+
+def _certain(store: Store, path: str, data: bytes, write: Callable[[], None], done: Outcome) -> Outcome:
+    """Write on a condition, again until it is known what became of it."""
     unclear: OSError | None = None
     for num_try in range(TRIES):
         if num_try:
             time.sleep(random.random() * BACKOFF_S * 2 ** (num_try - 1))
         try:
-            store.create(path, data)
+            write()
         except FileExistsError:
             owner = _owner(store, path, data)
             if owner:
                 return owner
         except OSError as err:
             unclear = err
-            log.warning("path=%s try=%d put-if-absent without a clear answer: %r", path, num_try + 1, err)
+            log.warning("path=%s try=%d conditional write without a clear answer: %r", path, num_try + 1, err)
         else:
-            return Outcome.CREATED
+            return done
     raise StoreError(
         f"{store.url}/{path}: no clear answer to {TRIES} conditional writes (last: {unclear!r}); the file may or may "
         "not be there, nothing was removed. Run again when the store answers: the next run looks first"

@@ -21,6 +21,9 @@ from pipeline.storage.store import Entry, checked
 ONE_PUT_BYTES = 1 << 31
 """s3fs sends parts from twice this on (S3 takes 5 GiB in one PUT): a creation is always one request."""
 
+VERSION_TRIES = 5
+"""Reads of a file between two equal ETags: S3 tells the ETag of what it sends, and s3fs keeps it for itself."""
+
 DELETE_KEYS = 1000
 """The most keys that S3 takes in one DeleteObjects."""
 
@@ -56,15 +59,23 @@ class S3Store:
     def create(self, path: str, data: bytes) -> None:
         try:
             self._client().pipe_file(self._at(path), data, mode="create", chunksize=ONE_PUT_BYTES)
-        except FileExistsError:
-            raise
         except CLIENT_ERRORS as err:
-            status, code = _answer(err)
-            if status == 412 or code == "PreconditionFailed":
-                raise FileExistsError(f"{self.url}/{path}") from err
-            if _refused(err):
-                raise self._failed(path, err) from err
-            raise OSError(f"{self.url}/{path}: {type(err).__name__}: {err}") from err
+            raise self._unwritten(path, err) from err
+
+    def get_versioned(self, path: str) -> tuple[bytes, str]:
+        for _ in range(VERSION_TRIES):
+            before = self._etag(path)
+            data = self.get(path)
+            if self._etag(path) == before:
+                return data, before
+        raise StoreError(f"{self.url}/{path}: changed {VERSION_TRIES} times while it was read; run again later")
+
+    def replace(self, path: str, data: bytes, version: str) -> None:
+        bucket, key = self._bucket_and_key(checked(path))
+        try:
+            self._client().call_s3("put_object", Bucket=bucket, Key=key, Body=data, IfMatch=version)
+        except CLIENT_ERRORS as err:
+            raise self._unwritten(path, err) from err
 
     def list(self, folder: str) -> Iterator[Entry]:
         bucket, root = self._bucket_and_key("")
@@ -95,6 +106,19 @@ class S3Store:
         except FileNotFoundError:
             return False
         return True
+
+    def _etag(self, path: str) -> str:
+        bucket, key = self._bucket_and_key(checked(path))
+        return str(self._call("head_object", path, Bucket=bucket, Key=key)["ETag"])
+
+    def _unwritten(self, path: str, err: Exception) -> OSError | StoreError:
+        """What a conditional write that failed means: refused by its condition, refused at all, or unknown."""
+        status, code = _answer(err)
+        if isinstance(err, FileExistsError) or status == 412 or code == "PreconditionFailed":
+            return FileExistsError(f"{self.url}/{path}")
+        if _refused(err):
+            return self._failed(path, err)
+        return OSError(f"{self.url}/{path}: {type(err).__name__}: {err}")
 
     def _call(self, method: str, path: str, **arguments: object) -> dict[str, Any]:
         """One request, and S3's answer. Raises FileNotFoundError when HEAD finds nothing."""

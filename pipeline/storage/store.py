@@ -9,13 +9,14 @@ from pipeline.errors import StoreError
 
 
 class Outcome(StrEnum):
-    """What became of a put-if-absent."""
+    """What became of a put-if-absent, or of a replacement."""
 
     CREATED = "created"
+    REPLACED = "replaced"
     OURS = "ours"
     """It exists and holds our bytes: an earlier try of this very write arrived and its answer was lost."""
     EXISTS = "exists"
-    """It exists and another wrote it."""
+    """It exists and another wrote it; of a replacement: another was faster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,22 @@ class Store(Protocol):
         Raises:
             FileExistsError: it exists. It may be our own: clients retry inside.
             StoreError: refused; nothing was written.
+            OSError: no clear answer; whether it was written is unknown.
+        """
+        ...
+
+    def get_versioned(self, path: str) -> tuple[bytes, str]:
+        """Like `get`, with the version that `replace` asks for."""
+        ...
+
+    def replace(self, path: str, data: bytes, version: str) -> None:
+        """Replace a file that is still of this version; of several at once exactly one succeeds.
+
+        A reader finds the old file or the new one, whole. Use `replace_if`, which knows what to make of the errors.
+
+        Raises:
+            FileExistsError: it is of another version. It may be our own: clients retry inside.
+            StoreError: refused, or the file is gone; nothing was written.
             OSError: no clear answer; whether it was written is unknown.
         """
         ...

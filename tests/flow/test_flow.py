@@ -5,7 +5,6 @@ import json
 import shutil
 import signal
 import tarfile
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -19,38 +18,10 @@ from pipeline.recipe import find_weights
 from pipeline.standin.dataset import draw_dataset
 from pipeline.storage import open_store
 from tests.cli import finish, run, start, wait_until, write_job
+from tests.outputs import committed_rows, expected, fragments_of, identities, mark, settled_fragments
 from tests.s3_server import s3_environment  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.slow
-
-
-def committed_rows(output: Path) -> list[dict]:
-    files = sorted((output / "captions").rglob("*.parquet"))
-    return [row for file in files for row in pq.read_table(file).to_pylist()]
-
-
-def identities(rows) -> Counter:
-    return Counter((row["shard"], row["row"], row["slot"]) for row in rows)
-
-
-def fragments_of(output: Path) -> list[Path]:
-    return (
-        sorted(path for path in (output / "staging").rglob("*.parquet") if path.is_file())
-        if (output / "staging").is_dir()
-        else []
-    )
-
-
-def settled_fragments(output: Path) -> list[Path]:
-    """The fragments when no worker of a killed driver writes any more: they outlive it by a moment."""
-    found: list[Path] = []
-    since = time.monotonic()
-    while time.monotonic() - since < 5:
-        time.sleep(0.2)
-        now = fragments_of(output)
-        if now != found:
-            found, since = now, time.monotonic()
-    return found
 
 
 @pytest.mark.parametrize("num_cpus", [1, 2])
@@ -153,28 +124,6 @@ def test_a_killed_driver_costs_only_what_was_in_flight(tmp_path):
     assert f"captioned   {240 - len(marked) - len(before)} images" in done.out
     assert not fragments_of(output)
     assert run(tmp_path, "verify", str(output)).code == 0
-
-
-def mark(fragments: list[Path]) -> set[tuple[str, int]]:
-    """Mark the captions of staged rows, so that they can be told from those that are made again."""
-    rows: set[tuple[str, int]] = set()
-    for file in fragments:
-        table = pq.read_table(file)
-        metadata = pq.read_metadata(file).metadata
-        captions = pa.array([f"MARKED {caption}" for caption in table["caption"].to_pylist()], pa.string())
-        index = table.schema.get_field_index("caption")
-        table = table.set_column(index, table.schema.field("caption"), captions)
-        with pq.ParquetWriter(file, table.schema, compression="zstd", write_page_checksum=True) as writer:
-            writer.add_key_value_metadata({key: value for key, value in metadata.items() if key != b"ARROW:schema"})
-            writer.write_table(table)
-        rows |= {(row["shard"], row["row"]) for row in table.to_pylist()}
-    return rows
-
-
-def expected(source: Path, num_images: int) -> list[tuple[str, int, str]]:
-    files = sorted(path for path in source.rglob("*") if path.is_file())
-    each = num_images // len(files)
-    return [(file.relative_to(source).as_posix(), row, "long") for file in files for row in range(each)]
 
 
 def test_a_stopped_run_says_so_and_the_next_goes_on(tmp_path):

@@ -5,7 +5,11 @@ from types import SimpleNamespace
 import pytest
 
 from pipeline.errors import NothingDone
-from pipeline.flow.run import Outcome, _refuse_nothing
+from pipeline.flow.run import Outcome, _refuse_nothing, lost_meanwhile
+from pipeline.flow.work import Work
+from pipeline.ledger.plan import Plan
+from pipeline.storage import open_store
+from tests.ledger.world import NUM_IMAGES, OTHER, SHARD, commit, stage
 
 PREPARED = SimpleNamespace(job=SimpleNamespace(output="out"))
 
@@ -37,3 +41,14 @@ def test_images_without_one_caption_are_a_failure(facts):
 )
 def test_anything_else_is_not(facts):
     _refuse_nothing(PREPARED, outcome(**facts))
+
+
+def test_a_shard_that_another_run_committed_is_lost_and_not_unfinished(tmp_path):
+    store = open_store(f"{tmp_path}/out")
+    commit(store, [stage(store, range(NUM_IMAGES))])
+    works = [Work(SHARD, ()), Work(OTHER, ())]
+    prepared = SimpleNamespace(store=store, plan=Plan({work.shard.path: work.shard for work in works}), works=works)
+    assert lost_meanwhile(prepared, {SHARD.path, OTHER.path}) == [SHARD.path]
+    assert lost_meanwhile(prepared, {OTHER.path}) == []
+    retry = [Work(SHARD, (), SimpleNamespace())]
+    assert lost_meanwhile(SimpleNamespace(store=store, plan=prepared.plan, works=retry), {SHARD.path}) == []

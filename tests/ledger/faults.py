@@ -44,6 +44,12 @@ class Interposed:
     def create(self, path, data):
         return self._call("create", path, data)
 
+    def get_versioned(self, path):
+        return self._call("get_versioned", path)
+
+    def replace(self, path, data, version):
+        return self._call("replace", path, data, version)
+
     def list(self, folder):
         return self._call("list", folder)
 
@@ -64,12 +70,12 @@ def dying(store, num, when, die):
     return Interposed(store, **{when: at})
 
 
-def losing_answers(store, err, times=1):
+def losing_answers(store, err, times=1, name="create"):
     """A store whose first creations arrive, and whose answers do not."""
     left = [times]
 
-    def lose(_, name):
-        if name == "create" and left[0]:
+    def lose(_, called):
+        if called == name and left[0]:
             left[0] -= 1
             raise err
 

@@ -69,3 +69,13 @@ def test_an_unreadable_shard_is_no_receipt_to_count():
 def test_a_receipt_is_a_row_of_its_schema():
     row = dict.fromkeys(RECEIPT.names) | {"kind": "images", "shard": "a", "num_rows": 1, "fragment": "f", "rows": [0]}
     assert OpenShards().add(Receipt(**row)) == Complete("a", 1, ("f",))
+
+
+def test_a_retry_expects_only_the_rows_that_it_wants():
+    shards = OpenShards({"a": [2, 5]})
+    assert shards.add(Receipt(kind="images", shard="a", num_rows=8, fragment="f", rows=[5])) is None
+    assert shards.incomplete() == {"a": 1}
+    complete = shards.add(Receipt(kind="images", shard="a", num_rows=8, fragment="g", rows=[2]))
+    assert complete is not None
+    assert complete.fragments == ("f", "g")
+    assert shards.add(Receipt(kind="images", shard="b", num_rows=2, fragment="h", rows=[0])) is None

@@ -1,4 +1,5 @@
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -8,7 +9,7 @@ import pytest
 
 from pipeline.errors import ConfigError, OutputMismatch, StoreError
 from pipeline.ledger.layout import committed_path, quarantine_path
-from pipeline.ledger.plan import claim_plan, read_plan, remaining
+from pipeline.ledger.plan import Plan, claim_plan, read_plan, remaining
 from pipeline.ledger.quarantine import Quarantined, list_quarantine, put_quarantine, remove_quarantine
 from schemas.plan import PLAN
 from schemas.shard import Shard
@@ -149,3 +150,18 @@ def test_a_quarantine_record_is_replaced_listed_and_removed(store):
     store.put(quarantine_path("torn.tar"), b'{"shard": ')
     with pytest.raises(StoreError, match=r"torn.tar.json: no quarantine record .* `retry`"):
         list_quarantine(store)
+
+
+def test_thirty_thousand_shards_are_compared_in_seconds_of_cpu(store):
+    shards = [Shard(f"{number:06d}.tar", "", 1, "e") for number in range(30_000)]
+    paths = [committed_path(shard.path) for shard in shards[:-3]]
+    for path in paths:
+        store.put(path, b"")
+    began = time.process_time()
+    try:
+        left = remaining(store, Plan({shard.path: shard for shard in shards}))
+    finally:
+        spent = time.process_time() - began
+        store.delete(paths)
+    assert sorted(left.fragments) == [shard.path for shard in shards[-3:]]
+    assert spent < 3  # 0.1 s; comparing each shard with a set made anew took 9 s

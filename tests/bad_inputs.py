@@ -1,0 +1,190 @@
+"""Kinds of bad shards, each with what must become of it: rows, rows with reasons, or quarantine."""
+
+import gzip
+import io
+import tarfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from schemas.status import Reason
+from tests.odd_images import encode, picture, png
+from tests.readers.shards import tar_of
+
+GOOD = encode(picture(), "JPEG")
+MEMBER = 512 + -(-len(GOOD) // 512) * 512
+"""A header and the padded data of a member of GOOD."""
+
+
+@dataclass(frozen=True)
+class BadInput:
+    """A shard, and what its rows must end as: `ok` or a reason each. None: the shard is unreadable."""
+
+    name: str
+    data: bytes
+    rows: tuple[str, ...] | None
+    message: str = ""
+    """What the quarantine's or the last row's message must hold."""
+
+
+def _ok(num: int) -> tuple[str, ...]:
+    return ("ok",) * num
+
+
+def _tar(*names: str, data: bytes = GOOD, tar_format: int = tarfile.USTAR_FORMAT) -> bytes:
+    return tar_of([(name, data) for name in names], tar_format)
+
+
+def _link(kind: bytes) -> tarfile.TarInfo:
+    info = tarfile.TarInfo("link.jpg")
+    info.type, info.linkname = kind, "a.jpg"
+    return info
+
+
+def tars() -> Iterator[BadInput]:
+    four = _tar("a.jpg", "b.jpg", "c.jpg", "d.jpg")
+    damaged = str(Reason.SHARD_DAMAGED)
+    yield BadInput("cut-in-a-member.tar", four[: 2 * MEMBER + 600], (*_ok(2), damaged), "'c.jpg' has 88 of")
+    yield BadInput("cut-in-a-header.tar", four[: 2 * MEMBER + 100], (*_ok(2), damaged), "100 of 512 bytes of a header")
+    yield BadInput("cut-at-a-boundary.tar", four[: 3 * MEMBER], (*_ok(3), damaged), "the end marker is missing")
+    yield BadInput("cut-in-the-first-member.tar", four[:900], None, "'a.jpg' has 388 of")
+    yield BadInput("cut-in-the-first-header.tar", four[:300], None, "300 of 512 bytes of a header")
+    yield BadInput("no-end-blocks.tar", four[: 4 * MEMBER], (*_ok(4), damaged), "the end marker is missing")
+    yield BadInput("one-end-block.tar", four[: 4 * MEMBER] + bytes(512), _ok(4))
+    wrong = bytearray(four)
+    wrong[2 * MEMBER + 150] ^= 1
+    yield BadInput("bad-checksum.tar", bytes(wrong), (*_ok(2), damaged), "no tar header")
+    wrong = bytearray(four)
+    wrong[2 * MEMBER + 124 : 2 * MEMBER + 136] = b"zzzzzzzzzzz\0"
+    yield BadInput("size-not-octal.tar", bytes(wrong), (*_ok(2), damaged), "a number is not octal")
+    yield BadInput("two-in-one.tar", four + four, (*_ok(4), damaged), "another tar begins after the end marker")
+    yield BadInput("garbage-at-the-end.tar", four + b"x" * 900, (*_ok(4), damaged), "that are no tar follow")
+    yield BadInput("garbage-at-the-start.tar", b"x" * 512 + four, None, "no tar header")
+    yield BadInput("gzip-named-tar.tar", gzip.compress(four), _ok(4))
+    yield BadInput("tar-named-gzip.tar.gz", four, _ok(4))
+    yield BadInput("cut-gzip.tar.gz", gzip.compress(four, 0)[: 3 * MEMBER], (*_ok(3), damaged), "gzip: ")
+    crc = bytearray(gzip.compress(four))
+    crc[-8] ^= 1
+    yield BadInput("gzip-checksum.tgz", bytes(crc), (*_ok(4), damaged), "gzip: CRC check failed")
+    yield BadInput("gzip-of-nothing.tgz", gzip.compress(b""), None, "nothing to read before byte 0")
+    yield BadInput("gzip-of-html.tgz", gzip.compress(b"<html>" * 200), None, "no tar header")
+    yield BadInput("zero-bytes.tar", b"", None, "0 bytes; restore the shard")
+    yield BadInput("html.tar", b"<html><body>404</body></html>" * 40, None, "no tar header")
+    yield BadInput("json.tar", b'{"error": "AccessDenied"}' * 40, None, "no tar header")
+    yield BadInput("zip.tar", b"PK\3\4" + bytes(2000), None, "no tar header")
+    yield BadInput("parquet-named-tar.tar", _parquet(jpg=[GOOD]), None, "no tar header")
+    yield BadInput("empty.tar", _tar(), ())
+    yield BadInput("zeros.tar", bytes(10240), ())
+    yield from _odd_members()
+
+
+def _odd_members() -> Iterator[BadInput]:
+    kinds = {"symlink": tarfile.SYMTYPE, "hardlink": tarfile.LNKTYPE, "device": tarfile.CHRTYPE}
+    kinds |= {"fifo": tarfile.FIFOTYPE, "folder": tarfile.DIRTYPE}
+    for name, kind in kinds.items():
+        yield BadInput(f"{name}.tar", tar_of([("a.jpg", GOOD)], extra=[_link(kind)]), _ok(1))
+    yield BadInput("dot-dot-names.tar", _tar("../../etc/a.jpg", "a/../b.jpg"), _ok(2))
+    yield BadInput("absolute-names.tar", _tar("/etc/passwd.jpg", "/b.jpg"), _ok(2))
+    yield BadInput(
+        "long-names.tar", _tar("x" * 300 + ".jpg", "y" * 5000 + ".jpg", tar_format=tarfile.PAX_FORMAT), _ok(2)
+    )
+    yield BadInput("names-not-utf8.tar", _tar("caf\udce9.jpg", "caf\udce8.jpg"), _ok(2))
+    yield BadInput("newline-in-a-name.tar", _tar("a\nb.jpg"), _ok(1))
+    yield BadInput("duplicate-keys.tar", _tar("a.jpg", "a.jpg", "a.jpg"), _ok(3))
+    yield BadInput("no-extension.tar", _tar("0001", "0002"), None, "2 files and no sample")
+    yield BadInput("mac-leftovers.tar", _tar("a.jpg", "__MACOSX/._a.jpg", ".DS_Store"), _ok(1))
+    missing = str(Reason.MISSING_IMAGE)
+    yield BadInput("text-without-image.tar", tar_of([("a.txt", b"t"), ("b.jpg", GOOD)]), (missing, "ok"))
+    yield BadInput("texts-alone.tar", tar_of([("a.txt", b"t"), ("b.json", b"{}")]), (missing, missing))
+    yield BadInput("json-broken.tar", tar_of([("a.jpg", GOOD), ("a.json", b'{"x": ')]), _ok(1))
+    yield BadInput("json-deep.tar", tar_of([("a.jpg", GOOD), ("a.json", b"[" * 100_000)]), _ok(1))
+    sparse = tarfile.TarInfo("holes.jpg")
+    sparse.type = b"S"
+    header = sparse.tobuf(tarfile.GNU_FORMAT)
+    yield BadInput("sparse.tar", _tar("a.jpg")[:MEMBER] + header + bytes(1024), ("ok", "shard_damaged"), "sparse file")
+    absurd = tarfile.TarInfo("x")
+    absurd.type, absurd.size = b"x", 1 << 33
+    header = absurd.tobuf(tarfile.GNU_FORMAT)
+    yield BadInput("absurd-header.tar", _tar("a.jpg")[:MEMBER] + header, ("ok", "shard_damaged"), "an extended header")
+
+
+def _parquet(rows_per_group: int = 1000, **columns: object) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns), sink, row_group_size=rows_per_group, write_page_checksum=True)
+    return sink.getvalue().to_pybytes()
+
+
+def parquets() -> Iterator[BadInput]:
+    whole = _parquet(key=["a", "b", "c"], jpg=[GOOD] * 3)
+    yield BadInput("truncated-footer.parquet", whole[:-20], None, "not a Parquet file that can be read")
+    yield BadInput("no-footer.parquet", whole[: len(whole) // 2], None, "not a Parquet file that can be read")
+    yield BadInput("footer-alone.parquet", b"PAR1" + whole[-40:], None, "not a Parquet file that can be read")
+    yield BadInput("encrypted-footer.parquet", whole[:-4] + b"PARE", None, "not a Parquet file that can be read")
+    yield BadInput("footer-length-absurd.parquet", whole[:-8] + b"\xff\xff\xff\x7fPAR1", None, "not a Parquet file")
+    yield BadInput("html.parquet", b"<html>404</html>" * 10, None, "not a Parquet file that can be read")
+    yield BadInput("zero-bytes.parquet", b"", None, "0 bytes; restore the shard")
+    yield BadInput("tar-named-parquet.parquet", _tar("a.jpg"), None, "not a Parquet file that can be read")
+    yield BadInput("no-rows.parquet", _parquet(jpg=pa.array([], pa.binary())), ())
+    yield BadInput("urls.parquet", _parquet(url=["http://x/a.jpg"]), None, "0 columns may hold images")
+    yield BadInput("integers.parquet", _parquet(jpg=[1, 2]), None, "0 columns may hold images")
+    yield BadInput("strings.parquet", _parquet(jpg=["abc"]), None, "0 columns may hold images")
+    yield BadInput("two-candidates.parquet", _parquet(x=[GOOD], y=[GOOD]), None, "2 columns may hold images")
+    yield BadInput("lists-of-bytes.parquet", _parquet(jpg=[[GOOD]]), None, "0 columns may hold images")
+    missing = str(Reason.MISSING_IMAGE)
+    yield BadInput("nulls.parquet", _parquet(jpg=[GOOD, None, GOOD]), ("ok", missing, "ok"))
+    yield BadInput("all-null.parquet", _parquet(jpg=pa.array([None, None], pa.binary())), (missing, missing))
+    yield BadInput("null-keys.parquet", _parquet(key=pa.array([None, "b"]), jpg=[GOOD, GOOD]), _ok(2))
+    yield BadInput("duplicate-keys.parquet", _parquet(key=["a", "a"], jpg=[GOOD, GOOD]), _ok(2))
+    nested = pa.array([{"bytes": GOOD, "path": "a"}, {"bytes": None, "path": "b"}, None])
+    yield BadInput("nested.parquet", _parquet(image=nested), ("ok", missing, missing))
+    yield BadInput("large-binary.parquet", _parquet(jpg=pa.array([GOOD], pa.large_binary())), _ok(1))
+    yield BadInput("huge-row-group.parquet", _parquet(100_000, jpg=[GOOD] * 1500), _ok(1500))
+    yield BadInput("a-group-a-row.parquet", _parquet(1, jpg=[GOOD] * 5), _ok(5))
+    damaged = str(Reason.SHARD_DAMAGED)
+    three = bytearray(_parquet(1, jpg=[GOOD, GOOD[::-1] + b"!", GOOD]))
+    middle = three.index(GOOD[::-1][:50])
+    three[middle : middle + 200] = bytes(200)
+    yield BadInput("damaged-row-group.parquet", bytes(three), ("ok", damaged, "ok"))
+
+
+def images() -> Iterator[BadInput]:
+    def one(name: str, data: bytes, row: str) -> BadInput:
+        return BadInput(f"image-{name}.tar", tar_of([("a.jpg", data), ("b.jpg", GOOD)]), (row, "ok"))
+
+    yield one("zero-bytes", b"", "empty_file")
+    yield one("html", b"<!DOCTYPE html><html></html>", "unsupported_format")
+    yield one("eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n", "unsupported_format")
+    yield one("truncated-jpeg", GOOD[: len(GOOD) // 2], "truncated_image")
+    yield one("truncated-png", encode(picture(), "PNG")[:200], "truncated_image")
+    yield one("bomb", png(60_000, 60_000, 8, 6, rows=4), "too_many_pixels")
+    yield one("1-x-5000", encode(picture(1, 5000), "PNG"), "ok")
+    yield one("5000-x-1", encode(picture(5000, 1), "JPEG"), "ok")
+    yield one("1-x-1", encode(picture(1, 1), "GIF"), "ok")
+    yield one("cmyk", encode(picture().convert("CMYK"), "JPEG"), "ok")
+    yield one("animated", encode(picture(), "GIF", save_all=True, append_images=[picture().rotate(90)]), "ok")
+    yield one("too-many-bytes", GOOD + bytes(1 << 20), "too_many_bytes")
+
+
+PARTS: tuple[Callable[[], Iterator[BadInput]], ...] = (tars, parquets, images)
+
+
+def bad_inputs() -> list[BadInput]:
+    found = [case for part in PARTS for case in part()]
+    assert len({case.name for case in found}) == len(found)
+    return found
+
+
+def table() -> str:
+    """The kinds and their outcomes as Markdown, for people."""
+    out = io.StringIO()
+    print("| kind | outcome |\n|---|---|", file=out)
+    for case in bad_inputs():
+        rows = "quarantine" if case.rows is None else ", ".join(dict.fromkeys(case.rows)) or "no rows"
+        print(f"| `{case.name}` | {rows}{f': {case.message}' if case.message else ''} |", file=out)
+    return out.getvalue()
+
+
+if __name__ == "__main__":
+    print(table())

@@ -1,0 +1,32 @@
+"""An image that kills the process that decodes it costs itself, and neither its shard nor the run."""
+
+import pathlib
+
+import pytest
+
+from tests.cli import run, write_job
+from tests.flow.test_flow import jpeg, tar_of
+from tests.outputs import committed_rows
+
+pytestmark = pytest.mark.slow
+
+POISON = "POISON-OF-DECODERS"
+
+
+def test_an_image_that_kills_the_reader_becomes_a_failed_row(tmp_path):
+    project = pathlib.Path(__file__).parents[2]
+    (tmp_path / "in").mkdir()
+    images = {f"{number:02d}.jpg": jpeg((number, 0, 0)) for number in range(20)}
+    images["13.jpg"] += POISON.encode()
+    tar_of(tmp_path / "in" / "deadly.tar", images)
+    tar_of(tmp_path / "in" / "other.tar", {"a.jpg": jpeg("red")})
+    job = write_job(tmp_path, tmp_path / "in", tmp_path / "out", engine={"batch_images": 4})
+    done = run(tmp_path, "caption", job, JFTEST_POISON=POISON, PYTHONPATH=f"{project}/tests/hooks:{project}")
+    assert done.code == 0, done
+    rows = committed_rows(tmp_path / "out")
+    failed = [(row["shard"], row["row"], row["reason"], row["message"]) for row in rows if row["status"] != "ok"]
+    [size] = {len(images["13.jpg"])}
+    told = f"the process that decodes died of this image of {size} bytes, alone in it"
+    assert failed == [("deadly.tar", 13, "decoder_killed", told)]
+    assert len(rows) == 21
+    assert run(tmp_path, "verify", str(tmp_path / "out")).code == 0

@@ -1,0 +1,46 @@
+"""Nodes that vanish in mid-run: the replicas come back elsewhere, and nothing is lost."""
+
+from collections import Counter
+
+import psutil
+import pytest
+
+from pipeline.standin.dataset import draw_dataset
+from tests.cli import finish, run, start, wait_until, write_job
+from tests.nodes import nodes
+from tests.outputs import committed_rows, expected, fragments_of, identities
+
+LOOPBACK = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("how", ["kill", "drain"])
+def test_a_node_that_vanishes_costs_no_row(tmp_path, how):
+    draw_dataset(tmp_path / "in", num_images=240, seed=2, shard_rows=60)
+    output = tmp_path / "out"
+    engine = {"echo_latency_s": 0.4, "batches_in_flight": 2, "replicas": 2, "num_gpus": 1}
+    job = write_job(tmp_path, tmp_path / "in", output, engine=engine, cluster={"num_cpus": None})
+    with nodes(num_gpu_nodes=3) as cluster:
+        process = start(tmp_path, "caption", job, **cluster.environment)
+        wait_until(lambda: len(fragments_of(output)) >= 4, process, "4 fragments")
+        assert cluster.tell(how) == "removed"
+        wait_until(lambda: len(fragments_of(output)) >= 8 or committed_rows(output), process, "more fragments")
+        assert cluster.tell("add") == "added"
+        done = finish(process)
+        assert done.code == 0, done
+        assert not_loopback(cluster.process.pid) == []
+    assert identities(committed_rows(output)) == Counter(expected(tmp_path / "in", 240))
+    assert run(tmp_path, "verify", str(output)).code == 0
+
+
+def not_loopback(pid: int) -> list[str]:
+    """Sockets of the cluster that others on the network could reach."""
+    found: list[str] = []
+    for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
+        try:
+            listening = [one for one in process.net_connections("inet") if one.status == psutil.CONN_LISTEN]
+        except psutil.Error:
+            continue
+        found += [f"{process.name()} {one.laddr}" for one in listening if one.laddr.ip not in LOOPBACK]
+    return found

@@ -1,0 +1,75 @@
+"""Two runs on one output, at once or one back from the dead: both end well, and each row is there once."""
+
+import hashlib
+import signal
+from pathlib import Path
+
+import pytest
+
+from pipeline.standin.dataset import draw_dataset
+from tests.cli import finish, run, start, wait_until, write_job
+from tests.outputs import committed_rows, expected, fragments_of, identities
+from tests.trees import send, tree
+
+pytestmark = pytest.mark.slow
+
+ENGINE = {"echo_latency_s": 0.4, "batches_in_flight": 2}
+
+
+def digests(output: Path) -> dict[str, str]:
+    files = sorted((output / "captions").rglob("*.parquet"))
+    return {str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def lost(out: str) -> set[str]:
+    told = "lost to another run, which committed it: "
+    return {line.removeprefix(told) for line in out.splitlines() if line.startswith(told)}
+
+
+def won(out: str) -> int:
+    [line] = [line for line in out.splitlines() if line.startswith("this run")]
+    return int(line.split()[2])
+
+
+def test_two_runs_at_once_both_end_well_and_tell_what_they_lost(tmp_path):
+    draw_dataset(tmp_path / "in", num_images=160, seed=2, shard_rows=40)
+    output = tmp_path / "out"
+    job = write_job(tmp_path, tmp_path / "in", output, engine=ENGINE)
+    both = [start(tmp_path, "caption", job) for _ in range(2)]
+    done = [finish(process) for process in both]
+    assert [one.code for one in done] == [0, 0], done
+    assert identities(committed_rows(output)) == identities_expected(tmp_path, 160)
+    assert won(done[0].out) + won(done[1].out) == 4
+    for one in done:
+        assert len(lost(one.out)) + won(one.out) == 4
+    assert not lost(done[0].out) & lost(done[1].out)
+    assert run(tmp_path, "verify", str(output)).code == 0
+
+
+def identities_expected(tmp_path, num_images):
+    return identities(
+        {"shard": shard, "row": row, "slot": slot} for shard, row, slot in expected(tmp_path / "in", num_images)
+    )
+
+
+def test_a_run_that_comes_back_from_the_dead_changes_nothing(tmp_path):
+    draw_dataset(tmp_path / "in", num_images=160, seed=2, shard_rows=40)
+    output = tmp_path / "out"
+    job = write_job(tmp_path, tmp_path / "in", output, engine=ENGINE)
+    zombie = start(tmp_path, "caption", job)
+    wait_until(lambda: len(fragments_of(output)) >= 3, zombie, "3 fragments")
+    stopped = tree(zombie.pid)
+    assert send(stopped, signal.SIGSTOP) == len(stopped)
+    try:
+        assert run(tmp_path, "caption", job).code == 0
+        before = digests(output)
+        assert len(before) == 4
+    finally:
+        send(stopped, signal.SIGCONT)
+    done = finish(zombie)
+    assert done.code == 0, done
+    assert len(lost(done.out)) + won(done.out) == 4
+    assert lost(done.out), done.out
+    assert digests(output) == before
+    assert identities(committed_rows(output)) == identities_expected(tmp_path, 160)
+    assert run(tmp_path, "verify", str(output)).code == 0

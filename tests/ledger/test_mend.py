@@ -1,0 +1,147 @@
+"""A second chance for rows that failed: one replacement, success beats failure, and of two retries one is told."""
+
+import contextlib
+
+import pyarrow as pa
+import pytest
+
+from pipeline.errors import PipelineError, StoreError
+from pipeline.ledger.caption_table import from_parquet
+from pipeline.ledger.fragments import write_fragment
+from pipeline.ledger.mend import find_unwell, mend_shard, mended
+from pipeline.ledger.verify import verify_shard
+from pipeline.storage import Outcome
+from schemas.caption_row import CAPTION_ROW
+from schemas.status import Status
+from tests.ledger.faults import Crash, Interposed, crash, dying, losing_answers
+from tests.ledger.world import KEYS, NUM_IMAGES, RUN, SHARD, caption_row, commit, committed, paths, stage
+
+FAILED = (Status.FAILED,)
+BAD = [4, 9]
+"""Rows of the world that fail."""
+
+
+@pytest.fixture
+def unwell(store):
+    commit(store, [stage(store, range(NUM_IMAGES))])
+    return find_unwell(store, RUN, SHARD, FAILED)
+
+
+def well(row, slot, text="better"):
+    return caption_row(row, slot, text) | {"status": "ok", "reason": None, "message": None, "caption": text}
+
+
+def stage_well(store, rows=BAD, text="better"):
+    table = pa.Table.from_pylist([well(row, slot, text) for row in rows for slot in RUN.slots], schema=CAPTION_ROW)
+    return write_fragment(store, RUN, SHARD, NUM_IMAGES, table)
+
+
+def rows_of(store):
+    return {(row["row"], row["slot"]): row for row in from_parquet(committed(store)).to_pylist()}
+
+
+def test_the_images_with_rows_of_the_statuses_are_found(store, unwell):
+    assert unwell.rows == tuple(BAD)
+    assert (unwell.num_images, unwell.attempts) == (NUM_IMAGES, 1)
+    assert find_unwell(store, RUN, SHARD, (Status.REJECTED,)) is None
+
+
+def test_what_is_asked_again_replaces_what_failed_and_nothing_else(store, unwell):
+    before = rows_of(store)
+    result = mend_shard(store, RUN, SHARD, unwell, [stage_well(store)])
+    assert (result.outcome, result.won) == (Outcome.REPLACED, True)
+    assert result.statuses == {"ok": 20, "rejected": 0, "failed": 0}
+    after = rows_of(store)
+    assert {at: row for at, row in after.items() if at[0] not in BAD} == {
+        at: row for at, row in before.items() if at[0] not in BAD
+    }
+    assert {(row["caption"], row["attempts"]) for at, row in after.items() if at[0] in BAD} == {("better", 2)}
+    assert verify_shard(store, RUN, SHARD, NUM_IMAGES, KEYS) == []
+    assert paths(store) == [f"captions/{SHARD.path}.parquet"]
+    assert find_unwell(store, RUN, SHARD, FAILED) is None
+
+
+def test_of_two_retries_the_second_is_told_and_changes_nothing(store, unwell):
+    first, second = stage_well(store, text="first"), stage_well(store, text="second")
+    data = store.get(second)
+    assert mend_shard(store, RUN, SHARD, unwell, [first]).won
+    standing = committed(store)
+    store.put(second, data)
+    result = mend_shard(store, RUN, SHARD, unwell, [second])
+    assert (result.outcome, result.won) == (Outcome.EXISTS, False)
+    assert committed(store) == standing
+
+
+def test_a_retry_that_is_overtaken_between_its_look_and_its_write_is_told(store, unwell):
+    fragment = stage_well(store)
+
+    def overtake(_, name):
+        if name == "replace":
+            mend_shard(store, RUN, SHARD, unwell, [stage_well(store, text="faster")])
+
+    assert not mend_shard(Interposed(store, before=overtake), RUN, SHARD, unwell, [fragment]).won
+    assert {row["caption"] for at, row in rows_of(store).items() if at[0] in BAD} == {"faster"}
+
+
+def test_a_retry_whose_fragments_were_removed_by_a_faster_one_is_told(store, unwell):
+    fragment = stage_well(store)
+    calls = []
+
+    def overtake(_, name):
+        calls.append(name)
+        if name == "get_versioned" and calls.count(name) == 1:
+            mend_shard(store, RUN, SHARD, unwell, [stage_well(store, text="faster")])
+
+    assert not mend_shard(Interposed(store, after=overtake), RUN, SHARD, unwell, [fragment]).won
+
+
+@pytest.mark.parametrize("num", range(1, 8))
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_retry_that_dies_leaves_the_old_file_or_the_new_one(store, unwell, num, when):
+    old = committed(store)
+    fragment, attempt = stage_well(store), "a" * 32
+    with contextlib.suppress(Crash):
+        mend_shard(dying(store, num, when, crash), RUN, SHARD, unwell, [fragment], attempt)
+    assert verify_shard(store, RUN, SHARD, NUM_IMAGES, KEYS) == []
+    replaced = committed(store) != old
+    result = mend_shard(store, RUN, SHARD, unwell, [fragment], attempt)
+    assert result.outcome is (Outcome.OURS if replaced else Outcome.REPLACED)
+    assert find_unwell(store, RUN, SHARD, FAILED) is None
+
+
+def test_a_lost_answer_to_the_replacement_is_known_as_our_own(store, unwell):
+    lossy = losing_answers(store, TimeoutError(), name="replace")
+    assert mend_shard(lossy, RUN, SHARD, unwell, [stage_well(store)]).outcome is Outcome.OURS
+
+
+def test_images_that_were_not_asked_again_are_told(store, unwell):
+    with pytest.raises(PipelineError, match="1 images were not asked again, such as row 9; retry again"):
+        mend_shard(store, RUN, SHARD, unwell, [stage_well(store, rows=[4])])
+
+
+def test_a_shard_that_is_gone_is_not_made_anew(store, unwell):
+    store.delete(paths(store))
+    with pytest.raises((StoreError, FileNotFoundError)):
+        mend_shard(store, RUN, SHARD, unwell, [stage_well(store)])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "kept"),
+    [
+        ("failed", "ok", "new"),
+        ("failed", "rejected", "new"),
+        ("failed", "failed", "new"),
+        ("rejected", "ok", "new"),
+        ("rejected", "failed", "old"),
+        ("ok", "failed", "old"),
+        ("ok", "ok", "old"),
+    ],
+)
+def test_success_beats_failure_and_attempts_add_up(old, new, kept):
+    def table(status, text):
+        made = caption_row(0, "long", text) | {"status": status, "prompt": text, "attempts": 2}
+        return pa.Table.from_pylist([made], schema=CAPTION_ROW)
+
+    [row] = mended(table(old, "old"), table(new, "new"), RUN.slots, (Status.FAILED, Status.REJECTED)).to_pylist()
+    assert row["prompt"] == kept
+    assert row["attempts"] == (2 if old == "ok" else 4)

@@ -1,0 +1,70 @@
+"""What a test sees of an output: its rows, its fragments, and which rows of which attempt they are."""
+
+import time
+from collections import Counter
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+MARK = "MARKED "
+
+
+def committed_rows(output: Path) -> list[dict]:
+    files = sorted((output / "captions").rglob("*.parquet"))
+    return [row for file in files for row in pq.read_table(file).to_pylist()]
+
+
+def identities(rows) -> Counter:
+    return Counter((row["shard"], row["row"], row["slot"]) for row in rows)
+
+
+def fragments_of(output: Path) -> list[Path]:
+    return (
+        sorted(path for path in (output / "staging").rglob("*.parquet") if path.is_file())
+        if (output / "staging").is_dir()
+        else []
+    )
+
+
+def settled_fragments(output: Path) -> list[Path]:
+    """The fragments when no worker of a killed driver writes any more: they outlive it by a moment."""
+    found: list[Path] = []
+    since = time.monotonic()
+    while time.monotonic() - since < 5:
+        time.sleep(0.2)
+        now = fragments_of(output)
+        if now != found:
+            found, since = now, time.monotonic()
+    return found
+
+
+def mark(fragments: list[Path]) -> set[tuple[str, int]]:
+    """Mark the captions of staged rows, so that they can be told from those that are made again."""
+    rows: set[tuple[str, int]] = set()
+    for file in fragments:
+        data, found = marked(file.read_bytes())
+        file.write_bytes(data)
+        rows |= {(shard, row) for shard, row, _ in found}
+    return rows
+
+
+def marked(data: bytes) -> tuple[bytes, set[tuple[str, int, str]]]:
+    """The fragment with its captions marked, and the identities of the rows that have one."""
+    file = pq.ParquetFile(pa.BufferReader(data))
+    table, metadata = file.read(), file.metadata.metadata
+    captions = [None if caption is None else f"{MARK}{caption}" for caption in table["caption"].to_pylist()]
+    index = table.schema.get_field_index("caption")
+    table = table.set_column(index, table.schema.field("caption"), pa.array(captions, pa.string()))
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(sink, table.schema, compression="zstd", write_page_checksum=True) as writer:
+        writer.add_key_value_metadata({key: value for key, value in metadata.items() if key != b"ARROW:schema"})
+        writer.write_table(table)
+    found = {(row["shard"], row["row"], row["slot"]) for row in table.to_pylist() if row["caption"] is not None}
+    return sink.getvalue().to_pybytes(), found
+
+
+def expected(source: Path, num_images: int) -> list[tuple[str, int, str]]:
+    files = sorted(path for path in source.rglob("*") if path.is_file())
+    each = num_images // len(files)
+    return [(file.relative_to(source).as_posix(), row, "long") for file in files for row in range(each)]
