@@ -24,13 +24,14 @@ _VERB = (
     r"answer|process|view|analy[sz]e|tag|complete|produce|participate|recogni[sz]e|do (?:that|this)|"
     r"see (?:the|this|any|an|your) (?:image|picture|photo)|have the (?:ability|capability)|feel comfortable)"
 )
+_HOW = r"(?: (?:to|currently|directly|really|actually|accurately|legally|in good conscience))?"
 _SORRY = (
     r"(?:(?:i'm|i am|we're|so) )?(?:very |truly |really )?sorry|i apologi[sz]e|my apologies|unfortunately|as an? ai\b"
 )
 _REFUSAL = re.compile(
     r"[\s\"'*]*(?:"
-    rf"(?:{_SORRY})[^\n]{{0,80}}?\bi ?{_NOT}\b[^\n.]{{0,30}}?\b{_VERB}\b|"
-    rf"i ?{_NOT} (?:to )?{_VERB}\b|"
+    rf"(?:{_SORRY})[^\n]{{0,80}}?\bi ?{_NOT}{_HOW} {_VERB}\b|"
+    rf"i ?{_NOT}{_HOW} {_VERB}\b|"
     r"i must (?:respectfully )?decline\b|"
     r"as an? (?:ai|artificial intelligence)(?: language)? (?:model|assistant)\b|"
     r"(?:i'm|i am) (?:just |only )?an? (?:ai|artificial intelligence|language) (?:model|assistant|language)\b|"

@@ -110,6 +110,8 @@ def test_tags_keep_their_order_and_lose_their_doubles():
     assert (found.text, found.flags) == ("1girl, solo, Long_Hair, blue_eyes", ("tags_normalized",))
     clean = "1girl, solo, :d, ;d"
     assert (verdict(clean, "danbooru-tags").text, verdict(clean, "danbooru-tags").flags) == (clean, ())
+    assert verdict("sky, Sky, a_b, a b", "danbooru-tags").text == "sky, a_b"
+    assert verdict("artist: ada, sky, artist:ada", "danbooru-tags").text == "artist:ada, sky"
     assert verdict("a,a", "danbooru-tags", tags={"normalize": False}).text == "a,a"
 
 
@@ -136,8 +138,8 @@ def test_unknown_tags_are_counted(tmp_path):
     config = QualityConfig(tags=TagsConfig(vocabulary=str(file)))
     vocabulary = load_vocabulary(config)
     assert vocabulary == {"1girl", "long_hair", "solo"}
-    found = verdict("1girl, long hair, sky, artist:x", "danbooru-tags", vocabulary=vocabulary)
-    assert (found.unknown_tags, found.flags) == (2, ("unknown_tags",))
+    found = verdict("1girl, long hair, sky, sea, artist:x", "danbooru-tags", vocabulary=vocabulary)
+    assert (found.unknown_tags, found.flags) == (3, ("unknown_tags",))
     assert verdict("A boat.", vocabulary=vocabulary).unknown_tags is None
     assert vocabulary_digest(vocabulary) != vocabulary_digest(vocabulary | {"sky"})
     for content, message in ((None, "cannot be read"), ("# only\n", "holds no tag")):
@@ -222,3 +224,25 @@ def test_a_verdict_does_not_change_with_the_call():
 def test_a_prompt_is_echoed_by_its_opening_or_whole(prompt, text, found):
     reason = verdict(text, asked=Labelled("t", text, "custom", prompt)).reason
     assert reason is (Reason.PROMPT_ECHO if found else None)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("I'm sorry, but I can't get enough of this view. What a beach!", None),
+        ("Sorry, I can't describe this beach.", Reason.REFUSAL),
+        ("ASSISTANT: A red boat lies on the beach.", Reason.SPECIAL_TOKENS),
+        ("Assistant referees at a football match.", None),
+        ('A shop with a sign that says "本日は閉店しました、またのお越しを". It rains.', None),
+        ("A shop with a sign that says 本日は閉店しました、またのお越しを. It rains.", Reason.FOREIGN_SCRIPT),
+    ],
+)
+def test_what_looks_like_a_fault_is_told_from_one(text, reason):
+    assert verdict(text).reason is reason
+
+
+def test_a_class_ends_at_the_geometric_middle_to_the_next():
+    """20 words are very short and 40 short: 28.3 lies between them."""
+    for words, flags in ((28, ()), (29, ("too_long",))):
+        asked = Labelled("t", some(words), length_kind="class", length_class="very short")
+        assert verdict(asked.text, asked=asked, length_tolerance=0).flags == flags
