@@ -50,14 +50,14 @@ def test_grouping_follows_the_written_rules(names):
 
 
 @given(st.lists(NAMES, max_size=25))
-def test_every_file_has_one_place(names):
+def test_every_image_has_one_place(names):
     members = [Member(name, number, 0) for number, name in enumerate(names)]
 
     grouping = group(members)
 
     images = [sample.image for sample in grouping.samples if sample.image]
-    texts = {member for sample in grouping.samples for member in sample.texts.values()}
     assert len(set(images)) == len(images)
-    dotted_texts = [member for member in members if member.name.endswith("v1.txt") and member not in texts]
-    placed = len(images) + len(texts) + len(dotted_texts) + grouping.side_images + grouping.ignored
-    assert placed == len(members)
+    in_samples = [member for member in members if group([member]).samples]
+    assert len(in_samples) + grouping.ignored == len(members)
+    num_images = sum(member.name.lower().endswith((".jpg", ".png")) for member in in_samples)
+    assert len(images) + grouping.side_images == num_images
