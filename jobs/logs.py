@@ -6,10 +6,14 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from types import TracebackType
 from typing import TextIO
+
+ExceptHook = Callable[[type[BaseException], BaseException, TracebackType | None], None]
 
 FOLDER = Path("logs")
 
@@ -45,7 +49,18 @@ def take_terminal(path: Path) -> Terminal:
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
     logging.captureWarnings(True)
     warnings.simplefilter("default")
+    sys.excepthook = _tell(terminal, path)
     return terminal
+
+
+def _tell(terminal: Terminal, path: Path) -> ExceptHook:
+    """Return a hook that tells of an error nobody expected on the terminal too, not in the log alone."""
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        terminal.err.write(f"joyfleet: {kind.__name__}: {error}; the traceback is in {path}\n")
+        sys.__excepthook__(kind, error, trace)
+
+    return hook
 
 
 def _copy(number: int) -> TextIO:

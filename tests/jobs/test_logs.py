@@ -1,0 +1,29 @@
+"""The terminal keeps to what people need, and nothing is told to the log alone."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPT = """
+import logging, os, sys
+from pathlib import Path
+from jobs.logs import take_terminal
+terminal = take_terminal(Path("run.log"))
+print("noise"); os.write(1, b"noise from C\\n"); logging.getLogger("x").warning("a warning")
+terminal.out.write("summary\\n")
+raise KeyError("nobody expected this")
+"""
+
+
+def test_noise_goes_to_the_log_and_an_unexpected_error_to_both(tmp_path):
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stdout == "summary\n"
+    assert done.stderr == "joyfleet: KeyError: 'nobody expected this'; the traceback is in run.log\n"
+    log = (tmp_path / "run.log").read_text()
+    for told in ("noise\n", "noise from C\n", "WARNING x a warning", "Traceback"):
+        assert told in log
