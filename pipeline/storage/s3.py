@@ -6,6 +6,7 @@ Credentials, region and endpoint come from the environment or the instance's rol
 
 import errno
 import functools
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -14,15 +15,18 @@ from typing import Any, cast
 import aiohttp
 import s3fs
 from botocore.exceptions import BotoCoreError, ConnectionError, HTTPClientError  # noqa: A004 - botocore's own names
+from fsspec.asyn import sync
 
 from pipeline.errors import StoreError
 from pipeline.storage.store import Entry, checked
 
+log = logging.getLogger(__name__)
+
 ONE_PUT_BYTES = 1 << 31
 """s3fs sends parts from twice this on (S3 takes 5 GiB in one PUT): a creation is always one request."""
 
-VERSION_TRIES = 5
-"""Reads of a file between two equal ETags: S3 tells the ETag of what it sends, and s3fs keeps it for itself."""
+READ_TRIES = 5
+"""s3fs repeats a request that fails; a body that breaks off on its way is ours to ask for again."""
 
 DELETE_KEYS = 1000
 """The most keys that S3 takes in one DeleteObjects."""
@@ -63,12 +67,19 @@ class S3Store:
             raise self._unwritten(path, err) from err
 
     def get_versioned(self, path: str) -> tuple[bytes, str]:
-        for _ in range(VERSION_TRIES):
-            before = self._etag(path)
-            data = self.get(path)
-            if self._etag(path) == before:
-                return data, before
-        raise StoreError(f"{self.url}/{path}: changed {VERSION_TRIES} times while it was read; run again later")
+        """One GET, whose answer has both: read apart, they may be those of two versions."""
+        bucket, key = self._bucket_and_key(checked(path))
+        client = self._client()
+        for num_try in range(READ_TRIES):
+            try:
+                return cast("tuple[bytes, str]", sync(client.loop, _body_and_etag, client, bucket, key))
+            except FileNotFoundError:
+                raise
+            except CLIENT_ERRORS as err:
+                if num_try == READ_TRIES - 1:
+                    raise self._failed(path, err) from err
+                log.warning("path=%s try=%d the body did not come whole: %r", path, num_try + 1, err)
+        raise AssertionError("the last try returns or raises")
 
     def replace(self, path: str, data: bytes, version: str) -> None:
         bucket, key = self._bucket_and_key(checked(path))
@@ -107,10 +118,6 @@ class S3Store:
             return False
         return True
 
-    def _etag(self, path: str) -> str:
-        bucket, key = self._bucket_and_key(checked(path))
-        return str(self._call("head_object", path, Bucket=bucket, Key=key)["ETag"])
-
     def _unwritten(self, path: str, err: Exception) -> OSError | StoreError:
         """What a conditional write that failed means: refused by its condition, refused at all, or unknown."""
         status, code = _answer(err)
@@ -145,6 +152,12 @@ class S3Store:
             f"{self.url}/{path}: S3 failed ({type(err).__name__}: {err}); "
             "check the bucket, its policy, the credentials in the environment, and AWS_ENDPOINT_URL_S3 if it is not AWS"
         )
+
+
+async def _body_and_etag(client: s3fs.S3FileSystem, bucket: str, key: str) -> tuple[bytes, str]:
+    answer = cast("dict[str, Any]", await client._call_s3("get_object", Bucket=bucket, Key=key))  # pyright: ignore[reportPrivateUsage] - call_s3 is it, but gives no time to read the body
+    async with answer["Body"] as body:
+        return await body.read(), str(answer["ETag"])
 
 
 @functools.lru_cache(maxsize=8)
