@@ -55,6 +55,7 @@ def test_a_run_through_a_store_that_fails_in_5_of_100_calls_loses_nothing(tmp_pa
     print(f"{script.num_requests} requests, faults {dict(script.counts)}")
 
 
+@pytest.mark.chaos  # the mixture above has them all; one by one they take three minutes
 @pytest.mark.parametrize("kind", list(Fault))
 def test_each_kind_of_fault_alone_and_often_loses_nothing(tmp_path, photos, kind):
     prefix, server = photos
