@@ -43,6 +43,7 @@ def test_what_is_in_flight_at_the_signal_is_staged_and_taken_over(tmp_path, numb
     assert run(tmp_path, "verify", str(tmp_path / "out")).code == 0
 
 
+@pytest.mark.chaos
 def test_shards_that_are_complete_within_the_grace_are_committed(tmp_path):
     _, process = begin(tmp_path, num_images=60, batches_in_flight=20)
     process.send_signal(signal.SIGTERM)
@@ -51,6 +52,7 @@ def test_shards_that_are_complete_within_the_grace_are_committed(tmp_path):
     assert "2 of 2 committed" in done.out
 
 
+@pytest.mark.chaos
 def test_the_grace_ends_in_time_with_an_engine_that_does_not_answer(tmp_path):
     draw_dataset(tmp_path / "in", num_images=20, seed=3, shard_rows=20)
     stuck = {"echo_latency_s": 1000.0}
@@ -64,6 +66,7 @@ def test_the_grace_ends_in_time_with_an_engine_that_does_not_answer(tmp_path):
     assert time.monotonic() - since < 20
 
 
+@pytest.mark.chaos
 def test_a_second_signal_ends_the_run_at_once(tmp_path):
     _, process = begin(tmp_path, echo_latency_s=6.0)
     process.send_signal(signal.SIGTERM)

@@ -13,7 +13,7 @@ from schemas.caption_row import CAPTION_ROW
 from tests.cli import finish, run, start, write_job
 from tests.outputs import committed_rows
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.chaos]  # minutes: `make test` has to stay within fifteen
 
 
 def spoil(file: Path, statuses: dict[int, str]) -> None:

@@ -13,7 +13,7 @@ from tests.outputs import expected
 from tests.s3_proxy import Fault, s3_proxy
 from tests.s3_server import s3_environment  # noqa: F401 - a fixture
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.chaos]  # minutes: `make test` has to stay within fifteen
 
 FAST = {"AWS_MAX_ATTEMPTS": "1"}
 """botocore then leaves the retries to those above it: what fails for good fails soon."""
@@ -55,7 +55,6 @@ def test_a_run_through_a_store_that_fails_in_5_of_100_calls_loses_nothing(tmp_pa
     print(f"{script.num_requests} requests, faults {dict(script.counts)}")
 
 
-@pytest.mark.chaos  # the mixture above has them all; one by one they take three minutes
 @pytest.mark.parametrize("kind", list(Fault))
 def test_each_kind_of_fault_alone_and_often_loses_nothing(tmp_path, photos, kind):
     prefix, server = photos
