@@ -25,4 +25,4 @@ def test_looking_at_captions_runs_from_top_to_bottom(tmp_path, monkeypatch, caps
         if cell["cell_type"] == "code":
             exec("".join(cell["source"]), names)
     assert names["rows"].num_rows == 40
-    assert "An image of mean colour" in capsys.readouterr().out
+    assert "| mean colour " in capsys.readouterr().out
