@@ -23,10 +23,10 @@ check: setup ## the gate before every commit: format, lint, types, floors, fast 
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
-	$(BIN)/pytest -q -m "not slow and not chaos" tests
+	$(BIN)/pytest -q -m "not slow and not long and not chaos" tests
 
-test: setup ## the whole suite but the chaos runs (real vLLM, Ray and S3 server; up to 15 minutes)
-	$(BIN)/pytest -m "not chaos" tests
+test: setup ## the suite but what takes minutes a test (real vLLM, Ray and S3 server; up to 15 minutes)
+	$(BIN)/pytest -m "not long and not chaos" tests
 
 test-all: setup ## all tests there are
 	$(BIN)/pytest tests
