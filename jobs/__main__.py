@@ -9,6 +9,8 @@ import click
 from jobs.caption import caption
 from jobs.draw import draw
 from jobs.inspect import plan, status
+from jobs.playground import playground
+from jobs.preview import preview
 from jobs.prompts import prompts
 from jobs.quality import quality
 from jobs.report import report
@@ -27,7 +29,7 @@ def cli() -> None:
     """
 
 
-for verb in (caption, clean, draw, plan, prompts, quality, report, retry, status, verify):
+for verb in (caption, clean, draw, plan, playground, preview, prompts, quality, report, retry, status, verify):
     cli.add_command(verb)
 
 

@@ -16,9 +16,7 @@ PAGE = "report/index.html"
 
 @click.command()
 @click.argument("output")
-@click.option(
-    "--page", type=click.Path(dir_okay=False), help=f"A local file to write instead of OUTPUT/{PAGE}."
-)
+@click.option("--page", type=click.Path(dir_okay=False), help=f"A local file to write instead of OUTPUT/{PAGE}.")
 def report(output: str, page: str | None) -> None:
     """Write one self-contained HTML page about OUTPUT's committed captions: OUTPUT/report/index.html."""
     opened = open_output(output)
@@ -30,7 +28,9 @@ def report(output: str, page: str | None) -> None:
     try:
         Path(page).write_bytes(text)
     except OSError as err:
-        raise ConfigError(f"--page {page}: cannot be written ({err.strerror}); give a file in a folder that exists") from err
+        raise ConfigError(
+            f"--page {page}: cannot be written ({err.strerror}); give a file in a folder that exists"
+        ) from err
     click.echo(page)
 
 

@@ -23,8 +23,8 @@ from pipeline.report.thumbnails import Thumbnail
 from schemas.shard import Shard
 from schemas.status import Status
 
-SHOWN_TAGS = 60
-SHOWN_OPENINGS = 20
+SHOWN_TAGS = 30
+SHOWN_OPENINGS = 15
 SHOWN_QUARANTINED = 20
 SHOWN_MODES = 12
 """Figures of each sort: of the modes with the most rows."""
@@ -67,7 +67,7 @@ def report_page(
             "config": yaml.safe_dump(dict(subject.job), sort_keys=False, allow_unicode=True),
             "versions": sorted(subject.versions.items()),
             "groups": groups,
-            "tolerance": tolerance,
+            "tolerance": f"{tolerance:.0%}",
             "exact_rate": min((group["exact_rate"] for group in groups), default=1),
             "copied": survey.copied_images,
             "copied_rate": survey.copies.rate,

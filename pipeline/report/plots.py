@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -22,12 +23,13 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 WIDTH_PX = 360
 HEIGHT_PX = 190
 TIME_BINS = 60
+"""At most; of few commits half as many as they are, so that bars are no comb."""
 
 # Stand for the page's colours, which matplotlib knows no way to name.
 INK, MUTED, RULE, ACCENT, SOFT = "#010101", "#020202", "#030303", "#040404", "#050505"
 VARIABLES = {INK: "--ink", MUTED: "--muted", RULE: "--rule", ACCENT: "--accent", SOFT: "--soft"}
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 10,
     "text.color": MUTED,
@@ -66,10 +68,13 @@ def throughput_plot(times_s: Sequence[float], rows: Sequence[int]) -> str:
     """Plot caption rows committed per second over time; `times_s` since the epoch, UTC on the axis."""
     first, last = min(times_s), max(times_s)
     span = max(last - first, 1.0)
-    edges = np.linspace(first, first + span, TIME_BINS + 1)
+    num_bins = min(TIME_BINS, max(5, len(times_s) // 2))
+    width = span / num_bins
+    edges = np.linspace(first, first + span, num_bins + 1)
     binned, _ = np.histogram(times_s, bins=edges, weights=rows)
     figure, axes = _figure()
-    axes.bar(edges[:-1], binned / (span / TIME_BINS), width=span / TIME_BINS * 0.85, align="edge", color=ACCENT)
+    axes.bar(edges[:-1], binned / width, width=width * 0.85, align="edge", color=ACCENT)
+    axes.set_ylim(0, float(binned.max()) / width * 1.08)
     axes.set_xlim(first, first + span)
     axes.set_ylabel("captions/s")
     axes.xaxis.set_major_locator(MaxNLocator(4))
@@ -101,7 +106,7 @@ def length_plot(mode: str, lengths: Sequence[LengthGot], tolerance: float) -> st
     figure, axes = _figure()
     line = np.array([0.0, asked.max() * 1.08])
     axes.fill_between(line, line * (1 - tolerance), line * (1 + tolerance), color=SOFT, linewidth=0)
-    axes.plot(line, line, color=RULE, linewidth=1)
+    axes.plot(line, line, color=MUTED, linewidth=0.8)
     axes.errorbar(asked, middle, yerr=spread, fmt="o", color=ACCENT, markersize=4.5, elinewidth=1.5)
     axes.set_xlim(0, line[1])
     axes.set_ylim(0, max(line[1], max(one.p90 for one in lengths)) * 1.05)
@@ -137,7 +142,9 @@ def _svg(figure: Figure, name: str, title: str) -> str:
     text = out.getvalue()
     svg = text[text.index("<svg") :]
     svg = re.sub(r"<defs>\s*<style.*?</defs>|<metadata>.*?</metadata>", "", svg, count=2, flags=re.DOTALL)
-    svg = re.sub(r' id="(?:figure|axes|patch|line2d|text|xtick|ytick|matplotlib\.axis|[A-Za-z]+Collection)_\d+"', "", svg)
+    svg = re.sub(
+        r' id="(?:figure|axes|patch|line2d|text|xtick|ytick|matplotlib\.axis|[A-Za-z]+Collection)_\d+"', "", svg
+    )
     svg = re.sub(r"font(-family)?: [^;\"]*;? ?", _font, svg)
     svg = re.sub(r'^<svg([^>]*?) width="[^"]*" height="[^"]*"', r'<svg\1 role="img"', svg, count=1)
     for colour, variable in VARIABLES.items():

@@ -1,4 +1,4 @@
-"""Small pictures of caption rows, read back from the source: a bounded number of shards, of each as little as can be."""
+"""Small pictures of caption rows, read back from the source: of few shards, and of each as little as can be."""
 
 from __future__ import annotations
 
@@ -51,7 +51,9 @@ def read_thumbnails(origin: ImageSource, rows: Iterable[Mapping[str, Any]]) -> d
     opened = list(wanted)[:SHARDS]
     found: dict[tuple[str, int], Thumbnail] = {}
     with ThreadPoolExecutor(READERS) as pool:
-        for shard, thumbnails in zip(opened, pool.map(lambda name: _of_shard(origin, name, wanted[name]), opened), strict=True):
+        for shard, thumbnails in zip(
+            opened, pool.map(lambda name: _of_shard(origin, name, wanted[name]), opened), strict=True
+        ):
             found |= {(shard, row): thumbnail for row, thumbnail in thumbnails.items()}
     skipped = Thumbnail(None, f"not read: pictures of {SHARDS} other shards are shown")
     return {(shard, row): found.get((shard, row), skipped) for shard, of_shard in wanted.items() for row in of_shard}
@@ -86,4 +88,3 @@ def _fit(width: int, height: int) -> tuple[int, int]:
     """The size at which the longer side is `SIDE_PX`, the aspect ratio kept; small images stay as they are."""
     scale = min(1.0, SIDE_PX / max(width, height))
     return max(1, round(width * scale)), max(1, round(height * scale))
-

@@ -54,9 +54,7 @@ class MemoryStore:
         below = f"{checked(folder)}/" if folder else ""
         with _LOCK:
             files = [
-                Entry(path, len(data), _WRITTEN_S[url, path])
-                for (url, path), data in _FILES.items()
-                if url == self.url
+                Entry(path, len(data), _WRITTEN_S[url, path]) for (url, path), data in _FILES.items() if url == self.url
             ]
         return (entry for entry in files if entry.path.startswith(below))
 

@@ -1,8 +1,8 @@
 """One suite for every store: what the ledger relies on."""
 
-import time
 import multiprocessing
 import pickle
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
