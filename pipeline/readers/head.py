@@ -110,13 +110,13 @@ def _samples(file: BinaryIO, shard: Shard, num_rows: int) -> list[Sample]:
     walking, members = walk(file, shard.size), list[Member]()
     samples: list[Sample] = []
     while len(samples) <= num_rows:
+        before = len(members)
         try:
-            found = list(islice(walking, num_rows + 1))
+            for member in islice(walking, num_rows + 1):
+                members.append(member)  # noqa: PERF402 - those before a damage must survive it
         except TarDamage as damage:
             log.warning("%s: damaged at byte %d: %s", shard.url, damage.offset, damage.what)
-            found = []
-        if not found:
-            return samples
-        members += found
         samples = group(members).samples
+        if len(members) == before:
+            return samples
     return samples[:num_rows]
