@@ -113,7 +113,7 @@ def _samples(file: BinaryIO, shard: Shard, num_rows: int) -> list[Sample]:
         before = len(members)
         try:
             for member in islice(walking, num_rows + 1):
-                members.append(member)  # noqa: PERF402 - those before a damage must survive it
+                members.append(member)
         except TarDamage as damage:
             log.warning("%s: damaged at byte %d: %s", shard.url, damage.offset, damage.what)
         samples = group(members).samples
