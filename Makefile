@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-all chaos bench standin clean
+.PHONY: help setup demo playground check test test-all chaos bench standin clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -17,6 +17,10 @@ demo: setup ## draw a sample data set into data/demo, caption it into out/demo t
 	@[ -d data/demo ] || $(BIN)/python -m jobs draw data/demo
 	@$(BIN)/python -m jobs caption jobs/runs/demo.yaml
 	@$(BIN)/python -m jobs verify out/demo
+
+playground: setup ## try prompts on single images in a browser (JOB=job.yaml for your own model and images)
+	@$(BIN)/pip -q --disable-pip-version-check install --no-deps -r infra/requirements-playground.lock
+	@$(BIN)/python -m jobs playground $(JOB)
 
 check: setup ## the gate before every commit: format, lint, types, floors, fast tests
 	$(BIN)/ruff format --check .

@@ -9,8 +9,11 @@ import click
 from jobs.caption import caption
 from jobs.draw import draw
 from jobs.inspect import plan, status
+from jobs.playground import playground
+from jobs.preview import preview
 from jobs.prompts import prompts
 from jobs.quality import quality
+from jobs.report import report
 from jobs.tend import clean, retry
 from jobs.verify import verify
 from pipeline.errors import PipelineError
@@ -26,7 +29,7 @@ def cli() -> None:
     """
 
 
-for verb in (caption, clean, draw, plan, prompts, quality, retry, status, verify):
+for verb in (caption, clean, draw, plan, playground, preview, prompts, quality, report, retry, status, verify):
     cli.add_command(verb)
 
 

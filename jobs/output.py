@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pipeline.config import SourceConfig
 from pipeline.ledger.footer import RunFacts
@@ -20,6 +22,10 @@ class Output:
     plan: Plan
     source: SourceConfig
     max_bytes: int
+    fields: Mapping[str, Any]
+    """The recipe's."""
+    about: Mapping[str, Any]
+    """What the first run told of itself: its resolved config as `job`, `slots`, `versions`."""
 
 
 def open_output(url: str) -> Output:
@@ -37,4 +43,6 @@ def open_output(url: str) -> Output:
         plan=read_plan(store),
         source=SourceConfig.model_validate(job["source"]),
         max_bytes=job["images"]["max_bytes"],
+        fields=record.fields,
+        about=record.about,
     )

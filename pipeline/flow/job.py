@@ -81,7 +81,7 @@ def prepare_job(job: JobConfig) -> PreparedJob:
     store = open_store(job.output)
     shards = list_shards(job.source)
     probe(store)
-    run_facts = RunFacts(recipe=recipe.fingerprint, slots=Asker(job).slots, versions=versions())
+    run_facts = facts_of(job, recipe)
     claim_run(store, recipe, _about(job, run_facts))
     plan = claim_plan(store, shards)
     left = remaining(store, plan)
@@ -95,12 +95,8 @@ def prepare_job(job: JobConfig) -> PreparedJob:
         recipe=recipe,
         store=store,
         run_facts=run_facts,
-        read_spec=ReadSpec(
-            source=job.source, images=job.images, side_px=weights.side_px, batch_images=job.engine.batch_images
-        ),
-        caption_spec=CaptionSpec(
-            job=job, run=run_facts, side_px=weights.side_px, vocabulary=load_vocabulary(job.quality)
-        ),
+        read_spec=read_spec(job, weights),
+        caption_spec=caption_spec(job, run_facts, weights),
         engine_spec=engine_spec(job, recipe, weights),
         works=[Work(plan.shards[path], fragments) for path, fragments in left.fragments.items()],
         plan=plan,
@@ -120,6 +116,16 @@ def prepare_retry(job: JobConfig, statuses: Collection[Status]) -> PreparedJob:
     return replace(prepared, works=works, caption_spec=replace(prepared.caption_spec, first_attempt=attempts))
 
 
+def read_spec(job: JobConfig, weights: Weights) -> ReadSpec:
+    """Return how the job's shards are read."""
+    return ReadSpec(source=job.source, images=job.images, side_px=weights.side_px, batch_images=job.engine.batch_images)
+
+
+def caption_spec(job: JobConfig, run: RunFacts, weights: Weights) -> CaptionSpec:
+    """Return how the job's images are captioned."""
+    return CaptionSpec(job=job, run=run, side_px=weights.side_px, vocabulary=load_vocabulary(job.quality))
+
+
 def engine_spec(job: JobConfig, recipe: Recipe, weights: Weights) -> EngineSpec:
     """Return what the job's engine is started from."""
     return EngineSpec(
@@ -130,6 +136,11 @@ def engine_spec(job: JobConfig, recipe: Recipe, weights: Weights) -> EngineSpec:
         revision=job.model.revision,
         side_px=weights.side_px,
     )
+
+
+def facts_of(job: JobConfig, recipe: Recipe) -> RunFacts:
+    """Return what all files of a run of this job would say of it."""
+    return RunFacts(recipe=recipe.fingerprint, slots=Asker(job).slots, versions=versions())
 
 
 def _about(job: JobConfig, run: RunFacts) -> Mapping[str, object]:

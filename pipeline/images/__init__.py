@@ -2,5 +2,6 @@
 
 from pipeline.images.apart import Decoder
 from pipeline.images.decode import Decoded, decode
+from pipeline.images.show import exact_uri, thumbnail_uri
 
-__all__ = ["Decoded", "Decoder", "decode"]
+__all__ = ["Decoded", "Decoder", "decode", "exact_uri", "thumbnail_uri"]

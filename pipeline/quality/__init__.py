@@ -2,6 +2,6 @@
 
 from pipeline.quality.found import Asked
 from pipeline.quality.judge import Rules, Verdict, judge, make_rules
-from pipeline.quality.tags import load_vocabulary, vocabulary_digest
+from pipeline.quality.tags import load_vocabulary, tags_of, vocabulary_digest
 
-__all__ = ["Asked", "Rules", "Verdict", "judge", "load_vocabulary", "make_rules", "vocabulary_digest"]
+__all__ = ["Asked", "Rules", "Verdict", "judge", "load_vocabulary", "make_rules", "tags_of", "vocabulary_digest"]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pipeline.config import Categories, QualityConfig, TagsConfig, Underscores
 from pipeline.errors import ConfigError
-from pipeline.quality.form import split_tags
+from pipeline.quality.form import Form, form_of, split_tags
 
 CATEGORIES = ("artist", "copyright", "character", "species", "meta", "lore", "general", "rating")
 
@@ -36,6 +36,11 @@ class Tag:
 def parse_tags(text: str) -> list[Tag]:
     """Return the tags in order, doubles included; a prefix without a tag is none."""
     return [tag for tag in map(_parse, split_tags(text.strip().rstrip("."))) if tag.name]
+
+
+def tags_of(mode: str, text: str) -> set[str]:
+    """Return the different tags of a caption, without categories, canonical; none of a mode that asks for no tags."""
+    return {canonical(tag.name) for tag in parse_tags(text)} if form_of(mode) is Form.TAGS else set()
 
 
 def _parse(text: str) -> Tag:

@@ -1,7 +1,8 @@
 """Shards of any store become source rows, each image exactly once, in an order that never changes."""
 
+from pipeline.readers.head import open_head
 from pipeline.readers.open import open_shard
 from pipeline.readers.row import JSON, OpenShard, SourceRow
 from pipeline.readers.source import list_shards
 
-__all__ = ["JSON", "OpenShard", "SourceRow", "list_shards", "open_shard"]
+__all__ = ["JSON", "OpenShard", "SourceRow", "list_shards", "open_head", "open_shard"]

@@ -8,6 +8,7 @@ Read are ustar, old GNU and v7 headers, GNU long names, pax `path` and `size`, b
 are labels: nothing is ever written to them. Links, devices and folders hold no bytes and are left out.
 """
 
+import io
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -66,16 +67,16 @@ def walk(file: BinaryIO, size: int) -> Iterator[Member]:
     Raises:
         TarDamage: the tar does not end as a tar ends; all whole files before that were yielded.
     """
-    fd, offset, pending = file.fileno(), 0, _Pending()
+    offset, pending = 0, _Pending()
     while True:
-        block = os.pread(fd, BLOCK, offset)
+        block = read_at(file, BLOCK, offset)
         if not block.strip(b"\0") and len(block) == BLOCK:
-            _check_rest(fd, offset, size)
+            _check_rest(file, offset, size)
             return
         header = _parse(block, offset)
         data = offset + BLOCK
         if header.kind in EXTENSION_TYPES:
-            _extend(pending, header.kind, _extension(fd, data, header.size))
+            _extend(pending, header.kind, _extension(file, data, header.size))
             offset = data + _padded(header.size)
             continue
         length = header.size if pending.size is None else pending.size
@@ -88,6 +89,16 @@ def walk(file: BinaryIO, size: int) -> Iterator[Member]:
         if header.kind in FILE_TYPES and not name.endswith("/"):  # v7 marks folders by the slash alone
             yield Member(name, data, length)
         offset, pending = data + _padded(length), _Pending()
+
+
+def read_at(file: BinaryIO, size: int, offset: int) -> bytes:
+    """Return up to `size` bytes from `offset` on; the position of a file without descriptor moves."""
+    try:
+        fd = file.fileno()
+    except io.UnsupportedOperation:  # a file of fsspec's, which reads ranges of a store
+        file.seek(offset)
+        return file.read(size)
+    return os.pread(fd, size, offset)
 
 
 def _padded(length: int) -> int:
@@ -123,10 +134,10 @@ def _number(field: bytes) -> int:
     return int(digits, 8) if digits else 0
 
 
-def _extension(fd: int, offset: int, length: int) -> bytes:
+def _extension(file: BinaryIO, offset: int, length: int) -> bytes:
     if length > MAX_EXTENSION_BYTES:
         raise TarDamage(offset - BLOCK, f"an extended header of {length} bytes")
-    body = os.pread(fd, length, offset)
+    body = read_at(file, length, offset)
     if len(body) < length:
         raise TarDamage(offset - BLOCK, f"{len(body)} of {length} bytes of an extended header: the tar is cut")
     return body
@@ -157,21 +168,21 @@ def _pax_records(body: bytes) -> dict[bytes, bytes]:
     return records
 
 
-def _check_rest(fd: int, offset: int, size: int) -> None:
+def _check_rest(file: BinaryIO, offset: int, size: int) -> None:
     """After the end marker there are zeros up to the end of the file, or the rest is unread and that is told."""
     position = offset
     while position < size:
-        chunk = os.pread(fd, SCAN_BYTES, position)
+        chunk = read_at(file, SCAN_BYTES, position)
         rest = chunk.lstrip(b"\0")
         if rest:
             found = position + (len(chunk) - len(rest)) // BLOCK * BLOCK
-            raise TarDamage(found, _what_follows(fd, found, size))
+            raise TarDamage(found, _what_follows(file, found, size))
         position += max(len(chunk), 1)
 
 
-def _what_follows(fd: int, offset: int, size: int) -> str:
+def _what_follows(file: BinaryIO, offset: int, size: int) -> str:
     try:
-        _parse(os.pread(fd, BLOCK, offset), offset)
+        _parse(read_at(file, BLOCK, offset), offset)
     except TarDamage:
         return f"{size - offset} bytes that are no tar follow the end marker"
     return (

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.ledger.layout import CAPTIONS, committed_path, shard_of_committed
+from pipeline.report.committed import committed_files
 from pipeline.report.duplicates import Duplicates
 from pipeline.report.sample import TextSample, hash64
 from pipeline.storage import Store
@@ -63,29 +63,47 @@ class QualityReport:
     openings: pa.Table
 
 
-def measure_quality(store: Store, duplicates: Duplicates | None = None) -> QualityReport:
-    """Read all committed files of an output and return the figures.
+class Measuring:
+    """Takes caption rows one by one, those of an image in a row, and tells at the end."""
 
-    Args:
-        store: the output.
-        duplicates: where captions are compared; by default with the capacities of `pipeline.report.duplicates`.
-    """
-    groups: dict[tuple[str, str], Group] = {}
-    compared = duplicates or Duplicates()
-    for row in _rows(store):
-        key = (row["mode"], _length(row))
-        group = groups.setdefault(key, Group(*key))
+    def __init__(self, duplicates: Duplicates | None = None) -> None:
+        """Start with nothing.
+
+        Args:
+            duplicates: where captions are compared; by default with the capacities of `pipeline.report.duplicates`.
+        """
+        self._groups: dict[tuple[str, str], Group] = {}
+        self._compared = duplicates or Duplicates()
+
+    def take(self, row: Mapping[str, Any]) -> None:
+        """Count a row with the columns `COLUMNS`."""
+        key = (row["mode"], length_of(row))
+        group = self._groups.setdefault(key, Group(*key))
         _take(group, row)
         if row["status"] == Status.OK:
             _take_caption(group, row)
-            compared.add(hash64("\x1f".join(key)), hash64(f"{row['shard']}\x1f{row['row']}"), row["caption"])
-    ordered = [groups[key] for key in sorted(groups)]
-    return QualityReport(
-        groups=_table(_group_rows(ordered, compared), QUALITY_GROUPS),
-        reasons=_table(_reason_rows(ordered), QUALITY_REASONS),
-        words=_table(_word_rows(ordered), QUALITY_WORDS),
-        openings=_table(_opening_rows(ordered), QUALITY_OPENINGS),
-    )
+            image = hash64(f"{row['shard']}\x1f{row['row']}")
+            self._compared.add(hash64("\x1f".join(key)), image, row["caption"])
+
+    def report(self) -> QualityReport:
+        """Return the figures of all that was taken."""
+        ordered = [self._groups[key] for key in sorted(self._groups)]
+        return QualityReport(
+            groups=_table(_group_rows(ordered, self._compared), QUALITY_GROUPS),
+            reasons=_table(_reason_rows(ordered), QUALITY_REASONS),
+            words=_table(_word_rows(ordered), QUALITY_WORDS),
+            openings=_table(_opening_rows(ordered), QUALITY_OPENINGS),
+        )
+
+
+def measure_quality(store: Store, duplicates: Duplicates | None = None) -> QualityReport:
+    """Read all committed files of an output and return the figures; `duplicates` as for `Measuring`."""
+    measuring = Measuring(duplicates)
+    for committed in committed_files(store):
+        for batch in committed.file.iter_batches(BATCH_ROWS, columns=COLUMNS, use_threads=False):
+            for row in batch.to_pylist():
+                measuring.take(row)
+    return measuring.report()
 
 
 def write_report(store: Store, report: QualityReport) -> list[str]:
@@ -100,19 +118,8 @@ def write_report(store: Store, report: QualityReport) -> list[str]:
     return [f"{FOLDER}/{name}.parquet" for name in tables]
 
 
-def _rows(store: Store) -> Iterator[Mapping[str, Any]]:
-    shards = sorted(shard for shard in map(shard_of_committed, _paths(store)) if shard)
-    for shard in shards:
-        file = pq.ParquetFile(pa.BufferReader(store.get(committed_path(shard))), page_checksum_verification=True)
-        for batch in file.iter_batches(BATCH_ROWS, columns=COLUMNS, use_threads=False):
-            yield from batch.to_pylist()
-
-
-def _paths(store: Store) -> Iterator[str]:
-    return (entry.path for entry in store.list(CAPTIONS))
-
-
-def _length(row: Mapping[str, Any]) -> str:
+def length_of(row: Mapping[str, Any]) -> str:
+    """Return how the length was asked, as the tables name it: none, the class, or such as `40 words`."""
     kind = row["length_kind"]
     return f"{row['length_words']} words" if kind == "words" else row["length_class"] if kind == "class" else "none"
 

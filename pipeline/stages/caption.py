@@ -45,30 +45,26 @@ class CaptionSpec:
     """Attempts that a retry counts on: its questions are asked with other seeds than those before."""
 
 
-class Caption:
-    """Captions batches, many at once, on one event loop."""
+class Captioner:
+    """Turns batches into caption rows, many at once, on one event loop; keeps none of them."""
 
-    def __init__(self, spec: CaptionSpec, engine: Engine, store: Store) -> None:
+    def __init__(self, spec: CaptionSpec, engine: Engine) -> None:
         limits = DeathLimits(per_image=spec.job.engine.max_deaths_per_image, restarts=spec.job.engine.max_restarts)
         self._spec = spec
-        self._store = store
         self._asker = Asker(spec.job)
         self._asking = Asking(engine, limits)
         self._rules = make_rules(spec.job.quality, spec.vocabulary)
 
-    async def __call__(self, batch: pa.Table) -> pa.Table:
-        """Caption a batch (`schemas.batch.BATCH`) and return its receipt (`schemas.batch.RECEIPT`).
+    async def rows(self, batch: pa.Table) -> pa.Table:
+        """Return the caption rows (`schemas.caption_row`) of a batch of images (`schemas.batch.BATCH`).
 
         Raises:
             EngineDead: the engine cannot be kept alive.
-            StoreError: the fragment cannot be written.
         """
-        head = batch.drop_columns(["images", "pixels"]).to_pylist()[0]
-        if head["kind"] != BatchKind.IMAGES:
-            return _receipt(head)
+        shard: str = batch["shard"][0].as_py()
         images: list[dict[str, Any]] = batch["images"][0].as_py()
-        asked = await self._ask(head["shard"], images, _pixels(batch, images, self._spec.side_px))
-        return await asyncio.to_thread(self._stage, head, images, asked)
+        asked = await self._ask(shard, images, pixels_of(batch, images, self._spec.side_px))
+        return await asyncio.to_thread(rows_table, shard, self._spec.run.recipe, asked)
 
     async def _ask(self, shard: str, images: Sequence[Mapping[str, Any]], pixels: npt.NDArray[np.uint8]) -> list[Asked]:
         """Ask every request, and those whose text the rules refuse again, as often as `quality.repair` says."""
@@ -108,17 +104,38 @@ class Caption:
             repetition_penalty=self._spec.job.quality.repair.repetition_penalty if attempt else None,
         )
 
-    def _stage(self, head: Mapping[str, Any], images: Sequence[Mapping[str, Any]], asked: Sequence[Asked]) -> pa.Table:
+
+class Caption:
+    """Captions batches and stages their rows."""
+
+    def __init__(self, spec: CaptionSpec, engine: Engine, store: Store) -> None:
+        self._run = spec.run
+        self._store = store
+        self._captioner = Captioner(spec, engine)
+
+    async def __call__(self, batch: pa.Table) -> pa.Table:
+        """Caption a batch (`schemas.batch.BATCH`) and return its receipt (`schemas.batch.RECEIPT`).
+
+        Raises:
+            EngineDead: the engine cannot be kept alive.
+            StoreError: the fragment cannot be written.
+        """
+        head = batch.drop_columns(["images", "pixels"]).to_pylist()[0]
+        if head["kind"] != BatchKind.IMAGES:
+            return _receipt(head)
+        table = await self._captioner.rows(batch)
+        rows = [image["row"] for image in batch["images"][0].as_py()]
+        return await asyncio.to_thread(self._stage, head, rows, table)
+
+    def _stage(self, head: Mapping[str, Any], rows: Sequence[int], table: pa.Table) -> pa.Table:
         shard = Shard(path=head["shard"], url="", size=head["size"], etag=head["etag"])
-        table = rows_table(shard.path, self._spec.run.recipe, asked)
-        path = write_fragment(self._store, self._spec.run, shard, head["num_rows"], table)
+        path = write_fragment(self._store, self._run, shard, head["num_rows"], table)
         statuses: list[str] = table["status"].to_pylist()
-        rows = [image["row"] for image in images]
         return _receipt({**head, **count_statuses(statuses), "fragment": path, "rows": rows})
 
 
-def _pixels(batch: pa.Table, images: Sequence[Mapping[str, Any]], side: int) -> npt.NDArray[np.uint8]:
-    """The decoded images, shape (images without reason, side, side, 3): a view into the batch."""
+def pixels_of(batch: pa.Table, images: Sequence[Mapping[str, Any]], side: int) -> npt.NDArray[np.uint8]:
+    """Return the decoded images, shape (images without reason, side, side, 3): a view into the batch."""
     buffer = batch["pixels"][0].as_buffer()
     num = sum(image["reason"] is None for image in images)
     return np.frombuffer(buffer, np.uint8).reshape(num, side, side, 3)

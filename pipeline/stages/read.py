@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,6 +74,12 @@ def read_shard(
             yield from (batch.table(shard, opened.num_rows) for batch in batches)
     except ShardUnreadable as err:
         yield _marker(BatchKind.UNREADABLE, shard, 0, message=str(err))
+
+
+def batches_of(spec: ReadSpec, shard: Shard, num_rows: int, rows: Iterable[SourceRow]) -> Iterator[pa.Table]:
+    """Yield the batches of some rows that were read already; an image that kills its decoder is a failed row."""
+    with Decoder() as decoder:
+        yield from (batch.table(shard, num_rows) for batch in _batches(spec, iter(rows), decoder.decode))
 
 
 def _batches(spec: ReadSpec, rows: Iterator[SourceRow], decode: Decode) -> Iterator[_Batch]:

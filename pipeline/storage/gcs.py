@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -104,7 +105,8 @@ class GcsStore:
             raise self._failed(folder, err) from err
         for name, facts in found.items():
             if name.startswith(f"{top}/") and not name.endswith("/"):
-                yield Entry(name.removeprefix(f"{root}/"), int(facts["size"]))
+                modified = datetime.fromisoformat(facts["updated"])
+                yield Entry(name.removeprefix(f"{root}/"), int(facts["size"]), modified.timestamp())
 
     def delete(self, paths: Iterable[str]) -> None:
         with ThreadPoolExecutor(DELETE_THREADS) as pool:

@@ -70,10 +70,10 @@ class LocalStore:
             for name in names:
                 file = Path(parent, name)
                 try:
-                    size = file.stat().st_size
+                    facts = file.stat()
                 except FileNotFoundError:
                     continue
-                yield Entry(file.relative_to(self.url).as_posix(), size)
+                yield Entry(file.relative_to(self.url).as_posix(), facts.st_size, facts.st_mtime)
 
     def delete(self, paths: Iterable[str]) -> None:
         for path in paths:

@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from pipeline.errors import StoreError
 from pipeline.storage.store import Entry, checked
 
 _FILES: dict[tuple[str, str], bytes] = {}
+_WRITTEN_S: dict[tuple[str, str], float] = {}
 _LOCK = threading.Lock()
 
 
@@ -27,13 +29,13 @@ class MemoryStore:
 
     def put(self, path: str, data: bytes) -> None:
         with _LOCK:
-            _FILES[self.url, checked(path)] = bytes(data)
+            self._write(checked(path), data)
 
     def create(self, path: str, data: bytes) -> None:
         with _LOCK:
             if (self.url, checked(path)) in _FILES:
                 raise FileExistsError(f"{self.url}/{path}")
-            _FILES[self.url, path] = bytes(data)
+            self._write(path, data)
 
     def get_versioned(self, path: str) -> tuple[bytes, str]:
         data = self.get(path)
@@ -46,12 +48,14 @@ class MemoryStore:
                 raise StoreError(f"{self.url}/{path}: gone; there is nothing to replace")
             if hashlib.sha256(found).hexdigest() != version:
                 raise FileExistsError(f"{self.url}/{path}")
-            _FILES[self.url, path] = bytes(data)
+            self._write(path, data)
 
     def list(self, folder: str) -> Iterator[Entry]:
         below = f"{checked(folder)}/" if folder else ""
         with _LOCK:
-            files = [Entry(path, len(data)) for (url, path), data in _FILES.items() if url == self.url]
+            files = [
+                Entry(path, len(data), _WRITTEN_S[url, path]) for (url, path), data in _FILES.items() if url == self.url
+            ]
         return (entry for entry in files if entry.path.startswith(below))
 
     def delete(self, paths: Iterable[str]) -> None:
@@ -62,3 +66,7 @@ class MemoryStore:
     def exists(self, path: str) -> bool:
         with _LOCK:
             return (self.url, checked(path)) in _FILES
+
+    def _write(self, path: str, data: bytes) -> None:
+        _FILES[self.url, path] = bytes(data)
+        _WRITTEN_S[self.url, path] = time.time()

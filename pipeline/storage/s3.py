@@ -96,7 +96,8 @@ class S3Store:
             page = self._call("list_objects_v2", folder, Bucket=bucket, Prefix=prefix, **following)
             # A key that ends in a slash is a console's folder mark, not a file.
             files = [item for item in page.get("Contents", []) if not item["Key"].endswith("/")]
-            yield from (Entry(item["Key"].removeprefix(root), item["Size"]) for item in files)
+            for item in files:
+                yield Entry(item["Key"].removeprefix(root), item["Size"], item["LastModified"].timestamp())
             if not page.get("IsTruncated"):
                 return
             following = {"ContinuationToken": page["NextContinuationToken"]}

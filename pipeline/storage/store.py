@@ -27,6 +27,8 @@ class Entry:
     """Relative to the store's root."""
     size: int
     """Bytes."""
+    modified_s: float
+    """When it was last written, by the store's clock: seconds since the epoch."""
 
 
 class Store(Protocol):

@@ -7,7 +7,7 @@ import s3fs
 
 from pipeline.config import SourceConfig
 from pipeline.errors import ConfigError, ShardUnreadable
-from pipeline.readers import list_shards
+from pipeline.readers import list_shards, open_head
 from tests.readers.shards import read, tar_of
 
 pytestmark = pytest.mark.slow
@@ -53,6 +53,15 @@ def test_a_new_object_is_seen_by_the_same_process(s3):
 
 def test_shards_are_read(s3):
     assert [[row.data for row in read(shard)] for shard in list_shards(SOURCE)] == [[b"1", b"2"]] * 2
+
+
+def test_the_head_of_a_shard_is_read_by_ranges(s3):
+    members = [(f"{number:04d}.jpg", bytes([number % 256]) * 50_000) for number in range(60)]
+    s3.pipe_file("out/readers/2.tar", tar_of(members))
+    [shard, _] = list_shards(SOURCE)
+    with open_head(shard, SOURCE, 1 << 20, 5) as head:
+        assert head.num_rows == 5
+        assert [(row.row, row.data) for row in head.rows({2, 4})] == [(2, members[2][1]), (4, members[4][1])]
 
 
 def test_a_missing_object_or_bucket_is_told(s3):

@@ -2,13 +2,14 @@
 
 import multiprocessing
 import pickle
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from pipeline.errors import StoreError
-from pipeline.storage import Entry, Outcome, probe, put_if_absent
+from pipeline.storage import Outcome, probe, put_if_absent
 from tests.processes import exit_code
 
 ODD_PATHS = [
@@ -22,7 +23,7 @@ ODD_PATHS = [
 
 
 def entries(store, folder=""):
-    return sorted(store.list(folder), key=lambda entry: entry.path)
+    return sorted((entry.path, entry.size) for entry in store.list(folder))
 
 
 def test_what_is_put_is_got_and_what_is_absent_says_so(store):
@@ -56,15 +57,25 @@ def test_empty_files_are_files(store):
         store.create("a", b"x")
     store.put("b", b"")
     assert store.get("a") == store.get("b") == b""
-    assert entries(store) == [Entry("a", 0), Entry("b", 0)]
+    assert entries(store) == [("a", 0), ("b", 0)]
+
+
+def test_a_listing_tells_when_a_file_was_last_written(store):
+    store.put("a", b"1")
+    [first] = store.list("")
+    time.sleep(1.1 if store.url.startswith("s3") else 0.01)  # S3 tells whole seconds
+    store.put("a", b"2")
+    [second] = store.list("")
+    assert abs(first.modified_s - time.time()) < 600
+    assert second.modified_s > first.modified_s
 
 
 def test_a_listing_is_recursive_and_ends_at_its_folder(store):
     for path in ("staging/a/1", "staging/a/b/2", "staging/ab/3", "captions/a/4"):
         store.put(path, b"12345")
-    assert entries(store, "staging/a") == [Entry("staging/a/1", 5), Entry("staging/a/b/2", 5)]
+    assert entries(store, "staging/a") == [("staging/a/1", 5), ("staging/a/b/2", 5)]
     assert entries(store, "staging/a/1") == []
-    assert [entry.path for entry in entries(store, "staging")] == ["staging/a/1", "staging/a/b/2", "staging/ab/3"]
+    assert [path for path, _ in entries(store, "staging")] == ["staging/a/1", "staging/a/b/2", "staging/ab/3"]
     assert len(entries(store)) == 4
     assert entries(store, "quarantine") == []
 
@@ -73,7 +84,7 @@ def test_a_listing_is_recursive_and_ends_at_its_folder(store):
 def test_a_listing_goes_on_over_pages(store):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda i: store.put(f"staging/{i:04d}", b""), range(1001)))
-    paths = [entry.path for entry in entries(store, "staging")]
+    paths = [path for path, _ in entries(store, "staging")]
     assert paths == [f"staging/{i:04d}" for i in range(1001)]
     store.delete(paths)
     assert entries(store) == []
@@ -85,10 +96,10 @@ def test_deleting_twice_is_deleting_once(store):
     store.delete(["staging/a/1", "staging/a/none", "staging/none/at/all"])
     store.delete(["staging/a/1"])
     store.delete([])
-    assert entries(store) == [Entry("staging/a/2", 0)]
+    assert entries(store) == [("staging/a/2", 0)]
     store.delete(["staging/a/2"])
     store.put("staging/a/2", b"again")
-    assert entries(store) == [Entry("staging/a/2", 5)]
+    assert entries(store) == [("staging/a/2", 5)]
 
 
 @pytest.mark.parametrize("path", ODD_PATHS)
@@ -97,7 +108,7 @@ def test_odd_names_survive(store, path):
     with pytest.raises(FileExistsError):
         store.create(path, b"")
     assert store.exists(path)
-    assert entries(store, "captions") == [Entry(path, len(path.encode()))]
+    assert entries(store, "captions") == [(path, len(path.encode()))]
     assert store.get(path) == path.encode()
     store.delete([path])
     assert entries(store) == []

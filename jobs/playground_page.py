@@ -1,0 +1,169 @@
+"""The playground's page, and the engine behind it: the only module that imports gradio."""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+# Pinned in a lock of its own, so that it may be absent where types are checked.
+import gradio as gr  # pyright: ignore[reportMissingImports]
+from gradio.themes import Base  # pyright: ignore[reportMissingImports]
+
+from pipeline.config import JobConfig
+from pipeline.engines import Engine
+from pipeline.errors import ConfigError, PipelineError
+from pipeline.prompts import GENERATIONS, generation_of, load_generation
+from pipeline.report.tryout import (
+    Answers,
+    Choice,
+    answers_html,
+    ask,
+    job_of,
+    lengths_of,
+    modes_of,
+    recipe_yaml,
+    tones_of,
+    words_of,
+)
+
+HOST = "127.0.0.1"
+"""Who reaches the port may ask the engine: so nobody but this machine."""
+MAX_SAMPLES = 8
+
+
+class Desk:
+    """An engine on an event loop of its own; threads ask it."""
+
+    def __init__(self, job: JobConfig, engine: Engine, side_px: int) -> None:
+        self.job = job
+        self._engine = engine
+        self._side_px = side_px
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+
+    def ask(self, job: JobConfig, data: bytes) -> Answers:
+        """Ask as `pipeline.report.tryout.ask`; blocks the calling thread."""
+        asking = ask(self._engine, job, self._side_px, data)
+        return asyncio.run_coroutine_threadsafe(asking, self._loop).result()
+
+    def close(self) -> None:
+        """End the engine, then the loop that it ran on."""
+        self._engine.close()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+def build_app(desk: Desk, pictures: Sequence[Path]) -> gr.Blocks:
+    """Return the page: choices on the left, the prompt, the answers and the recipe on the right."""
+    first = generation_of(desk.job.model.id, desk.job.model.generation).name
+    with gr.Blocks(title="JoyFleet playground", analytics_enabled=False) as app:
+        gr.Markdown(f"## JoyFleet playground\n`{desk.job.model.id}`, as a run would ask it")
+        with gr.Row():
+            with gr.Column(scale=1, min_width=320):
+                # The file itself, since a run decodes the source's own bytes.
+                image = gr.Image(type="filepath", image_mode=None, label="Image", height=300)
+                gr.Examples([[str(path)] for path in pictures], [image], label="From the source")
+                choice = _choices(first)
+            with gr.Column(scale=2, min_width=320):
+                prompt = gr.Textbox(label="Prompt, as the model sees it", lines=3, interactive=False)
+                system = gr.Textbox(label="System", lines=1, interactive=False)
+                with gr.Row():
+                    samples = gr.Slider(1, MAX_SAMPLES, value=3, step=1, label="Samples")
+                    seed = gr.Number(value=desk.job.seed, precision=0, minimum=0, label="Seed")
+                go = gr.Button("Caption", variant="primary")
+                answers = gr.HTML(label="Answers")
+                recipe = gr.Code(language="yaml", label="The same, for a job file", interactive=False)
+        generation, mode, *rest = choice
+
+        def told(*picked: Any) -> tuple[str, str, str]:  # noqa: ANN401 - what the controls hold
+            return _told(desk, picked)
+
+        def answered(path: str | None, number: float, start: float, *picked: Any) -> str:  # noqa: ANN401 - as above
+            return _answered(desk, path, (int(number), int(start)), picked)
+
+        words = [prompt, system, recipe]
+        # A new generation or mode has other tones, lengths and options: choices first, then the words.
+        generation.input(_on_generation, [generation], [mode, *rest[:3]], show_progress="hidden").then(
+            told, choice, words, show_progress="hidden"
+        )
+        mode.input(_on_mode, [generation, mode], rest[:2], show_progress="hidden").then(
+            told, choice, words, show_progress="hidden"
+        )
+        gr.on([app.load, *(one.change for one in rest)], told, choice, words, api_name="prompt", show_progress="hidden")
+        go.click(answered, [image, samples, seed, *choice], answers, api_name="caption")
+    return app
+
+
+def _choices(generation: str) -> list[Any]:
+    """The controls in the order of `Choice`'s fields."""
+    modes = modes_of(generation)
+    tones, lengths = tones_of(generation, modes[0]), lengths_of(generation, modes[0])
+    served = [name for name in GENERATIONS if load_generation(name).servable]
+    return [
+        gr.Radio(served, value=generation, label="Generation"),
+        gr.Dropdown(modes, value=modes[0], label="Mode"),
+        gr.Dropdown(tones, value=tones[0], label="Tone"),
+        gr.Dropdown(lengths, value=lengths[0], label="Length", allow_custom_value=True),
+        gr.Dropdown(list(load_generation(generation).options), value=[], multiselect=True, label="Options"),
+        gr.Textbox(label="Name, for refer-by-name"),
+    ]
+
+
+def _on_generation(generation: str) -> list[Any]:
+    modes = modes_of(generation)
+    options = gr.update(choices=list(load_generation(generation).options), value=[])
+    return [gr.update(choices=modes, value=modes[0]), *_on_mode(generation, modes[0]), options]
+
+
+def _on_mode(generation: str, mode: str) -> list[Any]:
+    tones, lengths = tones_of(generation, mode), lengths_of(generation, mode)
+    return [gr.update(choices=tones, value=tones[0]), gr.update(choices=lengths, value=lengths[0])]
+
+
+def _told(desk: Desk, picked: Sequence[Any]) -> tuple[str, str, str]:
+    choice = _choice(picked)
+    try:
+        prompt, system = words_of(desk.job, choice)
+    except ConfigError as err:
+        return str(err), "", ""
+    return prompt, system, recipe_yaml(desk.job, choice)
+
+
+def _answered(desk: Desk, path: str | None, drawn: tuple[int, int], picked: Sequence[Any]) -> str:
+    """Return the answers as HTML. What is wrong is told in the page: the server goes on."""
+    if path is None:
+        raise gr.Error("pick an image first", print_exception=False)
+    try:
+        job = job_of(desk.job, _choice(picked), *drawn)
+        return answers_html(desk.ask(job, Path(path).read_bytes()))
+    except PipelineError as err:
+        raise gr.Error(html.escape(str(err)), print_exception=False) from err
+
+
+def _choice(picked: Sequence[Any]) -> Choice:
+    generation, mode, tone, length, options, name = picked
+    return Choice(
+        generation=generation, mode=mode, tone=tone, length=str(length), options=tuple(options or ()), name=name or ""
+    )
+
+
+def serve(app: gr.Blocks, port: int, *, wait: bool) -> str:
+    """Serve the page to this machine and return its address; with `wait`, until Ctrl-C."""
+    # Fonts of the system: the default theme fetches its own from Google.
+    theme = Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+    launched = app.launch(
+        server_name=HOST,
+        server_port=port,
+        share=False,
+        quiet=True,
+        theme=theme,
+        footer_links=[],
+        prevent_thread_lock=not wait,
+    )
+    return launched[1]

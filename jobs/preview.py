@@ -1,0 +1,121 @@
+"""`joyfleet preview job.yaml`: a recipe on a few images, before any money is spent on it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import webbrowser
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from jobs.caption import set_option
+from jobs.logs import new_log, take_terminal
+from pipeline.config import JobConfig, load_job
+from pipeline.engines import Engine, EngineSpec, start_engine
+from pipeline.errors import ConfigError
+from pipeline.flow.job import caption_spec, check_job, engine_spec, facts_of, read_spec
+from pipeline.readers import list_shards
+from pipeline.stages.caption import CaptionSpec
+from pipeline.stages.read import ReadSpec
+from pipeline.stages.sample import Sample, draw_sample
+
+if TYPE_CHECKING:
+    from pipeline.report.preview import Previewed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """A job file, checked."""
+
+    name: str
+    read: ReadSpec
+    caption: CaptionSpec
+    engine: EngineSpec
+
+
+@click.command()
+@click.argument("job_file", type=click.Path())
+@click.option("-n", "num_images", type=click.IntRange(1, 500), default=24, show_default=True, help="Images to caption.")
+@click.option("--compare", type=click.Path(), metavar="OTHER_FILE", help="A second job, on the same images.")
+@click.option(
+    "--page", type=click.Path(dir_okay=False), help="File to write; by default JOB_FILE's name with .preview.html."
+)
+@set_option
+def preview(job_file: str, num_images: int, compare: str | None, page: str | None, overrides: Sequence[str]) -> None:
+    """Caption a few images of JOB_FILE's source with its engine and show them on one page; writes no output.
+
+    The images are the same at each call: drawn by the job's seed over its shards. --set holds for both jobs.
+    """
+    files = [job_file, *([compare] if compare else [])]
+    jobs = [load_job(file, overrides) for file in files]
+    recipes = [_checked(file, job) for file, job in zip(files, jobs, strict=True)]
+    target = Path(page) if page else Path(Path(job_file).stem + ".preview.html")
+    if not target.parent.is_dir():
+        raise ConfigError(f"--page {page}: there is no folder {target.parent}; create it or name another")
+    sample = draw_sample(recipes[0].read, list_shards(jobs[0].source), jobs[0].seed, num_images)
+    if not sample.shards:
+        raise ConfigError(
+            f"{job_file}: no image could be read from the source: {'; '.join(sample.unreadable) or 'it is empty'}"
+        )
+    _show(recipes, sample, target)
+
+
+def _show(recipes: Sequence[Recipe], sample: Sample, target: Path) -> None:
+    from pipeline.report.preview import preview_page  # noqa: PLC0415 - datasketch and scipy come with its package
+
+    log_path = new_log()
+    terminal = take_terminal(log_path)
+    num_images = sum(len(one.rows) for one in sample.shards)
+    terminal.err.write(
+        f"joyfleet: {num_images} images of {len(sample.shards)} shards; the engine starts (log: {log_path})\n"
+    )
+    done = list(_captioned(recipes, sample))
+    target.write_text(preview_page(" against ".join(one.name for one in recipes), done, sample), encoding="utf-8")
+    terminal.out.write(f"{target}\n")
+    if _has_display():
+        webbrowser.open(target.resolve().as_uri())
+
+
+def _checked(file: str, job: JobConfig) -> Recipe:
+    recipe, weights, remarks = check_job(job)
+    for remark in remarks:
+        click.echo(f"joyfleet: note: {remark}", err=True)
+    return Recipe(
+        name=Path(file).name,
+        read=read_spec(job, weights),
+        caption=caption_spec(job, facts_of(job, recipe), weights),
+        engine=engine_spec(job, recipe, weights),
+    )
+
+
+def _captioned(recipes: Sequence[Recipe], sample: Sample) -> Iterator[Previewed]:
+    """Caption the sample with each recipe; recipes with one engine share it, others start theirs in turn."""
+    from pipeline.report.preview import caption_sample  # noqa: PLC0415 - as above
+
+    rest = list(recipes)
+    while rest:
+        spec = rest[0].engine
+        # An engine's tasks belong to one event loop, so all of its recipes run on that.
+        with _running(spec) as engine, asyncio.Runner() as runner:
+            while rest and rest[0].engine == spec:
+                one = rest.pop(0)
+                yield runner.run(caption_sample(one.name, engine, one.caption, one.read, sample))
+
+
+@contextmanager
+def _running(spec: EngineSpec) -> Iterator[Engine]:
+    engine = start_engine(spec)
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+def _has_display() -> bool:
+    return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

@@ -1,0 +1,59 @@
+"""`joyfleet report OUTPUT`: one page about its committed captions, to be looked at anywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from jobs.output import Output, open_output
+from pipeline.config import ImagesConfig
+from pipeline.errors import ConfigError
+from pipeline.ledger.quarantine import list_quarantine
+
+PAGE = "report/index.html"
+
+
+@click.command()
+@click.argument("output")
+@click.option("--page", type=click.Path(dir_okay=False), help=f"A local file to write instead of OUTPUT/{PAGE}.")
+def report(output: str, page: str | None) -> None:
+    """Write one self-contained HTML page about OUTPUT's committed captions: OUTPUT/report/index.html."""
+    opened = open_output(output)
+    text = _page(opened, "../" if page is None else f"{opened.store.url}/").encode()
+    if page is None:
+        opened.store.put(PAGE, text)
+        click.echo(f"{opened.store.url}/{PAGE}")
+        return
+    try:
+        Path(page).write_bytes(text)
+    except OSError as err:
+        raise ConfigError(
+            f"--page {page}: cannot be written ({err.strerror}); give a file in a folder that exists"
+        ) from err
+    click.echo(page)
+
+
+def _page(opened: Output, files: str) -> str:
+    # matplotlib, datasketch and scipy: a second and a half of imports that no other verb should pay.
+    try:
+        from pipeline.report.page import Subject, report_page  # noqa: PLC0415
+        from pipeline.report.survey import survey_output  # noqa: PLC0415
+        from pipeline.report.thumbnails import ImageSource, read_thumbnails  # noqa: PLC0415
+    except ImportError as err:
+        raise ConfigError(f"report: needs the package {err.name}; run: pip install 'joyfleet[report]'") from err
+    survey, quality = survey_output(opened.store)
+    job = opened.about["job"]
+    subject = Subject(
+        url=opened.store.url,
+        files=files,
+        recipe=opened.run.recipe,
+        slots=opened.run.slots,
+        shards=opened.plan.shards,
+        quarantined=list_quarantine(opened.store),
+        job=job,
+        versions=opened.run.versions,
+    )
+    origin = ImageSource(opened.plan.shards, opened.source, ImagesConfig.model_validate(job["images"]))
+    thumbnails = read_thumbnails(origin, [shown.row for shown in survey.gallery.rows()])
+    return report_page(subject, survey, quality, thumbnails)

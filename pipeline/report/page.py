@@ -1,0 +1,210 @@
+"""The report page: what a survey found, put into words, tables and figures."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
+
+import yaml
+
+from pipeline.ledger.layout import committed_path
+from pipeline.ledger.quarantine import Quarantined
+from pipeline.report.gallery import Shown
+from pipeline.report.html import link_of, number, render, trusted
+from pipeline.report.plots import LengthGot, length_plot, throughput_plot, words_plot
+from pipeline.report.quality import QualityReport, length_of
+from pipeline.report.survey import Survey
+from pipeline.report.thumbnails import Thumbnail
+from schemas.shard import Shard
+from schemas.status import Status
+
+SHOWN_TAGS = 30
+SHOWN_OPENINGS = 15
+SHOWN_QUARANTINED = 20
+SHOWN_MODES = 12
+"""Figures of each sort: of the modes with the most rows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """The output that a page is about."""
+
+    url: str
+    files: str
+    """Address of the output as the page sees it, such as `../`; ends in a slash."""
+    recipe: str
+    slots: Sequence[str]
+    shards: Mapping[str, Shard]
+    """The plan."""
+    quarantined: Sequence[Quarantined]
+    job: Mapping[str, Any]
+    """The resolved config."""
+    versions: Mapping[str, str]
+
+
+def report_page(
+    subject: Subject, survey: Survey, quality: QualityReport, thumbnails: Mapping[tuple[str, int], Thumbnail]
+) -> str:
+    """Return the page."""
+    groups: list[dict[str, Any]] = quality.groups.to_pylist()
+    tolerance: float = subject.job["quality"]["length_tolerance"]
+    cards = [_card(index, shown, subject, thumbnails) for index, shown in enumerate(survey.gallery.rows())]
+    return render(
+        "report.html.jinja",
+        {
+            "title": subject.url,
+            "model": subject.job["model"]["id"],
+            "recipe": subject.recipe,
+            "slots": subject.slots,
+            "made": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+            "left": len(subject.shards) - len(survey.commits) - len(subject.quarantined),
+            "quarantined": subject.quarantined[:SHOWN_QUARANTINED],
+            "config": yaml.safe_dump(dict(subject.job), sort_keys=False, allow_unicode=True),
+            "versions": sorted(subject.versions.items()),
+            "groups": groups,
+            "tolerance": f"{tolerance:.0%}",
+            "exact_rate": min((group["exact_rate"] for group in groups), default=1),
+            "copied": survey.copied_images,
+            "copied_rate": survey.copies.rate,
+            "lengths": _length_plots(groups, tolerance),
+            "words": _word_plots(quality),
+            "cards": cards,
+            "choices": _choices(cards),
+            "pictures": sum(card["uri"] is not None for card in cards),
+            **_counts(subject, survey),
+            **_bars(survey, quality),
+            **_throughput(survey),
+        },
+    )
+
+
+def _counts(subject: Subject, survey: Survey) -> dict[str, Any]:
+    statuses = survey.statuses
+    rows = statuses.total()
+    totals = [
+        ("images", number(survey.images)),
+        ("caption rows", number(rows)),
+        ("ok", number(statuses[Status.OK])),
+        ("shards committed", f"{len(survey.commits):,} of {len(subject.shards):,}"),
+        ("in quarantine", number(len(subject.quarantined))),
+        ("tokens written", number(survey.caption_tokens)),
+        ("tokens read", number(survey.prompt_tokens)),
+    ]
+    lines: dict[tuple[str, str], dict[str, Any]] = {}
+    for (slot, mode, status), count in survey.rows.items():
+        empty = {"slot": slot, "mode": mode, "rows": 0, **{one.value: 0 for one in Status}}
+        line = lines.setdefault((slot, mode), empty)
+        line["rows"] += count
+        line[status] += count
+    table = [{**line, "part": line[Status.OK] / line["rows"]} for _, line in sorted(lines.items())]
+    parts = [(status.value, statuses[status], statuses[status] / rows if rows else None) for status in Status]
+    return {"totals": totals, "rows": rows, "statuses": parts, "slots_table": table}
+
+
+def _bars(survey: Survey, quality: QualityReport) -> dict[str, Any]:
+    found: dict[str, Counter[str]] = {"earlier": Counter(), "flag": Counter()}
+    for row in quality.reasons.to_pylist():
+        if row["kind"] in found:
+            found[row["kind"]][row["name"]] += row["rows"]
+    openings: Counter[str] = Counter()
+    for row in quality.openings.to_pylist():
+        openings[row["opening"]] += row["rows"]
+    rows, statuses = survey.statuses.total(), survey.statuses
+    reasons = [
+        {"name": reason, "more": status, "rows": count, "kind": status}
+        for (status, reason), count in survey.reasons.most_common()
+    ]
+    return {
+        "reasons": _scaled(reasons, rows),
+        "earlier": _scaled(_lines(found["earlier"]), rows),
+        "flags": _scaled(_lines(found["flag"]), statuses[Status.OK]),
+        "openings": _scaled(_lines(openings, SHOWN_OPENINGS), statuses[Status.OK]),
+        "tags": _scaled(_lines(survey.tags, SHOWN_TAGS), survey.tagged),
+        "tagged": survey.tagged,
+    }
+
+
+def _lines(counts: Counter[str], most: int | None = None) -> list[dict[str, Any]]:
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:most]
+    return [{"name": name, "more": "", "rows": rows, "kind": ""} for name, rows in ordered]
+
+
+def _scaled(lines: Sequence[dict[str, Any]], total: int) -> list[dict[str, Any]]:
+    """Each line with its share of `total` and the width of its bar, in percent of the longest."""
+    longest = max((line["rows"] for line in lines), default=1)
+    return [
+        {**line, "part": line["rows"] / total if total else None, "width": round(100 * line["rows"] / longest, 2)}
+        for line in lines
+    ]
+
+
+def _throughput(survey: Survey) -> dict[str, Any]:
+    times = [commit.time_s for commit in survey.commits]
+    if len(times) < 2:  # one commit is no span of time
+        return {"throughput": None, "span": ""}
+    seconds = max(times) - min(times)
+    first = datetime.fromtimestamp(min(times), UTC)
+    rate = f", {survey.statuses.total() / seconds:,.1f} a second on average" if seconds >= 1 else ""
+    span = f"{number(len(times))} commits in {_clock(seconds)} from {first:%Y-%m-%d %H:%M}{rate}."
+    return {"throughput": trusted(throughput_plot(times, [commit.rows for commit in survey.commits])), "span": span}
+
+
+def _clock(seconds: float) -> str:
+    hours, rest = divmod(round(seconds), 3600)
+    return f"{hours} h {rest // 60} min" if hours else f"{rest // 60} min {rest % 60} s"
+
+
+def _length_plots(groups: Iterable[Mapping[str, Any]], tolerance: float) -> list[tuple[str, Any]]:
+    by_mode: dict[str, list[LengthGot]] = {}
+    for group in groups:
+        asked, _, unit = group["length"].partition(" ")
+        if unit == "words" and group["words_p50"] is not None:
+            got = LengthGot(int(asked), group["words_p10"], group["words_p50"], group["words_p90"])
+            by_mode.setdefault(group["mode"], []).append(got)
+    modes = sorted(by_mode)[:SHOWN_MODES]
+    return [(mode, trusted(length_plot(mode, sorted(by_mode[mode], key=_asked), tolerance))) for mode in modes]
+
+
+def _asked(one: LengthGot) -> int:
+    return one.asked
+
+
+def _word_plots(quality: QualityReport) -> list[tuple[str, Any]]:
+    by_mode: dict[str, Counter[int]] = {}
+    for row in quality.words.to_pylist():
+        by_mode.setdefault(row["mode"], Counter())[row["words"]] += row["rows"]
+    largest = sorted(by_mode, key=lambda mode: -by_mode[mode].total())[:SHOWN_MODES]
+    return [(mode, trusted(words_plot(mode, by_mode[mode]))) for mode in largest]
+
+
+def _card(
+    index: int, shown: Shown, subject: Subject, thumbnails: Mapping[tuple[str, int], Thumbnail]
+) -> dict[str, Any]:
+    row = shown.row
+    thumbnail = thumbnails.get((row["shard"], row["row"]), Thumbnail(None, "no picture: it could not be decoded"))
+    shard = subject.shards.get(row["shard"])
+    why = [name for name, yes in (("worst", shown.worst), ("drawn", shown.drawn)) if yes]
+    told = {"mode": [row["mode"]], "status": [row["status"]], "reason": [row["reason"] or ""], "why": why}
+    return {
+        "id": f"r{index}",
+        "row": {**row, "length": length_of(row)},
+        "told": told,
+        "data": json.dumps([told]),
+        "uri": thumbnail.uri,
+        "missing": thumbnail.missing,
+        "link": link_of(shard.url) if shard else None,
+        "file": subject.files + quote(committed_path(row["shard"])),
+    }
+
+
+def _choices(cards: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, list[str]]]:
+    names = (("mode", "Mode"), ("status", "Status"), ("reason", "Reason"), ("why", "Shown as"))
+    return [
+        (name, label, sorted({value for card in cards for value in card["told"][name] if value}))
+        for name, label in names
+    ]

@@ -1,0 +1,158 @@
+"""Figures as SVG inside a page: the only module that imports matplotlib.
+
+Colours are the page's own (`var(--ink)` and the like), so that a figure follows light and dark; letters stay
+text in the page's font. A figure is `WIDTH_PX` wide, so that its letters are readable on a phone at its width.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+WIDTH_PX = 360
+HEIGHT_PX = 190
+TIME_BINS = 60
+"""At most; of few commits half as many as they are, so that bars are no comb."""
+
+# Stand for the page's colours, which matplotlib knows no way to name.
+INK, MUTED, RULE, ACCENT, SOFT = "#010101", "#020202", "#030303", "#040404", "#050505"
+VARIABLES = {INK: "--ink", MUTED: "--muted", RULE: "--rule", ACCENT: "--accent", SOFT: "--soft"}
+
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "font.size": 10,
+    "text.color": MUTED,
+    "text.parse_math": False,
+    "axes.labelcolor": MUTED,
+    "axes.labelsize": 10,
+    "axes.edgecolor": RULE,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": RULE,
+    "grid.linewidth": 0.8,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelsize": 10,
+    "ytick.labelsize": 10,
+    "ytick.major.size": 0,
+    "xtick.major.size": 3,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LengthGot:
+    """Of one mode and one number of words asked: what came."""
+
+    asked: int
+    p10: int
+    p50: int
+    p90: int
+
+
+def throughput_plot(times_s: Sequence[float], rows: Sequence[int]) -> str:
+    """Plot caption rows committed per second over time; `times_s` since the epoch, UTC on the axis."""
+    first, last = min(times_s), max(times_s)
+    span = max(last - first, 1.0)
+    num_bins = min(TIME_BINS, max(5, len(times_s) // 2))
+    width = span / num_bins
+    edges = np.linspace(first, first + span, num_bins + 1)
+    binned, _ = np.histogram(times_s, bins=edges, weights=rows)
+    figure, axes = _figure()
+    axes.bar(edges[:-1], binned / width, width=width * 0.85, align="edge", color=ACCENT)
+    axes.set_ylim(0, float(binned.max()) / width * 1.08)
+    axes.set_xlim(first, first + span)
+    axes.set_ylabel("captions/s")
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    form = "%d %b %H:%M" if span > 86_400 else "%H:%M" if span > 600 else "%H:%M:%S"
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: datetime.fromtimestamp(value, UTC).strftime(form)))
+    return _svg(figure, "throughput", "Captions committed per second over time")
+
+
+def words_plot(mode: str, words: Mapping[int, int]) -> str:
+    """Plot how many captions have how many words."""
+    counts = np.array(sorted(words.items()))
+    highest = int(counts[:, 0].max())
+    step = max(1, -(-(highest + 1) // 40))
+    edges = np.arange(0, highest + step + 1, step)
+    binned, _ = np.histogram(counts[:, 0], bins=edges, weights=counts[:, 1])
+    figure, axes = _figure()
+    axes.bar(edges[:-1], binned, width=step * 0.9, align="edge", color=ACCENT)
+    axes.set_xlim(0, highest + step)
+    axes.set_xlabel("words")
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    return _svg(figure, f"words {mode}", f"Captions of mode {mode} by number of words")
+
+
+def length_plot(mode: str, lengths: Sequence[LengthGot], tolerance: float) -> str:
+    """Plot the words that came against the words asked: median, 10th to 90th percentile, and what is allowed."""
+    asked = np.array([one.asked for one in lengths], float)
+    middle = np.array([one.p50 for one in lengths], float)
+    spread = np.array([[one.p50 - one.p10, one.p90 - one.p50] for one in lengths], float).T
+    figure, axes = _figure()
+    line = np.array([0.0, asked.max() * 1.08])
+    axes.fill_between(line, line * (1 - tolerance), line * (1 + tolerance), color=SOFT, linewidth=0)
+    axes.plot(line, line, color=MUTED, linewidth=0.8)
+    axes.errorbar(asked, middle, yerr=spread, fmt="o", color=ACCENT, markersize=4.5, elinewidth=1.5)
+    axes.set_xlim(0, line[1])
+    axes.set_ylim(0, max(line[1], max(one.p90 for one in lengths)) * 1.05)
+    axes.set_xlabel("words asked")
+    axes.set_ylabel("words got")
+    return _svg(figure, f"length {mode}", f"Words got against words asked, mode {mode}")
+
+
+def _figure() -> tuple[Figure, Axes]:
+    with mpl.rc_context(STYLE):
+        # 72 points an inch, and SVG's unit is a point: so the numbers above are pixels.
+        figure = Figure(figsize=(WIDTH_PX / 72, HEIGHT_PX / 72), layout="constrained")
+        FigureCanvasSVG(figure)
+        axes = figure.subplots()
+    axes.yaxis.set_major_locator(MaxNLocator(4, min_n_ticks=2))
+    axes.yaxis.set_major_formatter(FuncFormatter(_short))
+    return figure, axes
+
+
+def _short(value: float, _: object) -> str:
+    for limit, unit in ((1e6, "M"), (1e3, "k")):
+        if abs(value) >= limit:
+            return f"{value / limit:g}{unit}"
+    return f"{value:g}"
+
+
+def _svg(figure: Figure, name: str, title: str) -> str:
+    """The figure as an `<svg>` element; `name` keeps its ids apart from those of other figures."""
+    out = io.StringIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    with mpl.rc_context({**STYLE, "svg.hashsalt": name}):
+        figure.savefig(out, format="svg", transparent=True, metadata={**nothing, "Title": title})
+    text = out.getvalue()
+    svg = text[text.index("<svg") :]
+    svg = re.sub(r"<defs>\s*<style.*?</defs>|<metadata>.*?</metadata>", "", svg, count=2, flags=re.DOTALL)
+    svg = re.sub(
+        r' id="(?:figure|axes|patch|line2d|text|xtick|ytick|matplotlib\.axis|[A-Za-z]+Collection)_\d+"', "", svg
+    )
+    svg = re.sub(r"font(-family)?: [^;\"]*;? ?", _font, svg)
+    svg = re.sub(r'^<svg([^>]*?) width="[^"]*" height="[^"]*"', r'<svg\1 role="img"', svg, count=1)
+    for colour, variable in VARIABLES.items():
+        svg = svg.replace(colour, f"var({variable})")
+    return svg.strip()
+
+
+def _font(found: re.Match[str]) -> str:
+    """The page's own font; of the short form `font: 10px 'DejaVu Sans'` the size is kept."""
+    size = re.search(r"[\d.]+px", found[0])
+    return f"font-size: {size[0]}; " if size else ""

@@ -1,0 +1,90 @@
+"""Small pictures of caption rows, read back from the source: of few shards, and of each as little as can be."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.config import ImagesConfig, SourceConfig
+from pipeline.errors import BadImage, ShardUnreadable
+from pipeline.images import decode, thumbnail_uri
+from pipeline.readers import SourceRow, open_head
+from schemas.shard import Shard
+
+log = logging.getLogger(__name__)
+
+SIDE_PX = 240
+"""Of the longer side."""
+SHARDS = 48
+"""Opened at most; rows of others are shown without a picture."""
+READERS = 8
+"""Shards read at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Thumbnail:
+    """A picture, or why there is none."""
+
+    uri: str | None
+    missing: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSource:
+    """Where the images of an output come from."""
+
+    shards: Mapping[str, Shard]
+    source: SourceConfig
+    images: ImagesConfig
+
+
+def read_thumbnails(origin: ImageSource, rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, int], Thumbnail]:
+    """Return the thumbnail of the image of each caption row, by shard and row; nothing that is wrong ends it."""
+    wanted: dict[str, dict[int, Mapping[str, Any]]] = {}
+    for row in rows:
+        if row["width"] and row["height"]:
+            wanted.setdefault(row["shard"], {})[row["row"]] = row
+    opened = list(wanted)[:SHARDS]
+    found: dict[tuple[str, int], Thumbnail] = {}
+    with ThreadPoolExecutor(READERS) as pool:
+        for shard, thumbnails in zip(
+            opened, pool.map(lambda name: _of_shard(origin, name, wanted[name]), opened), strict=True
+        ):
+            found |= {(shard, row): thumbnail for row, thumbnail in thumbnails.items()}
+    skipped = Thumbnail(None, f"not read: pictures of {SHARDS} other shards are shown")
+    return {(shard, row): found.get((shard, row), skipped) for shard, of_shard in wanted.items() for row in of_shard}
+
+
+def _of_shard(origin: ImageSource, name: str, rows: Mapping[int, Mapping[str, Any]]) -> dict[int, Thumbnail]:
+    shard = origin.shards.get(name)
+    if shard is None:
+        return dict.fromkeys(rows, Thumbnail(None, "its shard is not in the plan"))
+    try:
+        with open_head(shard, origin.source, origin.images.max_bytes, max(rows) + 1) as opened:
+            found = {row.row: _thumbnail(origin.images, rows[row.row], row) for row in opened.rows(set(rows))}
+    except ShardUnreadable as err:
+        log.warning("%s", err)
+        return dict.fromkeys(rows, Thumbnail(None, f"its shard cannot be read: {err}"))
+    return {row: found.get(row, Thumbnail(None, "the shard has no such row now")) for row in rows}
+
+
+def _thumbnail(config: ImagesConfig, row: Mapping[str, Any], found: SourceRow) -> Thumbnail:
+    if found.data is None:
+        return Thumbnail(None, found.message or str(found.reason))
+    if hashlib.sha256(found.data).hexdigest() != row["image_sha256"]:
+        return Thumbnail(None, "another image stands there now")
+    try:
+        decoded = decode(found.data, config, _fit(row["width"], row["height"]))
+    except BadImage as err:
+        return Thumbnail(None, str(err))
+    return Thumbnail(thumbnail_uri(decoded.pixels))
+
+
+def _fit(width: int, height: int) -> tuple[int, int]:
+    """The size at which the longer side is `SIDE_PX`, the aspect ratio kept; small images stay as they are."""
+    scale = min(1.0, SIDE_PX / max(width, height))
+    return max(1, round(width * scale)), max(1, round(height * scale))
