@@ -28,7 +28,9 @@ def plan(job_file: str, overrides: Sequence[str]) -> None:
     for shard in shards:
         click.echo(f"{size(shard.size):>10}  {shard.path}")
     total = sum(shard.size for shard in shards)
-    click.echo(f"{len(shards):,} shards, {size(total)}; captions per image: {len(job.captions)}")
+    click.echo(
+        f"{len(shards):,} shards, {size(total)}; captions per image: {sum(slot.samples for slot in job.captions)}"
+    )
 
 
 @click.command()

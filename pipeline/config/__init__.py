@@ -3,6 +3,7 @@
 from pipeline.config.captions import Length, RequestConfig, SlotConfig, WordsDistribution
 from pipeline.config.job import (
     ClusterConfig,
+    EndpointConfig,
     EngineConfig,
     EngineKind,
     ImagesConfig,
@@ -31,6 +32,7 @@ __all__ = [
     "Action",
     "Categories",
     "ClusterConfig",
+    "EndpointConfig",
     "EngineConfig",
     "EngineKind",
     "ImagesConfig",

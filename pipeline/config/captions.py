@@ -107,6 +107,8 @@ class SlotConfig(RequestConfig):
 
     slot: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$")
     mix: tuple[WeightedRequest, ...] = ()
+    samples: int = Field(default=1, ge=1, le=64)
+    """Captions drawn for the same question, each a row of its own: slots `long`, `long.2`, `long.3`, ..."""
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -119,6 +121,11 @@ class SlotConfig(RequestConfig):
         return self
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """The slots of the caption rows: the slot's own name first, then one for each further sample."""
+        return (self.slot, *(f"{self.slot}.{number}" for number in range(2, self.samples + 1)))
+
+    @property
     def requests(self) -> tuple[tuple[float, RequestConfig], ...]:
         """(weight, request) in the order of the file; one entry for a slot without a mix."""
         if self.mix:
@@ -128,7 +135,7 @@ class SlotConfig(RequestConfig):
 
 def check_slot_names(slots: tuple[SlotConfig, ...]) -> tuple[SlotConfig, ...]:
     """Refuse a list of slots in which a name repeats."""
-    names: list[Any] = [slot.slot for slot in slots]
+    names = [name for slot in slots for name in slot.names]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"slot names {', '.join(twice)} repeat; allowed: each name once")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
@@ -72,8 +73,51 @@ class EngineKind(StrEnum):
     """What answers the requests."""
 
     VLLM = "vllm"
+    ENDPOINT = "endpoint"
+    """An OpenAI-compatible server, such as `vllm serve`; nothing of the model is loaded here."""
     ECHO = "echo"
     """No model: names the mean colour. For trying a config and for measuring the pipeline alone."""
+
+
+class EndpointConfig(Part):
+    """Servers that speak OpenAI's chat API, all of the same model."""
+
+    urls: tuple[str, ...] = Field(min_length=1)
+    """Such as http://gpu-1:8000/v1; an image's requests go to one of them together."""
+    model: str | None = None
+    """The name under which the servers know the model; by default `model.id`."""
+    api_key_env: str | None = None
+    """The environment variable that holds the key, wherever an engine runs; by default no key is sent."""
+    check_layout: bool = True
+    """Compare the server's prompt tokens with JoyCaption's layout, at start and with every answer."""
+    timeout_s: float = Field(default=600, gt=0)
+    """For one request, queueing at the server included."""
+    retries: int = Field(default=5, ge=0)
+    """Of one request, after 408, 409, 429, 5xx or a lost connection; waits double from 0.5 s to 8 s, with jitter."""
+    patience_s: float = Field(default=600, ge=0)
+    """How long to wait for the servers to come back before the engine counts as dead."""
+
+    @field_validator("urls")
+    @classmethod
+    def _http(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        wrong = [url for url in urls if not re.match(r"https?://[^/@?]+/\S*$", url)]
+        if wrong:
+            raise ValueError(f"found {', '.join(wrong)}; allowed: http(s)://host:port/v1, no credentials in it")
+        return tuple(url.rstrip("/") for url in urls)
+
+
+_NOT_OF_AN_ENDPOINT = (
+    "max_model_len",
+    "dtype",
+    "quantization",
+    "tensor_parallel_size",
+    "num_gpus",
+    "max_num_batched_tokens",
+    "gpu_memory_utilization",
+    "cpu_kv_cache_gib",
+    "enforce_eager",
+    "trust_remote_code",
+)
 
 
 class Replicas(Part):
@@ -108,7 +152,8 @@ class EngineConfig(Part):
     max_model_len: int = Field(default=2048, ge=128)
     """Tokens of prompt and caption. JoyCaption's prompts have 790 to 930, so 2048 leaves 1,100 for text."""
     max_num_seqs: int | None = Field(default=None, ge=1)
-    """Requests decoded together; by default 256 on a GPU, 64 on a CPU."""
+    """Requests decoded together; by default 256 on a GPU, 64 on a CPU. Endpoint: in flight at all URLs together,
+    by default 256."""
     max_num_batched_tokens: int | None = Field(default=None, ge=128)
     """Tokens per engine step; by default 16384 on a GPU, 8192 on a CPU, never below max_model_len."""
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
@@ -129,6 +174,20 @@ class EngineConfig(Part):
     trust_remote_code: bool = False
     echo_latency_s: float = Field(default=0.0, ge=0)
     """Echo only: seconds that each request takes, to rehearse a run."""
+    endpoint: EndpointConfig | None = None
+    """With `kind: endpoint` only."""
+
+    @model_validator(mode="after")
+    def _endpoint_has_urls(self) -> Self:
+        if (self.kind is EngineKind.ENDPOINT) != (self.endpoint is not None):
+            raise ValueError(
+                f"kind={self.kind} with endpoint {'set' if self.endpoint else 'absent'}; allowed: kind: endpoint "
+                "together with endpoint: {urls: [...]}, or neither"
+            )
+        theirs = [key for key in _NOT_OF_AN_ENDPOINT if getattr(self, key) != type(self).model_fields[key].default]
+        if self.endpoint and theirs:
+            raise ValueError(f"found {', '.join(theirs)}; with kind: endpoint these are the server's own settings")
+        return self
 
 
 class ImagesConfig(Part):
@@ -193,6 +252,16 @@ class JobConfig(Part):
     """Draws the mix, the word counts and the sampling seeds."""
 
     _slots_once = field_validator("captions")(check_slot_names)
+
+    @model_validator(mode="after")
+    def _samples_differ(self) -> Self:
+        several = [slot.slot for slot in self.captions if slot.samples > 1]
+        if several and not self.sampling.temperature:
+            raise ValueError(
+                f"captions: {', '.join(several)} asks for several samples at sampling.temperature=0, which draws the "
+                "same caption each time; allowed: samples: 1, or a temperature above 0"
+            )
+        return self
 
     @model_validator(mode="after")
     def _repair_changes_something(self) -> Self:

@@ -29,11 +29,17 @@ def start_engine(spec: EngineSpec) -> Engine:
     """Start an engine; seconds to minutes.
 
     Raises:
-        ModelMismatch: the model is not JoyCaption-shaped.
+        ConfigError: a server does not know the model, refuses the key, or cannot do what the sampling asks.
+        ModelMismatch: the model is not JoyCaption-shaped, or a server words prompts otherwise.
         EngineDead: it does not start.
     """
     if spec.config.kind is EngineKind.ECHO:
         return EchoEngine(spec.config.echo_latency_s)
+    if spec.config.endpoint is not None:
+        # Importing openai takes a second; only this engine needs it.
+        from pipeline.engines.endpoint import EndpointEngine  # noqa: PLC0415
+
+        return EndpointEngine(spec, spec.config.endpoint)
     _prepare_process(spec.config)
     # Importing vLLM takes 5 to 7 seconds and looks for devices: only the process that hosts it pays.
     from pipeline.engines.vllm import VllmEngine  # noqa: PLC0415

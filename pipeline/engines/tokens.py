@@ -8,6 +8,8 @@ placeholder between its start and end tokens and before the text, and the layout
 from __future__ import annotations
 
 import functools
+import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,6 +88,11 @@ class PromptTokens:
             eot,
             *self._header("assistant"),
         )
+
+    def with_one_image(self, ids: Iterable[int]) -> tuple[int, ...]:
+        """Return the ids with each run of image tokens as one: what an engine made of a placeholder, undone."""
+        runs = itertools.groupby(ids)
+        return tuple(id_ for token, run in runs for id_ in ([token] if token == self._ids[IMAGE] else run))
 
     def check(self, ids: tuple[int, ...]) -> None:
         """Assert the layout of a prompt.

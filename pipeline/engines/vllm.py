@@ -21,6 +21,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from pipeline.engines.guard import start_guarded
+from pipeline.engines.loops import LOOP_REPEATS, LOOP_TOKENS
 from pipeline.engines.protocol import Answer, Question
 from pipeline.engines.start import EngineSpec
 from pipeline.engines.tokens import PromptTokens
@@ -133,16 +134,6 @@ def _engine_args(spec: EngineSpec) -> AsyncEngineArgs:
 def max_num_seqs(spec: EngineSpec) -> int:
     """Requests that the engine decodes together."""
     return spec.config.max_num_seqs or (64 if current_platform.is_cpu() else 256)
-
-
-LOOP_REPEATS = 4
-LOOP_TOKENS = (8, 32)
-"""A tail is a loop when 8 to 32 tokens stand there four times over: never before 32 tokens of nothing new.
-A shorter period counts by its multiples, so `no, ` must come 16 times. On the labelled set (the stand-in's
-tokens, two a word of prose) four times cuts no clean text and three times cuts a poem; periods up to 16, 32
-and 64 tokens spare 21, 30 and 34 % of the loops' tokens (`tests/quality/test_stop_loops.py`). vLLM tries
-each period after every token in its scheduler, 0.2 us each (measured on a busy core): longer loops are left to
-`pipeline.quality`, since four rounds of them are most of an answer."""
 
 
 def _sampling(spec: EngineSpec, question: Question) -> SamplingParams:

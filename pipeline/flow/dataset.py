@@ -154,7 +154,7 @@ def build_dataset(spec: FlowSpec, works: Sequence[Work], cluster: Cluster) -> Da
     _configure_context()
     job = spec.caption.job
     readers = job.cluster.readers or cluster.num_cpus
-    in_flight = batches_in_flight(job.engine, len(job.captions), cluster)
+    in_flight = batches_in_flight(job.engine, len(spec.caption.run.slots), cluster)
     compute: dict[str, Any] = {
         "min_size": job.engine.replicas.min,
         "max_size": job.engine.replicas.max,
@@ -185,7 +185,7 @@ def batches_in_flight(engine: EngineConfig, num_slots: int, cluster: Cluster) ->
     if engine.batches_in_flight is not None:
         return engine.batches_in_flight
     gpu = cluster.gpus_per_replica(engine) > 0
-    decoded_together = engine.max_num_seqs or (256 if gpu else 64)
+    decoded_together = engine.max_num_seqs or (256 if gpu or engine.kind is EngineKind.ENDPOINT else 64)
     if engine.kind is EngineKind.ECHO:
         decoded_together = engine.batch_images
     return max(2, math.ceil(2 * decoded_together / (engine.batch_images * num_slots)))

@@ -12,6 +12,7 @@ import hashlib
 import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import NormalDist
 
 from pipeline.config import JobConfig, RequestConfig, SlotConfig, WordsDistribution
@@ -50,14 +51,14 @@ class Asker:
 
     @property
     def slots(self) -> tuple[str, ...]:
-        """Names of the slots, in the order of the config."""
-        return tuple(slot.slot for slot in self._slots)
+        """Names of the slots, in the order of the config; one for each sample."""
+        return tuple(name for slot in self._slots for name in slot.names)
 
     def requests(self, shard: str, row: int) -> list[Request]:
         """Return the requests of an image, in slot order."""
-        return [self._request(index, shard, row) for index in range(len(self._slots))]
+        return [request for index in range(len(self._slots)) for request in self._requests(index, shard, row)]
 
-    def _request(self, index: int, shard: str, row: int) -> Request:
+    def _requests(self, index: int, shard: str, row: int) -> tuple[Request, ...]:
         slot, cumulative = self._slots[index], self._cumulative[index]
         drawn = _uniform("mix", self._seed, shard, row, slot.slot) * cumulative[-1]
         chosen = min(bisect.bisect_right(cumulative, drawn), len(cumulative) - 1)
@@ -70,10 +71,12 @@ class Asker:
 @functools.lru_cache(maxsize=4096)
 def _build(
     generation: str, index: int, chosen: int, length: int | str | None, slots: tuple[SlotConfig, ...]
-) -> Request:
+) -> tuple[Request, ...]:
+    """The question of a slot, once for each of its samples."""
     config = slots[index].requests[chosen][1]
     where = _where(slots[index], index, chosen)
-    return build_request(generation_of("", generation), config, length, slot=slots[index].slot, where=where)
+    request = build_request(generation_of("", generation), config, length, slot=slots[index].slot, where=where)
+    return tuple(replace(request, slot=name) for name in slots[index].names)
 
 
 def _where(slot: SlotConfig, index: int, chosen: int) -> str:

@@ -194,3 +194,38 @@ def test_a_seed_depends_on_each_part_of_a_request(changed):
 @pytest.mark.parametrize(("uniform", "words"), [(0.0001, 20), (0.5, 50), (0.9999, 160), (0.999999, 170)])
 def test_words_are_rounded_up_to_a_step_and_clipped(uniform, words):
     assert draw_words(WordsDistribution(mean=45, std=30, min=20, max=170, step=10), uniform) == words
+
+
+def test_samples_are_the_same_question_with_other_seeds_and_names_of_their_own():
+    mix = [{"weight": 1, "mode": "descriptive", "length": length} for length in ("short", "long", 40, 60)]
+    asker = Asker(job_of({"slot": "a", "samples": 3, "mix": mix}, {"slot": "b", "mode": "booru-tags"}))
+    assert asker.slots == ("a", "a.2", "a.3", "b")
+    seen = set()
+    for row in range(40):
+        requests = asker.requests("s.tar", row)
+        assert [request.slot for request in requests] == list(asker.slots)
+        assert len({request.prompt for request in requests[:3]}) == 1
+        assert len({draw_seed(0, "s.tar", row, request.slot, 0) for request in requests}) == 4
+        seen.add(requests[0].prompt)
+    assert len(seen) == 4
+
+
+def test_the_first_sample_is_the_caption_of_a_slot_without_samples():
+    one, three = ({"slot": "a", "mode": "descriptive", "samples": samples} for samples in (1, 3))
+    assert Asker(job_of(one)).requests("s.tar", 7)[0] == Asker(job_of(three)).requests("s.tar", 7)[0]
+
+
+@pytest.mark.parametrize(
+    ("captions", "rest", "message"),
+    [
+        ([{"slot": "a", "mode": "descriptive", "samples": 2}], {"sampling": {"temperature": 0}}, "a asks for several"),
+        (
+            [{"slot": "a", "mode": "descriptive", "samples": 2}, {"slot": "a.2", "mode": "descriptive"}],
+            {},
+            "slot names a.2 repeat",
+        ),
+    ],
+)
+def test_samples_that_make_no_sense_are_refused(captions, rest, message):
+    with pytest.raises(ConfigError, match=message):
+        job_of(*captions, **rest)

@@ -1,0 +1,217 @@
+"""The endpoint engine's manners with servers that refuse, fail, vanish and come back: scripted HTTP, no model."""
+
+import asyncio
+import json
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from pipeline.config import EngineConfig, ModelConfig, SamplingConfig
+from pipeline.engines import EngineSpec, Question, start_engine
+from pipeline.errors import ConfigError, EngineDead, ModelMismatch
+from pipeline.recipe import find_weights
+from schemas.status import Reason
+
+WEIGHTS = find_weights(ModelConfig(id="standin"))
+
+
+class Script:
+    """What a server says: to each chat the next of `statuses`, then 200 for ever."""
+
+    def __init__(self, *statuses: int, owner: str = "vllm", prompt_tokens: int = 7) -> None:
+        self.statuses = list(statuses)
+        self.owner = owner
+        self.prompt_tokens = prompt_tokens
+        self.chats: list[dict] = []
+        self.keys: list[str | None] = []
+
+    def reply(self, path: str, body: dict) -> tuple[int, dict]:
+        if path.endswith("/models"):
+            model = {"id": "standin", "object": "model", "created": 0, "owned_by": self.owner}
+            return 200, {"object": "list", "data": [model]}
+        if not path.endswith("/chat/completions"):
+            return 404, {"error": {"message": "no such path"}}
+        self.chats.append(body)
+        status = self.statuses.pop(0) if self.statuses else 200
+        if status != 200:
+            return status, {"error": {"message": f"scripted {status}"}}
+        message = {"role": "assistant", "content": " A red circle. "}
+        usage = {"prompt_tokens": self.prompt_tokens, "completion_tokens": 4, "total_tokens": 11}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        answer = {"id": "1", "object": "chat.completion", "created": 0, "model": "standin", "choices": [choice]}
+        return 200, answer | {"usage": usage}
+
+
+@contextmanager
+def serving(script: Script):
+    class Handler(BaseHTTPRequestHandler):
+        def _answer(self) -> None:
+            script.keys.append(self.headers.get("authorization"))
+            body = self.rfile.read(int(self.headers.get("content-length", 0)))
+            status, reply = script.reply(self.path, json.loads(body or b"{}"))
+            data = json.dumps(reply).encode()
+            self.send_response(status)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        do_GET = do_POST = _answer  # noqa: N815 - the names that http.server looks for
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/v1"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def spec(*urls: str, sampling: SamplingConfig | None = None, **rest: object) -> EngineSpec:
+    own = {"urls": urls, "model": "standin", "check_layout": False, "retries": 0, "patience_s": 0, **rest}
+    return EngineSpec(
+        config=EngineConfig.model_validate({"kind": "endpoint", "endpoint": own}),
+        sampling=sampling or SamplingConfig(temperature=0.5, top_k=3, repetition_penalty=1.1),
+        max_tokens=50,
+        model_path=WEIGHTS.path,
+        revision=None,
+        side_px=WEIGHTS.side_px,
+    )
+
+
+def question(number: int = 0) -> Question:
+    pixels = np.full((90, 90, 3), number, np.uint8)
+    return Question(id=f"q{number}", pixels=pixels, image_id=f"i{number}", system="S", prompt="P", seed=number)
+
+
+def ask(engine_spec: EngineSpec, *questions: Question):
+    async def all_of_them(engine):
+        answers = [await engine.answer(question) for question in questions]
+        engine.close()
+        return answers
+
+    return asyncio.run(all_of_them(start_engine(engine_spec)))
+
+
+def test_an_answer_is_text_with_its_counts_and_the_sampling_reaches_the_server():
+    script = Script()
+    with serving(script) as url:
+        (answer,) = ask(spec(url), question(5))
+    assert (answer.text, answer.finish_reason, answer.prompt_tokens, answer.caption_tokens) == (
+        "A red circle.",
+        "stop",
+        7,
+        4,
+    )
+    chat = script.chats[0]
+    assert (chat["temperature"], chat["top_p"], chat["seed"], chat["max_tokens"]) == (0.5, 0.9, 5, 50)
+    assert (chat["top_k"], chat["repetition_penalty"]) == (3, 1.1)
+    assert chat["repetition_detection"] == {"min_pattern_size": 8, "max_pattern_size": 32, "min_count": 4}
+    assert [part["type"] for part in chat["messages"][1]["content"]] == ["image_url", "text"]
+
+
+def test_a_server_that_is_busy_is_asked_again_and_a_refused_request_is_a_row():
+    script = Script(429, 503, 200, 400)
+    with serving(script) as url:
+        first, second = ask(spec(url, retries=2), question(1), question(2))
+    assert first.text == "A red circle."
+    assert (second.text, second.reason) == (None, Reason.ENGINE_ERROR)
+    assert "scripted 400" in str(second.message)
+
+
+def test_a_server_that_keeps_failing_leaves_its_requests_to_another():
+    bad, good = Script(*[500] * 50), Script()
+    with serving(bad) as first, serving(good) as second:
+        answers = ask(spec(first, second), *map(question, range(12)))
+    assert all(answer.text for answer in answers)
+    # It rests after its first failure.
+    assert len(bad.chats) == 1
+    assert len(good.chats) == 12
+
+
+def test_requests_of_an_image_go_to_one_server_and_images_to_all():
+    scripts = Script(), Script()
+    with serving(scripts[0]) as first, serving(scripts[1]) as second:
+        ask(spec(first, second), *[question(number) for number in range(12) for _ in range(2)])
+    seen = [{chat["messages"][1]["content"][0]["image_url"]["url"] for chat in script.chats} for script in scripts]
+    assert all(seen)
+    assert not seen[0] & seen[1]
+
+
+def test_with_no_server_left_the_engine_is_dead():
+    with serving(Script(*[500] * 9)) as url, pytest.raises(EngineDead, match=r"no server answers; the last said.*500"):
+        ask(spec(url), question())
+
+
+def test_a_server_that_never_answers_is_waited_for_and_named():
+    with pytest.raises(EngineDead, match=r"none of http://127.0.0.1:9/v1 answers after 0 s \(endpoint.patience_s\)"):
+        start_engine(spec("http://127.0.0.1:9/v1"))
+
+
+def test_what_only_vllm_can_do_is_refused_of_another_server():
+    with serving(Script(owner="someone")) as url:
+        with pytest.raises(ConfigError, match="no vLLM server and cannot do top_k, repetition_penalty, repetition_d"):
+            start_engine(spec(url))
+        plain = SamplingConfig(stop_loops=False)
+        assert ask(spec(url, sampling=plain), question())[0].text
+
+
+def test_an_unknown_model_names_those_that_are_served():
+    with serving(Script()) as url, pytest.raises(ConfigError, match="has no 'other'; allowed: standin"):
+        start_engine(spec(url, model="other"))
+
+
+def test_a_refused_key_names_its_variable_and_never_the_key(monkeypatch):
+    monkeypatch.setenv("MY_KEY", "s3cret")
+    script = Script(401)
+    with serving(script) as url, pytest.raises(ConfigError, match=r"answers 401.*key sent: MY_KEY") as caught:
+        ask(spec(url, api_key_env="MY_KEY"), question())
+    assert "s3cret" not in str(caught.value)
+    assert script.keys[-1] == "Bearer s3cret"
+    monkeypatch.delenv("MY_KEY")
+    with pytest.raises(ConfigError, match="MY_KEY is not set"):
+        start_engine(spec(url, api_key_env="MY_KEY"))
+
+
+def test_a_prompt_of_another_length_is_refused_at_start_and_with_each_answer():
+    script = Script()
+    with serving(script) as url, pytest.raises(ModelMismatch, match=r"7 prompt tokens, not .* --chat-template"):
+        start_engine(spec(url, check_layout=True))
+    script.prompt_tokens = script.chats[0] and expected_tokens()
+    with serving(script) as url:
+        (answer,) = ask(spec(url, check_layout=True), question())
+    assert answer.reason is Reason.ENGINE_ERROR
+    assert "prompt tokens, not" in str(answer.message)
+
+
+def expected_tokens() -> int:
+    """Of the probe, whose prompt is longer than that of `question`."""
+    from pipeline.engines.tokens import PromptTokens
+
+    tokens = PromptTokens(WEIGHTS.path)
+    ids = tokens.encode("You are a helpful image captioner.", "Write a detailed description for this image.")
+    return len(ids) - 1 + tokens.image.tokens
+
+
+@pytest.mark.parametrize(
+    ("engine", "message"),
+    [
+        ({"kind": "endpoint"}, "kind=endpoint with endpoint absent"),
+        ({"endpoint": {"urls": ["http://a/v1"]}}, "kind=vllm with endpoint set"),
+        ({"kind": "endpoint", "endpoint": {"urls": ["ftp://a/v1"]}}, r"allowed: http\(s\)://host:port/v1"),
+        ({"kind": "endpoint", "endpoint": {"urls": ["http://u:p@a/v1"]}}, "no credentials in it"),
+        ({"kind": "endpoint", "endpoint": {"urls": ["http://a/v1"]}, "quantization": "fp8"}, "found quantization"),
+    ],
+)
+def test_an_endpoint_that_makes_no_sense_is_refused(engine, message):
+    with pytest.raises(ValidationError, match=message):
+        EngineConfig.model_validate(engine)
