@@ -11,6 +11,7 @@ from jobs.draw import draw
 from jobs.inspect import plan, status
 from jobs.prompts import prompts
 from jobs.quality import quality
+from jobs.submit import submit
 from jobs.tend import clean, retry
 from jobs.verify import verify
 from pipeline.errors import PipelineError
@@ -26,7 +27,7 @@ def cli() -> None:
     """
 
 
-for verb in (caption, clean, draw, plan, prompts, quality, retry, status, verify):
+for verb in (caption, clean, draw, plan, prompts, quality, retry, status, submit, verify):
     cli.add_command(verb)
 
 
