@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,6 +70,8 @@ def submit(
 
 
 def _follow(server: JobServer, job: str, following: Following) -> Ended:
+    # A shell that starts a command in the background has it ignore Ctrl-C's signal.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     while True:
         try:
             return following.until_ended()

@@ -88,3 +88,18 @@ def test_the_image_has_what_the_manifests_call():
     for program, package in (("pgrep", "procps"), ("wget", "wget")):
         assert program in manifest
         assert package in DOCKERFILE
+
+
+def test_the_page_on_clusters_names_what_there_is():
+    from jobs.__main__ import cli
+
+    page = (PROJECT / "docs" / "cluster.md").read_text()
+    for target in re.findall(r"\]\((\.\./[^)]+)\)", page):
+        assert (PROJECT / "docs" / target).exists(), target
+    known = {option for parameter in cli.commands["submit"].params for option in parameter.opts}
+    for line in re.findall(r"^joyfleet submit .*", page, re.MULTILINE):
+        assert set(re.findall(r"--[a-z-]+", line)) <= known
+    for name in re.findall(r"infra/kuberay/(\S+)", page):
+        assert (INFRA / "kuberay" / name).is_dir(), name
+    plain = re.search(r"^ray job submit .* -- python -m (.*)", page, re.MULTILINE)
+    assert plain[1].split()[:2] == ["jobs", "caption"]
