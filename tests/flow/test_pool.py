@@ -6,12 +6,15 @@ and the images asked twice for each node that went.
 
 import time
 from collections import Counter
+from importlib import metadata
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.config import EngineConfig, parse_job
+from pipeline.config import EngineConfig, EngineKind, parse_job
+from pipeline.errors import ConfigError
+from pipeline.flow.cluster import Cluster, check_gpus
 from pipeline.standin.dataset import draw_dataset
 from tests.cli import finish, run, start, wait_until, write_job
 from tests.nodes import nodes
@@ -22,6 +25,7 @@ BATCH, IN_FLIGHT, LATENCY_S = 8, 2, 1.5
 
 def begin(tmp_path, cluster, num_images, replicas, *words, **engine):
     """Start a run and wait for its first fragments."""
+    tmp_path.mkdir(exist_ok=True)
     draw_dataset(tmp_path / "in", num_images=num_images, seed=2, shard_rows=num_images // 4)
     slow = {"echo_latency_s": LATENCY_S, "batches_in_flight": IN_FLIGHT, "replicas": replicas, "num_gpus": 1}
     job = write_job(tmp_path, tmp_path / "in", tmp_path / "out", engine=slow | engine, cluster={"num_cpus": None})
@@ -38,7 +42,7 @@ def end(tmp_path, process, num_images):
 
 
 def replica_logs(cluster_logs: str) -> str:
-    return "\n".join(file.read_text() for file in Path(cluster_logs).glob("worker-*.out"))
+    return "\n".join(file.read_text() for file in Path(cluster_logs).glob("worker-*.err"))
 
 
 def logs_of(done) -> str:
@@ -110,24 +114,21 @@ def test_a_node_that_is_removed_costs_what_was_in_flight_on_it(tmp_path, cpus):
 CARDS = {"A100": {"max_num_seqs": 512}, "L4": {"max_num_seqs": 64, "enforce_eager": True}}
 
 
-@pytest.mark.slow
-def test_each_replica_is_what_its_card_asks_for_and_other_cards_have_none(tmp_path):
+@pytest.mark.long
+def test_each_replica_is_what_its_card_asks_for_and_a_pool_of_one_type_keeps_to_it(tmp_path):
     with nodes(0) as cluster:
-        cluster.tell("add L4")
-        cluster.tell("add A100")
-        process = begin(tmp_path, cluster, 40, 2, per_accelerator=CARDS, echo_latency_s=0.3)
-        told = replica_logs(logs_of(end(tmp_path, process, 40)))
-        assert "replica on accelerator=L4: " in told
-        assert "replica on accelerator=A100: " in told
-        only = run(
-            tmp_path, "caption", str(tmp_path / "job.yaml"), "--set", f"output={tmp_path / 'out2'}",
-            "--set", "engine.accelerator_type=L4", "--set", "engine.replicas=1", **cluster.environment,
-        )  # fmt: skip
-        assert only.code == 0, only
-        unknown = run(
-            tmp_path, "caption", str(tmp_path / "job.yaml"), "--set", f"output={tmp_path / 'out3'}",
-            "--set", "engine.accelerator_type=L5", **cluster.environment,
-        )  # fmt: skip
+        assert [cluster.tell("add L4"), cluster.tell("add A100")] == ["added", "added"]
+        process = begin(tmp_path, cluster, 80, 2, per_accelerator=CARDS)
+        told = replica_logs(logs_of(end(tmp_path, process, 80)))
+        for kind, seqs in (("L4", 64), ("A100", 512)):
+            [line] = [line for line in told.splitlines() if f"this replica is for accelerator={kind}: " in line]
+            assert f" max_num_seqs={seqs}," in line
+        process = begin(tmp_path / "only", cluster, 80, 1, accelerator_type="A100")
+        assert cluster.replicas() == [0, 1]
+        end(tmp_path / "only", process, 80)
+        (tmp_path / "none").mkdir()
+        job = write_job(tmp_path / "none", tmp_path / "in", tmp_path / "o", engine={"accelerator_type": "L5"})
+        unknown = run(tmp_path, "caption", job, **cluster.environment)
         assert unknown.code == 2, unknown
         assert "engine.accelerator_type: found 'L5', which Ray does not know and no node has" in unknown.err
         assert "in the cluster: A100, L4" in unknown.err
@@ -153,3 +154,14 @@ def test_a_card_changes_no_recipe():
     }
     plain, carded = (check_job(parse_job(base | more))[0] for more in ({}, {"engine": {"per_accelerator": CARDS}}))
     assert plain.fingerprint == carded.fingerprint
+
+
+def test_the_gpu_build_on_a_cluster_that_has_no_gpu_yet_needs_the_number(monkeypatch):
+    empty = Cluster(num_cpus=8, num_gpus=0.0, logs=None)
+    check_gpus(EngineConfig(), empty)  # the CPU build is what is installed
+    monkeypatch.setattr(metadata, "version", lambda name: {"vllm": "0.29.0"}[name])
+    with pytest.raises(ConfigError, match="engine.num_gpus: not given, the cluster has no GPU now"):
+        check_gpus(EngineConfig(), empty)
+    check_gpus(EngineConfig(num_gpus=1), empty)
+    check_gpus(EngineConfig(), Cluster(num_cpus=8, num_gpus=1.0, logs=None))
+    check_gpus(EngineConfig(kind=EngineKind.ECHO), empty)
