@@ -21,6 +21,7 @@ from typing import Any
 
 import aiohttp
 import yaml
+from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from pipeline.config import ENV_PREFIX, JobConfig
@@ -105,6 +106,8 @@ def _told(address: str) -> Iterator[None]:
             f"{address}: no job server answers ({type(err).__name__}); it is the dashboard of the cluster's head, "
             "port 8265 by default, often reached by a port-forward"
         ) from err
+    except AuthenticationError as err:
+        raise PipelineError(f"{address}: asks for a token, which RAY_AUTH_MODE=token and RAY_AUTH_TOKEN give") from err
     except (RuntimeError, ValueError) as err:
         # A failed request holds the server's whole traceback; its last line says what was wrong.
         raise PipelineError(f"{address}: {str(err).strip().splitlines()[-1]}") from err

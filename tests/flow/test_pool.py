@@ -160,7 +160,7 @@ def test_the_gpu_build_on_a_cluster_that_has_no_gpu_yet_needs_the_number(monkeyp
     empty = Cluster(num_cpus=8, num_gpus=0.0, logs=None)
     check_gpus(EngineConfig(), empty)  # the CPU build is what is installed
     monkeypatch.setattr(metadata, "version", lambda name: {"vllm": "0.29.0"}[name])
-    with pytest.raises(ConfigError, match="engine.num_gpus: not given, the cluster has no GPU now"):
+    with pytest.raises(ConfigError, match=r"engine\.num_gpus: not given, the cluster has no GPU now"):
         check_gpus(EngineConfig(), empty)
     check_gpus(EngineConfig(num_gpus=1), empty)
     check_gpus(EngineConfig(), Cluster(num_cpus=8, num_gpus=1.0, logs=None))
