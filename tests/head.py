@@ -38,7 +38,7 @@ def head(num_cpus: int = 2) -> Iterator[str]:
             yield address
         finally:
             process.terminate()
-            process.wait(60)
+            process.wait(180)
     shutil.rmtree(temporary, ignore_errors=True)
 
 
