@@ -14,6 +14,7 @@ from jobs.preview import preview
 from jobs.prompts import prompts
 from jobs.quality import quality
 from jobs.report import report
+from jobs.submit import submit
 from jobs.tend import clean, retry
 from jobs.verify import verify
 from pipeline.errors import PipelineError
@@ -29,7 +30,21 @@ def cli() -> None:
     """
 
 
-for verb in (caption, clean, draw, plan, playground, preview, prompts, quality, report, retry, status, verify):
+for verb in (
+    caption,
+    clean,
+    draw,
+    plan,
+    playground,
+    preview,
+    prompts,
+    quality,
+    report,
+    retry,
+    status,
+    submit,
+    verify,
+):
     cli.add_command(verb)
 
 

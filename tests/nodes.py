@@ -1,9 +1,11 @@
 """A Ray cluster of several nodes on this machine, on 127.0.0.1 alone, as a process that obeys its standard input.
 
 It prints the cluster's address; `kill` ends, without notice, a node that hosts a replica, `add` adds a node,
-and the end of the input ends the cluster.
+`add L4` one with a card of that type, `replicas` tells how many each node hosts, and the end of the input ends
+the cluster.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -17,7 +19,6 @@ ENVIRONMENT = {
     "RAY_AUTH_MODE": "disabled",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
-GPU_NODE = {"num_cpus": 1, "num_gpus": 1, "object_store_memory": 100 << 20}
 
 
 @dataclass
@@ -38,13 +39,16 @@ class Nodes:
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
 
+    def replicas(self) -> list[int]:
+        return json.loads(self.tell("replicas"))
+
 
 @contextmanager
-def nodes(num_gpu_nodes: int) -> Iterator[Nodes]:
-    """Start a head without GPUs and nodes with one fake GPU each."""
-    environment = {**os.environ, **ENVIRONMENT, "PYTHONPATH": str(Path(__file__).parents[1])}
+def nodes(num_gpu_nodes: int, *, gpus: int = 1, cpus: int = 1, **environment: str) -> Iterator[Nodes]:
+    """Start a head of one CPU without GPUs, and nodes with some fake GPUs and CPUs each."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), **ENVIRONMENT, **environment}
     with subprocess.Popen(
-        [sys.executable, "-m", "tests.nodes", str(num_gpu_nodes)],
+        [sys.executable, "-m", "tests.nodes", str(num_gpu_nodes), str(gpus), str(cpus)],
         env=environment,
         text=True,
         stdin=subprocess.PIPE,
@@ -65,32 +69,44 @@ def main() -> None:
     from tests.trees import KINDS
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 0, "include_dashboard": False})
-    gpu_nodes = [cluster.add_node(**GPU_NODE) for _ in range(int(sys.argv[1]))]
+    gpus, cpus = (int(word) for word in sys.argv[2:])
+    gpu_node = {"num_cpus": cpus, "num_gpus": gpus, "object_store_memory": 100 << 20}
+    gpu_nodes = [cluster.add_node(**gpu_node) for _ in range(int(sys.argv[1]))]
     print(cluster.address, flush=True)
     for line in sys.stdin:
-        if line.strip() == "add":
-            gpu_nodes.append(cluster.add_node(**GPU_NODE))
+        word, *rest = line.split()
+        if word == "add":
+            gpu_nodes.append(cluster.add_node(**gpu_node, **_card(*rest)))
             print("added", flush=True)
             continue
-        victim = next((node for node in gpu_nodes if _hosts(node, KINDS["caption"])), None)
+        if word == "replicas":
+            print(json.dumps([_hosted(node, KINDS["caption"]) for node in gpu_nodes]), flush=True)
+            continue
+        victim = next((node for node in gpu_nodes if _hosted(node, KINDS["caption"])), None)
         if victim is not None:
             gpu_nodes.remove(victim)
-            cluster.remove_node(victim, allow_graceful=line.strip() == "drain")
+            cluster.remove_node(victim, allow_graceful=word == "drain")
         print("removed" if victim else "no replica anywhere", flush=True)
     cluster.shutdown()
 
 
-def _hosts(node, words: str) -> bool:
+def _card(kind: str = "") -> dict:
+    """What Ray gives a node with a card of this type."""
+    found = {"labels": {"ray.io/accelerator-type": kind}, "resources": {f"accelerator_type:{kind}": 1}}
+    return found if kind else {}
+
+
+def _hosted(node, words: str) -> int:
     import psutil
 
     raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+    found = 0
     for child in raylet.children(recursive=True):
         try:
-            if words in " ".join(child.cmdline()):
-                return True
+            found += words in " ".join(child.cmdline())
         except psutil.Error:
             continue
-    return False
+    return found
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pipeline.config.job import (
     SamplingConfig,
     SourceConfig,
 )
-from pipeline.config.load import load_job, parse_job
+from pipeline.config.load import ENV_PREFIX, load_job, parse_job
 from pipeline.config.quality import (
     Action,
     Categories,
@@ -29,6 +29,7 @@ from pipeline.config.quality import (
 )
 
 __all__ = [
+    "ENV_PREFIX",
     "Action",
     "Categories",
     "ClusterConfig",

@@ -138,6 +138,15 @@ class Replicas(Part):
         return self
 
 
+class CardConfig(Part):
+    """What a replica does otherwise on one type of card: only what changes no caption, null for the engine's own."""
+
+    max_num_seqs: int | None = Field(default=None, ge=1)
+    max_num_batched_tokens: int | None = Field(default=None, ge=128)
+    gpu_memory_utilization: float | None = Field(default=None, gt=0, le=1)
+    enforce_eager: bool | None = None
+
+
 class EngineConfig(Part):
     """The engine of each replica and the size of the pool."""
 
@@ -145,6 +154,10 @@ class EngineConfig(Part):
     replicas: Replicas = Replicas()
     num_gpus: float | None = Field(default=None, ge=0)
     """GPUs per replica; by default `tensor_parallel_size` where the cluster has GPUs, else 0 (CPU build)."""
+    accelerator_type: str | None = None
+    """Replicas only on nodes of this type, in Ray's word for it: A100, H100, L4; by default on any."""
+    per_accelerator: dict[str, CardConfig] = Field(default_factory=dict)
+    """By type: what replicas do otherwise there. GPUs per replica and batches in flight are those of the pool."""
     tensor_parallel_size: int = Field(default=1, ge=1)
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     quantization: str | None = None
@@ -188,6 +201,11 @@ class EngineConfig(Part):
         if self.endpoint and theirs:
             raise ValueError(f"found {', '.join(theirs)}; with kind: endpoint these are the server's own settings")
         return self
+
+    def on(self, accelerator: str | None) -> EngineConfig:
+        """Return the engine of a replica on a card of this type."""
+        card = self.per_accelerator.get(accelerator or "", CardConfig())
+        return self.model_copy(update=card.model_dump(exclude_none=True))
 
 
 class ImagesConfig(Part):

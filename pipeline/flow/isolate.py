@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 
 ADDRESS_VARIABLE = "RAY_ADDRESS"
+API_VARIABLE = "RAY_API_SERVER_ADDRESS"
+"""Where jobs are submitted to, in Ray's own name for it."""
 
 
 def isolate_ray(address: str | None) -> None:

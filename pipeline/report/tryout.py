@@ -113,7 +113,7 @@ async def ask(engine: Engine, job: JobConfig, side_px: int, data: bytes) -> Answ
         EngineDead: the engine cannot be kept alive.
     """
     read = ReadSpec(source=job.source, images=job.images, side_px=side_px, batch_images=1)
-    run = RunFacts(recipe="playground", slots=tuple(slot.slot for slot in job.captions), versions={})
+    run = RunFacts(recipe="playground", slots=Asker(job).slots, versions={})
     spec = CaptionSpec(job=job, run=run, side_px=side_px, vocabulary=load_vocabulary(job.quality))
     [batch] = batches_of(read, SHARD, 1, [SourceRow(0, "image", data)])
     began = time.monotonic()

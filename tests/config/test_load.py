@@ -50,7 +50,7 @@ def test_the_command_line_beats_the_environment_which_beats_the_file(tmp_path, m
         ({"foo": 1}, r"foo: unknown key; allowed here: captions, cluster"),
         ({"sampling": {"temp": 1}}, r"sampling\.temp: unknown key; allowed here: max_tokens, repetition_penalty"),
         ({"sampling": {"temperature": 3}}, r"sampling\.temperature: found 3; .*less than or equal to 2"),
-        ({"engine": {"kind": "magic"}}, r"engine\.kind: found 'magic'; .*'vllm' or 'echo'"),
+        ({"engine": {"kind": "magic"}}, r"engine\.kind: found 'magic'; .*'vllm', 'endpoint' or 'echo'"),
         ({"engine": {"replicas": {"min": 3, "max": 2}}}, r"engine\.replicas: .*min=3 is above max=2"),
         ({"images": {"formats": ["EPS"]}}, r"images\.formats: found EPS; allowed: JPEG, PNG"),
         ({"seed": -1}, r"seed: found -1"),

@@ -1,0 +1,104 @@
+"""`joyfleet submit job.yaml --address URL`: the main job on a cluster, followed from here to its own exit code."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from jobs.caption import set_option
+from pipeline.config import load_job
+from pipeline.errors import ConfigError, Interrupted
+from pipeline.flow.isolate import API_VARIABLE, isolate_ray
+from pipeline.prompts import check_captions
+
+if TYPE_CHECKING:
+    from pipeline.flow.submit import Ended, Following, JobServer
+
+
+@click.command()
+@click.argument("job_file", type=click.Path(path_type=Path))
+@set_option
+@click.option("--address", envvar=API_VARIABLE, required=True, help="The cluster's dashboard, http://HEAD:8265.")
+@click.option(
+    "--working-dir",
+    default=".",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="The folder that the cluster gets; JOB_FILE lies in it.",
+)
+@click.option(
+    "--runtime-env",
+    default="infra/runtime-env.yaml",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Ray's runtime environment: excludes and variables.",
+)
+@click.option("--attach", is_flag=True, help="Follow the job that works on this output, if there is one.")
+def submit(
+    job_file: Path, overrides: Sequence[str], address: str, working_dir: Path, runtime_env: Path, *, attach: bool
+) -> None:
+    """Run `caption JOB_FILE` on the Ray cluster at --address, show its log, end with its exit code.
+
+    Ctrl-C asks whether to stop the job. Without a terminal it leaves the job running and ends with 4.
+    """
+    job = load_job(str(job_file), overrides)
+    check_captions(job)
+    isolate_ray(address)
+    logging.disable(logging.INFO)  # Ray's client names each file that it leaves out
+    try:
+        # Ray reads its environment when it is imported, so not before the line above.
+        from pipeline.flow.submit import Following, JobServer, make_submission  # noqa: PLC0415
+    except ModuleNotFoundError as err:
+        raise ConfigError(f"{err.name} is not installed; submitting needs pip install 'joyfleet[cluster]'") from err
+
+    submission = make_submission(job, job_file, overrides, working_dir, runtime_env)
+    server = JobServer.connect(address)
+    running = server.running(job.output) if attach else None
+    name = running or server.send(submission)
+    click.echo(f"joyfleet: job {name} on {address}", err=True)
+    ended = _follow(server, name, Following(server, name, lambda text: click.echo(text, nl=False)))
+    click.echo(f"joyfleet: job {name} {ended.status}, exit code {ended.exit_code}", err=True)
+    if ended.driver_code is None and ended.message:
+        click.echo(f"joyfleet: {ended.message}", err=True)
+    sys.exit(ended.exit_code)
+
+
+def _follow(server: JobServer, job: str, following: Following) -> Ended:
+    # A shell that starts a command in the background has it ignore Ctrl-C's signal.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    while True:
+        try:
+            return following.until_ended()
+        except KeyboardInterrupt:
+            if _ask(job) == "stop":
+                server.stop(job)
+
+
+def _ask(job: str) -> str:
+    """Ask what Ctrl-C means: `stop` or `follow`.
+
+    Raises:
+        Interrupted: to leave the job running; also where nobody can be asked, and at a second Ctrl-C.
+    """
+    answer = "leave"
+    if sys.stdin.isatty():
+        try:
+            answer = click.prompt(
+                f"\njoyfleet: {job} runs on; stop it, leave it running, or follow it",
+                type=click.Choice(["stop", "leave", "follow"]),
+                default="follow",
+                err=True,
+            )
+        except click.Abort:
+            click.echo(err=True)
+    if answer == "leave":
+        raise Interrupted(
+            f"{job} runs on: the same command with --attach follows it, and `ray job stop {job}` stops it"
+        )
+    return answer

@@ -1,0 +1,167 @@
+"""The pool of replicas on a cluster that changes: spread, grown, shrunk, and what a node that goes really costs.
+
+The figures are printed (`pytest -s`): seconds until a new node has a replica and until it has staged something,
+and the images asked twice for each node that went.
+"""
+
+import time
+from collections import Counter
+from importlib import metadata
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.config import EngineConfig, EngineKind, parse_job
+from pipeline.errors import ConfigError
+from pipeline.flow.cluster import Cluster, check_gpus
+from pipeline.standin.dataset import draw_dataset
+from tests.cli import finish, run, start, wait_until, write_job
+from tests.nodes import nodes
+from tests.outputs import committed_rows, expected, fragments_of, identities
+
+BATCH, IN_FLIGHT, LATENCY_S = 8, 2, 1.5
+
+
+def begin(tmp_path, cluster, num_images, replicas, *words, **engine):
+    """Start a run and wait for its first fragments."""
+    tmp_path.mkdir(exist_ok=True)
+    draw_dataset(tmp_path / "in", num_images=num_images, seed=2, shard_rows=num_images // 4)
+    slow = {"echo_latency_s": LATENCY_S, "batches_in_flight": IN_FLIGHT, "replicas": replicas, "num_gpus": 1}
+    job = write_job(tmp_path, tmp_path / "in", tmp_path / "out", engine=slow | engine, cluster={"num_cpus": None})
+    process = start(tmp_path, "caption", job, *words, **cluster.environment)
+    wait_until(lambda: len(fragments_of(tmp_path / "out")) >= 2, process, "2 fragments")
+    return process
+
+
+def end(tmp_path, process, num_images):
+    done = finish(process)
+    assert done.code == 0, done
+    assert identities(committed_rows(tmp_path / "out")) == Counter(expected(tmp_path / "in", num_images))
+    return done
+
+
+def replica_logs(cluster_logs: str) -> str:
+    return "\n".join(file.read_text() for file in Path(cluster_logs).glob("worker-*.err"))
+
+
+def logs_of(done) -> str:
+    return next(line.split(": ", 1)[1] for line in done.out.splitlines() if line.startswith("logs of Ray"))
+
+
+@pytest.mark.long
+def test_two_replicas_do_not_share_a_node_while_another_is_idle(tmp_path):
+    with nodes(2, gpus=2) as cluster:
+        process = begin(tmp_path, cluster, 80, 2)
+        wait_until(lambda: sum(cluster.replicas()) == 2, process, "2 replicas")
+        assert cluster.replicas() == [1, 1]
+        end(tmp_path, process, 80)
+
+
+@pytest.mark.long
+def test_the_pool_grows_to_its_maximum_and_shrinks_when_there_is_less_to_do(tmp_path):
+    with nodes(3) as cluster:
+        # 40 batches, of which the last are few: replicas are idle then, for as long as one answer takes.
+        process = begin(tmp_path, cluster, 320, {"min": 1, "max": 3}, echo_latency_s=10.0)
+        wait_until(lambda: sum(cluster.replicas()) == 3, process, "3 replicas")
+        wait_until(lambda: sum(cluster.replicas()) < 3, process, "fewer than 3 replicas")
+        end(tmp_path, process, 320)
+
+
+@pytest.mark.long
+def test_a_node_that_is_added_in_mid_run_is_used(tmp_path):
+    with nodes(1) as cluster:
+        process = begin(tmp_path, cluster, 600, {"min": 1, "max": 3})
+        assert cluster.replicas() == [1]
+        assert cluster.tell("add") == "added"
+        since = time.monotonic()
+        wait_until(lambda: cluster.replicas() == [1, 1], process, "a replica on the new node")
+        hosted = time.monotonic() - since
+        before = asked_until(tmp_path)
+        # Twice what one replica can have in flight, staged since: the second one works.
+        wait_until(lambda: asked_until(tmp_path) > before + 4 * IN_FLIGHT, process, "its fragments")
+        print(f"\na node added: a replica after {hosted:.1f} s, at work after {time.monotonic() - since:.1f} s")
+        end(tmp_path, process, 600)
+
+
+def asked_until(tmp_path) -> int:
+    return len(fragments_of(tmp_path / "out")) + sum(
+        pq.read_metadata(file).num_rows // BATCH for file in (tmp_path / "out" / "captions").rglob("*.parquet")
+    )
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("cpus", [0, 1])
+def test_a_node_that_is_removed_costs_what_was_in_flight_on_it(tmp_path, cpus):
+    """With CPUs, the nodes read as well, and a reader begins its shard anew: what it emitted is not asked twice."""
+    asked = tmp_path / "asked"
+    project = Path(__file__).parents[2]
+    hooks = {"PYTHONPATH": f"{project / 'tests' / 'hooks'}:{project}", "JFTEST_ASKED": str(asked)}
+    removed = 2
+    with nodes(4, cpus=cpus, **hooks) as cluster:
+        process = begin(tmp_path, cluster, 600, 4)
+        wait_until(lambda: sum(cluster.replicas()) == 4, process, "4 replicas")
+        for _ in range(removed):
+            seen = asked_until(tmp_path)
+            wait_until(lambda seen=seen: asked_until(tmp_path) >= seen + 6, process, "6 fragments more")
+            assert cluster.tell("kill") == "removed"
+        end(tmp_path, process, 600)
+    again = asked.stat().st_size - 600
+    print(f"\n{cpus} CPUs a node: {again / removed:g} images asked twice for each node that went")
+    assert 0 < again <= removed * IN_FLIGHT * BATCH
+
+
+CARDS = {"A100": {"max_num_seqs": 512}, "L4": {"max_num_seqs": 64, "enforce_eager": True}}
+
+
+@pytest.mark.long
+def test_each_replica_is_what_its_card_asks_for_and_a_pool_of_one_type_keeps_to_it(tmp_path):
+    with nodes(0) as cluster:
+        assert [cluster.tell("add L4"), cluster.tell("add A100")] == ["added", "added"]
+        process = begin(tmp_path, cluster, 80, 2, per_accelerator=CARDS)
+        told = replica_logs(logs_of(end(tmp_path, process, 80)))
+        for kind, seqs in (("L4", 64), ("A100", 512)):
+            [line] = [line for line in told.splitlines() if f"this replica is for accelerator={kind}: " in line]
+            assert f" max_num_seqs={seqs}," in line
+        process = begin(tmp_path / "only", cluster, 80, 1, accelerator_type="A100")
+        assert cluster.replicas() == [0, 1]
+        end(tmp_path / "only", process, 80)
+        (tmp_path / "none").mkdir()
+        job = write_job(tmp_path / "none", tmp_path / "in", tmp_path / "o", engine={"accelerator_type": "L5"})
+        unknown = run(tmp_path, "caption", job, **cluster.environment)
+        assert unknown.code == 2, unknown
+        assert "engine.accelerator_type: found 'L5', which Ray does not know and no node has" in unknown.err
+        assert "in the cluster: A100, L4" in unknown.err
+
+
+def test_a_card_changes_only_what_it_names():
+    engine = EngineConfig.model_validate({"max_num_seqs": 128, "per_accelerator": CARDS})
+    assert engine.on("A100").max_num_seqs == 512
+    assert engine.on("L4").enforce_eager is True
+    assert engine.on("L4").gpu_memory_utilization == engine.gpu_memory_utilization
+    assert engine.on("H100") == engine
+    assert engine.on(None) == engine
+
+
+def test_a_card_changes_no_recipe():
+    from pipeline.flow.job import check_job
+
+    base = {
+        "source": "in",
+        "output": "out",
+        "model": "standin",
+        "captions": {"slot": "long", "mode": "descriptive"},
+    }
+    plain, carded = (check_job(parse_job(base | more))[0] for more in ({}, {"engine": {"per_accelerator": CARDS}}))
+    assert plain.fingerprint == carded.fingerprint
+
+
+def test_the_gpu_build_on_a_cluster_that_has_no_gpu_yet_needs_the_number(monkeypatch):
+    empty = Cluster(num_cpus=8, num_gpus=0.0, logs=None)
+    check_gpus(EngineConfig(), empty)  # the CPU build is what is installed
+    monkeypatch.setattr(metadata, "version", lambda name: {"vllm": "0.29.0"}[name])
+    with pytest.raises(ConfigError, match=r"engine\.num_gpus: not given, the cluster has no GPU now"):
+        check_gpus(EngineConfig(), empty)
+    check_gpus(EngineConfig(num_gpus=1), empty)
+    check_gpus(EngineConfig(), Cluster(num_cpus=8, num_gpus=1.0, logs=None))
+    check_gpus(EngineConfig(kind=EngineKind.ECHO), empty)

@@ -1,0 +1,82 @@
+"""Manifests against what Kubernetes would check of them: KubeRay's own schemas and those of the core kinds.
+
+Unknown keys are errors here; a cluster would drop them in silence. What is not covered: the rules that KubeRay's
+operator checks in code, and whether a cluster could run what is described.
+"""
+
+import functools
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+
+PROJECT = Path(__file__).parents[2]
+KUBERAY = PROJECT / "infra" / "kuberay"
+
+
+def crds() -> Path:
+    """The folder of KubeRay's CRDs: KUBERAY_CRDS, or shared/kuberay-crds beside the checkout; skips without."""
+    for folder in (Path(os.environ.get("KUBERAY_CRDS", "/nowhere")), PROJECT.parent / "shared" / "kuberay-crds"):
+        if any(folder.glob("ray.io_*.yaml")):
+            return folder
+    pytest.skip(
+        "no CRDs of KubeRay: let KUBERAY_CRDS name a folder with ray.io_rayclusters*.yaml and ray.io_rayjobs*.yaml"
+    )
+
+
+def render(folder: Path) -> list[dict[str, Any]]:
+    """What kustomize makes of a folder; skips where neither `kustomize` nor `kubectl` is installed."""
+    for words in (["kustomize", "build"], ["kubectl", "kustomize"]):
+        if shutil.which(words[0]):
+            done = subprocess.run([*words, str(folder)], text=True, capture_output=True, check=False)
+            assert done.returncode == 0, done.stderr
+            return list(yaml.safe_load_all(done.stdout))
+    pytest.skip("neither kustomize nor kubectl is installed to render overlays")
+
+
+def strict(schema: Any) -> Any:
+    """A structural schema as JSON Schema, with unknown keys refused."""
+    if isinstance(schema, list):
+        return [strict(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if schema.get("x-kubernetes-int-or-string"):
+        return {"anyOf": [{"type": "integer"}, {"type": "string"}]}
+    made = {
+        key: {name: strict(one) for name, one in value.items()} if key == "properties" else strict(value)
+        for key, value in schema.items()
+        if not key.startswith("x-")
+    }
+    if "properties" in made and not schema.get("x-kubernetes-preserve-unknown-fields"):
+        made.setdefault("additionalProperties", False)
+    return made
+
+
+def faults(manifest: dict[str, Any], folder: Path) -> list[str]:
+    """What is wrong with a manifest, each with its place."""
+    group = manifest["apiVersion"].split("/")[0]
+    if group != "ray.io":
+        try:
+            kubernetes_validate.validate(manifest, "1.34", strict=True)
+        except (kubernetes_validate.ValidationError, kubernetes_validate.SchemaNotFoundError) as err:
+            return [str(err)]
+        return []
+    found = _validator(folder, manifest["apiVersion"], manifest["kind"]).iter_errors(manifest)
+    return [f"{'/'.join(map(str, one.absolute_path))}: {one.message[:200]}" for one in found]
+
+
+@functools.cache
+def _validator(folder: Path, api_version: str, kind: str) -> jsonschema.Draft202012Validator:
+    [text] = [file.read_text() for file in folder.glob(f"ray.io_{kind.lower()}s*.yaml")]
+    # 25,000 lines: the loader in C takes a tenth of the time.
+    definition = yaml.load(text, yaml.CSafeLoader)
+    version = next(one for one in definition["spec"]["versions"] if f"ray.io/{one['name']}" == api_version)
+    schema = strict(version["schema"]["openAPIV3Schema"])
+    schema["properties"]["metadata"] = {"type": "object"}
+    return jsonschema.Draft202012Validator(schema)
