@@ -28,6 +28,7 @@ from pipeline.flow.dataset import FlowSpec, build_dataset
 from pipeline.flow.job import PreparedJob
 from pipeline.flow.progress import Progress, Snapshot
 from pipeline.flow.tally import Counts, read_counts, start_tally
+from pipeline.flow.told import told
 from pipeline.flow.watchdog import Watchdog
 from pipeline.ledger.open_shards import Complete, OpenShards, Receipt
 from pipeline.ledger.plan import remaining
@@ -64,6 +65,11 @@ class Outcome:
     seconds: float = 0.0
     worker_logs: str | None = None
 
+    @property
+    def exit_code(self) -> int:
+        """Of a run that no error ended: 3 when shards are in quarantine, else 0."""
+        return 3 if self.shards_quarantined else 0
+
     @classmethod
     def of(cls, prepared: PreparedJob) -> Outcome:
         """Start from what the output holds already."""
@@ -95,16 +101,21 @@ def run_job(prepared: PreparedJob, outcome: Outcome, report: Report, stop: threa
     """
     if not prepared.works:
         return
+    with told(prepared, outcome, report) as tell:
+        _run(prepared, outcome, tell, stop)
+        _refuse_nothing(prepared, outcome)
+
+
+def _run(prepared: PreparedJob, outcome: Outcome, report: Report, stop: threading.Event) -> None:
     started = time.monotonic()
     try:
-        with connected(prepared.job.cluster) as cluster:
+        with connected(prepared.job) as cluster:
             outcome.worker_logs = cluster.logs
             _Driver(prepared, outcome, cluster).drive(report, stop)
     except RayError as err:
         raise _as_pipeline_error(err) from err
     finally:
         outcome.seconds = time.monotonic() - started
-    _refuse_nothing(prepared, outcome)
 
 
 def _refuse_nothing(prepared: PreparedJob, outcome: Outcome) -> None:
@@ -150,7 +161,7 @@ class _Driver:
                 if stop.is_set():
                     self._drain(receipts, report)
                     return
-        self._copy_progress()
+        self._show(report, at_once=True)
         self._check_end()
 
     def _step(self, receipts: _Receipts, report: Report) -> int:
@@ -209,8 +220,8 @@ class _Driver:
             log.info("shard=%s images=%d %s", result.shard, result.num_images, dict(result.statuses))
         return len(results)
 
-    def _show(self, report: Report) -> None:
-        if time.monotonic() - self._shown_at < POLL_S:
+    def _show(self, report: Report, *, at_once: bool = False) -> None:
+        if not at_once and time.monotonic() - self._shown_at < POLL_S:
             return
         self._shown_at = time.monotonic()
         self._copy_progress()
@@ -238,7 +249,7 @@ class _Driver:
             moved = self._step(receipts, report)
             idle = not (moved or len(self._commits) or self._counts.in_flight)
             quiet = quiet + 1 if idle else 0
-        self._copy_progress()
+        self._show(report, at_once=True)
         if not self._left():
             return
         raise Interrupted(
