@@ -2,6 +2,7 @@
 
 from pipeline.config.captions import Length, RequestConfig, SlotConfig, WordsDistribution
 from pipeline.config.job import (
+    CardName,
     ClusterConfig,
     EndpointConfig,
     EngineConfig,
@@ -32,6 +33,7 @@ from pipeline.config.quality import (
 __all__ = [
     "ENV_PREFIX",
     "Action",
+    "CardName",
     "Categories",
     "ClusterConfig",
     "EndpointConfig",

@@ -79,6 +79,7 @@ class EngineKind(StrEnum):
     """No model: names the mean colour. For trying a config and for measuring the pipeline alone."""
 
 
+
 class EndpointConfig(Part):
     """Servers that speak OpenAI's chat API, all of the same model."""
 
@@ -118,6 +119,20 @@ _NOT_OF_AN_ENDPOINT = (
     "enforce_eager",
     "trust_remote_code",
 )
+
+
+class CardName(StrEnum):
+    """The GPUs for which `engine.preset` has figures."""
+
+    A100 = "a100"
+    """80 GB."""
+    A100_40GB = "a100-40gb"
+    H100 = "h100"
+    H200 = "h200"
+    L40S = "l40s"
+    RTX_4090 = "rtx-4090"
+    A10G = "a10g"
+
 
 
 class Replicas(Part):
