@@ -26,8 +26,9 @@ from pipeline.flow.cluster import Cluster, connected
 from pipeline.flow.commits import Commits
 from pipeline.flow.dataset import FlowSpec, build_dataset
 from pipeline.flow.job import PreparedJob
+from pipeline.flow.metrics import Facts, Metrics
 from pipeline.flow.progress import Progress, Snapshot
-from pipeline.flow.tally import Counts, read_counts, start_tally
+from pipeline.flow.tally import Counts, read_counts, read_detail, start_tally
 from pipeline.flow.told import told
 from pipeline.flow.watchdog import Watchdog
 from pipeline.ledger.open_shards import Complete, OpenShards, Receipt
@@ -139,6 +140,8 @@ class _Driver:
         self._progress = Progress.start(prepared)
         self._tally: Any = start_tally()
         self._counts = Counts()
+        self._metrics = Metrics(prepared.store.url)
+        self._gpus_per_replica = cluster.gpus_per_replica(prepared.job.engine)
         self._shown_at = 0.0
         self._dataset = build_dataset(self._flow_spec(), prepared.works, cluster)
 
@@ -207,7 +210,8 @@ class _Driver:
 
     def _collect(self) -> int:
         results = list(self._commits.finished())
-        for result in results:
+        for result, seconds in results:
+            self._metrics.commit(seconds)
             self._progress.end_shard(self._works[result.shard].shard)
             if not result.won:
                 self._outcome.shards_lost.append(result.shard)
@@ -226,7 +230,24 @@ class _Driver:
         self._shown_at = time.monotonic()
         self._copy_progress()
         self._counts = read_counts(self._tally) or self._counts
-        report(self._progress.now(self._counts))
+        snapshot = self._progress.now(self._counts)
+        report(snapshot)
+        if at_once or self._metrics.due:
+            self._publish(snapshot)
+
+    def _publish(self, snapshot: Snapshot) -> None:
+        detail = read_detail(self._tally)
+        if detail is None:
+            return
+        facts = Facts(
+            snapshot=snapshot,
+            counts=self._counts,
+            detail=detail,
+            outcome=self._outcome,
+            commits_under_way=len(self._commits),
+            gpus_per_replica=self._gpus_per_replica,
+        )
+        self._metrics.publish(facts)
 
     def _copy_progress(self) -> None:
         self._outcome.images_resumed = self._progress.images_resumed
