@@ -108,7 +108,7 @@ def _stat_logger(stats: _Stats) -> type[PrometheusStatLogger]:
     """Return what vLLM is to call after each step.
 
     vLLM adds its own Prometheus logger unless one of ours is of that class. That, and its variant for Ray, observe a
-    histogram for every token of every request: 1 us and 17 us each (measured), 256 times a step of some 25 ms.
+    histogram for every token of every request, 8 and 17 us each on a busy core (measured), 256 times a step.
     """
 
     class StatLogger(PrometheusStatLogger):

@@ -132,6 +132,20 @@ def levels(facts: Facts) -> Iterator[Value]:
         yield "eta_seconds", {}, snapshot.eta_s
 
 
+class Increments:
+    """Turns sums into what they grew by."""
+
+    def __init__(self) -> None:
+        self._counted: dict[tuple[str, Tags], float] = {}
+
+    def of(self, name: str, tags: Mapping[str, str], total: float) -> float:
+        """Return the growth since the last call; an actor or a tally that died counts anew, from zero."""
+        key = (name, tuple(tags.items()))
+        before = self._counted.get(key, 0.0)
+        self._counted[key] = total
+        return total - before if total >= before else total
+
+
 class Metrics:
     """Publishes the figures of one run; needs a Ray that is connected."""
 
@@ -143,7 +157,7 @@ class Metrics:
         self._gauges = {name: Gauge(f"joyfleet_{name}", what, _keys(tags)) for name, (what, tags) in GAUGES.items()}
         about = "Seconds from the last receipt of a shard to its commit"
         self._commits = Histogram("joyfleet_commit_seconds", about, COMMIT_BOUNDS_S, _keys(()))
-        self._counted: dict[tuple[str, Tags], float] = {}
+        self._increments = Increments()
         self._shown: set[tuple[str, Tags]] = set()
         self._at = -EVERY_S
 
@@ -155,7 +169,9 @@ class Metrics:
     def publish(self, facts: Facts) -> None:
         self._at = time.monotonic()
         for name, tags, total in totals(facts):
-            self._count(name, tags, total)
+            more = self._increments.of(name, tags, total)
+            if more > 0:  # Ray refuses an increment of nothing
+                self._counters[name].inc(more, {"output": self._output, **tags})
         shown = {(name, tuple(tags.items())): value for name, tags, value in levels(facts)}
         # A gauge stays at its last value: of a replica that is gone it must not be what it was.
         for (name, tags), value in {**dict.fromkeys(self._shown - shown.keys(), 0.0), **shown}.items():
@@ -164,15 +180,6 @@ class Metrics:
 
     def commit(self, seconds: float) -> None:
         self._commits.observe(seconds, {"output": self._output})
-
-    def _count(self, name: str, tags: Mapping[str, str], total: float) -> None:
-        key = (name, tuple(tags.items()))
-        before = self._counted.get(key, 0.0)
-        # An actor or a tally that died counts anew.
-        more = total - before if total >= before else total
-        self._counted[key] = total
-        if more > 0:
-            self._counters[name].inc(more, {"output": self._output, **tags})
 
 
 def _keys(tags: tuple[str, ...]) -> tuple[str, ...]:

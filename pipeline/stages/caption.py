@@ -113,7 +113,8 @@ class Captioner:
             done,
             questions=done.questions + len(answers),
             repairs=done.repairs + (len(answers) if repair else 0),
-            prompt_tokens=done.prompt_tokens + sum(answer.prompt_tokens or 0 for answer in answers if answer.text),
+            prompt_tokens=done.prompt_tokens
+            + sum(answer.prompt_tokens or 0 for answer in answers if answer.text is not None),
             caption_tokens=done.caption_tokens + sum(answer.caption_tokens or 0 for answer in answers),
         )
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from pipeline.engines import EngineStats
-from pipeline.flow.metrics import COUNTERS, GAUGES, Facts, levels, totals
+from pipeline.flow.metrics import COUNTERS, GAUGES, Facts, Increments, levels, totals
 from pipeline.flow.progress import Snapshot
 from pipeline.flow.run import Outcome
 from pipeline.flow.tally import Counts, Detail, Replica
@@ -60,6 +60,12 @@ def test_counters_are_what_the_run_did():
     assert (found["questions", "first", "a"], found["questions", "repair", "a"]) == (384, 16)
     assert (found["gpu_seconds", "a"], found["gpu_seconds", "b"]) == (60.0, 20.0)
     assert (found["prefix_tokens", "looked_up", "a"], found["prefix_tokens", "found", "a"]) == (1000, 700)
+
+
+def test_a_sum_that_falls_back_was_begun_anew():
+    increments = Increments()
+    assert [increments.of("images", {"stage": "read"}, total) for total in (5, 8, 8, 2, 3)] == [5, 3, 0, 2, 1]
+    assert increments.of("images", {"stage": "asked"}, 4) == 4
 
 
 def test_gauges_are_what_waits_now():
