@@ -1,13 +1,19 @@
 """What the verbs print and which exit code they end with, where no cluster is needed."""
 
+import io
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
 from jobs.__main__ import cli, main
 from jobs.progress import clock, render, size
+from pipeline.config import load_job
+from pipeline.flow.job import prepare_job
 from pipeline.flow.progress import Snapshot
+from pipeline.ledger.layout import committed_path
 from pipeline.standin.dataset import draw_dataset
 
 
@@ -68,6 +74,23 @@ def test_plan_tells_what_a_job_takes_and_writes_nothing(tmp_path):
     text = plan_of(tmp_path).stdout
     assert "12 images (counted)" in text
     assert not (tmp_path / "out").exists()
+
+
+def test_plan_takes_off_what_the_output_holds_and_learns_from_it(tmp_path):
+    draw_dataset(tmp_path / "in", num_images=12, seed=0, shard_rows=4)
+    plan_of(tmp_path)
+    prepared = prepare_job(load_job(str(tmp_path / "job.yaml")))
+    done = next(iter(prepared.plan.shards))
+    data = io.BytesIO()
+    pq.write_table(pa.table({"caption_tokens": [30, 50, None, 40]}), data)
+    prepared.store.put(committed_path(done), data.getvalue())
+    told = json.loads(plan_of(tmp_path, "--json").stdout)
+    assert told["resumed"] == {"shards_done": 1, "images_done": 12 - told["left"]["images"]}
+    assert told["left"]["images"] == pytest.approx(8, abs=1)
+    assert (told["tokens"]["caption"], told["tokens"]["source"]) == (30.0, "measured: 4 rows")
+    other = json.loads(plan_of(tmp_path, "--json", "--set", "seed=9").stdout)
+    assert other["left"]["shards"] == other["source"]["shards"]
+    assert "bound to another recipe" in other["remarks"][0]
 
 
 def test_plan_names_what_cannot_be_read(tmp_path):
