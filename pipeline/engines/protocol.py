@@ -58,9 +58,6 @@ class EngineStats:
     """Tokens of prompts that were looked up in the prefix cache."""
     prefix_hits: int = 0
     """Those of them that were found there."""
-    image_lookups: int = 0
-    """Images that were looked up in the cache of prepared images."""
-    image_hits: int = 0
     preemptions: int = 0
     """Requests that had to make room for others and were computed again: the KV cache is too small."""
 

@@ -98,7 +98,7 @@ class _Stats:
 
     def __init__(self) -> None:
         self.levels: dict[str, Any] = {}
-        self.sums = dict.fromkeys(("prefix_tokens", "prefix_hits", "image_lookups", "image_hits", "preemptions"), 0)
+        self.sums = dict.fromkeys(("prefix_tokens", "prefix_hits", "preemptions"), 0)
 
     def add(self, **told: int) -> None:
         self.sums = {name: value + told.get(name, 0) for name, value in self.sums.items()}
@@ -122,7 +122,7 @@ def _stat_logger(stats: _Stats) -> type[PrometheusStatLogger]:
             mm_cache_stats: MultiModalCacheStats | None = None,
             engine_idx: int = 0,
         ) -> None:
-            del engine_idx  # one core an engine
+            del mm_cache_stats, engine_idx  # one core an engine
             if scheduler_stats is not None:
                 prefix = scheduler_stats.prefix_cache_stats
                 stats.levels = {
@@ -131,8 +131,6 @@ def _stat_logger(stats: _Stats) -> type[PrometheusStatLogger]:
                     "kv_cache_used": scheduler_stats.kv_cache_usage,
                 }
                 stats.add(prefix_tokens=prefix.queries, prefix_hits=prefix.hits)
-            if mm_cache_stats is not None:
-                stats.add(image_lookups=mm_cache_stats.queries, image_hits=mm_cache_stats.hits)
             if iteration_stats is not None:
                 stats.add(preemptions=iteration_stats.num_preempted_reqs)
 

@@ -38,7 +38,6 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "tokens": ("Tokens of answered prompts, the image's included, and of captions", ("kind", "replica")),
     "prefix_tokens": ("Prompt tokens looked up in vLLM's prefix cache, and found there", ("kind", "replica")),
-    "image_lookups": ("Images looked up in vLLM's cache of prepared images, and found there", ("kind", "replica")),
     "preemptions": ("Requests that vLLM put back because the KV cache was full", ("replica",)),
     "engine_restarts": ("Engines started again after they died", ("replica",)),
     "replica_seconds": ("Seconds that replicas were up", ("replica",)),
@@ -103,8 +102,6 @@ def _of_replica(replica: Replica, gpus: float) -> Iterator[Value]:
     yield "tokens", {"kind": "caption"}, done.caption_tokens
     yield "prefix_tokens", {"kind": "looked_up"}, engine.prefix_tokens
     yield "prefix_tokens", {"kind": "found"}, engine.prefix_hits
-    yield "image_lookups", {"kind": "looked_up"}, engine.image_lookups
-    yield "image_lookups", {"kind": "found"}, engine.image_hits
     yield "preemptions", {}, engine.preemptions
     yield "engine_restarts", {}, done.restarts
     yield "replica_seconds", {}, replica.up_s

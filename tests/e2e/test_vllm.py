@@ -206,7 +206,6 @@ def test_the_engine_tells_what_its_caches_spared(running):
     ask(running, [question(f"c{n}", pixels, f"{LONG} {n}") for n in range(8)])
     after = running.engine.stats()
     assert after.prefix_tokens - before.prefix_tokens > after.prefix_hits - before.prefix_hits > 0
-    assert after.image_lookups > before.image_lookups
     assert (after.requests_running, after.requests_waiting) == (0, 0)
 
 
