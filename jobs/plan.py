@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 from rich.console import Console
 from rich.table import Table
 
 from jobs.caption import set_option
+from jobs.logs import Terminal, new_log, take_terminal
 from jobs.progress import clock, size
 from pipeline.config import CardName, JobConfig, load_job
 from pipeline.cost import Rate, Work, card_rates, estimate, guess_tokens, staged_tokens
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, PipelineError
 from pipeline.flow.isolate import isolate_ray
 from pipeline.flow.job import check_job
 from pipeline.ledger.plan import read_plan, remaining
@@ -54,21 +56,31 @@ def plan(
     """
     job = load_job(job_file, overrides)
     priced = _prices(prices)
-    told = look(job, None if num_images is None else _calibrate(job, num_images), priced)
+    terminal = Terminal(out=sys.stdout, err=sys.stderr)
+    calibration = None
+    if num_images is not None:
+        check_job(job)  # before the terminal is taken, so that a wrong config is told as by every verb
+        terminal = take_terminal(new_log(), job.logs)
+        calibration = _calibrate(job, num_images, terminal)
+    told = look(job, calibration, priced)
     for remark in told["remarks"]:
-        click.echo(f"joyfleet: note: {remark}", err=True)
+        terminal.err.write(f"joyfleet: note: {remark}\n")
     if as_json:
-        click.echo(json.dumps(told, ensure_ascii=False, indent=2))
+        terminal.out.write(json.dumps(told, ensure_ascii=False, indent=2) + "\n")
     else:
-        _print(told)
+        _print(told, terminal.out)
 
 
-def _calibrate(job: JobConfig, num_images: int) -> Calibration:
+def _calibrate(job: JobConfig, num_images: int, terminal: Terminal) -> Calibration:
     isolate_ray(job.cluster.address)
     # Ray reads its environment when it is imported, so not before the line above.
     from pipeline.flow.calibrate import calibrate  # noqa: PLC0415
 
-    return calibrate(job, num_images)
+    try:
+        return calibrate(job, num_images)
+    except PipelineError as err:
+        terminal.err.write(f"joyfleet: {err}\n")
+        sys.exit(err.exit_code)
 
 
 def _prices(words: Sequence[str]) -> dict[str, float]:
@@ -145,9 +157,9 @@ def _left(job: JobConfig, recipe: str, shards: Sequence[Shard], remarks: list[st
     return [shard for shard in shards if shard.path in found.fragments]
 
 
-def _print(told: Mapping[str, Any]) -> None:
+def _print(told: Mapping[str, Any], out: TextIO) -> None:
     source, left, made, tokens = told["source"], told["left"], told["estimate"], told["tokens"]
-    console = Console(soft_wrap=True, highlight=False, width=WIDTH)
+    console = Console(file=out, soft_wrap=True, highlight=False, width=WIDTH)
     sure = (
         "counted" if source["counted"] else f"+- {source['images_error']:.1%}, {source['shards_looked_at']} looked at"
     )

@@ -99,11 +99,13 @@ class _Tally:
         if not self._stopping:
             self._sums["asked"] += num_images
             self._in_flight[replica] = self._in_flight.get(replica, 0) + num_images
+            self._heard_at[replica] = time.monotonic()
         return self._stopping
 
     def end_batch(self, replica: str, num_images: int) -> None:
         self._sums["staged"] += num_images
         self._in_flight[replica] = max(0, self._in_flight.get(replica, 0) - num_images)
+        self._heard_at[replica] = time.monotonic()
 
     def stop(self) -> None:
         self._stopping = True

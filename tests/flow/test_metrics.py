@@ -12,10 +12,11 @@ import pytest
 import yaml
 
 from pipeline.engines import EngineStats
+from pipeline.flow import tally
 from pipeline.flow.metrics import COUNTERS, GAUGES, Facts, Increments, levels, totals
 from pipeline.flow.progress import Snapshot
 from pipeline.flow.run import Outcome
-from pipeline.flow.tally import Counts, Detail, Replica
+from pipeline.flow.tally import SILENT_S, Counts, Detail, Replica
 from pipeline.stages.caption import CaptionStats
 from pipeline.standin.dataset import draw_dataset
 from tests.cli import finish, start, write_job
@@ -66,6 +67,23 @@ def test_a_sum_that_falls_back_was_begun_anew():
     increments = Increments()
     assert [increments.of("images", {"stage": "read"}, total) for total in (5, 8, 8, 2, 3)] == [5, 3, 0, 2, 1]
     assert increments.of("images", {"stage": "asked"}, 4) == 4
+
+
+def test_a_replica_that_falls_silent_is_gone_and_counts_again_when_it_speaks(monkeypatch):
+    now = 1000.0
+    monkeypatch.setattr(tally.time, "monotonic", lambda: now)
+    kept = tally._Tally()
+    kept.replica_up("a")
+    kept.replica_up("b")
+    kept.begin_batch("b", 64)
+    now += SILENT_S - 1
+    kept.beat("a", STATS)
+    assert (kept.counts().replicas, kept.counts().in_flight) == (2, 64)
+    now += 2
+    assert (kept.counts().replicas, kept.counts().in_flight) == (1, 0)
+    assert kept.detail().replicas == {"a": Replica(in_flight=0, up_s=SILENT_S + 1, stats=STATS)}
+    kept.end_batch("b", 64)
+    assert (kept.counts().replicas, kept.counts().staged) == (2, 64)
 
 
 def test_gauges_are_what_waits_now():
