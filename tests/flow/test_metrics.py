@@ -133,12 +133,12 @@ def test_every_panel_of_the_dashboard_has_data_while_a_job_runs(tmp_path):
     job = write_job(
         tmp_path, tmp_path / "in", tmp_path / "out",
         captions=[{"slot": "long", "mode": "descriptive"}, {"slot": "tags", "mode": "booru-tags"}],
-        engine={"kind": "vllm", "batch_images": 16, "max_num_seqs": 16}, cluster={"metrics_port": port},
+        engine={"kind": "vllm", "batch_images": 16, "max_num_seqs": 16}, cluster={"metrics_port": port, "stall_timeout_s": 900},
     )  # fmt: skip
     process = start(tmp_path, "caption", job, RAY_metrics_report_interval_ms="1000")
     try:
         with prometheus(tmp_path, f"127.0.0.1:{port}") as server:
-            missing, until = expressions(), time.monotonic() + 600
+            missing, until = expressions(), time.monotonic() + 900
             while missing and time.monotonic() < until and process.poll() is None:
                 time.sleep(1)
                 missing = {name: one for name, one in missing.items() if not _has_data(server.query(one))}
