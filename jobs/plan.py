@@ -16,7 +16,7 @@ from jobs.caption import set_option
 from jobs.logs import Terminal, new_log, take_terminal
 from jobs.progress import clock, size
 from pipeline.config import CardName, JobConfig, load_job
-from pipeline.cost import Rate, Work, card_rates, estimate, guess_tokens, staged_tokens
+from pipeline.cost import Rate, Work, captions_per_image, card_rates, estimate, guess_tokens, staged_tokens
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.flow.isolate import isolate_ray
 from pipeline.flow.job import check_job
@@ -110,7 +110,7 @@ def look(job: JobConfig, calibration: Calibration | None, prices: Mapping[str, f
         remote_source=any("://" in shard.url for shard in shards),
     )
     tokens = calibration.tokens if calibration else staged_tokens(open_store(job.output), guess_tokens(job))
-    rates = [*_machine(job, calibration), *card_rates(len(job.captions), tokens)]
+    rates = [*_machine(job, calibration), *card_rates(captions_per_image(job), tokens)]
     made = estimate(job, work, tokens, rates, prices, weights.side_px)
     return {
         "source": {
@@ -124,7 +124,7 @@ def look(job: JobConfig, calibration: Calibration | None, prices: Mapping[str, f
         },
         "left": asdict(work),
         "resumed": {"shards_done": len(shards) - len(left), "images_done": surveyed.images - work.images},
-        "slots": len(job.captions),
+        "slots": captions_per_image(job),
         "tokens": asdict(tokens),
         "calibration": None if calibration is None else asdict(calibration),
         "estimate": asdict(made),

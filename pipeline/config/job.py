@@ -79,7 +79,6 @@ class EngineKind(StrEnum):
     """No model: names the mean colour. For trying a config and for measuring the pipeline alone."""
 
 
-
 class EndpointConfig(Part):
     """Servers that speak OpenAI's chat API, all of the same model."""
 
@@ -132,7 +131,6 @@ class CardName(StrEnum):
     L40S = "l40s"
     RTX_4090 = "rtx-4090"
     A10G = "a10g"
-
 
 
 class Replicas(Part):

@@ -81,6 +81,11 @@ class Estimate:
     """To source and output, by kind."""
 
 
+def captions_per_image(job: JobConfig) -> int:
+    """Return the captions of each image, several samples of a slot included."""
+    return sum(slot.samples for slot in job.captions)
+
+
 def card_rates(slots: int, tokens: Tokens) -> list[Rate]:
     """Return the roofline of every card."""
     return [
@@ -107,7 +112,7 @@ def estimate(
         prices: of an hour of a card, or of `machine`, by name.
         side_px: of the decoded pixels.
     """
-    captions = work.images * len(job.captions)
+    captions = work.images * captions_per_image(job)
     row_bytes = tokens.row_bytes or ROW_BYTES + TEXT_SHARE * CHARS_PER_TOKEN * tokens.caption
     in_flight = _images_in_flight(job) * job.engine.replicas.max
     return Estimate(
@@ -141,7 +146,7 @@ def _images_in_flight(job: JobConfig) -> int:
     batch = job.engine.batch_images
     batches = job.engine.batches_in_flight
     if batches is None:
-        batches = max(2, math.ceil(2 * (job.engine.max_num_seqs or 256) / (batch * len(job.captions))))
+        batches = max(2, math.ceil(2 * (job.engine.max_num_seqs or 256) / (batch * captions_per_image(job))))
     return (batches + 2) * batch
 
 

@@ -96,6 +96,8 @@ class RunLog:
         self._write()
 
     def _add_point(self, moment: Moment) -> None:
+        if self._points and self._points[-1][0] == round(moment.seconds, 1):
+            return
         self._points.append((round(moment.seconds, 1), moment.captions, moment.bytes_done))
         if len(self._points) > POINTS:
             self._points = self._points[::2]  # of an odd number: the last one stays

@@ -28,6 +28,11 @@ def test_time_and_money_are_images_by_rate_and_price():
     assert (made.captions, made.prompt_tokens, made.caption_tokens) == (72_000, 57_600_000, 8_640_000)
 
 
+def test_samples_of_a_slot_are_captions():
+    several = parse_job({**job().model_dump(), "captions": [{"slot": "a", "mode": "descriptive", "samples": 3}]})
+    assert estimate(several, WORK, TOKENS, [], {}, side_px=384).captions == 3 * WORK.images
+
+
 def test_requests_are_those_of_reads_fragments_and_commits():
     made = estimate(job(engine={"batch_images": 100}), WORK, TOKENS, [], {}, side_px=384)
     fragments = 360 + 30

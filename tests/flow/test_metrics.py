@@ -133,7 +133,8 @@ def test_every_panel_of_the_dashboard_has_data_while_a_job_runs(tmp_path):
     job = write_job(
         tmp_path, tmp_path / "in", tmp_path / "out",
         captions=[{"slot": "long", "mode": "descriptive"}, {"slot": "tags", "mode": "booru-tags"}],
-        engine={"kind": "vllm", "batch_images": 16, "max_num_seqs": 16}, cluster={"metrics_port": port, "stall_timeout_s": 900},
+        engine={"kind": "vllm", "batch_images": 16, "max_num_seqs": 16},
+        cluster={"metrics_port": port, "stall_timeout_s": 900},
     )  # fmt: skip
     process = start(tmp_path, "caption", job, RAY_metrics_report_interval_ms="1000")
     try:
