@@ -8,12 +8,13 @@ import click
 
 from jobs.caption import caption
 from jobs.draw import draw
-from jobs.inspect import plan, status
+from jobs.plan import plan
 from jobs.playground import playground
 from jobs.preview import preview
 from jobs.prompts import prompts
 from jobs.quality import quality
 from jobs.report import report
+from jobs.status import status
 from jobs.submit import submit
 from jobs.tend import clean, retry
 from jobs.verify import verify

@@ -22,9 +22,6 @@ from pipeline.flow.isolate import isolate_ray
 if TYPE_CHECKING:
     from pipeline.flow.job import PreparedJob
 
-QUARANTINED = 3
-"""Exit code: done, but shards are in quarantine."""
-
 set_option = click.option(
     "--set",
     "overrides",
@@ -55,7 +52,7 @@ def run_prepared(prepared: PreparedJob) -> None:
         click.echo(f"joyfleet: note: {remark}", err=True)
     outcome = Outcome.of(prepared)
     log_path = new_log()
-    terminal = take_terminal(log_path)
+    terminal = take_terminal(log_path, prepared.job.logs)
     error = None
     try:
         with _stop_on_signals() as stop, ProgressLine(terminal.err) as line:
@@ -66,8 +63,8 @@ def run_prepared(prepared: PreparedJob) -> None:
     if error is not None:
         terminal.err.write(f"joyfleet: {error}\n")
         sys.exit(error.exit_code)
-    if outcome.shards_quarantined:
-        sys.exit(QUARANTINED)
+    if outcome.exit_code:
+        sys.exit(outcome.exit_code)
 
 
 @contextmanager

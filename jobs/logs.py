@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
@@ -12,6 +13,8 @@ from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import TextIO
+
+from pipeline.config import LogFormat
 
 ExceptHook = Callable[[type[BaseException], BaseException, TracebackType | None], None]
 
@@ -32,7 +35,30 @@ def new_log() -> Path:
     return FOLDER / f"joyfleet-{datetime.now():%Y%m%d-%H%M%S-%f}.log"
 
 
-def take_terminal(path: Path) -> Terminal:
+class JsonFormatter(logging.Formatter):
+    """One object a line, with the names that Ray gives the lines of its workers."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        told = {
+            "asctime": self.formatTime(record),
+            "levelname": record.levelname,
+            "name": record.name,
+            "message": record.getMessage(),
+            "filename": record.filename,
+            "lineno": record.lineno,
+        }
+        if record.exc_info:
+            told["exc_text"] = self.formatException(record.exc_info)
+        return json.dumps(told, ensure_ascii=False)
+
+
+def _formatter(form: LogFormat) -> logging.Formatter:
+    if form is LogFormat.JSON:
+        return JsonFormatter()
+    return logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s")
+
+
+def take_terminal(path: Path, form: LogFormat = LogFormat.TEXT) -> Terminal:
     """Send logging, warnings and all that is printed from now on to a file; return the terminal.
 
     Ray prints from Python loggers with handlers of their own, from C++ and from threads that outlive
@@ -45,7 +71,7 @@ def take_terminal(path: Path) -> Terminal:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    handler.setFormatter(_formatter(form))
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
     logging.captureWarnings(True)
     warnings.simplefilter("default")

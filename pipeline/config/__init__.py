@@ -2,12 +2,14 @@
 
 from pipeline.config.captions import Length, RequestConfig, SlotConfig, WordsDistribution
 from pipeline.config.job import (
+    CardName,
     ClusterConfig,
     EndpointConfig,
     EngineConfig,
     EngineKind,
     ImagesConfig,
     JobConfig,
+    LogFormat,
     ModelConfig,
     Replicas,
     SamplingConfig,
@@ -31,6 +33,7 @@ from pipeline.config.quality import (
 __all__ = [
     "ENV_PREFIX",
     "Action",
+    "CardName",
     "Categories",
     "ClusterConfig",
     "EndpointConfig",
@@ -39,6 +42,7 @@ __all__ = [
     "ImagesConfig",
     "JobConfig",
     "Length",
+    "LogFormat",
     "ModelConfig",
     "Openings",
     "QualityConfig",

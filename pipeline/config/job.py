@@ -120,6 +120,19 @@ _NOT_OF_AN_ENDPOINT = (
 )
 
 
+class CardName(StrEnum):
+    """The GPUs for which `engine.preset` has figures."""
+
+    A100 = "a100"
+    """80 GB."""
+    A100_40GB = "a100-40gb"
+    H100 = "h100"
+    H200 = "h200"
+    L40S = "l40s"
+    RTX_4090 = "rtx-4090"
+    A10G = "a10g"
+
+
 class Replicas(Part):
     """Bounds of the pool of engine actors."""
 
@@ -241,6 +254,8 @@ class ClusterConfig(Part):
     """Only for a Ray of one's own: logical CPUs, by default all."""
     object_store_gib: float | None = Field(default=None, gt=0)
     """Only for a Ray of one's own: shared memory for batches in flight."""
+    metrics_port: int | None = Field(default=None, ge=1, le=65535)
+    """Only for a Ray of one's own: where Prometheus may scrape it, on 127.0.0.1. A cluster has ports of its own."""
     readers: int | None = Field(default=None, ge=1)
     """Shards read and decoded at once; by default as many as the cluster has CPUs."""
     grace_s: float = Field(default=25, ge=0)
@@ -248,6 +263,14 @@ class ClusterConfig(Part):
     30 s after it asked, and Ray takes some seconds to end; AWS takes a spot node 120 s after its notice."""
     stall_timeout_s: float = Field(default=1800, gt=0)
     """Without any progress for so long, the run ends and names the stage that stands still."""
+
+
+class LogFormat(StrEnum):
+    """How log lines look: the driver's below logs/ and those of Ray's workers."""
+
+    TEXT = "text"
+    JSON = "json"
+    """One object a line, with the names of the standard library's log record."""
 
 
 def _as_list(value: Any) -> Any:  # noqa: ANN401 - pydantic hands over raw YAML
@@ -266,6 +289,7 @@ class JobConfig(Part):
     images: ImagesConfig = ImagesConfig()
     quality: QualityConfig = QualityConfig()
     cluster: ClusterConfig = ClusterConfig()
+    logs: LogFormat = LogFormat.TEXT
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Draws the mix, the word counts and the sampling seeds."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from pipeline.engines.protocol import Answer, Question
+from pipeline.engines.protocol import Answer, EngineStats, Question
 
 
 class EchoEngine:
@@ -12,10 +12,13 @@ class EchoEngine:
 
     def __init__(self, latency_s: float) -> None:
         self._latency_s = latency_s
+        self._running = 0
 
     async def answer(self, question: Question) -> Answer:
         if self._latency_s:
+            self._running += 1
             await asyncio.sleep(self._latency_s)
+            self._running -= 1
         red, green, blue = question.pixels[::16, ::16].reshape(-1, 3).mean(axis=0)
         # Neither prose nor a tag list, so that no rule minds it in any mode.
         text = f"mean colour {red:.0f} {green:.0f} {blue:.0f}, seed {question.seed}"
@@ -25,6 +28,9 @@ class EchoEngine:
 
     async def restart(self) -> None:
         pass
+
+    def stats(self) -> EngineStats:
+        return EngineStats(requests_running=self._running)
 
     def close(self) -> None:
         pass

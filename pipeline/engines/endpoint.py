@@ -27,7 +27,7 @@ from PIL import Image
 
 from pipeline.config import EndpointConfig
 from pipeline.engines.loops import LOOP_REPEATS, LOOP_TOKENS
-from pipeline.engines.protocol import Answer, Question
+from pipeline.engines.protocol import Answer, EngineStats, Question
 from pipeline.engines.start import EngineSpec
 from pipeline.engines.tokens import PromptTokens
 from pipeline.errors import ConfigError, EngineDead, ModelMismatch
@@ -70,6 +70,7 @@ class EndpointEngine:
         self._spec, self._config = spec, config
         self._tokens = PromptTokens(spec.model_path, spec.revision) if config.check_layout else None
         self._images: dict[str, str] = {}
+        self._running = 0
         self._window = asyncio.Semaphore(spec.config.max_num_seqs or IN_FLIGHT)
         # httpx logs every request at INFO.
         logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -80,22 +81,32 @@ class EndpointEngine:
         }
         self._servers = self._find_servers()
 
+    def stats(self) -> EngineStats:
+        return EngineStats(requests_running=self._running)
+
     async def answer(self, question: Question) -> Answer:
         async with self._window:
-            failure: openai.APIError | None = None
-            for server in self._order(question.image_id):
-                try:
-                    return await self._ask(server, question)
-                except openai.APIConnectionError as err:
-                    failure = err
-                except openai.APIStatusError as err:
-                    if err.status_code in _KEY_OR_NAME_WRONG:
-                        raise _refused(server.url, self._config, err) from err
-                    if err.status_code < 500 and err.status_code not in _COMES_BACK:
-                        return Answer(id=question.id, text=None, reason=Reason.ENGINE_ERROR, message=str(err))
-                    failure = err
-                log.warning("endpoint=%s failed after %d retries: %s", server.url, self._config.retries, failure)
-                server.rests_until = time.monotonic() + REST_S
+            self._running += 1
+            try:
+                return await self._answered(question)
+            finally:
+                self._running -= 1
+
+    async def _answered(self, question: Question) -> Answer:
+        failure: openai.APIError | None = None
+        for server in self._order(question.image_id):
+            try:
+                return await self._ask(server, question)
+            except openai.APIConnectionError as err:
+                failure = err
+            except openai.APIStatusError as err:
+                if err.status_code in _KEY_OR_NAME_WRONG:
+                    raise _refused(server.url, self._config, err) from err
+                if err.status_code < 500 and err.status_code not in _COMES_BACK:
+                    return Answer(id=question.id, text=None, reason=Reason.ENGINE_ERROR, message=str(err))
+                failure = err
+            log.warning("endpoint=%s failed after %d retries: %s", server.url, self._config.retries, failure)
+            server.rests_until = time.monotonic() + REST_S
         raise EngineDead(f"{', '.join(self._config.urls)}: no server answers; the last said: {failure}")
 
     def _order(self, image_id: str) -> list[_Server]:

@@ -46,6 +46,22 @@ class Answer:
     message: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineStats:
+    """What an engine tells of itself: levels of now, and sums since it was built, its restarts included."""
+
+    requests_running: int = 0
+    requests_waiting: int = 0
+    kv_cache_used: float = 0.0
+    """Share, 0 to 1."""
+    prefix_tokens: int = 0
+    """Tokens of prompts that were looked up in the prefix cache."""
+    prefix_hits: int = 0
+    """Those of them that were found there."""
+    preemptions: int = 0
+    """Requests that had to make room for others and were computed again: the KV cache is too small."""
+
+
 class Engine(Protocol):
     """A running engine. Its methods are called from one event loop."""
 
@@ -65,6 +81,10 @@ class Engine(Protocol):
         Raises:
             EngineDead: it does not start.
         """
+        ...
+
+    def stats(self) -> EngineStats:
+        """Tell how the engine does; may be called from any thread."""
         ...
 
     def close(self) -> None:

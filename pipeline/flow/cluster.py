@@ -16,7 +16,7 @@ from typing import Any
 import ray
 from ray.util import accelerators
 
-from pipeline.config import ClusterConfig, EngineConfig, EngineKind
+from pipeline.config import EngineConfig, EngineKind, JobConfig, LogFormat
 from pipeline.errors import ConfigError
 from pipeline.flow.isolate import ADDRESS_VARIABLE
 
@@ -96,8 +96,22 @@ def _signals_kept() -> Iterator[None]:
 
 
 @contextmanager
-def connected(config: ClusterConfig) -> Iterator[Cluster]:
-    """Connect to the cluster at `config.address` or RAY_ADDRESS, else start one; leave it at the end."""
+def _loggers_kept() -> Iterator[None]:
+    """Put this process's log handlers back: a logging config is for the workers, and Ray applies it here too."""
+    loggers = [logging.getLogger(), logging.getLogger("ray")]
+    before = [(logger, logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
+    try:
+        yield
+    finally:
+        for logger, handlers, level, propagate in before:
+            logger.handlers[:], logger.propagate = handlers, propagate
+            logger.setLevel(level)
+
+
+@contextmanager
+def connected(job: JobConfig) -> Iterator[Cluster]:
+    """Connect to the cluster at `cluster.address` or RAY_ADDRESS, else start one; leave it at the end."""
+    config = job.cluster
     address = config.address or os.environ.get(ADDRESS_VARIABLE)
     own: dict[str, Any] = {}
     if address is None:
@@ -107,13 +121,15 @@ def connected(config: ClusterConfig) -> Iterator[Cluster]:
             "num_cpus": config.num_cpus,
             "include_dashboard": False,
             "object_store_memory": int(store * 2**30) if store else None,
+            "_metrics_export_port": config.metrics_port,
         }
-    with _signals_kept():
+    with _signals_kept(), _loggers_kept():
         context = ray.init(
             **(own or {"address": address}),
             log_to_driver=False,
             logging_level=logging.WARNING,
             configure_logging=False,
+            logging_config=ray.LoggingConfig(encoding="JSON") if job.logs is LogFormat.JSON else None,
             namespace="joyfleet",
         )
     try:

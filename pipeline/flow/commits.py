@@ -7,6 +7,7 @@ CPU for its imports (measured; a commit of 1,000 images itself takes 0.2 to 0.4 
 from __future__ import annotations
 
 import itertools
+import time
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -54,7 +55,7 @@ class Commits:
             for _ in range(1 + num_cpus // CPUS_PER_ACTOR)
         ]
         self._next: Iterator[Any] = itertools.cycle(actors)
-        self._under_way: dict[Any, str] = {}
+        self._under_way: dict[Any, tuple[str, float]] = {}
         self.ended: set[str] = set()
         """Shards whose file stands under captions/."""
 
@@ -68,13 +69,14 @@ class Commits:
             task = actor.commit.remote(shard, complete, attempt)
         else:
             task = actor.mend.remote(shard, complete, unwell, attempt)
-        self._under_way[task] = shard.path
+        self._under_way[task] = (shard.path, time.monotonic())
 
-    def finished(self) -> Iterator[CommitResult]:
-        """Yield the results that have come; raises what a commit raised."""
+    def finished(self) -> Iterator[tuple[CommitResult, float]]:
+        """Yield the results that have come, with the seconds that each took; raises what a commit raised."""
         tasks = list(self._under_way)
         ready, _ = ray.wait(tasks, num_returns=len(tasks), timeout=0) if tasks else ([], [])
         for task in ready:
             result: CommitResult = ray.get(task)
-            self.ended.add(self._under_way.pop(task))
-            yield result
+            shard, submitted_at = self._under_way.pop(task)
+            self.ended.add(shard)
+            yield result, time.monotonic() - submitted_at

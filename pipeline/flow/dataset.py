@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -30,10 +32,13 @@ from pipeline.flow.work import Work
 from pipeline.ledger.commit import images_committed
 from pipeline.ledger.fragments import FragmentFacts, read_fragment_facts
 from pipeline.stages.caption import Caption, CaptionSpec, fatal_receipt, skipped_receipt
-from pipeline.stages.read import ReadSpec, committed_batch, fatal_batch, read_shard, skipped_batch
+from pipeline.stages.read import ReadSpec, Spent, committed_batch, fatal_batch, read_shard, skipped_batch
 from pipeline.storage import Store
 
 log = logging.getLogger(__name__)
+
+BEAT_S = 5.0
+"""Between two words of a replica on how it does: also when nothing is asked of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,28 +95,32 @@ def _reader(reference: Any, work: Work) -> Callable[[], Iterable[pa.Table]]:  # 
                     yield committed_batch(work.shard, num_images)
                     return
             # What killed the reader before may have been one of its images.
-            yield from _until_stopped(spec, _read(spec, work, apart=begun is not None and begun.times > 1))
+            spent = Spent()
+            batches = _read(spec, work, spent, apart=begun is not None and begun.times > 1)
+            yield from _until_stopped(spec, batches, spent)
         except PipelineError as err:
             yield fatal_batch(work.shard, err)
 
     return read
 
 
-def _until_stopped(spec: FlowSpec, batches: Iterable[pa.Table]) -> Iterator[pa.Table]:
+def _until_stopped(spec: FlowSpec, batches: Iterable[pa.Table], spent: Spent) -> Iterator[pa.Table]:
     """Yield the batches, and end early when the run stops: what is cut off then, no receipt will miss."""
     told: Any = None
+    decode_s = 0.0
     for batch in batches:
         # Not waited for: a reader that waits gives its CPU away, and one batch more does no harm.
         if told is not None and ray.wait([told], timeout=0)[0] and answer_of(told):
             return
-        told = spec.tally.read.remote(len(batch["images"][0]))
+        told = spec.tally.read.remote(len(batch["images"][0]), spent.decode_s - decode_s)
+        decode_s = spent.decode_s
         yield batch
 
 
-def _read(spec: FlowSpec, work: Work, *, apart: bool) -> Iterator[pa.Table]:
+def _read(spec: FlowSpec, work: Work, spent: Spent, *, apart: bool) -> Iterator[pa.Table]:
     facts = [read_fragment_facts(spec.store, path, spec.caption.run, work.shard) for path in work.fragments]
     staged = [fragment for fragment in facts if isinstance(fragment, FragmentFacts)]
-    yield from read_shard(spec.read, work.shard, staged, work.unwell and work.unwell.rows, apart=apart)
+    yield from read_shard(spec.read, work.shard, staged, work.unwell and work.unwell.rows, apart=apart, spent=spent)
 
 
 class CaptionActor:
@@ -133,6 +142,12 @@ class CaptionActor:
             return
         self._replica = ray.get_runtime_context().get_actor_id()
         spec.tally.replica_up.remote(self._replica)
+        threading.Thread(target=self._beat, args=(self._caption,), name="beat", daemon=True).start()
+
+    def _beat(self, caption: Caption) -> None:
+        while True:
+            self._spec.tally.beat.remote(self._replica, caption.stats())
+            time.sleep(BEAT_S)
 
     async def __call__(self, batch: pa.Table) -> pa.Table:
         if isinstance(self._caption, PipelineError):

@@ -26,8 +26,10 @@ from pipeline.flow.cluster import Cluster, connected
 from pipeline.flow.commits import Commits
 from pipeline.flow.dataset import FlowSpec, build_dataset
 from pipeline.flow.job import PreparedJob
+from pipeline.flow.metrics import Facts, Metrics
 from pipeline.flow.progress import Progress, Snapshot
-from pipeline.flow.tally import Counts, read_counts, start_tally
+from pipeline.flow.tally import Counts, read_counts, read_detail, start_tally
+from pipeline.flow.told import told
 from pipeline.flow.watchdog import Watchdog
 from pipeline.ledger.open_shards import Complete, OpenShards, Receipt
 from pipeline.ledger.plan import remaining
@@ -64,6 +66,11 @@ class Outcome:
     seconds: float = 0.0
     worker_logs: str | None = None
 
+    @property
+    def exit_code(self) -> int:
+        """Of a run that no error ended: 3 when shards are in quarantine, else 0."""
+        return 3 if self.shards_quarantined else 0
+
     @classmethod
     def of(cls, prepared: PreparedJob) -> Outcome:
         """Start from what the output holds already."""
@@ -95,16 +102,21 @@ def run_job(prepared: PreparedJob, outcome: Outcome, report: Report, stop: threa
     """
     if not prepared.works:
         return
+    with told(prepared, outcome, report) as tell:
+        _run(prepared, outcome, tell, stop)
+        _refuse_nothing(prepared, outcome)
+
+
+def _run(prepared: PreparedJob, outcome: Outcome, report: Report, stop: threading.Event) -> None:
     started = time.monotonic()
     try:
-        with connected(prepared.job.cluster) as cluster:
+        with connected(prepared.job) as cluster:
             outcome.worker_logs = cluster.logs
             _Driver(prepared, outcome, cluster).drive(report, stop)
     except RayError as err:
         raise _as_pipeline_error(err) from err
     finally:
         outcome.seconds = time.monotonic() - started
-    _refuse_nothing(prepared, outcome)
 
 
 def _refuse_nothing(prepared: PreparedJob, outcome: Outcome) -> None:
@@ -128,6 +140,8 @@ class _Driver:
         self._progress = Progress.start(prepared)
         self._tally: Any = start_tally()
         self._counts = Counts()
+        self._metrics = Metrics(prepared.store.url)
+        self._gpus_per_replica = cluster.gpus_per_replica(prepared.job.engine)
         self._shown_at = 0.0
         self._dataset = build_dataset(self._flow_spec(), prepared.works, cluster)
 
@@ -150,7 +164,7 @@ class _Driver:
                 if stop.is_set():
                     self._drain(receipts, report)
                     return
-        self._copy_progress()
+        self._show(report, at_once=True)
         self._check_end()
 
     def _step(self, receipts: _Receipts, report: Report) -> int:
@@ -196,7 +210,8 @@ class _Driver:
 
     def _collect(self) -> int:
         results = list(self._commits.finished())
-        for result in results:
+        for result, seconds in results:
+            self._metrics.commit(seconds)
             self._progress.end_shard(self._works[result.shard].shard)
             if not result.won:
                 self._outcome.shards_lost.append(result.shard)
@@ -209,13 +224,30 @@ class _Driver:
             log.info("shard=%s images=%d %s", result.shard, result.num_images, dict(result.statuses))
         return len(results)
 
-    def _show(self, report: Report) -> None:
-        if time.monotonic() - self._shown_at < POLL_S:
+    def _show(self, report: Report, *, at_once: bool = False) -> None:
+        if not at_once and time.monotonic() - self._shown_at < POLL_S:
             return
         self._shown_at = time.monotonic()
         self._copy_progress()
         self._counts = read_counts(self._tally) or self._counts
-        report(self._progress.now(self._counts))
+        snapshot = self._progress.now(self._counts)
+        report(snapshot)
+        if at_once or self._metrics.due:
+            self._publish(snapshot)
+
+    def _publish(self, snapshot: Snapshot) -> None:
+        detail = read_detail(self._tally)
+        if detail is None:
+            return
+        facts = Facts(
+            snapshot=snapshot,
+            counts=self._counts,
+            detail=detail,
+            outcome=self._outcome,
+            commits_under_way=len(self._commits),
+            gpus_per_replica=self._gpus_per_replica,
+        )
+        self._metrics.publish(facts)
 
     def _copy_progress(self) -> None:
         self._outcome.images_resumed = self._progress.images_resumed
@@ -238,7 +270,7 @@ class _Driver:
             moved = self._step(receipts, report)
             idle = not (moved or len(self._commits) or self._counts.in_flight)
             quiet = quiet + 1 if idle else 0
-        self._copy_progress()
+        self._show(report, at_once=True)
         if not self._left():
             return
         raise Interrupted(

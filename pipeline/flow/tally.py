@@ -6,12 +6,16 @@ No decision about data rests on it. A tally that dies forgets; a driver that sto
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from pipeline.stages.caption import CaptionStats
 
 log = logging.getLogger(__name__)
 
@@ -37,38 +41,92 @@ class Begun:
     stopping: bool
 
 
+SILENT_S = 60.0
+"""A replica that has not told anything for so long is gone: its pool shrank, or its node died."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replica:
+    """What a replica last told."""
+
+    in_flight: int
+    """Images."""
+    up_s: float
+    """Seconds since its engine was up."""
+    stats: CaptionStats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detail:
+    """What is told less often than `Counts`: no decision rests on it, not even when a run counts as stalled."""
+
+    decode_s: float = 0.0
+    """Seconds that readers spent on decoding."""
+    replicas: Mapping[str, Replica] = field(default_factory=dict[str, Replica])
+    """By actor id."""
+
+
 class _Tally:
     def __init__(self) -> None:
         self._sums = {"read": 0, "asked": 0, "staged": 0}
+        self._decode_s = 0.0
         self._in_flight: dict[str, int] = {}
+        self._up_at: dict[str, float] = {}
+        self._heard_at: dict[str, float] = {}
+        self._stats: dict[str, CaptionStats] = {}
         self._begun: dict[str, int] = {}
         self._stopping = False
 
     def replica_up(self, replica: str) -> None:
         self._in_flight[replica] = 0
+        self._up_at[replica] = self._heard_at[replica] = time.monotonic()
+
+    def beat(self, replica: str, stats: CaptionStats) -> None:
+        self._in_flight.setdefault(replica, 0)
+        self._heard_at[replica] = time.monotonic()
+        self._stats[replica] = stats
 
     def begin_shard(self, shard: str) -> Begun:
         self._begun[shard] = self._begun.get(shard, 0) + 1
         return Begun(times=self._begun[shard], stopping=self._stopping)
 
-    def read(self, num_images: int) -> bool:
+    def read(self, num_images: int, decode_s: float) -> bool:
         self._sums["read"] += num_images
+        self._decode_s += decode_s
         return self._stopping
 
     def begin_batch(self, replica: str, num_images: int) -> bool:
         if not self._stopping:
             self._sums["asked"] += num_images
             self._in_flight[replica] = self._in_flight.get(replica, 0) + num_images
+            self._heard_at[replica] = time.monotonic()
         return self._stopping
 
     def end_batch(self, replica: str, num_images: int) -> None:
         self._sums["staged"] += num_images
         self._in_flight[replica] = max(0, self._in_flight.get(replica, 0) - num_images)
+        self._heard_at[replica] = time.monotonic()
 
     def stop(self) -> None:
         self._stopping = True
 
+    def detail(self) -> Detail:
+        now = time.monotonic()
+        up_s = {replica: now - self._up_at.setdefault(replica, now) for replica in self._in_flight}
+        none = CaptionStats()
+        return Detail(
+            decode_s=self._decode_s,
+            replicas={
+                replica: Replica(in_flight=in_flight, up_s=up_s[replica], stats=self._stats.get(replica, none))
+                for replica, in_flight in self._in_flight.items()
+            },
+        )
+
     def counts(self) -> Counts:
+        now = time.monotonic()
+        for replica in [one for one, heard_at in self._heard_at.items() if now - heard_at > SILENT_S]:
+            del self._heard_at[replica]
+            self._in_flight.pop(replica, None)
         return Counts(**self._sums, replicas=len(self._in_flight), in_flight=sum(self._in_flight.values()))
 
 
@@ -85,6 +143,11 @@ def start_tally() -> Any:  # noqa: ANN401 - Ray's handles have no useful type
 def read_counts(tally: Any) -> Counts | None:  # noqa: ANN401 - see above
     """Return the counts; None when the tally does not answer, which must not end a run."""
     return answer_of(tally.counts.remote())
+
+
+def read_detail(tally: Any) -> Detail | None:  # noqa: ANN401 - see above
+    """Return the detail; None as for the counts."""
+    return answer_of(tally.detail.remote())
 
 
 def answer_of(asked: Any) -> Any:  # noqa: ANN401 - see above

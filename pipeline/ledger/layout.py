@@ -10,9 +10,11 @@ PLAN = "plan.parquet"
 CAPTIONS = "captions"
 STAGING = "staging"
 QUARANTINE = "quarantine"
+RUNS = "report/runs"
 
 _COMMITTED = re.compile(r"captions/(?P<shard>.+)\.parquet", re.DOTALL)
 _QUARANTINED = re.compile(r"quarantine/(?P<shard>.+)\.json", re.DOTALL)
+_RUN_EVENTS = re.compile(r"report/runs/\d{8}T\d{6}Z-[0-9a-f-]{36}\.jsonl")
 _FRAGMENT = re.compile(r"staging/(?P<shard>.+)/\d{10,}-[0-9a-f]{32}\.parquet", re.DOTALL)
 
 
@@ -49,6 +51,11 @@ def shard_of_quarantined(path: str) -> str | None:
 def shard_of_fragment(path: str) -> str | None:
     """The shard, or None when no fragment has such a name. `a/b` is no part of the shard `a`, whatever lists it."""
     return _shard(_FRAGMENT, path)
+
+
+def is_run_events(path: str) -> bool:
+    """Whether it is the file in which a run tells of itself."""
+    return _RUN_EVENTS.fullmatch(path) is not None
 
 
 def _shard(pattern: re.Pattern[str], path: str) -> str | None:

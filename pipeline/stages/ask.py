@@ -49,6 +49,11 @@ class Asking:
         self._restarting = asyncio.Lock()
         self._restarts = 0
 
+    @property
+    def restarts(self) -> int:
+        """How often the engine was started again."""
+        return self._restarts
+
     async def ask(self, images: Sequence[ImageQuestions]) -> dict[str, Answer]:
         """Return the answers by question id, one for every question.
 

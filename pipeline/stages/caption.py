@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import pickle
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.config import JobConfig
-from pipeline.engines import Engine, Question
+from pipeline.engines import Answer, Engine, EngineStats, Question
 from pipeline.errors import PipelineError
 from pipeline.ledger.footer import RunFacts
 from pipeline.ledger.fragments import write_fragment
@@ -45,6 +45,21 @@ class CaptionSpec:
     """Attempts that a retry counts on: its questions are asked with other seeds than those before."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaptionStats:
+    """What captioning has done since it was built, and how its engine does."""
+
+    questions: int = 0
+    repairs: int = 0
+    """Questions of these that asked a rejected request again."""
+    prompt_tokens: int = 0
+    """Of the answers that have text, the image's included."""
+    caption_tokens: int = 0
+    restarts: int = 0
+    """Of the engine."""
+    engine: EngineStats = field(default_factory=EngineStats)
+
+
 class Captioner:
     """Turns batches into caption rows, many at once, on one event loop; keeps none of them."""
 
@@ -53,7 +68,13 @@ class Captioner:
         self._spec = spec
         self._asker = Asker(spec.job)
         self._asking = Asking(engine, limits)
+        self._engine = engine
+        self._done = CaptionStats()
         self._rules = make_rules(spec.job.quality, spec.vocabulary)
+
+    def stats(self) -> CaptionStats:
+        """Tell what was done so far; may be called from any thread."""
+        return replace(self._done, restarts=self._asking.restarts, engine=self._engine.stats())
 
     async def rows(self, batch: pa.Table) -> pa.Table:
         """Return the caption rows (`schemas.caption_row`) of a batch of images (`schemas.batch.BATCH`).
@@ -78,12 +99,24 @@ class Captioner:
         for attempt in range(self._spec.job.quality.repair.attempts + 1):
             questions = {index: self._question(shard, asked[index], frames, attempt) for index in open_}
             answers = await self._asking.ask(_by_image(shard, asked, questions))
+            self._count(list(answers.values()), repair=attempt > 0)
             for index, question in questions.items():
                 asked[index] = judged(self._rules, asked[index], answers[question.id], question.seed)
             open_ = [index for index in open_ if asked[index].attempts[-1].rejected]
             if not open_:
                 break
         return asked
+
+    def _count(self, answers: Sequence[Answer], *, repair: bool) -> None:
+        done = self._done
+        self._done = replace(
+            done,
+            questions=done.questions + len(answers),
+            repairs=done.repairs + (len(answers) if repair else 0),
+            prompt_tokens=done.prompt_tokens
+            + sum(answer.prompt_tokens or 0 for answer in answers if answer.text is not None),
+            caption_tokens=done.caption_tokens + sum(answer.caption_tokens or 0 for answer in answers),
+        )
 
     def _seed(self, shard: str, row: int, slot: str, attempt: int) -> int:
         return draw_seed(self._spec.job.seed, shard, row, slot, self._spec.first_attempt + attempt)
@@ -112,6 +145,10 @@ class Caption:
         self._run = spec.run
         self._store = store
         self._captioner = Captioner(spec, engine)
+
+    def stats(self) -> CaptionStats:
+        """Tell what was done so far; may be called from any thread."""
+        return self._captioner.stats()
 
     async def __call__(self, batch: pa.Table) -> pa.Table:
         """Caption a batch (`schemas.batch.BATCH`) and return its receipt (`schemas.batch.RECEIPT`).

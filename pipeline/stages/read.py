@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -38,6 +39,13 @@ class ReadSpec:
     batch_images: int
 
 
+@dataclass(slots=True)
+class Spent:
+    """Seconds that a reader has spent so far; for figures only, so no batch holds them."""
+
+    decode_s: float = 0.0
+
+
 def read_shard(
     spec: ReadSpec,
     shard: Shard,
@@ -45,6 +53,7 @@ def read_shard(
     rows: Sequence[int] | None = None,
     *,
     apart: bool = False,
+    spent: Spent | None = None,
 ) -> Iterator[pa.Table]:
     """Yield the batches of a shard, in row order after those that tell what is staged already.
 
@@ -56,6 +65,7 @@ def read_shard(
         staged: valid fragments of an earlier run; their rows are neither read nor decoded.
         rows: read these only; by default all.
         apart: decode in another process, since an image of this shard may have killed its reader.
+        spent: counts on while batches are yielded.
     """
     done: set[int] = set()
     for fragment in staged:
@@ -70,7 +80,8 @@ def read_shard(
                 return
             wanted = range(opened.num_rows) if rows is None else rows
             wanted = set(wanted) - done if done else wanted
-            batches = _batches(spec, opened.rows(wanted), decoder.decode if apart else decode)
+            timed = _timed(decoder.decode if apart else decode, spent or Spent())
+            batches = _batches(spec, opened.rows(wanted), timed)
             yield from (batch.table(shard, opened.num_rows) for batch in batches)
     except ShardUnreadable as err:
         yield _marker(BatchKind.UNREADABLE, shard, 0, message=str(err))
@@ -80,6 +91,17 @@ def batches_of(spec: ReadSpec, shard: Shard, num_rows: int, rows: Iterable[Sourc
     """Yield the batches of some rows that were read already; an image that kills its decoder is a failed row."""
     with Decoder() as decoder:
         yield from (batch.table(shard, num_rows) for batch in _batches(spec, iter(rows), decoder.decode))
+
+
+def _timed(decode: Decode, spent: Spent) -> Decode:
+    def timed(data: bytes, config: ImagesConfig, size: tuple[int, int], out: npt.NDArray[np.uint8]) -> Decoded:
+        started = time.perf_counter()
+        try:
+            return decode(data, config, size, out)
+        finally:
+            spent.decode_s += time.perf_counter() - started
+
+    return timed
 
 
 def _batches(spec: ReadSpec, rows: Iterator[SourceRow], decode: Decode) -> Iterator[_Batch]:

@@ -200,6 +200,15 @@ def test_a_prompt_that_does_not_fit_fails_alone(running):
     assert fine.text
 
 
+def test_the_engine_tells_what_its_caches_spared(running):
+    [(_, pixels)] = pictures(1, seed=108)
+    before = running.engine.stats()
+    ask(running, [question(f"c{n}", pixels, f"{LONG} {n}") for n in range(8)])
+    after = running.engine.stats()
+    assert after.prefix_tokens - before.prefix_tokens > after.prefix_hits - before.prefix_hits > 0
+    assert (after.requests_running, after.requests_waiting) == (0, 0)
+
+
 def test_a_killed_engine_core_is_replaced_and_no_image_is_lost(running):
     drawn = pictures(16, seed=107)
     images = [ImageQuestions(f"k{n}", (question(f"k{n}#a", pixels, LONG),)) for n, (_, pixels) in enumerate(drawn)]

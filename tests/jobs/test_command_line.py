@@ -1,11 +1,20 @@
 """What the verbs print and which exit code they end with, where no cluster is needed."""
 
+import io
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
 from jobs.__main__ import cli, main
 from jobs.progress import clock, render, size
+from pipeline.config import load_job
+from pipeline.flow.job import prepare_job
 from pipeline.flow.progress import Snapshot
+from pipeline.ledger.layout import committed_path
+from pipeline.standin.dataset import draw_dataset
 
 
 def test_prompts_prints_the_exact_prompt():
@@ -43,17 +52,58 @@ def test_a_wrong_command_line_ends_with_2_and_one_line(monkeypatch, capsys, word
     assert message in capsys.readouterr().err
 
 
-def test_plan_lists_the_shards_and_refuses_what_the_model_cannot_be_asked(tmp_path):
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "a.tar").write_bytes(b"\0" * 10240)
-    job = tmp_path / "job.yaml"
+def plan_of(folder, *words):
+    job = folder / "job.yaml"
     job.write_text(
-        f"source: {tmp_path}/in\noutput: {tmp_path}/out\nmodel: standin\ncaptions: {{slot: s, mode: descriptive}}\n"
+        f"source: {folder}/in\noutput: {folder}/out\nmodel: standin\ncaptions: {{slot: s, mode: descriptive}}\n"
     )
-    result = CliRunner().invoke(cli, ["plan", str(job)])
-    assert "10.2 kB  a.tar" in result.stdout
-    assert "1 shards, 10.2 kB; captions per image: 1" in result.stdout
+    return CliRunner().invoke(cli, ["plan", str(job), *words])
+
+
+def test_plan_tells_what_a_job_takes_and_writes_nothing(tmp_path):
+    draw_dataset(tmp_path / "in", num_images=12, seed=0, shard_rows=4)
+    result = plan_of(tmp_path, "--json", "--price", "h100=3.6")
+    assert result.exit_code == 0, result
+    told = json.loads(result.stdout)
+    assert (told["source"]["images"], told["source"]["counted"], told["left"]["images"]) == (12, True, 12)
+    assert told["estimate"]["captions"] == 12
+    times = {one["name"]: one for one in told["estimate"]["times"]}
+    assert times["h100"]["cost"] == pytest.approx(12 / times["h100"]["images_per_s"] / 3600 * 3.6)
+    assert times["a100"]["cost"] is None
+    assert "roofline" in times["h100"]["source"]
+    text = plan_of(tmp_path).stdout
+    assert "12 images (counted)" in text
     assert not (tmp_path / "out").exists()
+
+
+def test_plan_takes_off_what_the_output_holds_and_learns_from_it(tmp_path):
+    draw_dataset(tmp_path / "in", num_images=12, seed=0, shard_rows=4)
+    plan_of(tmp_path)
+    prepared = prepare_job(load_job(str(tmp_path / "job.yaml")))
+    done = next(iter(prepared.plan.shards))
+    data = io.BytesIO()
+    pq.write_table(pa.table({"caption_tokens": [30, 50, None, 40]}), data)
+    prepared.store.put(committed_path(done), data.getvalue())
+    told = json.loads(plan_of(tmp_path, "--json").stdout)
+    assert told["resumed"] == {"shards_done": 1, "images_done": 12 - told["left"]["images"]}
+    assert told["left"]["images"] == pytest.approx(8, abs=1)
+    assert (told["tokens"]["caption"], told["tokens"]["source"]) == (30.0, "measured: 4 rows")
+    other = json.loads(plan_of(tmp_path, "--json", "--set", "seed=9").stdout)
+    assert other["left"]["shards"] == other["source"]["shards"]
+    assert "bound to another recipe" in other["remarks"][0]
+
+
+def test_plan_names_what_cannot_be_read(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.tar").write_bytes(b"not a tar" * 2000)
+    assert "unreadable: a.tar: " in plan_of(tmp_path).stdout
+
+
+def test_plan_refuses_a_price_of_no_card(tmp_path):
+    (tmp_path / "in").mkdir()
+    assert "--price h1000=3: not CARD=PER_HOUR; cards are a100" in str(
+        plan_of(tmp_path, "--price", "h1000=3").exception
+    )
 
 
 def test_the_progress_line_tells_all_there_is():

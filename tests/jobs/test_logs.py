@@ -1,5 +1,6 @@
 """The terminal keeps to what people need, and nothing is told to the log alone."""
 
+import json
 import os
 import subprocess
 import sys
@@ -27,3 +28,26 @@ def test_noise_goes_to_the_log_and_an_unexpected_error_to_both(tmp_path):
     log = (tmp_path / "run.log").read_text()
     for told in ("noise\n", "noise from C\n", "WARNING x a warning", "Traceback"):
         assert told in log
+
+
+JSON_SCRIPT = """
+import json, logging
+from pathlib import Path
+from jobs.logs import take_terminal
+from pipeline.config import LogFormat
+take_terminal(Path("run.log"), LogFormat.JSON)
+logging.getLogger("x").info('shard="%s" rows=%d', "ä", 3)
+try:
+    1 / 0
+except ZeroDivisionError:
+    logging.getLogger("x").exception("caught")
+"""
+
+
+def test_logs_of_json_are_one_object_a_line_whatever_is_in_them(tmp_path):
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    subprocess.run([sys.executable, "-c", JSON_SCRIPT], cwd=tmp_path, env=env, check=True)
+    first, second = [json.loads(line) for line in (tmp_path / "run.log").read_text().splitlines()]
+    assert (first["levelname"], first["name"], first["message"]) == ("INFO", "x", 'shard="ä" rows=3')
+    assert "exc_text" not in first
+    assert "ZeroDivisionError: division by zero" in second["exc_text"]

@@ -4,18 +4,19 @@ import asyncio
 import io
 import tarfile
 import uuid
+from dataclasses import replace
 
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from pipeline.config import parse_job
-from pipeline.engines import Answer
+from pipeline.engines import Answer, EngineStats
 from pipeline.ledger.footer import RunFacts
 from pipeline.ledger.fragments import FragmentFacts, read_fragment_facts
 from pipeline.readers import list_shards
 from pipeline.stages.caption import Caption, CaptionSpec
-from pipeline.stages.read import ReadSpec, read_shard
+from pipeline.stages.read import ReadSpec, Spent, read_shard
 from pipeline.storage import open_store
 from schemas.batch import BATCH, RECEIPT
 from schemas.status import Reason
@@ -100,6 +101,32 @@ def echo(question):
     return Answer(
         id=question.id, text=f"red {red}: {slot_of(question)}", finish_reason="stop", prompt_tokens=7, caption_tokens=3
     )
+
+
+def test_what_was_asked_and_answered_is_counted(shard, tmp_path):
+    job = parse_job(raw_job(tmp_path))
+    run = RunFacts(recipe="r" * 16, slots=("long", "tags"), versions={})
+    store = open_store(f"memory://{uuid.uuid4().hex}")
+    texts = {"long": "", "tags": "a red square"}
+    engine = Answering(lambda question: replace(echo(question), text=texts[slot_of(question)]))
+    engine.stats = lambda: EngineStats(requests_running=3)
+    stage = Caption(CaptionSpec(job=job, run=run, side_px=SIDE_PX), engine, store)
+    (batch, *_) = batches_of(shard, tmp_path)
+    asyncio.run(stage(batch))
+    num = sum(image["reason"] is None for image in batch["images"][0].as_py())
+    attempts = job.quality.repair.attempts
+    stats = stage.stats()
+    assert (stats.questions, stats.repairs) == (num * (2 + attempts), num * attempts)
+    assert (stats.prompt_tokens, stats.caption_tokens) == (7 * num * (2 + attempts), 3 * num * (2 + attempts))
+    assert (stats.restarts, stats.engine.requests_running) == (0, 3)
+
+
+def test_a_readers_decoding_is_timed(shard, tmp_path):
+    job, spent = parse_job(raw_job(tmp_path)), Spent()
+    spec = ReadSpec(source=job.source, images=job.images, side_px=SIDE_PX, batch_images=job.engine.batch_images)
+    seconds = [spent.decode_s for _ in read_shard(spec, shard, (), spent=spent)]
+    assert sorted(seconds) == seconds
+    assert 0 < seconds[0] < seconds[-1]
 
 
 def test_a_batch_is_one_row_of_one_shard(shard, tmp_path):

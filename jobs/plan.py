@@ -1,0 +1,192 @@
+"""`joyfleet plan job.yaml`: what a job would do and take, from a bounded look at its source; writes nothing."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, TextIO
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from jobs.caption import set_option
+from jobs.logs import Terminal, new_log, take_terminal
+from jobs.progress import clock, size
+from pipeline.config import CardName, JobConfig, load_job
+from pipeline.cost import Rate, Work, captions_per_image, card_rates, estimate, guess_tokens, staged_tokens
+from pipeline.errors import ConfigError, PipelineError
+from pipeline.flow.isolate import isolate_ray
+from pipeline.flow.job import check_job
+from pipeline.ledger.plan import read_plan, remaining
+from pipeline.ledger.run_record import read_run
+from pipeline.readers import list_shards
+from pipeline.readers.survey import survey
+from pipeline.storage import open_store
+from schemas.shard import Shard
+
+if TYPE_CHECKING:
+    from pipeline.flow.calibrate import Calibration
+
+MACHINE = "machine"
+"""Name of the machine at hand among the cards."""
+SHOWN = 5
+"""Unreadable shards listed."""
+WIDTH = 120
+
+
+@click.command()
+@click.argument("job_file", type=click.Path())
+@set_option
+@click.option(
+    "--calibrate", "num_images", type=click.IntRange(1), help="Caption so many images here and now, and keep the rate."
+)
+@click.option(
+    "--price", "prices", multiple=True, metavar="CARD=PER_HOUR", help="Of a card, or of `machine`; may be given often."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def plan(
+    job_file: str, overrides: Sequence[str], num_images: int | None, prices: Sequence[str], *, as_json: bool
+) -> None:
+    """Check JOB_FILE, look at its source, and tell what the job would take: images, tokens, hours, money, requests.
+
+    Reads footers and heads of at most 32 shards; writes nothing. With --calibrate it runs the job's own engine.
+    """
+    job = load_job(job_file, overrides)
+    priced = _prices(prices)
+    terminal = Terminal(out=sys.stdout, err=sys.stderr)
+    calibration = None
+    if num_images is not None:
+        check_job(job)  # before the terminal is taken, so that a wrong config is told as by every verb
+        terminal = take_terminal(new_log(), job.logs)
+        calibration = _calibrate(job, num_images, terminal)
+    told = look(job, calibration, priced)
+    for remark in told["remarks"]:
+        terminal.err.write(f"joyfleet: note: {remark}\n")
+    if as_json:
+        terminal.out.write(json.dumps(told, ensure_ascii=False, indent=2) + "\n")
+    else:
+        _print(told, terminal.out)
+
+
+def _calibrate(job: JobConfig, num_images: int, terminal: Terminal) -> Calibration:
+    isolate_ray(job.cluster.address)
+    # Ray reads its environment when it is imported, so not before the line above.
+    from pipeline.flow.calibrate import calibrate  # noqa: PLC0415
+
+    try:
+        return calibrate(job, num_images)
+    except PipelineError as err:
+        terminal.err.write(f"joyfleet: {err}\n")
+        sys.exit(err.exit_code)
+
+
+def _prices(words: Sequence[str]) -> dict[str, float]:
+    known = {*(card.value for card in CardName), MACHINE}
+    found: dict[str, float] = {}
+    for word in words:
+        name, _, amount = word.partition("=")
+        if name not in known or not amount.replace(".", "", 1).isdigit():
+            raise ConfigError(f"--price {word}: not CARD=PER_HOUR; cards are {', '.join(sorted(known))}")
+        found[name] = float(amount)
+    return found
+
+
+def look(job: JobConfig, calibration: Calibration | None, prices: Mapping[str, float]) -> dict[str, Any]:
+    """Return all that the plan tells, as JSON."""
+    recipe, weights, remarks = check_job(job)
+    shards = list_shards(job.source)
+    left = _left(job, recipe.fingerprint, shards, remarks)
+    surveyed = survey(shards, job.source)
+    total, todo = (sum(shard.size for shard in some) for some in (shards, left))
+    work = Work(
+        shards=len(left),
+        bytes=todo,
+        images=round(surveyed.images * todo / total) if total else 0,
+        largest_shard_bytes=max((shard.size for shard in left), default=0),
+        shards_planned=len(shards),
+        remote_source=any("://" in shard.url for shard in shards),
+    )
+    tokens = calibration.tokens if calibration else staged_tokens(open_store(job.output), guess_tokens(job))
+    rates = [*_machine(job, calibration), *card_rates(captions_per_image(job), tokens)]
+    made = estimate(job, work, tokens, rates, prices, weights.side_px)
+    return {
+        "source": {
+            "shards": len(shards),
+            "bytes": total,
+            "images": surveyed.images,
+            "images_error": round(surveyed.error, 4),
+            "counted": surveyed.exact,
+            "shards_looked_at": surveyed.sampled,
+            "unreadable": surveyed.unreadable,
+        },
+        "left": asdict(work),
+        "resumed": {"shards_done": len(shards) - len(left), "images_done": surveyed.images - work.images},
+        "slots": captions_per_image(job),
+        "tokens": asdict(tokens),
+        "calibration": None if calibration is None else asdict(calibration),
+        "estimate": asdict(made),
+        "remarks": remarks,
+    }
+
+
+def _machine(job: JobConfig, calibration: Calibration | None) -> list[Rate]:
+    if calibration is None:
+        return []
+    gpus = (job.engine.num_gpus or 0) * job.engine.replicas.max
+    source = f"measured on {calibration.images:,} images, {job.engine.replicas.max} replicas"
+    rate = calibration.images_per_s
+    return [Rate(name=MACHINE, images_per_s=rate, gpus=gpus, source=source, start_s=calibration.start_s)]
+
+
+def _left(job: JobConfig, recipe: str, shards: Sequence[Shard], remarks: list[str]) -> Sequence[Shard]:
+    """Shards that a run would still do; an output that holds nothing is none."""
+    store = open_store(job.output)
+    try:
+        there = read_run(store)
+        found = remaining(store, read_plan(store))
+    except ConfigError:
+        return shards
+    if there.fingerprint != recipe:
+        remarks.append(
+            f"{store.url}: bound to another recipe; a run would be refused until it has an output of its own"
+        )
+        return shards
+    return [shard for shard in shards if shard.path in found.fragments]
+
+
+def _print(told: Mapping[str, Any], out: TextIO) -> None:
+    source, left, made, tokens = told["source"], told["left"], told["estimate"], told["tokens"]
+    console = Console(file=out, soft_wrap=True, highlight=False, width=WIDTH)
+    sure = (
+        "counted" if source["counted"] else f"+- {source['images_error']:.1%}, {source['shards_looked_at']} looked at"
+    )
+    requests = ", ".join(f"{count:,} {kind}" for kind, count in made["requests"].items())
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, value in (
+        ("source", f"{source['shards']:,} shards, {size(source['bytes'])}, {source['images']:,} images ({sure})"),
+        ("done", f"{told['resumed']['shards_done']:,} shards, about {told['resumed']['images_done']:,} images"),
+        ("left", f"{left['shards']:,} shards, {size(left['bytes'])}, {left['images']:,} images"),
+        ("captions", f"{made['captions']:,}, {told['slots']} of each image"),
+        ("tokens", f"{tokens['prompt']:.0f} a prompt, {tokens['caption']:.0f} a caption ({tokens['source']})"),
+        ("output", f"{size(made['output_bytes'])}, and as much staging at the most"),
+        ("object store", f"{size(made['object_store_bytes'])} of Ray's, for images in flight"),
+        ("disk", f"{size(made['disk_bytes_per_reader'])} for each shard that is read at once"),
+        ("requests", requests),
+    ):
+        table.add_row(name, value)
+    console.print(table)
+    for shard, message in list(source["unreadable"].items())[:SHOWN]:
+        console.print(f"unreadable: {shard}: {message}", markup=False)
+    console.print(_times(made["times"]))
+
+
+def _times(times: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table("on", "images/s", "time", "GPU hours", "cost", "rate", box=None, pad_edge=False)
+    for one in times:
+        cost = "-" if one["cost"] is None else f"{one['cost']:,.2f}"
+        rate, hours = f"{one['images_per_s']:.1f}", one["hours"]
+        table.add_row(one["name"], rate, clock(hours * 3600), f"{one['gpu_hours']:,.1f}", cost, one["source"])
+    return table

@@ -1,0 +1,173 @@
+"""`joyfleet status OUTPUT`: how far it is, who works on it and how the runs before ended; asks the storage alone."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from itertools import pairwise
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from jobs.output import open_output
+from jobs.progress import clock, size
+from pipeline.ledger.plan import remaining
+from pipeline.ledger.quarantine import list_quarantine
+from pipeline.ledger.run_events import RunTold, read_runs
+
+RUNS = 20
+"""Newest runs that are read, a request each."""
+SHOWN = 5
+"""Runs and quarantined shards listed."""
+BARS = "▁▂▃▄▅▆▇█"
+
+
+@click.command()
+@click.argument("output")
+@click.option("--watch", is_flag=True, help="Look again and again until interrupted.")
+@click.option("--every", "every_s", type=click.FloatRange(1), default=10, show_default=True, help="Seconds; --watch.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a look.")
+def status(output: str, *, watch: bool, every_s: float, as_json: bool) -> None:
+    """Tell how far OUTPUT is: shards committed, staged, in quarantine and left, and what its runs told.
+
+    Needs only to read the output: no Ray, no source. A look is four listings and a request for each of the newest runs
+    and each shard in quarantine.
+    """
+    if as_json:
+        click.echo(json.dumps(look(output), ensure_ascii=False))
+        while watch:
+            time.sleep(every_s)
+            click.echo(json.dumps(look(output), ensure_ascii=False))
+        return
+    seen = look(output)
+    if not watch:
+        click.echo(render(seen))
+        return
+    with Live(Text(render(seen)), console=Console(soft_wrap=True), auto_refresh=False) as live:
+        while True:
+            time.sleep(every_s)
+            live.update(Text(render(look(output))), refresh=True)
+
+
+def look(output: str) -> dict[str, Any]:
+    """Return the state of an output as JSON."""
+    opened = open_output(output)
+    left = remaining(opened.store, opened.plan)
+    now = datetime.now(UTC)
+    runs = read_runs(opened.store, RUNS)
+    return {
+        "output": opened.store.url,
+        "time": now.isoformat(timespec="seconds"),
+        "recipe": opened.run.recipe,
+        "slots": list(opened.run.slots),
+        "shards": {
+            "planned": len(opened.plan.shards),
+            "committed": len(left.committed),
+            "left": len(left.fragments),
+            "partly_staged": sum(1 for fragments in left.fragments.values() if fragments),
+            "quarantined": len(left.quarantined),
+        },
+        "fragments_staged": sum(len(fragments) for fragments in left.fragments.values()),
+        "bytes": {
+            "planned": sum(shard.size for shard in opened.plan.shards.values()),
+            "committed": sum(opened.plan.shards[path].size for path in left.committed),
+        },
+        "quarantine": {record.shard: record.message for record in list_quarantine(opened.store)},
+        "runs": [_run(run, now) for run in runs],
+    }
+
+
+def _run(run: RunTold, now: datetime) -> dict[str, Any]:
+    state, moment, silent_s = run.state(now), run.moment, (now - run.told).total_seconds()
+    eta_s = moment.eta_s if moment and state == "running" else None
+    return {
+        "run_id": run.run_id,
+        "state": state,
+        "exit_code": run.exit_code,
+        "message": run.message,
+        "host": run.host,
+        "pid": run.pid,
+        "started": run.started.isoformat(timespec="seconds"),
+        "last_told": run.told.isoformat(timespec="seconds"),
+        "last_told_s_ago": round(silent_s, 1),
+        "seconds": moment.seconds if moment else 0.0,
+        "images": moment.images if moment else 0,
+        "captions": moment.captions if moment else 0,
+        "statuses": moment.statuses if moment else {},
+        "replicas": moment.replicas if moment else 0,
+        "captions_per_s": moment.captions_per_s if moment else 0.0,
+        "eta_s": None if eta_s is None else max(0.0, eta_s - silent_s),
+        "rates": rates(run.points),
+    }
+
+
+def rates(points: tuple[tuple[float, int, float], ...]) -> list[tuple[float, float]]:
+    """Return (seconds since the start, captions a second up to there) between the points that a run keeps."""
+    return [
+        (end, round((captions - before) / (end - start), 2))
+        for (start, before, _), (end, captions, _) in pairwise(((0.0, 0, 0.0), *points))
+        if end > start
+    ]
+
+
+def render(seen: Mapping[str, Any]) -> str:
+    """Return the state for people."""
+    shards, planned_bytes = seen["shards"], seen["bytes"]["planned"]
+    share = seen["bytes"]["committed"] / planned_bytes if planned_bytes else 1.0
+    lines = [
+        f"output      {seen['output']}",
+        f"recipe      {seen['recipe']}, slots {', '.join(seen['slots'])}",
+        f"planned     {shards['planned']:,} shards, {size(planned_bytes)}",
+        f"committed   {shards['committed']:,}, {share:.1%} of the bytes",
+        f"left        {shards['left']:,}, of which {shards['partly_staged']:,} are partly staged "
+        f"({seen['fragments_staged']:,} fragments)",
+        f"quarantine  {shards['quarantined']:,}",
+    ]
+    held = list(seen["quarantine"].items())
+    lines += [f"  {shard}: {message}" for shard, message in held[:SHOWN]]
+    lines += [f"  ... and {len(held) - SHOWN} more"] if len(held) > SHOWN else []
+    for run in seen["runs"][-SHOWN:]:
+        lines += _run_lines(run)
+    ended = Counter(run["state"] for run in seen["runs"][:-SHOWN])
+    lines += [f"earlier     {', '.join(f'{count} {state}' for state, count in ended.items())}"] if ended else []
+    return "\n".join(lines)
+
+
+def _run_lines(run: Mapping[str, Any]) -> list[str]:
+    statuses = "  ".join(f"{status} {rows:,}" for status, rows in run["statuses"].items())
+    lines = [
+        f"run         {run['started']} on {run['host']}, process {run['pid']}: {_state(run)}",
+        f"            images {run['images']:,}  captions {run['captions']:,}  {statuses}  {clock(run['seconds'])}",
+    ]
+    if run["state"] == "running":
+        eta = "-" if run["eta_s"] is None else clock(run["eta_s"])
+        lines[1] += f"  replicas {run['replicas']}  {run['captions_per_s']:.1f}/s  ETA {eta}"
+    if len(run["rates"]) > 1:
+        lines.append(f"            captions/s {_spark([rate for _, rate in run['rates']])}")
+    return lines
+
+
+def _state(run: Mapping[str, Any]) -> str:
+    ago = clock(run["last_told_s_ago"])
+    match run["state"]:
+        case "running":
+            return f"running, last heard {ago} ago"
+        case "silent":
+            return f"silent for {ago}: killed, or cut off from this storage; `caption` goes on where it stopped"
+        case "complete":
+            return f"complete {ago} ago, exit code {run['exit_code']}"
+        case state:
+            word = {"abort": "stopped", "fail": "failed"}[state]
+            return f"{word} {ago} ago, exit code {run['exit_code']}: {run['message']}"
+
+
+def _spark(values: list[float]) -> str:
+    top = max(values) or 1.0
+    bars = "".join(BARS[min(len(BARS) - 1, int(value / top * len(BARS)))] for value in values)
+    return f"{bars} (highest {top:.1f})"

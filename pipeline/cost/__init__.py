@@ -1,0 +1,16 @@
+"""What a job will take before it runs: tokens, GPU hours, money, bytes and requests."""
+
+from pipeline.cost.estimate import Estimate, Rate, Work, captions_per_image, card_rates, estimate
+from pipeline.cost.tokens import Tokens, guess_tokens, staged_tokens
+
+__all__ = [
+    "Estimate",
+    "Rate",
+    "Tokens",
+    "Work",
+    "captions_per_image",
+    "card_rates",
+    "estimate",
+    "guess_tokens",
+    "staged_tokens",
+]

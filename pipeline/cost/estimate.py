@@ -1,0 +1,165 @@
+"""From images and tokens to hours, money, bytes and requests; every figure is arithmetic on counted things."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pipeline.config import JobConfig
+from pipeline.cost.tokens import Tokens
+from pipeline.engines.cards import CARDS
+from pipeline.engines.roofline import roofline
+
+ROW_BYTES = 350
+"""Of a committed caption row without its text: keys, hashes, prompt and seeds, compressed (measured on drawn data)."""
+CHARS_PER_TOKEN = 4.5
+TEXT_SHARE = 0.4
+"""Of a caption's characters that zstd leaves."""
+
+LIST_KEYS = 1000
+"""Of one LIST answer of S3."""
+
+PIXEL_BYTES = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What is left to do."""
+
+    shards: int
+    bytes: int
+    images: int
+    largest_shard_bytes: int
+    shards_planned: int
+    remote_source: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """How fast something captions, and who says so."""
+
+    name: str
+    """A card, or `machine`."""
+    images_per_s: float
+    gpus: float
+    source: str
+    start_s: float = 0.0
+    """Until the first image."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Time:
+    """What the work takes at a rate."""
+
+    name: str
+    images_per_s: float
+    source: str
+    hours: float
+    """Of one card, or of this machine."""
+    gpu_hours: float
+    cost: float | None
+    """None without a price."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """What a job will take."""
+
+    captions: int
+    prompt_tokens: float
+    caption_tokens: float
+    times: Sequence[Time]
+    output_bytes: float
+    staging_bytes: float
+    """At the most, if all shards were in flight at once; usually a few shards' share of it."""
+    object_store_bytes: float
+    """Of Ray, on the nodes of the engines together: decoded images in flight."""
+    disk_bytes_per_reader: int
+    """A remote shard is copied to the local disk while it is read."""
+    requests: Mapping[str, int]
+    """To source and output, by kind."""
+
+
+def captions_per_image(job: JobConfig) -> int:
+    """Return the captions of each image, several samples of a slot included."""
+    return sum(slot.samples for slot in job.captions)
+
+
+def card_rates(slots: int, tokens: Tokens) -> list[Rate]:
+    """Return the roofline of every card."""
+    return [
+        Rate(
+            name=name.value,
+            images_per_s=roofline(card, slots, tokens.prompt, tokens.caption),
+            gpus=1,
+            source="roofline: at best, not measured",
+        )
+        for name, card in CARDS.items()
+    ]
+
+
+def estimate(
+    job: JobConfig, work: Work, tokens: Tokens, rates: Sequence[Rate], prices: Mapping[str, float], side_px: int
+) -> Estimate:
+    """Reckon what the work takes.
+
+    Args:
+        job: the job.
+        work: what is left of it.
+        tokens: averages of a request.
+        rates: at which it may be done.
+        prices: of an hour of a card, or of `machine`, by name.
+        side_px: of the decoded pixels.
+    """
+    captions = work.images * captions_per_image(job)
+    row_bytes = tokens.row_bytes or ROW_BYTES + TEXT_SHARE * CHARS_PER_TOKEN * tokens.caption
+    in_flight = _images_in_flight(job) * job.engine.replicas.max
+    return Estimate(
+        captions=captions,
+        prompt_tokens=captions * tokens.prompt,
+        caption_tokens=captions * tokens.caption,
+        times=[_time(rate, work, prices.get(rate.name)) for rate in rates],
+        output_bytes=captions * row_bytes,
+        staging_bytes=captions * row_bytes,
+        object_store_bytes=float(in_flight * side_px**2 * PIXEL_BYTES),
+        disk_bytes_per_reader=work.largest_shard_bytes if work.remote_source else 0,
+        requests=_requests(job, work),
+    )
+
+
+def _time(rate: Rate, work: Work, price: float | None) -> Time:
+    seconds = work.images / rate.images_per_s + (rate.start_s if work.images else 0.0)
+    hours = seconds / 3600
+    return Time(
+        name=rate.name,
+        images_per_s=rate.images_per_s,
+        source=rate.source,
+        hours=hours,
+        gpu_hours=hours * rate.gpus,
+        cost=None if price is None else hours * price,
+    )
+
+
+def _images_in_flight(job: JobConfig) -> int:
+    """Of one replica: what it works on, one batch more in its queue, and one that is being made."""
+    batch = job.engine.batch_images
+    batches = job.engine.batches_in_flight
+    if batches is None:
+        batches = max(2, math.ceil(2 * (job.engine.max_num_seqs or 256) / (batch * captions_per_image(job))))
+    return (batches + 2) * batch
+
+
+def _requests(job: JobConfig, work: Work) -> dict[str, int]:
+    """Requests of a run without faults; those of a commit stand in docs/design.md."""
+    fragments = work.shards + work.images // job.engine.batch_images  # each shard's last one is not full
+    source = work.shards if work.remote_source else 0
+    list_calls = 3 + 2 * math.ceil(work.shards_planned / LIST_KEYS)
+    return {
+        # A reader looks whether another run has committed its shard; a commit reads the fragments.
+        "GET": source + work.shards + fragments,
+        "HEAD": source + work.shards,
+        "PUT": fragments + work.shards,
+        "LIST": list_calls + work.shards,
+        "DELETE": work.shards,
+    }

@@ -1,0 +1,231 @@
+"""How a run tells that it lives, and how it ended, to whoever can read its output and nothing else.
+
+A run has one file, `report/runs/<start>-<run id>.jsonl`, of at most three OpenLineage run events: START, the
+last RUNNING, and how it ended. It is overwritten whole, since object stores do not append; at one write a
+minute a day of running costs 1,440 PUTs. Where a write fails the run goes on: nothing rests on the file.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import platform
+import posixpath
+import threading
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pipeline.errors import StoreError
+from pipeline.ledger.layout import CAPTIONS, RUNS, is_run_events
+from pipeline.storage import Store
+from schemas.run_event import ENDED, FACETS, RUN_FACET, SPEC, EventType, Moment
+
+log = logging.getLogger(__name__)
+
+EVERY_S = 60.0
+"""Between two heartbeats."""
+
+SILENT_AFTER = 3
+"""Heartbeats that a run may miss before it counts as silent: a store may be away for a minute."""
+
+POINTS = 120
+"""Of the rate over time; beyond it every second one is dropped, so that the file stays below 10 kB."""
+
+WAIT_S = 30.0
+"""That the last event waits for a heartbeat under way."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunAbout:
+    """What does not change while a run lasts."""
+
+    sources: Sequence[str]
+    """The URLs of `source.urls`."""
+    source_bytes: int
+    shards: int
+    """Planned."""
+    recipe: str
+    versions: Mapping[str, str]
+
+
+class RunLog:
+    """Writes a run's file. Heartbeats are written by a thread of their own, so that a slow store holds up no commit."""
+
+    def __init__(self, store: Store, about: RunAbout, *, every_s: float = EVERY_S) -> None:
+        now = datetime.now(UTC)
+        self.run_id = str(uuid.uuid4())
+        self.path = f"{RUNS}/{now:%Y%m%dT%H%M%SZ}-{self.run_id}.jsonl"
+        self._producer = f"pkg:pypi/joyfleet@{about.versions.get('joyfleet', 'unknown')}"
+        self._store = store
+        self._about = about
+        self._every_s = every_s
+        self._points: list[tuple[float, int, float]] = []
+        self._events: dict[str, dict[str, Any]] = {}
+        self._last: Moment | None = None
+        self._beaten_at = -math.inf
+        self._writer: threading.Thread | None = None
+
+    def start(self) -> None:
+        self._tell(EventType.START, {})
+        self._write()
+
+    def beat(self, moment: Moment) -> None:
+        """Take note of a moment; the first is written, then one in `every_s`."""
+        self._last = moment
+        if time.monotonic() - self._beaten_at < self._every_s or (self._writer and self._writer.is_alive()):
+            return
+        self._beaten_at = time.monotonic()
+        self._add_point(moment)
+        self._tell(EventType.RUNNING, {})
+        self._writer = threading.Thread(target=self._write, name="heartbeat", daemon=True)
+        self._writer.start()
+
+    def end(self, how: EventType, exit_code: int, message: str | None) -> None:
+        """Write how the run ended, after a heartbeat that is under way."""
+        if self._writer:
+            self._writer.join(WAIT_S)
+        if self._last:
+            self._add_point(self._last)
+        self._tell(how, {"exit_code": exit_code}, message)
+        self._write()
+
+    def _add_point(self, moment: Moment) -> None:
+        if self._points and self._points[-1][0] == round(moment.seconds, 1):
+            return
+        self._points.append((round(moment.seconds, 1), moment.captions, moment.bytes_done))
+        if len(self._points) > POINTS:
+            self._points = self._points[::2]  # of an odd number: the last one stays
+
+    def _tell(self, kind: EventType, more: Mapping[str, Any], message: str | None = None) -> None:
+        about = self._about
+        facets = {
+            "processing_engine": self._facet(
+                "1-1-1/ProcessingEngineRunFacet",
+                name="ray",
+                version=about.versions.get("ray", "unknown"),
+                openlineageAdapterVersion=about.versions.get("joyfleet", "unknown"),
+            ),
+            RUN_FACET: {
+                "_producer": self._producer,
+                "_schemaURL": f"{self._producer}#schemas/run_event.py",
+                "recipe": about.recipe,
+                "host": platform.node(),
+                "pid": os.getpid(),
+                "every_s": self._every_s,
+                "moment": asdict(self._last) if self._last else None,
+                "points": list(self._points),
+                **more,
+            },
+        }
+        if message:
+            facets["errorMessage"] = self._facet(
+                "1-0-1/ErrorMessageRunFacet", message=message, programmingLanguage="PYTHON"
+            )
+        self._events[kind] = self._event(kind, facets)
+
+    def _event(self, kind: EventType, facets: Mapping[str, Any]) -> dict[str, Any]:
+        about = self._about
+        first, *others = [_dataset(url) for url in about.sources]
+        # The figures are those of all sources together, so they stand at one of them.
+        read = self._facet("1-0-0/InputStatisticsInputDatasetFacet", size=about.source_bytes, fileCount=about.shards)
+        output = _dataset(f"{self._store.url}/{CAPTIONS}")
+        if self._last:
+            rows = self._facet("1-0-2/OutputStatisticsOutputDatasetFacet", rowCount=self._last.captions)
+            output["outputFacets"] = {"outputStatistics": rows}
+        return {
+            "eventType": kind.value,
+            "eventTime": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "producer": self._producer,
+            "schemaURL": f"{SPEC}#/$defs/RunEvent",
+            "run": {"runId": self.run_id, "facets": facets},
+            "job": {"namespace": "joyfleet", "name": self._store.url},
+            "inputs": [{**first, "inputFacets": {"inputStatistics": read}}, *others],
+            "outputs": [output],
+        }
+
+    def _facet(self, schema: str, /, **fields: str | int) -> dict[str, Any]:
+        """One of OpenLineage's own facets, such as `1-0-1/ErrorMessageRunFacet`."""
+        kind = schema.rpartition("/")[2]
+        return {"_producer": self._producer, "_schemaURL": f"{FACETS}/{schema}.json#/$defs/{kind}", **fields}
+
+    def _write(self) -> None:
+        order = [kind for kind in EventType if kind in self._events]
+        data = "".join(json.dumps(self._events[kind], ensure_ascii=False) + "\n" for kind in order)
+        try:
+            self._store.put(self.path, data.encode())
+        except (StoreError, OSError) as err:
+            log.warning("path=%s the run's events cannot be written, the run goes on: %s", self.path, err)
+
+
+def _dataset(url: str) -> dict[str, Any]:
+    """Name a folder or glob as OpenLineage names datasets: a bucket's key, or a file's absolute path."""
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme == "file":
+        return {"namespace": "file", "name": os.path.abspath(rest if separator else url)}  # noqa: PTH100 - no links
+    bucket, _, key = rest.partition("/")
+    return {"namespace": f"{scheme}://{bucket}", "name": posixpath.normpath(key) if key else "/"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunTold:
+    """What a run's file says."""
+
+    run_id: str
+    host: str
+    pid: int
+    started: datetime
+    told: datetime
+    """By the clock of the run's machine, as all times here."""
+    last: EventType
+    every_s: float
+    exit_code: int | None
+    message: str | None
+    moment: Moment | None
+    points: tuple[tuple[float, int, float], ...]
+    """Seconds since the start, caption rows and source bytes done by then."""
+
+    def state(self, now: datetime) -> str:
+        """Return running, silent, complete, abort or fail."""
+        if self.last in ENDED:
+            return self.last.lower()
+        return "silent" if now - self.told > timedelta(seconds=SILENT_AFTER * self.every_s) else "running"
+
+
+def read_runs(store: Store, newest: int) -> list[RunTold]:
+    """Return what the last runs on an output told, oldest first: one listing and a request for each.
+
+    Raises:
+        StoreError: a file there is not what `RunLog` writes.
+    """
+    paths = sorted(entry.path for entry in store.list(RUNS) if is_run_events(entry.path))
+    return [_read(store, path) for path in paths[-newest:]]
+
+
+def _read(store: Store, path: str) -> RunTold:
+    data = store.get(path)
+    try:
+        events: list[dict[str, Any]] = [json.loads(line) for line in data.splitlines()]
+        first, last = events[0], events[-1]
+        facets = last["run"]["facets"]
+        own = facets[RUN_FACET]
+        return RunTold(
+            run_id=last["run"]["runId"],
+            host=own["host"],
+            pid=own["pid"],
+            started=datetime.fromisoformat(first["eventTime"]),
+            told=datetime.fromisoformat(last["eventTime"]),
+            last=EventType(last["eventType"]),
+            every_s=own["every_s"],
+            exit_code=own.get("exit_code"),
+            message=facets.get("errorMessage", {}).get("message"),
+            moment=Moment(**own["moment"]) if own["moment"] else None,
+            points=tuple((seconds, captions, size) for seconds, captions, size in own["points"]),
+        )
+    except (ValueError, KeyError, TypeError, IndexError) as err:
+        raise StoreError(f"{store.url}/{path}: not the events of a run ({err!r}); remove the file") from err

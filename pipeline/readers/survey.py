@@ -1,0 +1,132 @@
+"""How many images a source holds, from a bounded look: Parquet footers, and the headers at the head of tars.
+
+At most `MAX_SHARDS` shards are looked at, evenly spread over the listing, each with a footer or one range read. A tar
+whose head is all of it, and a footer, are counted; the rest of a longer tar is taken to be like its head.
+"""
+
+from __future__ import annotations
+
+import io
+import tempfile
+import zlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from fsspec.core import url_to_fs
+
+from pipeline.config import SourceConfig
+from pipeline.errors import ShardUnreadable
+from pipeline.readers.gunzip import MAGIC
+from pipeline.readers.parquet import ParquetShard
+from pipeline.readers.tar_samples import group
+from pipeline.readers.tar_walk import BLOCK, Member, TarDamage, walk
+from pipeline.readers.transport import store_errors
+from schemas.shard import Shard
+
+MAX_SHARDS = 32
+HEAD_BYTES = 4 << 20
+"""Of a tar: some 40 images of 100 kB."""
+FOOTER_BLOCK_BYTES = 1 << 16
+THREADS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What one shard seems to hold."""
+
+    shard: Shard
+    rows: float
+    exact: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """What a source seems to hold."""
+
+    images: int
+    error: float
+    """Standard error relative to `images`, from how the sampled shards differ; 0 when all were counted."""
+    exact: bool
+    sampled: int
+    unreadable: dict[str, str]
+    """Of the sampled shards, those that cannot be read, and why."""
+
+
+def survey(shards: Sequence[Shard], source: SourceConfig) -> Survey:
+    """Look at some of the shards; makes at most a few requests for each."""
+    step = max(1, -(-len(shards) // MAX_SHARDS))
+    sampled = [shard for shard in shards[step // 2 :: step] if shard.size]
+    with ThreadPoolExecutor(THREADS) as pool:
+        found = list(pool.map(lambda shard: _look(shard, source), sampled))
+    looked = [one for one in found if isinstance(one, Looked)]
+    unreadable = {shard.path: one for shard, one in zip(sampled, found, strict=True) if isinstance(one, str)}
+    images, error = _extrapolated(looked, shards, len(unreadable) / max(1, len(sampled)))
+    exact = len(looked) == len(shards) and all(one.exact for one in looked)
+    return Survey(images=round(images), error=error, exact=exact, sampled=len(sampled), unreadable=unreadable)
+
+
+def _extrapolated(looked: Sequence[Looked], shards: Sequence[Shard], unreadable: float) -> tuple[float, float]:
+    """Images by the ratio of images to bytes, and its relative standard error, without the share that is unreadable."""
+    seen, rows = sum(one.shard.size for one in looked), sum(one.rows for one in looked)
+    if not rows:
+        return 0.0, 0.0
+    ratio = rows / seen
+    total = sum(shard.size for shard in shards) * (1 - unreadable)
+    num, left_out = len(looked), 1 - len(looked) / len(shards)
+    spread = sum((one.rows - ratio * one.shard.size) ** 2 for one in looked)
+    error = (left_out * num / (num - 1) * spread) ** 0.5 / rows if num > 1 else left_out
+    return ratio * total, error
+
+
+def _look(shard: Shard, source: SourceConfig) -> Looked | str:
+    try:
+        fs, path = url_to_fs(shard.url)
+        if shard.path.lower().endswith(".parquet"):
+            with fs.open(path, "rb", block_size=FOOTER_BLOCK_BYTES) as file:
+                return Looked(shard, ParquetShard(file, shard, source, max_bytes=0).num_rows, exact=True)
+        return _look_at_tar(shard, _head(fs, path))
+    except ShardUnreadable as err:
+        return str(err)
+    except store_errors() as err:
+        return f"{shard.url}: cannot be read ({type(err).__name__}: {err})"
+
+
+def _head(fs: Any, path: str) -> bytes:  # noqa: ANN401 - fsspec has no types
+    return bytes(fs.cat_file(path, start=0, end=HEAD_BYTES))
+
+
+def _look_at_tar(shard: Shard, head: bytes) -> Looked | str:
+    tar, share = head, len(head) / shard.size
+    if head.startswith(MAGIC):
+        try:
+            tar = zlib.decompressobj(wbits=31).decompress(head)
+        except zlib.error as err:
+            return f"{shard.url}: gzip: {err}"
+    members, damage = _members(tar)
+    samples = group(members).samples
+    if damage is None:
+        return Looked(shard, len(samples), exact=share >= 1)
+    if share >= 1 or not samples:  # what the run will make of it
+        return Looked(shard, len(samples) + 1, exact=share >= 1) if samples else f"{shard.url}: {damage.what}"
+    # The file that the cut went through belongs to the part that was not seen.
+    covered = share * (members[-1].offset + _padded(members[-1].size)) / len(tar)
+    return Looked(shard, len(samples) / covered, exact=False)
+
+
+def _padded(size: int) -> int:
+    return -(-size // BLOCK) * BLOCK
+
+
+def _members(tar: bytes) -> tuple[list[Member], TarDamage | None]:
+    members: list[Member] = []
+    with tempfile.TemporaryFile() as file:
+        file.write(tar)
+        file.flush()
+        try:
+            for member in walk(file, file.seek(0, io.SEEK_END)):
+                members.append(member)  # noqa: PERF402 - those before the cut count
+        except TarDamage as damage:
+            return members, damage
+    return members, None
