@@ -1,6 +1,7 @@
 """A job as one checked record: the YAML file, overridden by the environment, overridden by the command line."""
 
 from pipeline.config.captions import Length, RequestConfig, SlotConfig, WordsDistribution
+from pipeline.config.corpus import LengthConfig, Persons, RenderConfig, StyleConfig, TaskTables
 from pipeline.config.job import (
     CardName,
     ClusterConfig,
@@ -16,6 +17,7 @@ from pipeline.config.job import (
     SourceConfig,
 )
 from pipeline.config.load import ENV_PREFIX, load_job, parse_job
+from pipeline.config.presets import Preset
 from pipeline.config.quality import (
     Action,
     Categories,
@@ -43,9 +45,13 @@ __all__ = [
     "JobConfig",
     "Length",
     "LogFormat",
+    "LengthConfig",
     "ModelConfig",
     "Openings",
+    "Persons",
+    "Preset",
     "QualityConfig",
+    "RenderConfig",
     "RepairConfig",
     "Replicas",
     "RequestConfig",
@@ -54,7 +60,9 @@ __all__ = [
     "Script",
     "SlotConfig",
     "SourceConfig",
+    "StyleConfig",
     "TagsConfig",
+    "TaskTables",
     "Truncated",
     "Underscores",
     "UserRule",
