@@ -1,7 +1,17 @@
 """A job as one checked record: the YAML file, overridden by the environment, overridden by the command line."""
 
 from pipeline.config.captions import Length, RequestConfig, SlotConfig, WordsDistribution
-from pipeline.config.corpus import LengthConfig, Persons, RenderConfig, StyleConfig, TaskTables
+from pipeline.config.corpus import (
+    LengthConfig,
+    Persons,
+    QualityBy,
+    RecordTagsConfig,
+    RenderConfig,
+    Steps,
+    StyleConfig,
+    TaskTables,
+    WordsConfig,
+)
 from pipeline.config.job import (
     CardName,
     ClusterConfig,
@@ -17,7 +27,7 @@ from pipeline.config.job import (
     SourceConfig,
 )
 from pipeline.config.load import ENV_PREFIX, load_job, parse_job
-from pipeline.config.presets import Preset
+from pipeline.config.presets import Preset, Rating
 from pipeline.config.quality import (
     Action,
     Categories,
@@ -50,7 +60,10 @@ __all__ = [
     "Openings",
     "Persons",
     "Preset",
+    "QualityBy",
     "QualityConfig",
+    "Rating",
+    "RecordTagsConfig",
     "RenderConfig",
     "RepairConfig",
     "Replicas",
@@ -60,12 +73,14 @@ __all__ = [
     "Script",
     "SlotConfig",
     "SourceConfig",
+    "Steps",
     "StyleConfig",
     "TagsConfig",
     "TaskTables",
     "Truncated",
     "Underscores",
     "UserRule",
+    "WordsConfig",
     "WordsDistribution",
     "load_job",
     "parse_job",

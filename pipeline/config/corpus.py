@@ -6,14 +6,16 @@ mapping (weights, styles) is laid over the preset's key by key.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from enum import StrEnum
+from itertools import pairwise
 from typing import Annotated, Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.config.base import Part
-from pipeline.config.presets import PRESETS, Preset
+from pipeline.config.presets import PRESETS, WORDS, Preset, Rating
 from schemas.corpus_row import LengthClass, Task
 
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -118,15 +120,12 @@ class RenderConfig(Part):
     @model_validator(mode="before")
     @classmethod
     def _over_the_preset(cls, value: Any) -> Any:  # noqa: ANN401 - pydantic hands over raw YAML
-        if isinstance(value, str):
-            value = {"preset": value}
-        if not isinstance(value, dict):
-            return value
-        name = value.get("preset", cls.model_fields["preset"].default)
-        if name not in PRESETS:
-            raise ValueError(f"preset: found {name!r}; allowed: {', '.join(Preset)}")
-        value = {**value, "styles": _full_styles(PRESETS[Preset(name)]["styles"], value.get("styles", {}))}
-        return _laid_over(PRESETS[Preset(name)], value)
+        if isinstance(value, dict) and isinstance(value.get("styles"), dict):
+            under = _preset_of(value, PRESETS)["styles"]
+            # A style that the preset does not know starts from its default.
+            new = {name: under["default"] for name in value["styles"] if name not in under}
+            value = {**value, "styles": _laid_over(new, value["styles"])}
+        return _over_preset(value, PRESETS)
 
     @field_validator("lengths")
     @classmethod
@@ -138,12 +137,18 @@ class RenderConfig(Part):
         return ordered
 
 
-def _full_styles(preset: Mapping[str, Any], given: Any) -> Any:  # noqa: ANN401 - raw YAML
-    """A style that the preset does not know starts from its default."""
-    if not isinstance(given, dict):
-        return given
-    new = {name: preset["default"] for name in given if name not in preset}
-    return _laid_over(new, given)
+def _preset_of(value: dict[str, Any], presets: Mapping[Preset, dict[str, Any]]) -> dict[str, Any]:
+    name = value.get("preset", Preset.TIPO_V2_1)
+    if name not in presets:
+        raise ValueError(f"preset: found {name!r}; allowed: {', '.join(presets)}")
+    return presets[Preset(name)]
+
+
+def _over_preset(value: Any, presets: Mapping[Preset, dict[str, Any]]) -> Any:  # noqa: ANN401 - raw YAML
+    """Lay what is given over the preset that it names; a bare name is a preset."""
+    if isinstance(value, str):
+        value = {"preset": value}
+    return _laid_over(_preset_of(value, presets), value) if isinstance(value, dict) else value
 
 
 def _laid_over(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -152,3 +157,87 @@ def _laid_over(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, A
         below = merged.get(key)
         merged[key] = _laid_over(below, value) if isinstance(value, dict) and isinstance(below, dict) else value
     return merged
+
+
+class RecordTagsConfig(Part):
+    """Which tags a record keeps. Substrings and expressions meet tags in their normal form: lower case, blanks."""
+
+    meta_blacklist: tuple[str, ...] = (
+        "(medium)",
+        "commentary",
+        "bad",
+        "translat",
+        "request",
+        "mismatch",
+        "revision",
+        "audio",
+        "video",
+    )
+    """Meta tags that hold one of these are left out (HakuBooru, metainfo)."""
+    artist_blacklist: tuple[str, ...] = ("banned",)
+    """Artist tags that hold one of these are left out."""
+    blacklist: tuple[str, ...] = ()
+    """Regular expressions; a tag of any type that one of them matches whole is left out."""
+    drop_years: bool = True
+    """Whether general tags of four digits are left out."""
+    prune_implied: bool = False
+    """Whether tags that another tag of the record implies are left out; needs a table of implications."""
+
+    @field_validator("blacklist")
+    @classmethod
+    def _compile(cls, blacklist: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in blacklist:
+            try:
+                re.compile(pattern)
+            except re.error as err:
+                raise ValueError(f"{pattern!r} is no regular expression: {err}") from err
+        return blacklist
+
+
+class Steps(Part):
+    """A table from a number to a word: the word of the highest step that the number reaches."""
+
+    steps: tuple[tuple[float, str], ...] = Field(min_length=1)
+    """(lowest number, word), the numbers falling."""
+    below: str | None = None
+    """The word below the last step; None writes none."""
+    strict: bool = False
+    """Whether a number must lie above its step to reach it."""
+
+    @field_validator("steps")
+    @classmethod
+    def _falling(cls, steps: tuple[tuple[float, str], ...]) -> tuple[tuple[float, str], ...]:
+        numbers = [number for number, _ in steps]
+        if any(low >= high for high, low in pairwise(numbers)):
+            raise ValueError(f"found {', '.join(map(str, numbers))}; allowed: falling numbers")
+        return steps
+
+
+class QualityBy(StrEnum):
+    """What the quality word of a record goes by."""
+
+    FAVORITES_IN_RATING = "favorites_in_rating"
+    """Percentile of its favourites among records of its rating."""
+    SCORE = "score"
+    """Its score itself."""
+    SCORE_AND_FAVORITES_IN_YEAR = "score_and_favorites_in_year"
+    """Mean of the percentiles of its score and its favourites among records of its year."""
+    NONE = "none"
+
+
+class WordsConfig(Part):
+    """Rating, quality and era words of records. Every default is the preset's."""
+
+    preset: Preset = Preset.TIPO_V2_1
+    ratings: dict[Rating, tuple[str, ...]]
+    """The words written for each rating, in their order; none writes no line."""
+    quality_by: QualityBy
+    quality: Steps
+    """By percentile (0 to 100) or score, as `quality_by` says."""
+    eras: Steps | None
+    """By year; None writes none."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _over_the_preset(cls, value: Any) -> Any:  # noqa: ANN401 - pydantic hands over raw YAML
+        return _over_preset(value, WORDS)

@@ -20,6 +20,15 @@ class Preset(StrEnum):
     DANTAGGEN = "dantaggen"
 
 
+class Rating(StrEnum):
+    """How much an image shows, in the words of danbooru."""
+
+    GENERAL = "general"
+    SENSITIVE = "sensitive"
+    QUESTIONABLE = "questionable"
+    EXPLICIT = "explicit"
+
+
 _CHAINS = {"tag_to_short_to_long": 2, "short_to_tag_to_long": 2, "short_to_long_to_tag": 2}
 _TASKS = {
     "all": {"tag": 1, "tag_to_long": 1, "long_to_tag": 1, "short_to_tag": 1, **_CHAINS},
@@ -93,3 +102,60 @@ PRESETS: dict[Preset, dict[str, Any]] = {
         "styles": {"default": {**_FIRST, "tasks": _TAGS_ONLY, "trim": False}},
     },
 }
+
+_ERAS = {"steps": ((2021, "newest"), (2018, "recent"), (2015, "mid"), (2011, "early"), (2005, "old"))}
+_PERCENTILES = {
+    "steps": (
+        (95, "masterpiece"),
+        (85, "best quality"),
+        (75, "great quality"),
+        (50, "good quality"),
+        (25, "normal quality"),
+        (10, "low quality"),
+    ),
+    "below": "worst quality",
+    "strict": True,
+}
+_SCORES = {
+    "steps": (
+        (150, "masterpiece"),
+        (100, "best quality"),
+        (75, "great quality"),
+        (50, "good quality"),
+        (25, "normal quality"),
+        (10, "below average quality"),
+        (0, "low quality"),
+    ),
+    "below": "worst quality",
+}
+_RATINGS_V1 = {
+    "general": ("safe",),
+    "sensitive": ("sensitive",),
+    "questionable": ("nsfw",),
+    "explicit": ("explicit", "nsfw"),
+}
+_WORDS_V1 = {
+    "ratings": _RATINGS_V1,
+    "quality_by": "favorites_in_rating",
+    "quality": _PERCENTILES,
+    "eras": None,
+}
+
+WORDS: dict[Preset, dict[str, Any]] = {
+    Preset.TIPO_V1: _WORDS_V1,
+    Preset.TIPO_V2: {
+        "ratings": {rating: (rating.value,) for rating in Rating},
+        "quality_by": "score",
+        "quality": _SCORES,
+        "eras": None,
+    },
+    # The tables of v2.1 are not public: v1's steps, over the percentiles that its card names.
+    Preset.TIPO_V2_1: {
+        "ratings": {**_RATINGS_V1, "explicit": ("nsfw", "explicit")},
+        "quality_by": "score_and_favorites_in_year",
+        "quality": _PERCENTILES,
+        "eras": _ERAS,
+    },
+    Preset.DANTAGGEN: _WORDS_V1,
+}
+"""Rating, quality and era words: HakuBooru's for v1 and DanTagGen, raw ratings and scores for v2."""

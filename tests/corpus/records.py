@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from pipeline.corpus.tags import PERSON_TAGS
 from schemas.record import RECORD
 
 QUALITY = Path(__file__).parent.parent / "quality"
 TAGS = [line.replace("_", " ") if len(line) > 3 else line for line in (QUALITY / "tags.txt").read_text().splitlines()]
-GENERAL = [tag for tag in dict.fromkeys(TAGS) if tag and tag != "1girl"]
 PERSONS = ("1girl", "2girls", "1boy", "multiple girls", "1other", "male focus")
+GENERAL = [tag for tag in dict.fromkeys(TAGS) if tag and tag not in PERSON_TAGS]
 SENTENCES = [
     sentence.strip().replace(":", " -")
     for paragraph in (QUALITY / "prose.txt").read_text().splitlines()
@@ -31,7 +32,7 @@ KINDS = ("danbooru", "coyo", "gbc", "tags", "short", "long", "captions")
 def prose(rng: random.Random, num_paragraphs: int, num_sentences: int) -> str:
     """Return paragraphs of one line each."""
     return "\n".join(
-        " ".join(sentence.rstrip(".") + "." for sentence in rng.sample(SENTENCES, num_sentences))
+        " ".join(one if one[-1] in "!?." else f"{one}." for one in rng.sample(SENTENCES, num_sentences))
         for _ in range(num_paragraphs)
     )
 
