@@ -1,4 +1,6 @@
-"""The strict grammar of training text: what a text must be to the last sign, and where it is not. TIPO's:
+"""The strict grammar of training text: what a text must be to the last sign, and where it is not.
+
+TIPO's:
 
     text         = { meta line LF } target line LF body { LF meta line }
     target line  = "target: " [ length ] [ task ] [ gen_meta ], parted by one blank

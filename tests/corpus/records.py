@@ -4,6 +4,7 @@
 """
 
 import random
+from functools import cache
 from pathlib import Path
 
 import pyarrow as pa
@@ -69,6 +70,7 @@ def draw_record(rng: random.Random, kind: str, number: int) -> dict:
     }
 
 
+@cache
 def draw_records(num: int, seed: int = 0, kinds: tuple[str, ...] = KINDS) -> pa.Table:
     """Return `num` records, the kinds in turn."""
     rng = random.Random(seed)
