@@ -221,6 +221,8 @@ def test_probabilities_are_settings():
     assert all(
         len(p.given) + len(p.predicted) == 3 and p.predicted and p.given for p in drawn(one, RenderConfig(**sure))
     )
+    lone = drawn(record(rating=["safe"]), RenderConfig(**sure), 20)
+    assert all((p.given, p.predicted) == ([], ["rating: safe"]) for p in lone)
     assert all(not p.given and not p.predicted and p.tags_given <= 1 for p in drawn(one, RenderConfig(drop_all=1)))
     some = drawn(one, RenderConfig(drop_all=0, drop_some=1, keep_line=0.5))
     assert {len(p.given) for p in some} == {0, 1, 2, 3}
