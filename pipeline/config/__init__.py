@@ -12,6 +12,7 @@ from pipeline.config.corpus import (
     TaskTables,
     WordsConfig,
 )
+from pipeline.config.corpus_job import CorpusConfig
 from pipeline.config.job import (
     CardName,
     ClusterConfig,
@@ -26,7 +27,7 @@ from pipeline.config.job import (
     SamplingConfig,
     SourceConfig,
 )
-from pipeline.config.load import ENV_PREFIX, load_job, parse_job
+from pipeline.config.load import ENV_PREFIX, load_corpus, load_job, parse_job
 from pipeline.config.presets import Preset, Rating
 from pipeline.config.quality import (
     Action,
@@ -48,6 +49,7 @@ __all__ = [
     "CardName",
     "Categories",
     "ClusterConfig",
+    "CorpusConfig",
     "EndpointConfig",
     "EngineConfig",
     "EngineKind",
@@ -82,6 +84,7 @@ __all__ = [
     "UserRule",
     "WordsConfig",
     "WordsDistribution",
+    "load_corpus",
     "load_job",
     "parse_job",
 ]
