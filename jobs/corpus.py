@@ -75,18 +75,22 @@ def _run(prepared: PreparedCorpus) -> None:
             _drive(prepared, terminal, stop)
     except PipelineError as err:
         error = err
+    except FileNotFoundError as err:
+        error = PipelineError(f"{err}: staged by an earlier step, and gone; run again")
     # Another run that ended the job took away what this one was reading.
-    if error is not None and not prepared.finished:
+    if error is not None and (isinstance(error, Interrupted) or not prepared.finished):
         terminal.err.write(f"joyfleet: {prepared.config.output}: {error}\n")
         sys.exit(error.exit_code)
     _summary(prepared, terminal, time.monotonic() - started, log_path)
 
 
 def _drive(prepared: PreparedCorpus, terminal: Terminal, stop: threading.Event) -> None:
+    from pipeline.corpus.job import remove_staged, steps  # noqa: PLC0415 - as above
+
     if prepared.finished:
+        remove_staged(prepared)  # a run that was killed between its last two lines leaves it
         return
     # Ray reads its environment when it is imported, so not at the top.
-    from pipeline.corpus.job import steps  # noqa: PLC0415
     from pipeline.flow.cluster import connected  # noqa: PLC0415
 
     with connected(prepared.config.cluster) as cluster:

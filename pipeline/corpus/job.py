@@ -251,6 +251,11 @@ def steps(prepared: PreparedCorpus) -> Iterator[Step]:
 
 def _end(prepared: PreparedCorpus, parts: Sequence[Part]) -> None:
     write_report(prepared.store, prepared.config, [part.name for part in parts], prepared.limits)
+    remove_staged(prepared)
+
+
+def remove_staged(prepared: PreparedCorpus) -> None:
+    """Remove what the steps of a finished corpus handed on."""
     prepared.store.delete([entry.path for entry in prepared.store.list(layout.STAGING)])
 
 
