@@ -7,6 +7,7 @@ import sys
 import click
 
 from jobs.caption import caption
+from jobs.corpus import corpus
 from jobs.draw import draw
 from jobs.plan import plan
 from jobs.playground import playground
@@ -34,6 +35,7 @@ def cli() -> None:
 for verb in (
     caption,
     clean,
+    corpus,
     draw,
     plan,
     playground,

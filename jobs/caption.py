@@ -55,7 +55,7 @@ def run_prepared(prepared: PreparedJob) -> None:
     terminal = take_terminal(log_path, prepared.job.logs)
     error = None
     try:
-        with _stop_on_signals() as stop, ProgressLine(terminal.err) as line:
+        with stop_on_signals() as stop, ProgressLine(terminal.err) as line:
             run_job(prepared, outcome, line.show, stop)
     except PipelineError as err:
         error = err
@@ -68,7 +68,7 @@ def run_prepared(prepared: PreparedJob) -> None:
 
 
 @contextmanager
-def _stop_on_signals() -> Iterator[threading.Event]:
+def stop_on_signals() -> Iterator[threading.Event]:
     """Yield an event that the first SIGTERM or SIGINT sets; a second one ends the process as usual."""
     stop = threading.Event()
     before: dict[int, signal.Handlers | int | None] = {}

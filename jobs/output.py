@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.config import SourceConfig
+from pipeline.errors import ConfigError
 from pipeline.ledger.footer import RunFacts
 from pipeline.ledger.plan import Plan, read_plan
 from pipeline.ledger.run_record import read_run
@@ -36,6 +37,8 @@ def open_output(url: str) -> Output:
     """
     store = open_store(url)
     record = read_run(store)
+    if "job" not in record.about:
+        raise ConfigError(f"{url}: a corpus, and this verb is for captions; `joyfleet corpus` goes on with a corpus")
     job = record.about["job"]
     return Output(
         store=store,

@@ -10,7 +10,8 @@
     |- NothingDone           exit 1   a run that produced no row from a non-empty source
     |- Interrupted           exit 4   SIGTERM or SIGINT; the next run goes on
     |- ShardUnreadable       a shard for quarantine; ends no run
-    `- BadImage              a `failed` row; ends no run
+    |- BadImage              a `failed` row; ends no run
+    `- BadText               a training text that breaks the grammar; ends no run
 
 All of them pickle, since most cross a process boundary: each takes its arguments positionally and
 hands every one of them to `Exception.__init__`.
@@ -77,3 +78,21 @@ class BadImage(PipelineError):
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.message}"
+
+
+class BadText(PipelineError):
+    """A training text that breaks a rule of its grammar, and where."""
+
+    def __init__(self, rule: str, message: str, offset: int, text: str) -> None:
+        """Take the rule broken, what was found and allowed, and the place: so many characters of the text before."""
+        super().__init__(rule, message, offset, text)
+        self.rule = rule
+        self.offset = offset
+        self.line = text.count("\n", 0, offset) + 1
+        """From 1."""
+        self.column = offset - text.rfind("\n", 0, offset)
+        """From 1, in characters."""
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"line {self.line}, column {self.column}: {self.rule}: {self.message}"

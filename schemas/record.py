@@ -5,10 +5,19 @@ v2 trainer's normalised record (`id`, `key`, `source`, `short`, `long`, `title`,
 it is the same field.
 """
 
+from enum import StrEnum
+
 import pyarrow as pa
 
 RECORD_VERSION = "1"
 """Changes with the name, type, unit or meaning of any field; footers carry it and readers refuse others."""
+
+
+class Split(StrEnum):
+    """Which side of the corpus an image is on; all its records are on the same."""
+
+    TRAIN = "train"
+    VALIDATION = "validation"
 
 
 def _field(name: str, dtype: pa.DataType, doc: str, *, nullable: bool = False) -> pa.Field:
@@ -44,3 +53,15 @@ RECORD: pa.Schema = pa.schema(
         _field("year", pa.int32(), "year of publication", nullable=True),
     ]
 )
+
+V1_TEXTS: tuple[pa.Field, ...] = (
+    _field(
+        "pixtral_caption", pa.string(), "the same as `long`, under the name that the v1 trainer reads", nullable=True
+    ),
+    _field(
+        "florence_short", pa.string(), "the same as `short`, under the name that the v1 trainer reads", nullable=True
+    ),
+    _field("florence_long", pa.string(), "null: the v1 trainer would take it for a second long caption", nullable=True),
+    _field("phi3v_horny", pa.string(), "null, as florence_long", nullable=True),
+)
+"""Columns that stand in published records beside RECORD's, for the public v1 trainer."""

@@ -12,7 +12,8 @@ ALL = [one for one in vars(errors).values() if isinstance(one, type) and issubcl
 
 @pytest.mark.parametrize("kind", ALL)
 def test_every_error_pickles_with_all_it_says(kind):
-    error = kind(Reason.UNDECODABLE, "what was found") if kind is errors.BadImage else kind("what was found")
+    whole = {errors.BadImage: (Reason.UNDECODABLE, "what was found"), errors.BadText: ("key", "what", 5, "one\ntwo")}
+    error = kind(*whole.get(kind, ("what was found",)))
     again = pickle.loads(pickle.dumps(error))
     assert type(again) is kind
     assert str(again) == str(error)

@@ -1,6 +1,18 @@
 """A job as one checked record: the YAML file, overridden by the environment, overridden by the command line."""
 
 from pipeline.config.captions import Length, RequestConfig, SlotConfig, WordsDistribution
+from pipeline.config.corpus import (
+    LengthConfig,
+    Persons,
+    QualityBy,
+    RecordTagsConfig,
+    RenderConfig,
+    Steps,
+    StyleConfig,
+    TaskTables,
+    WordsConfig,
+)
+from pipeline.config.corpus_job import CorpusConfig
 from pipeline.config.job import (
     CardName,
     ClusterConfig,
@@ -15,7 +27,8 @@ from pipeline.config.job import (
     SamplingConfig,
     SourceConfig,
 )
-from pipeline.config.load import ENV_PREFIX, load_job, parse_job
+from pipeline.config.load import ENV_PREFIX, load_corpus, load_job, parse_job
+from pipeline.config.presets import Preset, Rating
 from pipeline.config.quality import (
     Action,
     Categories,
@@ -36,16 +49,24 @@ __all__ = [
     "CardName",
     "Categories",
     "ClusterConfig",
+    "CorpusConfig",
     "EndpointConfig",
     "EngineConfig",
     "EngineKind",
     "ImagesConfig",
     "JobConfig",
     "Length",
+    "LengthConfig",
     "LogFormat",
     "ModelConfig",
     "Openings",
+    "Persons",
+    "Preset",
+    "QualityBy",
     "QualityConfig",
+    "Rating",
+    "RecordTagsConfig",
+    "RenderConfig",
     "RepairConfig",
     "Replicas",
     "RequestConfig",
@@ -54,11 +75,16 @@ __all__ = [
     "Script",
     "SlotConfig",
     "SourceConfig",
+    "Steps",
+    "StyleConfig",
     "TagsConfig",
+    "TaskTables",
     "Truncated",
     "Underscores",
     "UserRule",
+    "WordsConfig",
     "WordsDistribution",
+    "load_corpus",
     "load_job",
     "parse_job",
 ]

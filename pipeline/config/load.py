@@ -1,4 +1,4 @@
-"""File, environment and command line become one `JobConfig`, or one `ConfigError` that lists every fault."""
+"""File, environment and command line become one config, or one `ConfigError` that lists every fault."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -18,16 +18,31 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from pipeline.config.base import Part
+from pipeline.config.corpus_job import CorpusConfig
 from pipeline.config.job import JobConfig
 from pipeline.errors import ConfigError
+
+Config = TypeVar("Config", bound=Part)
 
 ENV_PREFIX = "JOYFLEET_"
 
 
 def load_job(path: str, overrides: Sequence[str] = ()) -> JobConfig:
-    """Read a job file.
+    """Read a job file; see `load_config`."""
+    return load_config(JobConfig, path, overrides)
+
+
+def load_corpus(path: str, overrides: Sequence[str] = ()) -> CorpusConfig:
+    """Read the file of a corpus; see `load_config`."""
+    return load_config(CorpusConfig, path, overrides)
+
+
+def load_config(kind: type[Config], path: str, overrides: Sequence[str]) -> Config:
+    """Read a file of one kind of config.
 
     Args:
+        kind: what the file holds.
         path: a YAML file.
         overrides: `key.subkey=value` each, value in YAML, as given by `--set`; stronger than the
             environment (`JOYFLEET_SAMPLING__TEMPERATURE=0.4`), which is stronger than the file.
@@ -44,23 +59,28 @@ def load_job(path: str, overrides: Sequence[str] = ()) -> JobConfig:
         raise ConfigError(f"{path}: is not YAML: {' '.join(str(err).split())}") from err
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: holds {type(data).__name__}, not a mapping of keys such as source and output")
-    return parse_job(data, overrides, origin=path)
+    return parse_config(kind, data, overrides, origin=path)
 
 
 def parse_job(data: Mapping[str, Any], overrides: Sequence[str] = (), *, origin: str = "config") -> JobConfig:
     """Like `load_job`, from the mapping that the file would hold."""
-    _refuse_unknown_environment()
-    layers = _layers(data)
+    return parse_config(JobConfig, data, overrides, origin=origin)
+
+
+def parse_config(kind: type[Config], data: Mapping[str, Any], overrides: Sequence[str], *, origin: str) -> Config:
+    """Like `load_config`, from the mapping that the file would hold."""
+    _refuse_unknown_environment(kind)
+    layers = _layers(kind, data)
     try:
-        return JobConfig.model_validate(layers(**_nested(overrides)).model_dump())
+        return kind.model_validate(layers(**_nested(overrides)).model_dump())
     except ValidationError as err:
-        raise ConfigError(_explain(err, origin)) from err
+        raise ConfigError(_explain(err, origin, kind)) from err
 
 
-def _layers(data: Mapping[str, Any]) -> type[JobConfig]:
+def _layers(kind: type[Part], data: Mapping[str, Any]) -> type[BaseSettings]:
     """A settings class whose weakest layer is `data`; the strongest are its constructor's arguments."""
 
-    class Layers(JobConfig, BaseSettings):
+    class Layers(kind, BaseSettings):  # pyright: ignore[reportUntypedBaseClass] - known only when it is called
         model_config = SettingsConfigDict(
             extra="forbid", env_prefix=ENV_PREFIX, env_nested_delimiter="__", nested_model_default_partial_update=True
         )
@@ -81,13 +101,13 @@ def _layers(data: Mapping[str, Any]) -> type[JobConfig]:
     return Layers
 
 
-def _refuse_unknown_environment() -> None:
+def _refuse_unknown_environment(kind: type[Part]) -> None:
     for name in os.environ:
         if name.startswith(ENV_PREFIX):
             key = name.removeprefix(ENV_PREFIX).split("__")[0].lower()
-            if key not in JobConfig.model_fields:
+            if key not in kind.model_fields:
                 raise ConfigError(
-                    f"environment variable {name}: no such key {key!r}; allowed: {', '.join(JobConfig.model_fields)}"
+                    f"environment variable {name}: no such key {key!r}; allowed: {', '.join(kind.model_fields)}"
                 )
 
 
@@ -113,20 +133,20 @@ _FORMS = {"~words", "~class", "~distribution"}
 """Tags of the union `Length`: they stand in pydantic's locations and not in the file."""
 
 
-def _explain(err: ValidationError, origin: str) -> str:
+def _explain(err: ValidationError, origin: str, kind: type[Part]) -> str:
     errors: list[dict[str, Any]] = [dict(error) for error in err.errors(include_url=False)]
     # An invalid item is left out before the length of its tuple is checked: that complaint is an echo.
     deep = {error["loc"][0] for error in errors if len(error["loc"]) > 1}
     real = [error for error in errors if not (error["type"] == "too_short" and error["loc"][0] in deep)]
-    return "\n".join(dict.fromkeys(f"{origin}: {_one(error)}" for error in real))
+    return "\n".join(dict.fromkeys(f"{origin}: {_one(error, kind)}" for error in real))
 
 
-def _one(error: dict[str, Any]) -> str:
+def _one(error: dict[str, Any], kind: type[Part]) -> str:
     loc = _file_location(error["loc"])
     key = ".".join(str(part) for part in loc)
     found = error.get("input")
     if error["type"] == "extra_forbidden":
-        return f"{key}: unknown key; allowed here: {', '.join(_allowed_keys(loc[:-1]))}"
+        return f"{key}: unknown key; allowed here: {', '.join(_allowed_keys(loc[:-1], kind))}"
     if error["type"] == "missing":
         return f"{key}: missing; it has no default"
     message = error["msg"].removeprefix("Value error, ")
@@ -139,9 +159,9 @@ def _file_location(loc: Sequence[int | str]) -> list[int | str]:
     return [part for part in loc if part not in _FORMS]
 
 
-def _allowed_keys(loc: Sequence[int | str]) -> list[str]:
+def _allowed_keys(loc: Sequence[int | str], kind: type[Part]) -> list[str]:
     """Names of the fields of the part at `loc`, found by following the annotations."""
-    models: list[type[BaseModel]] = [JobConfig]
+    models: list[type[BaseModel]] = [kind]
     for part in loc:
         if isinstance(part, str):
             annotations = [model.model_fields[part].annotation for model in models if part in model.model_fields]

@@ -32,8 +32,8 @@ class _Listing:
     files: dict[str, dict[str, Any]]
 
 
-def list_shards(source: SourceConfig) -> list[Shard]:
-    """List the shards of a source, sorted by path.
+def list_shards(source: SourceConfig, suffixes: tuple[str, ...] = SHARD_SUFFIXES) -> list[Shard]:
+    """List the shards of a source, or its files of other suffixes, sorted by path.
 
     The root to which paths are relative is the folder given, the part of a glob before its first
     wildcard, or the folder of a single file; of several entries, the longest folder they share.
@@ -44,7 +44,7 @@ def list_shards(source: SourceConfig) -> list[Shard]:
     """
     fs = _file_system(source.urls)
     fs.invalidate_cache()  # a listing of this process's past is not the source
-    listings = [_list_entry(fs, url) for url in source.urls]
+    listings = [_list_entry(fs, url, suffixes) for url in source.urls]
     root = _common_folder([listing.root for listing in listings])
     files = {path: info for listing in listings for path, info in listing.files.items()}
     return sorted((_shard(fs, path, info, root) for path, info in files.items()), key=lambda shard: shard.path)
@@ -65,10 +65,10 @@ def _file_system(urls: tuple[str, ...]) -> Any:  # noqa: ANN401 - fsspec has no 
     return next(iter(systems.values()))
 
 
-def _list_entry(fs: Any, url: str) -> _Listing:  # noqa: ANN401 - fsspec has no types
+def _list_entry(fs: Any, url: str, suffixes: tuple[str, ...]) -> _Listing:  # noqa: ANN401 - fsspec has no types
     path = _strip(fs, url)
     try:
-        listing = _find(fs, url, path)
+        listing = _find(fs, url, path, suffixes)
     except FileNotFoundError as err:
         raise ConfigError(f"source {url}: not found; give a folder, a glob or a shard that exists") from err
     except store_errors() as err:
@@ -77,18 +77,18 @@ def _list_entry(fs: Any, url: str) -> _Listing:  # noqa: ANN401 - fsspec has no 
         ) from err
     if not listing.files:
         hint = "; braces are not a glob, use *" if "{" in url else ""
-        raise ConfigError(f"source {url}: no shard found; allowed: {', '.join(SHARD_SUFFIXES)}{hint}")
+        raise ConfigError(f"source {url}: no shard found; allowed: {', '.join(suffixes)}{hint}")
     return listing
 
 
-def _find(fs: Any, url: str, path: str) -> _Listing:  # noqa: ANN401 - fsspec has no types
+def _find(fs: Any, url: str, path: str, suffixes: tuple[str, ...]) -> _Listing:  # noqa: ANN401 - fsspec has no types
     if glob.has_magic(path) and not (is_local(fs) and os.path.lexists(path)):
         folder = path[: min(path.index(wild) for wild in "*?[" if wild in path)].rpartition("/")[0]
-        return _Listing(folder, _shards_only(fs.glob(path, detail=True)))
+        return _Listing(folder, _only(fs.glob(path, detail=True), suffixes))
     info = fs.info(path)
     if info["type"] == "directory":
-        return _Listing(path.rstrip("/"), _shards_only(fs.find(path, detail=True)))
-    _check_suffix(url)
+        return _Listing(path.rstrip("/"), _only(fs.find(path, detail=True), suffixes))
+    _check_suffix(url, suffixes)
     return _Listing(path.rpartition("/")[0], {path: info})
 
 
@@ -98,22 +98,21 @@ def _strip(fs: Any, url: str) -> str:  # noqa: ANN401 - fsspec has no types
     return str(fs._strip_protocol(url))
 
 
-def _shards_only(found: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def _only(found: dict[str, dict[str, Any]], suffixes: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     return {
-        path: info
-        for path, info in found.items()
-        if info["type"] != "directory" and path.lower().endswith(SHARD_SUFFIXES)
+        path: info for path, info in found.items() if info["type"] != "directory" and path.lower().endswith(suffixes)
     }
 
 
-def _check_suffix(url: str) -> None:
+def _check_suffix(url: str, suffixes: tuple[str, ...]) -> None:
+    if url.lower().endswith(suffixes):
+        return
     if url.lower().endswith(URL_LIST_SUFFIXES):
         raise ConfigError(
             f"source {url}: a list of URLs, not of images; download it first with img2dataset "
             "(--output_format webdataset) and give the folder of its shards"
         )
-    if not url.lower().endswith(SHARD_SUFFIXES):
-        raise ConfigError(f"source {url}: not a shard; allowed: {', '.join(SHARD_SUFFIXES)}, or a folder or glob")
+    raise ConfigError(f"source {url}: not a shard; allowed: {', '.join(suffixes)}, or a folder or glob")
 
 
 def _common_folder(roots: list[str]) -> str:

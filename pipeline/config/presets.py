@@ -1,0 +1,161 @@
+"""What each preset draws, as the public trainers do: their figures, and nothing of their defects.
+
+v1 is UwULLM's renderer (commit 461fd9d), v2 is KohakUwULLM's (b939107); v2.1 differs from v2 by persons first
+(its model card, quoted by others) and by the words that records are built with. DanTagGen is HakuPhi's
+(e1d1c08). Tables of v1 and v2 weigh each task once and the three of three sections twice; no task counts as one.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+
+class Preset(StrEnum):
+    """A model generation whose training text is written."""
+
+    TIPO_V1 = "tipo-v1"
+    TIPO_V2 = "tipo-v2"
+    TIPO_V2_1 = "tipo-v2.1"
+    DANTAGGEN = "dantaggen"
+
+
+class Rating(StrEnum):
+    """How much an image shows, in the words of danbooru."""
+
+    GENERAL = "general"
+    SENSITIVE = "sensitive"
+    QUESTIONABLE = "questionable"
+    EXPLICIT = "explicit"
+
+
+_CHAINS = {"tag_to_short_to_long": 2, "short_to_tag_to_long": 2, "short_to_long_to_tag": 2}
+_TASKS = {
+    "all": {"tag": 1, "tag_to_long": 1, "long_to_tag": 1, "short_to_tag": 1, **_CHAINS},
+    "tags_long": {"tag": 1, "tag_to_long": 1, "long_to_tag": 1},
+    "tags_short": {"tag": 1, "short_to_tag": 1},
+    "tags": {"tag": 1},
+    "captions": {"short_to_long": 1},
+}
+_EVEN_TASKS = {
+    "all": {
+        "tag_to_long": 1,
+        "long_to_tag": 1,
+        "short_to_tag": 1,
+        "short_to_long": 1,
+        "tag_to_short_to_long": 1,
+        "short_to_tag_to_long": 1,
+        "short_to_long_to_tag": 1,
+    },
+    "tags_long": {"tag_to_long": 1, "long_to_tag": 1},
+    "tags_short": {"short_to_tag": 1},
+    "tags": {"tag": 1},
+    "captions": {"short_to_long": 1},
+}
+_TAGS_ONLY = {
+    "all": {"tag": 1},
+    "tags_long": {"tag": 1},
+    "tags_short": {"tag": 1},
+    "tags": {"tag": 1},
+    "captions": {},
+}
+_LENGTHS = {
+    "very_short": {"min_tags": 0, "max_tags": 18, "paragraphs": 1, "sentences": 2},
+    "short": {"min_tags": 18, "max_tags": 36, "paragraphs": 1, "sentences": 4},
+    "long": {"min_tags": 36, "max_tags": 48, "paragraphs": 2, "sentences": 4},
+    "very_long": {"min_tags": 48, "max_tags": 72, "paragraphs": 3, "sentences": 6},
+}
+_FIRST = {"tasks": _TASKS, "persons": "first", "metadata": True, "trim": True, "bare_long": False}
+_MIXED = {**_FIRST, "persons": "mixed"}
+_COYO = {"tasks": _EVEN_TASKS, "persons": "mixed", "metadata": False, "trim": False, "bare_long": False}
+_GBC = {**_COYO, "bare_long": True}
+_TIPO = {
+    "drop_all": 0.1,
+    "drop_some": 0.3,
+    "keep_line": 0.65,
+    "gen_meta": 0.3,
+    "given_share": 0.6,
+    "loss_all": 0.7,
+    "lengths": _LENGTHS,
+    "longest": "very_long",
+}
+
+PRESETS: dict[Preset, dict[str, Any]] = {
+    Preset.TIPO_V1: {**_TIPO, "styles": {"default": _FIRST, "coyo": _COYO, "gbc": _GBC}},
+    Preset.TIPO_V2: {**_TIPO, "styles": {"default": _MIXED}},
+    Preset.TIPO_V2_1: {**_TIPO, "styles": {"default": _FIRST}},
+    Preset.DANTAGGEN: {
+        "drop_all": 0.3,
+        "drop_some": 0.5,
+        "keep_line": 0.5,
+        "gen_meta": 0.0,
+        "given_share": 0.6,
+        "loss_all": 0.3,
+        # HakuPhi's trainer asks for `long` at most; captions are not written.
+        "lengths": {
+            "very_short": {"min_tags": 0, "paragraphs": 1, "sentences": 1},
+            "short": {"min_tags": 16, "paragraphs": 1, "sentences": 1},
+            "long": {"min_tags": 32, "paragraphs": 1, "sentences": 1},
+            "very_long": {"min_tags": 48, "paragraphs": 1, "sentences": 1},
+        },
+        "longest": "long",
+        "styles": {"default": {**_FIRST, "tasks": _TAGS_ONLY, "trim": False}},
+    },
+}
+
+_ERAS = {"steps": ((2021, "newest"), (2018, "recent"), (2015, "mid"), (2011, "early"), (2005, "old"))}
+_PERCENTILES = {
+    "steps": (
+        (95, "masterpiece"),
+        (85, "best quality"),
+        (75, "great quality"),
+        (50, "good quality"),
+        (25, "normal quality"),
+        (10, "low quality"),
+    ),
+    "below": "worst quality",
+    "strict": True,
+}
+_SCORES = {
+    "steps": (
+        (150, "masterpiece"),
+        (100, "best quality"),
+        (75, "great quality"),
+        (50, "good quality"),
+        (25, "normal quality"),
+        (10, "below average quality"),
+        (0, "low quality"),
+    ),
+    "below": "worst quality",
+}
+_RATINGS_V1 = {
+    "general": ("safe",),
+    "sensitive": ("sensitive",),
+    "questionable": ("nsfw",),
+    "explicit": ("explicit", "nsfw"),
+}
+_WORDS_V1 = {
+    "ratings": _RATINGS_V1,
+    "quality_by": "favorites_in_rating",
+    "quality": _PERCENTILES,
+    "eras": None,
+}
+
+WORDS: dict[Preset, dict[str, Any]] = {
+    Preset.TIPO_V1: _WORDS_V1,
+    Preset.TIPO_V2: {
+        "ratings": {rating: (rating.value,) for rating in Rating},
+        "quality_by": "score",
+        "quality": _SCORES,
+        "eras": None,
+    },
+    # The tables of v2.1 are not public: v1's steps, over the percentiles that its card names.
+    Preset.TIPO_V2_1: {
+        "ratings": {**_RATINGS_V1, "explicit": ("nsfw", "explicit")},
+        "quality_by": "score_and_favorites_in_year",
+        "quality": _PERCENTILES,
+        "eras": _ERAS,
+    },
+    Preset.DANTAGGEN: _WORDS_V1,
+}
+"""Rating, quality and era words: HakuBooru's for v1 and DanTagGen, raw ratings and scores for v2."""

@@ -1,0 +1,84 @@
+"""When two places speak of one image, or two captions say one thing: keys that are equal then.
+
+Every function is pure and knows one form only, so that keys of different tables, runs and machines compare.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+from pipeline.config.corpus_job import JoinBy
+from pipeline.corpus.facts import Facts
+
+_NOT_WORD = re.compile(r"[\W_]+")
+
+
+def join_key(facts: Facts, by: JoinBy) -> str | None:
+    """Return what an image is joined by, or None where nothing of the kind is known of it."""
+    match by:
+        case JoinBy.ID:
+            return _number(facts.get("id")) or _number(facts.get("key"))
+        case JoinBy.KEY:
+            return facts.get("key") or None
+        case JoinBy.URL:
+            return normal_url(facts.get("url"))
+        case JoinBy.SHA256 | JoinBy.MD5:
+            digest = facts.get(by.value)
+            return digest.strip().lower() if digest else None
+
+
+def _number(text: str | None) -> str | None:
+    """`0123/7000000.webp` and `7000000` are one number; None for what ends in no number."""
+    if not text:
+        return None
+    stem = text.rpartition("/")[2].partition(".")[0]
+    return str(int(stem)) if stem.isdecimal() and stem.isascii() else None
+
+
+def normal_url(url: str | None) -> str | None:
+    """Return host, path and query: of a picture, http or https, `#` and the host's case tell nothing.
+
+    A text that is no URL stands as it is.
+    """
+    text = url.strip() if url else ""
+    if not text:
+        return None
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return text
+    if not host:
+        return text
+    default = port in (None, 443 if parts.scheme == "https" else 80)
+    query = f"?{parts.query}" if parts.query else ""
+    return f"{host}{'' if default else f':{port}'}{parts.path or '/'}{query}"
+
+
+def fingerprint(text: str | None) -> str | None:
+    """Return 32 hex digits of a caption: case, blanks and punctuation do not count; None without words."""
+    words = _NOT_WORD.sub(" ", text).strip().lower() if text else ""
+    return hashlib.blake2b(words.encode(), digest_size=16).hexdigest() if words else None
+
+
+def image_identity(facts: Facts, record_id: str) -> str:
+    """Return what the image is known by: SHA-256, MD5, URL, else the record itself."""
+    for name in ("sha256", "md5"):
+        digest = facts.get(name)
+        if digest:
+            return f"{name}:{digest.strip().lower()}"
+    url = normal_url(facts.get("url"))
+    return f"url:{url}" if url else f"record:{record_id}"
+
+
+def listed_identities(lines: Iterable[str]) -> list[str]:
+    """Return the lines of a list of ids, keys, digests or URLs in the forms that they are compared in."""
+    found: dict[str, None] = {}
+    for line in lines:
+        text = line.strip()
+        if text:
+            found[text.lower() if re.fullmatch(r"[0-9a-fA-F]{32,64}", text) else (normal_url(text) or text)] = None
+    return list(found)

@@ -1,0 +1,283 @@
+"""From captions and tables to a corpus, step by step in this process: what is joined, kept, published and counted."""
+
+import json
+import sqlite3
+from collections import Counter
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.config import CorpusConfig
+from pipeline.config.load import parse_config
+from pipeline.corpus.check import check_file
+from pipeline.corpus.grammar import profile_of
+from pipeline.corpus.job import prepare_corpus, steps
+from pipeline.errors import ConfigError, OutputMismatch
+from tests.corpus.outputs import caption_row, digest, write_output
+
+LONG = "A girl with long hair stands by a still lake. Mountains rise behind the water. The sky number {} is clear."
+SHORT = "A girl stands by a lake."
+TAGS = ["1girl", "solo", "long_hair", "lake", "mountain", "sky", "outdoors", "^_^"]
+
+
+def corpus(folder: Path, **keys) -> CorpusConfig:
+    return parse_config(CorpusConfig, {"output": str(folder / "corpus"), "memory_gib": 0.5, **keys}, (), origin="test")
+
+
+def make(config: CorpusConfig, until: str | None = None) -> None:
+    """Run the steps here; `until` names the one that is not begun."""
+    for step in steps(prepare_corpus(config)):
+        if step.name == until:
+            return
+        if step.here is not None:
+            step.here()
+        else:
+            for item in step.items:
+                step.work(item)
+
+
+def rows_of(folder: Path, kind: str) -> list[dict]:
+    files = sorted((folder / "corpus" / kind).rglob("*.parquet"))
+    return [row for file in files for row in pq.read_table(file).to_pylist()]
+
+
+def counted(folder: Path) -> dict[tuple[str, str], int]:
+    rows = pq.read_table(folder / "corpus/report/counts.parquet").to_pylist()
+    return {(row["source"], row["reason"]): row["number"] for row in rows}
+
+
+def shards(num_shards: int = 2, num_rows: int = 30, **rest) -> list[dict]:
+    return [
+        caption_row(f"{shard:05d}.tar", row, slot, text.format(f"{shard} {row}"), source={"tags": TAGS}, **rest)
+        for shard in range(num_shards)
+        for row in range(num_rows)
+        for slot, text in (("long", LONG), ("short", SHORT))
+    ]
+
+
+def entry(url: str, name: str = "photos", **rest) -> dict:
+    return {"name": name, "outputs": url, "long": "long", "short": "short", **rest}
+
+
+def test_captions_and_tags_of_their_source_row_become_texts_that_keep_the_grammar(tmp_path):
+    config = corpus(
+        tmp_path, captions=entry(write_output(tmp_path / "in", shards())), epochs=2, split={"validation": 0.2}
+    )
+    make(config)
+    texts = rows_of(tmp_path, "text")
+    assert Counter(row["epoch"] for row in texts) == {0: 60, 1: 60}
+    assert {row["split"] for row in texts} == {"train", "validation"}
+    for file in (tmp_path / "corpus/text").rglob("*.parquet"):
+        assert not [one for one in check_file(str(file), profile_of(config.render)) if one.fault]
+    assert len({row["id"] for row in texts}) == 60
+    card = (tmp_path / "corpus/README.md").read_text()
+    assert "size_categories" in card
+    assert card.count("<pre>") == 20
+    assert not (tmp_path / "corpus/staging").exists()
+
+
+def test_published_records_have_the_columns_of_both_trainers(tmp_path):
+    make(corpus(tmp_path, captions=entry(write_output(tmp_path / "in", shards(1)))))
+    row = rows_of(tmp_path, "records")[0]
+    assert row["pixtral_caption"] == row["long"]
+    assert row["florence_short"] == row["short"] == SHORT
+    assert row["florence_long"] is row["phi3v_horny"] is None
+    assert row["special"] == ["1girl"]
+    assert row["general"] == ["solo", "long hair", "lake", "mountain", "sky", "outdoors", "^_^"]
+    assert (row["width"], row["height"]) == (640, 480)
+
+
+def test_the_corpus_is_the_same_whatever_the_partitioning(tmp_path):
+    one = write_output(tmp_path / "one", [{**row, "shard": row["shard"]} for row in shards(2)])
+    table = tmp_path / "table.parquet"
+    rows = [{"id": str(number), "general": TAGS, "long": LONG.format(number), "short": SHORT} for number in range(50)]
+    pq.write_table(pa.Table.from_pylist(rows), table)
+    found = []
+    for name, files in (("a", [rows]), ("b", [rows[30:], rows[:30]])):
+        folder = tmp_path / name
+        folder.mkdir()
+        for number, part in enumerate(files):
+            pq.write_table(pa.Table.from_pylist(part), folder / f"{number}.parquet")
+        make(corpus(folder, captions=entry(one), tables={"name": "posts", "urls": str(folder)}, epochs=2))
+        found.append(
+            {(row["id"], row["epoch"]): (row["user"], row["output"], row["split"]) for row in rows_of(folder, "text")}
+        )
+    assert len(found[0]) == 2 * (60 + 50)
+    assert found[0] == found[1]
+
+
+def test_a_job_that_was_stopped_goes_on_and_ends_with_the_same_rows(tmp_path):
+    url = write_output(tmp_path / "in", shards(3))
+    config = corpus(tmp_path, captions=entry(url))
+    make(config, until="choose")
+    left = [len(step.items) for step in steps(prepare_corpus(config)) if step.name == "draft"][:1] or [0]
+    assert left == [0]
+    make(config)
+    before = rows_of(tmp_path, "text")
+    other = tmp_path / "other"
+    make(corpus(other, captions=entry(url)))
+    assert rows_of(other, "text") == before
+
+
+def test_another_config_on_the_output_is_refused(tmp_path):
+    url = write_output(tmp_path / "in", shards(1, 3))
+    make(corpus(tmp_path, captions=entry(url)))
+    with pytest.raises(OutputMismatch, match=r"render\.gen_meta: 0\.3 there, 0\.5 here"):
+        prepare_corpus(corpus(tmp_path, captions=entry(url), render={"gen_meta": 0.5}))
+
+
+def test_a_slot_that_is_not_there_is_refused_with_those_that_are(tmp_path):
+    url = write_output(tmp_path / "in", shards(1, 3))
+    with pytest.raises(ConfigError, match=r"no slot tiny in .*; found: long, short"):
+        prepare_corpus(corpus(tmp_path, captions={"name": "x", "outputs": url, "long": "tiny"}))
+
+
+def database(path: Path, *, old: bool = False) -> str:
+    with sqlite3.connect(path) as db:
+        extra = ", tag_list TEXT" if old else ""
+        db.execute(
+            "CREATE TABLE post (id INTEGER PRIMARY KEY, md5 TEXT, created_at TEXT, rating INT, score INT, "
+            f"fav_count INT, image_width INT, image_height INT, file_url TEXT{extra})"
+        )
+        db.execute("CREATE TABLE tag (id INTEGER PRIMARY KEY, name TEXT, type INT, popularity INT)")
+        db.execute("CREATE TABLE posttagrelation (id INTEGER PRIMARY KEY, post_id INT, tag_id INT)")
+        for number in range(40):
+            post = (number, f"{number:032x}", "2021-05-01T00:00:00Z", number % 4, number, number, 800, 600, None)
+            db.execute(f"INSERT INTO post VALUES ({', '.join('?' * len(post))}{', NULL' if old else ''})", post)
+        tags = [
+            ("1girl", 0),
+            ("long_hair", 0),
+            ("ask_(askzy)", 1),
+            ("hatsune_miku", 2),
+            ("vocaloid", 3),
+            ("highres", 4),
+        ]
+        db.executemany("INSERT INTO tag VALUES (?, ?, ?, 0)", [(n, *tag) for n, tag in enumerate(tags)])
+        pairs = [(post, tag) for tag in range(len(tags)) for post in range(40)]
+        db.executemany("INSERT INTO posttagrelation (post_id, tag_id) VALUES (?, ?)", pairs)
+    db.close()
+    return str(path)
+
+
+def test_captions_joined_by_id_to_the_danbooru_database_have_its_typed_tags(tmp_path):
+    rows = [{**row, "key": f"0001/{row['row'] * 2}.webp"} for row in shards(1, 30)]
+    table = {"name": "danbooru", "urls": database(tmp_path / "danbooru.sqlite"), "join": "id"}
+    make(corpus(tmp_path, captions=entry(write_output(tmp_path / "in", rows), columns={"tags": None}), tables=table))
+    records = {row["key"]: row for row in rows_of(tmp_path, "records")}
+    assert records["0001/6.webp"]["character"] == ["hatsune miku"]
+    assert records["0001/6.webp"]["artist"] == ["ask (askzy)"]
+    assert records["0001/6.webp"]["copyright"] == ["vocaloid"]
+    assert records["0001/6.webp"]["rating"] == ["nsfw"]
+    assert records["0001/6.webp"]["year"] == 2021
+    assert not records["0001/58.webp"]["character"]
+    counts = counted(tmp_path)
+    assert counts["photos", "unmatched_danbooru_not_in_table"] == 10
+    assert counts["danbooru", "images_matched"] == 20
+    assert counts["danbooru", "table_rows_unused"] == 20
+
+
+def test_the_old_danbooru_layout_is_refused(tmp_path):
+    table = {"name": "danbooru", "urls": database(tmp_path / "danbooru.sqlite", old=True)}
+    with pytest.raises(ConfigError, match="tag_list: the old layout"):
+        make(corpus(tmp_path, tables=table))
+
+
+def test_the_database_and_its_parquet_give_the_same_records(tmp_path):
+    url = database(tmp_path / "danbooru.sqlite")
+    twin = tmp_path / "parquet"
+    twin.mkdir()
+    with sqlite3.connect(url) as db:
+        for name in ("post", "tag", "posttagrelation"):
+            cursor = db.execute(f"SELECT * FROM {name}")
+            columns = [column[0] for column in cursor.description]
+            table = pa.Table.from_pylist([dict(zip(columns, row, strict=True)) for row in cursor])
+            pq.write_table(table, twin / f"{name}.parquet")
+    db.close()
+    found = []
+    for name, urls in (("a", url), ("b", str(twin))):
+        make(corpus(tmp_path / name, tables={"name": "danbooru", "urls": urls}))
+        found.append(sorted(rows_of(tmp_path / name, "records"), key=lambda row: row["id"]))
+    assert len(found[0]) == 40
+    assert found[0] == found[1]
+
+
+def test_coyo_lists_in_strings_are_read_and_bad_ones_counted(tmp_path):
+    lists = ['["Black", "Green"]', "['red hair', \"o'clock\"]", "[broken"]
+    rows = [
+        {"url": f"https://x.org/{n}.jpg", "key": n, "caption_llava": LONG.format(n), "caption_llava_short": SHORT,
+         "tags_open_images": text, "tags_booru": '["tree_house"]'}
+        for n, text in enumerate(lists)
+    ]  # fmt: skip
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "coyo.parquet")
+    make(corpus(tmp_path, tables={"name": "coyo", "urls": str(tmp_path / "coyo.parquet")}))
+    records = sorted(rows_of(tmp_path, "records"), key=lambda row: row["id"])
+    assert [row["general"] for row in records] == [
+        ["black", "green", "tree house"], ["red hair", "o'clock", "tree house"], ["tree house"],
+    ]  # fmt: skip
+    assert counted(tmp_path)["coyo", "bad_tag_list"] == 1
+
+
+def test_duplicates_are_dropped_by_reason_and_the_first_source_stays(tmp_path):
+    rows = shards(1, 4)
+    for row in rows:
+        if row["row"] == 3:
+            row["image_sha256"] = digest("00000.tar#2")
+    one = write_output(tmp_path / "one", rows)
+    two = write_output(tmp_path / "two", shards(1, 3))
+    listed = tmp_path / "benchmark.txt"
+    listed.write_text(digest("00000.tar#0") + "\n")
+    entries = [entry(one, "first"), entry(two, "second")]
+    make(corpus(tmp_path, captions=entries, decontaminate={"identities": str(listed)}))
+    counts = counted(tmp_path)
+    assert counts["first", "dropped_contaminated"] == counts["second", "dropped_contaminated"] == 1
+    assert counts["first", "dropped_duplicate_image"] == 1
+    assert counts["second", "dropped_duplicate_image"] == 2
+    assert {row["source"] for row in rows_of(tmp_path, "records")} == {"first"}
+
+
+def test_an_image_known_by_digest_here_and_url_there_is_on_one_side(tmp_path):
+    bridge = [
+        caption_row("b.tar", n, "long", LONG.format(n), image=f"i{n}", source={"url": f"https://X.org/{n}"})
+        for n in range(40)
+    ]
+    by_digest = [caption_row("a.tar", n, "long", LONG.format(n), image=f"i{n}", source={}) for n in range(40)]
+    for row in (*bridge, *by_digest):
+        row["source"] = json.dumps({**json.loads(row["source"]), "tags": TAGS})
+    rows = [{"url": f"http://x.org/{n}", "long": LONG.format(n), "tags": TAGS} for n in range(40)]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    feeds = {"long": "long"}
+    make(corpus(
+        tmp_path,
+        captions=[
+            {"name": "a", "outputs": write_output(tmp_path / "a", by_digest), **feeds},
+            {"name": "b", "outputs": write_output(tmp_path / "b", bridge), **feeds},
+        ],
+        tables={"name": "t", "urls": str(tmp_path / "t.jsonl")},
+        dedupe=[],
+        split={"validation": 0.5},
+    ))  # fmt: skip
+    sides: dict[str, set[str]] = {}
+    for row in rows_of(tmp_path, "text"):
+        number = int(row["id"].rpartition("#")[2])
+        sides.setdefault(number, set()).add(row["split"])
+    assert len(sides) == 40
+    assert all(len(side) == 1 for side in sides.values())
+    assert set.union(*sides.values()) == {"train", "validation"}
+
+
+def test_outputs_that_stand_together_are_joined_image_by_image(tmp_path):
+    rows = shards(1, 5)
+    long = write_output(tmp_path / "l", [row for row in rows if row["slot"] == "long"])
+    short = write_output(tmp_path / "s", [row for row in rows if row["slot"] == "short"])
+    make(corpus(tmp_path, captions={"name": "p", "outputs": [long, short], "long": "long", "short": "short"}))
+    assert all(row["long"] and row["short"] for row in rows_of(tmp_path, "records"))
+
+
+def test_json_lines_hold_what_the_parquet_holds(tmp_path):
+    url = write_output(tmp_path / "in", shards(1))
+    make(corpus(tmp_path, captions=entry(url), formats=["parquet", "jsonl"], split={"validation": 0}))
+    [file] = (tmp_path / "corpus/text").rglob("*.jsonl.zst")
+    lines = pa.input_stream(str(file), compression="zstd").read().decode().splitlines()
+    assert [json.loads(line) for line in lines] == rows_of(tmp_path, "text")

@@ -1,0 +1,242 @@
+"""What is drawn depends on seed, epoch and id alone, has the shares that the preset states, and none of the defects."""
+
+from collections import Counter
+
+import pyarrow as pa
+import pytest
+
+from pipeline.config import Persons, Preset, RenderConfig
+from pipeline.corpus.draws import draw_seed
+from pipeline.corpus.expected import accept, accept_share, expected_gen_meta, expected_tasks
+from pipeline.corpus.plan import Plan, Planner
+from pipeline.corpus.record import Record, records_of
+from pipeline.corpus.render import render_table
+from pipeline.corpus.write import write
+from schemas.corpus_row import CORPUS_ROW, Drop, LengthClass, Loss, Task
+from schemas.record import RECORD
+from tests.corpus.records import KINDS, draw_records
+
+GENERAL = ["long hair", "blue eyes", "smile", "wall", "sky", "cloud", "^_^", "hat", "tree", "day", "grass", "lake"]
+SHORT = "A girl smiles by a lake."
+LONG = "A girl with long hair smiles by a lake. A hat shades her eyes.\nTrees stand behind her."
+
+
+def rendered(records, preset=Preset.TIPO_V2_1, epoch=0, seed=7, **settings):
+    config = RenderConfig(preset=preset, **settings)
+    return render_table(records, config, epoch=epoch, seed=seed, splits=["train"] * len(records))
+
+
+def record(**fields):
+    base = {"id": "a:1", "source": "a", "general": GENERAL, "special": ["1girl"], "short": SHORT, "long": LONG}
+    lists = dict.fromkeys(("character", "copyright", "artist", "meta", "rating", "quality"), ())
+    return Record(**{**lists, "width": None, "height": None, **base, **fields})
+
+
+def plan(**fields):
+    base = {
+        "task": Task.TAG,
+        "length": LengthClass.VERY_SHORT,
+        "tags": ["1girl", *GENERAL[:4]],
+        "tags_given": 0,
+        "given": [],
+        "predicted": [],
+        "short": SHORT,
+        "long": LONG,
+        "loss": Loss.ALL,
+    }
+    return Plan(**{**base, **fields})
+
+
+META = ["rating: safe", "aspect ratio: 0.7"]
+TAGS = "1girl, long hair, blue eyes, smile, wall"
+
+
+@pytest.mark.parametrize(
+    ("decided", "user", "output"),
+    [
+        (
+            plan(given=META, tags_given=3),
+            "rating: safe\naspect ratio: 0.7\ntarget: <|very_short|>\ntag: 1girl, long hair, blue eyes",
+            ", smile, wall",
+        ),
+        (
+            plan(task=Task.TAG_TO_LONG, tags_given=1),
+            "target: <|very_short|> <|tag_to_long|>\ntag: 1girl",
+            f", long hair, blue eyes, smile, wall\nlong: {LONG}",
+        ),
+        (
+            plan(task=Task.LONG_TO_TAG),
+            f"target: <|very_short|> <|long_to_tag|>\nlong: {LONG}\n",
+            f"tag: {TAGS}",
+        ),
+        (
+            plan(task=Task.SHORT_TO_TAG, given=["copyrights: vocaloid"]),
+            f"copyrights: vocaloid\ntarget: <|very_short|> <|short_to_tag|>\nshort: {SHORT}\n",
+            f"tag: {TAGS}",
+        ),
+        (
+            plan(task=Task.TAG_TO_SHORT_TO_LONG, tags_given=4),
+            "target: <|very_short|> <|tag_to_short_to_long|>\ntag: 1girl, long hair, blue eyes, smile",
+            f", wall\nshort: {SHORT}\nlong: {LONG}",
+        ),
+        (
+            plan(task=Task.SHORT_TO_TAG_TO_LONG),
+            f"target: <|very_short|> <|short_to_tag_to_long|>\nshort: {SHORT}\n",
+            f"tag: {TAGS}\nlong: {LONG}",
+        ),
+        (
+            plan(task=Task.SHORT_TO_LONG_TO_TAG),
+            f"target: <|very_short|> <|short_to_long_to_tag|>\nshort: {SHORT}\n",
+            f"long: {LONG}\ntag: {TAGS}",
+        ),
+        (
+            plan(task=Task.TAG_TO_LONG, tags_given=2, given=META, predicted=["quality: good, mid", "meta: x"]),
+            "rating: safe\naspect ratio: 0.7\ntarget: <|very_short|> <|tag_to_long|> <|gen_meta|>\n"
+            "tag: 1girl, long hair",
+            f", blue eyes, smile, wall\nlong: {LONG}\nquality: good, mid\nmeta: x",
+        ),
+        (plan(), "target: <|very_short|>\n", f"tag: {TAGS}"),
+        (
+            plan(task=Task.SHORT_TO_LONG, length=None),
+            f"target: <|short_to_long|>\nshort: {SHORT}\n",
+            f"long: {LONG}",
+        ),
+        (
+            plan(task=Task.SHORT_TO_LONG, length=None, bare_long=True),
+            f"target: <|short_to_long|>\nshort: {SHORT}\nlong:",
+            LONG,
+        ),
+        (
+            plan(given=["rating: safe", "artist: <|empty|>"], tags_given=2, input_end=True),
+            "rating: safe\nartist: <|empty|>\ntarget: <|very_short|>\ngeneral: 1girl, long hair<|input_end|>",
+            "blue eyes, smile, wall",
+        ),
+    ],
+)
+def test_each_form_is_written_to_the_letter(decided, user, output):
+    assert write(decided) == (user, output)
+
+
+@pytest.mark.parametrize("preset", Preset)
+def test_draws_depend_on_seed_epoch_and_id_alone(preset):
+    records = draw_records(140)
+    whole = rendered(records, preset).rows
+    assert whole.schema.equals(CORPUS_ROW, check_metadata=True)
+    pieces = [rendered(records.slice(at, 9), preset).rows for at in reversed(range(0, 140, 9))]
+    assert pa.concat_tables(reversed(pieces)).equals(whole)
+    shuffled = records.take(pa.array(list(reversed(range(140)))))
+    assert rendered(shuffled, preset).rows.take(pa.array(list(reversed(range(whole.num_rows))))).equals(whole)
+    assert not rendered(records, preset, epoch=1).rows["output"].equals(whole["output"])
+    assert not rendered(records, preset, seed=8).rows["output"].equals(whole["output"])
+
+
+def test_a_draw_is_the_same_on_every_machine_and_python():
+    seed = draw_seed(7, 0, "a:1")
+    assert seed == 5630138571811832579
+    one = Planner(RenderConfig())(record(), seed)
+    assert (one.task, one.tags[:5]) == (Task.SHORT_TO_TAG_TO_LONG, ["1girl", "hat", "day", "lake", "wall"])
+
+
+@pytest.mark.parametrize("preset", Preset)
+def test_shares_are_those_of_the_preset(preset):
+    config = RenderConfig(preset=preset)
+    for kind, table in (("danbooru", "all"), ("long", "tags_long"), ("short", "tags_short"), ("gbc", "captions")):
+        style = "gbc" if preset is Preset.TIPO_V1 and kind == "gbc" else "default"
+        rows = rendered(draw_records(1000, kinds=(kind,)), preset).rows
+        tasks = Counter(rows["task"].to_pylist())
+        expected = expected_tasks(config, style, table)
+        assert set(tasks) == set(expected)
+        assert accept(tasks, expected).p > 1e-4
+        if kind == "danbooru":
+            assert accept_share(sum(rows["gen_meta"].to_pylist()), len(rows), expected_gen_meta(config, style)).p > 1e-4
+            assert accept_share(rows["loss"].to_pylist().count("all"), len(rows), config.loss_all).p > 1e-4
+
+
+def test_a_wrong_share_is_not_accepted():
+    assert accept({"tag": 180, "tag_to_long": 120}, {"tag": 0.5, "tag_to_long": 0.5}).p < 1e-3
+    assert accept({"tag": 150, "long_to_tag": 1}, {"tag": 1.0}).p == 0
+    assert accept({"tag": 148, "tag_to_long": 152}, {"tag": 0.5, "tag_to_long": 0.5}).p > 0.5
+
+
+def drawn(one, config, num=400):
+    planner = Planner(config)
+    return [planner(one, seed) for seed in range(num)]
+
+
+def test_a_record_without_tags_draws_no_tags():
+    config = RenderConfig()
+    bare = {"general": [], "special": []}
+    assert {one.task for one in drawn(record(**bare), config)} == {Task.SHORT_TO_LONG}
+    assert set(drawn(record(**bare, long=None), config, 3)) == {Drop.ONE_CAPTION}
+    assert set(drawn(record(**bare, long=None, short=None), config, 3)) == {Drop.NOTHING}
+    assert set(drawn(record(**bare), RenderConfig(preset="dantaggen"), 3)) == {Drop.NO_TAGS}
+    nothing = {"styles": {"default": {"tasks": {"captions": {"short_to_long": 0}}}}}
+    assert set(drawn(record(**bare), RenderConfig(**nothing), 3)) == {Drop.NO_WEIGHT}
+
+
+@pytest.mark.parametrize("general", [[], GENERAL[:1], GENERAL[:2], GENERAL])
+def test_something_is_always_left_to_predict(general):
+    lines = {"rating": ["safe"], "width": 100, "height": 50}
+    for one in drawn(record(general=general, **lines), RenderConfig()):
+        user, output = write(one)
+        assert output.removeprefix(", ").strip()
+        assert "tag: ," not in user + output
+        assert not output.endswith((", ", "\n"))
+        assert not user.startswith("\n")
+        assert one.tags_given < len(one.tags)
+
+
+def test_a_missing_side_leaves_the_aspect_ratio_away():
+    assert all("aspect" not in write(one)[0] for one in drawn(record(width=100), RenderConfig(), 50))
+    assert any(
+        "aspect ratio: 0.3\n" in write(one)[0] for one in drawn(record(width=100, height=300), RenderConfig(), 50)
+    )
+
+
+def test_persons_stand_first_or_among_the_others():
+    first = [one.tags[0] for one in drawn(record(), RenderConfig(preset="tipo-v2.1"), 100)]
+    mixed = [one.tags.index("1girl") for one in drawn(record(), RenderConfig(preset="tipo-v2"), 100)]
+    assert set(first) == {"1girl"}
+    assert len(set(mixed)) > 8
+    style = RenderConfig(preset="tipo-v2", styles={"a": {"persons": "first"}}).styles["a"]
+    assert style.persons is Persons.FIRST
+
+
+@pytest.mark.parametrize(
+    ("num", "length", "written"),
+    [(17, "very_short", 17), (18, "short", 18), (36, "long", 36), (48, "very_long", 48), (90, "very_long", 72)],
+)
+def test_classes_go_by_general_tags_and_cap_what_opens(num, length, written):
+    tags = [f"tag {number}" for number in range(num)]
+    for one in drawn(record(general=tags, special=["1girl", "1boy"]), RenderConfig(), 60):
+        if one.length is not None:
+            assert one.length == length
+            opens = one.task.sections[0] == "tag"
+            assert len(one.tags) == 2 + (written if opens else num)
+
+
+def test_probabilities_are_settings():
+    one = record(rating=["safe"], artist=["x"], meta=["y"])
+    sure = {"drop_all": 0, "drop_some": 0, "gen_meta": 1}
+    assert all(
+        len(p.given) + len(p.predicted) == 3 and p.predicted and p.given for p in drawn(one, RenderConfig(**sure))
+    )
+    lone = drawn(record(rating=["safe"]), RenderConfig(**sure), 20)
+    assert all((p.given, p.predicted) == ([], ["rating: safe"]) for p in lone)
+    assert all(not p.given and not p.predicted and p.tags_given <= 1 for p in drawn(one, RenderConfig(drop_all=1)))
+    some = drawn(one, RenderConfig(drop_all=0, drop_some=1, keep_line=0.5))
+    assert {len(p.given) for p in some} == {0, 1, 2, 3}
+    only = {"styles": {"default": {"tasks": {"all": dict.fromkeys(Task, 0) | {"long_to_tag": 1}}}}}
+    with pytest.raises(ValueError, match="Input should be"):
+        RenderConfig(styles={"default": {"tasks": {"all": {"tag_to_short": 1}}}})
+    assert {p.task for p in drawn(one, RenderConfig(**only))} == {Task.LONG_TO_TAG}
+
+
+def test_a_table_gives_its_records():
+    table = draw_records(70)
+    for record_, row in zip(records_of(table), table.to_pylist(), strict=True):
+        assert {name: getattr(record_, name) for name in Record.__slots__} == {
+            name: row[name] for name in Record.__slots__
+        }
+    assert set(Record.__slots__) <= set(RECORD.names)
+    assert set(KINDS) == set(table["source"].to_pylist())

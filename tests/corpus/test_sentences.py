@@ -1,0 +1,46 @@
+"""Sentences end where a reader would end them."""
+
+import pytest
+
+from pipeline.corpus.sentences import split_sentences
+from pipeline.corpus.trim import trim_long, trim_short
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        ["One.", "Two.", "Three"],
+        ["It is 3.5 m wide.", "A U.S. Army truck stands by.", "It is green."],
+        ["The flag of the U.S. is seen.", "Dr. Lee, Mr. Ray and Mrs. Kim wave."],
+        ["A ship from the U.S.", "The crew waves."],
+        ["J. K. Rowling signs book No. 5.", "She says no.", "Then she leaves."],
+        ["Look!", "Is it him?", "It is."],
+        ['"Stop!" she says.', '"Why?"', "He runs."],
+        ["He waits ...", "Then he goes."],
+        ["Fruits, e.g. apples, i.e. red ones, lie here.", "Vs. nothing, etc.", "The end."],
+        ["Version 2.1 of foo.bar runs at 10.0.0.1 today.", "Fine."],
+        ["They met at 5 p.m. Sunday and left.", "All did."],
+        ["The sign (in red.)", "The wall."],
+        ["赤い車。", "青い空！", "終わり"],
+        ["It was I.", "The end."],
+    ],
+)
+def test_sentences_are_found_and_lose_nothing(parts):
+    joint = "" if parts[0][0] == "赤" else " "
+    assert split_sentences(joint.join(parts)) == parts
+
+
+def test_first_sentence_and_first_paragraph_stay_and_order_is_kept():
+    text = "\n".join(" ".join(f"S{p}.{s} is here." for s in range(9)) for p in range(5))
+    for seed in range(50):
+        paragraphs = trim_long(text, 3, 4, seed).split("\n")
+        assert len(paragraphs) == 3
+        assert paragraphs[0].startswith("S0.0")
+        assert paragraphs == sorted(paragraphs)
+        for paragraph in paragraphs:
+            parts = split_sentences(paragraph)
+            assert len(parts) == 4
+            assert parts == sorted(parts)
+            assert ".0 is" in parts[0]
+    assert len({trim_long(text, 3, 4, seed) for seed in range(50)}) > 40
+    assert trim_short("One. Two.", 2, 0) == "One. Two."

@@ -1,0 +1,98 @@
+"""Tokens are counted as trainers count them, to the token; bins hold whole texts."""
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+from pipeline.config import RenderConfig
+from pipeline.corpus.packing import PACKING, pack
+from pipeline.corpus.render import render_table
+from pipeline.corpus.tokens import Overflow, TokenCounter, add_overflow
+from pipeline.errors import ConfigError
+from schemas.corpus_row import CORPUS_ROW
+from tests.corpus.records import draw_records
+from tests.corpus.tiny_tokenizer import SPECIAL, train_tokenizer
+
+
+@pytest.fixture(scope="module")
+def rows():
+    records = draw_records(140)
+    return render_table(records, RenderConfig(), epoch=0, seed=1, splits=["train"] * len(records)).rows
+
+
+@pytest.fixture(scope="module")
+def tokenizer_file(rows, tmp_path_factory):
+    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
+    train_tokenizer([a + b for a, b in zip(rows["user"].to_pylist(), rows["output"].to_pylist(), strict=True)], path)
+    return str(path)
+
+
+def test_counts_are_those_of_the_ids_and_the_mask(rows, tokenizer_file):
+    counter, plain = TokenCounter(tokenizer_file), Tokenizer.from_file(tokenizer_file)
+    counted = counter.count(rows)
+    assert counted.schema.equals(CORPUS_ROW, check_metadata=True)
+    losses = set()
+    for row in counted.to_pylist():
+        ids, trained = counter.encode(row["user"], row["output"], all_trained=row["loss"] == "all")
+        assert (len(ids), sum(trained)) == (row["n_tokens"], row["n_trained"])
+        assert ids[0] == plain.token_to_id("<s>")
+        assert ids[-1] == plain.token_to_id("</s>")
+        assert ids.count(ids[0]) == ids.count(ids[-1]) == 1
+        assert (trained[0], trained[-1]) == (False, True)
+        learnt = [token for token, bears in zip(ids, trained, strict=True) if bears]
+        expected = row["user"] + row["output"] if row["loss"] == "all" else row["output"]
+        assert plain.decode(learnt[:-1], skip_special_tokens=False) == expected
+        losses.add(row["loss"])
+    assert losses == {"all", "output"}
+
+
+def test_marks_are_single_tokens(tokenizer_file):
+    ids, _ = TokenCounter(tokenizer_file).encode("target: <|long|> <|tag_to_long|>", "", all_trained=True)
+    vocabulary = Tokenizer.from_file(tokenizer_file)
+    assert sum(vocabulary.id_to_token(token) in SPECIAL for token in ids) == 4
+
+
+def test_texts_beyond_the_context_are_counted_by_task(rows, tokenizer_file):
+    counted = TokenCounter(tokenizer_file).count(rows)
+    overflow = add_overflow(Overflow(), counted, 200)
+    long = [row["task"] for row in counted.to_pylist() if row["n_tokens"] > 200]
+    assert long
+    assert {task: long.count(task) for task in long} == dict(overflow.rows)
+    assert overflow.longest == max(counted["n_tokens"].to_pylist())
+
+
+def test_a_file_that_is_no_tokenizer_is_refused(tmp_path, tokenizer_file):
+    path = tmp_path / "x.json"
+    path.write_text("{}")
+    with pytest.raises(ConfigError, match=r"x\.json: is no tokenizer file .*give a tokenizer\.json"):
+        TokenCounter(str(path))
+    with pytest.raises(ConfigError, match="has no BOS token; looked for <nope>; name the tokenizer's own"):
+        TokenCounter(tokenizer_file, bos="<nope>")
+
+
+@given(st.lists(st.integers(1, 120), max_size=80), st.integers(50, 100))
+def test_every_text_that_fits_is_in_one_bin_whole(lengths, context):
+    plan = pack(lengths, context)
+    assert plan.schema.equals(PACKING)
+    assert sorted(plan["row"].to_pylist()) == [row for row, size in enumerate(lengths) if size <= context]
+    ends: dict[int, int] = {}
+    for one in plan.to_pylist():
+        assert one["n_tokens"] == lengths[one["row"]]
+        assert one["start"] == ends.get(one["bin"], 0)
+        ends[one["bin"]] = one["start"] + one["n_tokens"]
+        assert ends[one["bin"]] <= context
+    assert sorted(ends) == list(range(len(ends)))
+    # First-fit: at most one bin is half empty.
+    assert sum(end * 2 <= context for end in ends.values()) <= 1
+
+
+def test_packing_wastes_little():
+    lengths = [50 + (number * 7919) % 550 for number in range(5000)]
+    plan = pack(lengths, 2048)
+    bins = max(plan["bin"].to_pylist()) + 1
+    assert sum(lengths) / (bins * 2048) > 0.99
+    with pytest.raises(ValueError, match="context=0; allowed: 1 or more"):
+        pack([1], 0)
+    assert pack([], 10).equals(pa.Table.from_pylist([], schema=PACKING))

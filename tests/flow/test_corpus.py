@@ -1,0 +1,86 @@
+"""`joyfleet corpus` as its users run it: on Ray, killed, stopped, twice at once."""
+
+import hashlib
+import signal
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from tests.cli import finish, run, start, wait_until
+from tests.corpus.outputs import write_output
+from tests.corpus.test_job import entry, shards
+from tests.trees import send, tree
+
+pytestmark = pytest.mark.slow
+
+SHARDS, ROWS, EPOCHS = 24, 60, 3
+
+
+def job(folder: Path, name: str = "corpus") -> str:
+    source = folder / "captions"
+    url = str(source) if source.exists() else write_output(source, shards(SHARDS, ROWS))
+    config = {
+        "captions": entry(url),
+        "output": str(folder / name),
+        "epochs": EPOCHS,
+        "memory_gib": 0.5,
+        "split": {"validation": 0.1},
+        "cluster": {"num_cpus": 2, "object_store_gib": 0.2, "stall_timeout_s": 120},
+    }
+    file = folder / f"{name}.yaml"
+    file.write_text(yaml.safe_dump(config))
+    return str(file)
+
+
+def texts(output: Path) -> dict[tuple[str, int], str]:
+    """Identity of each text to what it says; a text that is there twice is a fault."""
+    rows = [row for file in sorted((output / "text").rglob("*.parquet")) for row in pq.read_table(file).to_pylist()]
+    found = {(row["id"], row["epoch"]): hashlib.sha256(str(row).encode()).hexdigest() for row in rows}
+    assert len(found) == len(rows)
+    return found
+
+
+def committed(output: Path) -> set[str]:
+    return {str(file) for file in (output / "parts").rglob("*.json")}
+
+
+def test_a_corpus_that_was_killed_and_stopped_has_each_text_once_and_the_same(tmp_path):
+    whole = run(tmp_path, "corpus", job(tmp_path, "whole"))
+    assert whole.code == 0, whole
+    assert f"{SHARDS * ROWS * EPOCHS:,}: " in whole.out
+    path, output = job(tmp_path), tmp_path / "corpus"
+    process = start(tmp_path, "corpus", path)
+    wait_until(lambda: len(committed(output)) >= 2, process, "2 parts")
+    send(tree(process.pid), signal.SIGKILL)
+    finish(process)
+    before = committed(output)
+    assert 2 <= len(before) < SHARDS
+    process = start(tmp_path, "corpus", path)
+    wait_until(lambda: len(committed(output)) > len(before), process, "another part")
+    process.send_signal(signal.SIGTERM)
+    stopped = finish(process)
+    assert stopped.code == 4, stopped
+    assert "run" in stopped.err
+    last = run(tmp_path, "corpus", path)
+    assert last.code == 0, last
+    assert texts(output) == texts(tmp_path / "whole")
+    assert len(texts(output)) == SHARDS * ROWS * EPOCHS
+
+
+@pytest.mark.long
+def test_two_runs_at_once_make_one_corpus(tmp_path):
+    path = job(tmp_path)
+    both = [finish(process) for process in [start(tmp_path, "corpus", path) for _ in range(2)]]
+    assert [one.code for one in both] == [0, 0], both
+    assert len(texts(tmp_path / "corpus")) == SHARDS * ROWS * EPOCHS
+
+
+def test_the_check_tells_place_and_rule_of_what_is_broken(tmp_path):
+    file = tmp_path / "texts.txt"
+    file.write_text("rating: safe\ntarget: <|short|>\ntag: a, a\n")
+    done = run(tmp_path, "corpus", "--check", str(file))
+    assert done.code == 1, done
+    assert f"{file}: line 1: " in done.out
+    assert "1 texts, 1 broken" in done.out
