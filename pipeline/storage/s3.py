@@ -191,7 +191,7 @@ def _time(value: str) -> datetime:
     try:
         return datetime.fromisoformat(value)
     except ValueError:
-        return cast("datetime", parse_timestamp(value))
+        return parse_timestamp(value)
 
 
 def _answer(err: Exception) -> tuple[int | None, str | None]:
