@@ -23,9 +23,6 @@ from google.auth.exceptions import GoogleAuthError  # pyright: ignore[reportMiss
 from pipeline.errors import StoreError
 from pipeline.storage.store import Entry, checked
 
-VERSION_TRIES = 5
-"""Reads of a file between two equal generations."""
-
 DELETE_THREADS = 16
 """gcsfs deletes one object a request, of some 30 ms: a shard's 300 fragments in under a second."""
 
@@ -57,12 +54,15 @@ class GcsStore:
         self._upload_if(path, data, "0")
 
     def get_versioned(self, path: str) -> tuple[bytes, str]:
-        for _ in range(VERSION_TRIES):
-            before = self._generation(path)
-            data = self.get(path)
-            if self._generation(path) == before:
-                return data, before
-        raise StoreError(f"{self.url}/{path}: changed {VERSION_TRIES} times while it was read; run again later")
+        """One GET, whose answer has both: read apart, they may be those of two versions."""
+        client = self._client()
+        try:
+            headers, data = client.call("GET", client.url(self._at(path)))
+            return data, str(headers["x-goog-generation"])
+        except FileNotFoundError:
+            raise
+        except CLIENT_ERRORS as err:
+            raise self._failed(path, err) from err
 
     def replace(self, path: str, data: bytes, version: str) -> None:
         self._upload_if(path, data, version)
@@ -118,14 +118,6 @@ class GcsStore:
             json_out=True,
             **condition,
         )
-
-    def _generation(self, path: str) -> str:
-        try:
-            return str(self._client().info(self._at(path))["generation"])
-        except FileNotFoundError:
-            raise
-        except CLIENT_ERRORS as err:
-            raise self._failed(path, err) from err
 
     def _delete(self, path: str) -> None:
         try:
