@@ -1,10 +1,10 @@
-"""`python tests/moto_s3.py PORT`: moto's S3 server on 127.0.0.1, one request at a time.
+"""moto's S3 server on 127.0.0.1 and the port GATEWAY_PORT, one request at a time.
 
 Left to its threads it lets two of 32 conditional writers win, in up to 41 of 230 races: it looks and
 writes in two steps. One lock around both makes it the second real server of the stores' contract.
 """
 
-import sys
+import os
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -28,4 +28,4 @@ def one_at_a_time(application: Application) -> Application:
 
 if __name__ == "__main__":
     server = one_at_a_time(DomainDispatcherApplication(create_backend_app))
-    run_simple("127.0.0.1", int(sys.argv[1]), server, threaded=True, request_handler=MotoRequestHandler)
+    run_simple("127.0.0.1", int(os.environ["GATEWAY_PORT"]), server, threaded=True, request_handler=MotoRequestHandler)

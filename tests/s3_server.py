@@ -33,7 +33,7 @@ def s3_server(program: tuple[str, ...] = MINISTACK) -> Iterator[dict[str, str]]:
     own = {"BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "SERVICES": "s3", "LOG_LEVEL": "ERROR"}
     with tempfile.TemporaryDirectory() as folder, Path(folder, "log").open("w+b") as log:
         process = subprocess.Popen(
-            [sys.executable, *program, str(port)],
+            [sys.executable, *program],
             env=os.environ | own,
             cwd=folder,
             stdout=log,
