@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import click
 
 from jobs.logs import new_log, take_terminal
 from jobs.progress import ProgressLine
+from jobs.stop import Stop, stop_on_signals
 from jobs.summary import print_summary
 from pipeline.config import load_job
 from pipeline.errors import PipelineError
@@ -38,25 +37,37 @@ def caption(job_file: str, overrides: Sequence[str]) -> None:
     """Caption the images of JOB_FILE's source into its output; run it again to go on where it stopped."""
     job = load_job(job_file, overrides)
     isolate_ray(job.cluster.address)
-    # Ray reads its environment when it is imported, so not before the line above.
-    from pipeline.flow.job import prepare_job  # noqa: PLC0415
+    with stop_on_signals() as stop:
+        # Ray reads its environment when it is imported, so not before the lines above.
+        from pipeline.flow.job import prepare_job  # noqa: PLC0415
 
-    run_prepared(prepare_job(job))
+        import_ahead()
+        run_prepared(prepare_job(job), stop)
 
 
-def run_prepared(prepared: PreparedJob) -> None:
+def import_ahead() -> None:
+    """Begin to import Ray, more than a second of work, while the listings of a large job wait for the store.
+
+    To be called when all else is imported: two threads on one circle of imports would see half a module.
+    """
+    # No daemon: a process that ends in the middle of loading Ray's library may crash.
+    threading.Thread(target=import_module, args=("pipeline.flow.run",)).start()
+
+
+def run_prepared(prepared: PreparedJob, stop: Stop) -> None:
     """Run what is prepared, with a progress line and a summary; ends the process unless all is done."""
     from pipeline.flow.run import Outcome, run_job  # noqa: PLC0415 - as above
 
     for remark in prepared.remarks:
         click.echo(f"joyfleet: note: {remark}", err=True)
     outcome = Outcome.of(prepared)
+    stop.drain_from_now_on()
     log_path = new_log()
     terminal = take_terminal(log_path, prepared.job.logs)
     error = None
     try:
-        with stop_on_signals() as stop, ProgressLine(terminal.err) as line:
-            run_job(prepared, outcome, line.show, stop)
+        with ProgressLine(terminal.err) as line:
+            run_job(prepared, outcome, line.show, stop.asked)
     except PipelineError as err:
         error = err
     print_summary(terminal.out, prepared, outcome, log_path)
@@ -65,24 +76,3 @@ def run_prepared(prepared: PreparedJob) -> None:
         sys.exit(error.exit_code)
     if outcome.exit_code:
         sys.exit(outcome.exit_code)
-
-
-@contextmanager
-def stop_on_signals() -> Iterator[threading.Event]:
-    """Yield an event that the first SIGTERM or SIGINT sets; a second one ends the process as usual."""
-    stop = threading.Event()
-    before: dict[int, signal.Handlers | int | None] = {}
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        del frame
-        stop.set()
-        signal.signal(number, before[number])  # pyright: ignore[reportArgumentType] - what getsignal gave
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        before[number] = signal.getsignal(number)  # pyright: ignore[reportArgumentType] - see above
-        signal.signal(number, on_signal)
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)  # pyright: ignore[reportArgumentType] - see above

@@ -14,9 +14,10 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from jobs.caption import set_option, stop_on_signals
+from jobs.caption import set_option
 from jobs.logs import Terminal, new_log, take_terminal
 from jobs.progress import clock
+from jobs.stop import stop_on_signals
 from pipeline.config import Preset, RenderConfig, load_corpus
 from pipeline.errors import Interrupted, PipelineError
 from pipeline.flow.isolate import isolate_ray
@@ -72,7 +73,8 @@ def _run(prepared: PreparedCorpus) -> None:
     error = None
     try:
         with stop_on_signals() as stop:
-            _drive(prepared, terminal, stop)
+            stop.drain_from_now_on()
+            _drive(prepared, terminal, stop.asked)
     except PipelineError as err:
         error = err
     except FileNotFoundError as err:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import click
 
-from jobs.caption import run_prepared, set_option
+from jobs.caption import import_ahead, run_prepared, set_option
 from jobs.output import open_output
+from jobs.stop import stop_on_signals
 from pipeline.config import parse_job
 from pipeline.flow.isolate import isolate_ray
 from pipeline.ledger.clean import clean as remove_leftovers
@@ -52,14 +53,17 @@ def _retry_rows(output: str, statuses: Sequence[Status], overrides: Sequence[str
     described = read_run(open_store(output)).about["job"]
     job = parse_job({**described, "output": output}, overrides, origin=f"{output}/run.json")
     isolate_ray(job.cluster.address)
-    # Ray reads its environment when it is imported, so not before the line above.
-    from pipeline.flow.job import prepare_retry  # noqa: PLC0415
+    with stop_on_signals() as stop:
+        # Ray reads its environment when it is imported, so not before the lines above.
+        from pipeline.flow.job import prepare_retry  # noqa: PLC0415
 
-    prepared = prepare_retry(job, statuses)
-    num_images = sum(len(work.unwell.rows) for work in prepared.works if work.unwell)
-    click.echo(f"{num_images:,} images in {len(prepared.works):,} shards have rows that are {' or '.join(statuses)}")
-    if prepared.works:
-        run_prepared(prepared)
+        import_ahead()
+        prepared = prepare_retry(job, statuses)
+        num_images = sum(len(work.unwell.rows) for work in prepared.works if work.unwell)
+        found = f"{num_images:,} images in {len(prepared.works):,} shards"
+        click.echo(f"{found} have rows that are {' or '.join(statuses)}")
+        if prepared.works:
+            run_prepared(prepared, stop)
 
 
 @click.command()

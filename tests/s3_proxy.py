@@ -62,6 +62,8 @@ class Script:
     num_requests: int = 0
     asked: list[tuple[float, str, str]] = field(default_factory=list)
     """Monotonic time, method and path of every request."""
+    sent: Counter[str] = field(default_factory=Counter)
+    """Bytes of the bodies that answered GETs, by path."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def next_fault(self, method: str, conditional: bool) -> Fault | None:
@@ -124,6 +126,9 @@ class Handler(BaseHTTPRequestHandler):
             data = answer.read()
         finally:
             server.close()
+        if self.command == "GET":
+            with self.script.lock:
+                self.script.sent[self.path.partition("?")[0]] += len(data)
         match fault:
             case Fault.ERROR_500_AFTER:
                 return self._error(500, "InternalError")

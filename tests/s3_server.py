@@ -1,4 +1,4 @@
-"""A local S3 server (ministack) for tests: up in about a second, on 127.0.0.1 only, gone with its process."""
+"""Local S3 servers for tests, ministack and moto: up in about a second, on 127.0.0.1 only, gone with their process."""
 
 import os
 import socket
@@ -18,18 +18,22 @@ START_S = 60
 """It takes 1 s alone; a shared machine may be busy."""
 
 
+MINISTACK = ("-c", "from ministack.app import main; main()")
+MOTO = (str(Path(__file__).with_name("moto_s3.py")),)
+
+
 @contextmanager
-def s3_server() -> Iterator[dict[str, str]]:
+def s3_server(program: tuple[str, ...] = MINISTACK) -> Iterator[dict[str, str]]:
     """Yield the environment that makes any S3 client use the server; stop it by its process id afterwards."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     endpoint = f"http://127.0.0.1:{port}"
-    # Its default is to listen on every interface.
+    # ministack's default is to listen on every interface.
     own = {"BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "SERVICES": "s3", "LOG_LEVEL": "ERROR"}
     with tempfile.TemporaryDirectory() as folder, Path(folder, "log").open("w+b") as log:
         process = subprocess.Popen(
-            [sys.executable, "-c", "from ministack.app import main; main()"],
+            [sys.executable, *program],
             env=os.environ | own,
             cwd=folder,
             stdout=log,
@@ -66,7 +70,7 @@ def _wait(process: subprocess.Popen[bytes], endpoint: str, log: Path) -> None:
             return  # any answer is an answer
         except OSError:
             time.sleep(0.05)
-    raise RuntimeError(f"ministack does not answer at {endpoint}: {log.read_text(errors='replace')[-2000:]}")
+    raise RuntimeError(f"the server does not answer at {endpoint}: {log.read_text(errors='replace')[-2000:]}")
 
 
 @pytest.fixture(scope="session")
@@ -78,3 +82,11 @@ def s3_environment() -> Iterator[dict[str, str]]:
             for name, value in environment.items():
                 patch.setenv(name, value)
             yield environment
+
+
+@pytest.fixture(scope="session")
+def moto_environment() -> Iterator[dict[str, str]]:
+    """Another server, with a bucket named `out`; its environment is for each test to set."""
+    with s3_server(MOTO) as environment:
+        make_bucket(environment["AWS_ENDPOINT_URL"], "out")
+        yield environment

@@ -29,7 +29,8 @@ def start_engine(spec: EngineSpec) -> Engine:
     """Start an engine; seconds to minutes.
 
     Raises:
-        ConfigError: a server does not know the model, refuses the key, or cannot do what the sampling asks.
+        ConfigError: no prompt fits into the context that the config gives; a server does not know the model,
+            refuses the key, or cannot do what the sampling asks.
         ModelMismatch: the model is not JoyCaption-shaped, or a server words prompts otherwise.
         EngineDead: it does not start.
     """

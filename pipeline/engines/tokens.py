@@ -15,7 +15,7 @@ from typing import Any
 
 from transformers import AutoConfig, AutoTokenizer
 
-from pipeline.errors import ModelMismatch
+from pipeline.errors import ConfigError, ModelMismatch
 
 IMAGE = "<|reserved_special_token_69|>"
 IMAGE_START = "<|reserved_special_token_70|>"
@@ -93,6 +93,20 @@ class PromptTokens:
         """Return the ids with each run of image tokens as one: what an engine made of a placeholder, undone."""
         runs = itertools.groupby(ids)
         return tuple(id_ for token, run in runs for id_ in ([token] if token == self._ids[IMAGE] else run))
+
+    def check_room(self, max_tokens: int, max_model_len: int) -> None:
+        """Refuse lengths with which every prompt would be too long; a single long one fails alone, as a row.
+
+        Raises:
+            ConfigError: not even an empty prompt leaves room for the caption.
+        """
+        fewest = len(self.encode("", "")) - 1 + self.image.tokens
+        if fewest + max_tokens > max_model_len:
+            raise ConfigError(
+                f"sampling.max_tokens={max_tokens}: with the {fewest} tokens that the shortest prompt has, "
+                f"{self.image.tokens} of them the image's, it needs engine.max_model_len={fewest + max_tokens}; "
+                f"that is {max_model_len}. Allowed here: sampling.max_tokens up to {max(0, max_model_len - fewest)}"
+            )
 
     def check(self, ids: tuple[int, ...]) -> None:
         """Assert the layout of a prompt.

@@ -39,6 +39,7 @@ class VllmEngine:
     def __init__(self, spec: EngineSpec) -> None:
         self._spec = spec
         self._tokens = PromptTokens(spec.model_path, spec.revision)
+        self._tokens.check_room(spec.max_tokens, spec.config.max_model_len)
         if self._tokens.image.side_px != spec.side_px:
             raise ModelMismatch(
                 f"{spec.model_path}: takes images of {self._tokens.image.side_px} px; planned were {spec.side_px}"

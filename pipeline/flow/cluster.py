@@ -16,8 +16,8 @@ from typing import Any
 import ray
 from ray.util import accelerators
 
-from pipeline.config import EngineConfig, EngineKind, JobConfig, LogFormat
-from pipeline.errors import ConfigError
+from pipeline.config import EngineConfig, EngineKind, LogFormat
+from pipeline.errors import ConfigError, PipelineError
 from pipeline.flow.isolate import ADDRESS_VARIABLE
 
 log = logging.getLogger(__name__)
@@ -95,6 +95,25 @@ def _signals_kept() -> Iterator[None]:
         signal.signal(number, handler)
 
 
+def _init(where: dict[str, Any], logs: LogFormat) -> Any:  # noqa: ANN401 - Ray's context differs by version
+    try:
+        with _signals_kept(), _loggers_kept():
+            return ray.init(
+                **where,
+                log_to_driver=False,
+                logging_level=logging.WARNING,
+                configure_logging=False,
+                logging_config=ray.LoggingConfig(encoding="JSON") if logs is LogFormat.JSON else None,
+                namespace="joyfleet",
+            )
+    except Exception as err:
+        # Of no narrower type: its hard limit of 30 s for a raylet to start ends in a bare Exception (2.60, node.py).
+        raise PipelineError(
+            f"Ray did not start ({type(err).__name__}: {err}); nothing was begun. If the machine is busy, run again; "
+            "if cluster.address is set, check that it answers and has this version of Ray"
+        ) from err
+
+
 @contextmanager
 def _loggers_kept() -> Iterator[None]:
     """Put this process's log handlers back: a logging config is for the workers, and Ray applies it here too."""
@@ -109,9 +128,12 @@ def _loggers_kept() -> Iterator[None]:
 
 
 @contextmanager
-def connected(job: JobConfig) -> Iterator[Cluster]:
-    """Connect to the cluster at `cluster.address` or RAY_ADDRESS, else start one; leave it at the end."""
-    config = job.cluster
+def connected(config: ClusterConfig, logs: LogFormat = LogFormat.TEXT) -> Iterator[Cluster]:
+    """Connect to the cluster at `cluster.address` or RAY_ADDRESS, else start one; leave it at the end.
+
+    Raises:
+        PipelineError: there is none to be had.
+    """
     address = config.address or os.environ.get(ADDRESS_VARIABLE)
     own: dict[str, Any] = {}
     if address is None:
@@ -123,15 +145,7 @@ def connected(job: JobConfig) -> Iterator[Cluster]:
             "object_store_memory": int(store * 2**30) if store else None,
             "_metrics_export_port": config.metrics_port,
         }
-    with _signals_kept(), _loggers_kept():
-        context = ray.init(
-            **(own or {"address": address}),
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-            configure_logging=False,
-            logging_config=ray.LoggingConfig(encoding="JSON") if job.logs is LogFormat.JSON else None,
-            namespace="joyfleet",
-        )
+    context = _init(own or {"address": address}, logs)
     try:
         resources = ray.cluster_resources()
         info: dict[str, Any] = getattr(context, "address_info", {})

@@ -98,7 +98,11 @@ def _reader(reference: Any, work: Work) -> Callable[[], Iterable[pa.Table]]:  # 
             spent = Spent()
             batches = _read(spec, work, spent, apart=begun is not None and begun.times > 1)
             yield from _until_stopped(spec, batches, spent)
-        except PipelineError as err:
+        except Exception as err:
+            # Of a reader that it repeats, Ray drops as many results as it has of the first one, an error among them.
+            spec.tally.reader_failed.remote(work.shard.path, f"{type(err).__name__}: {err}")
+            if not isinstance(err, PipelineError):
+                raise
             yield fatal_batch(work.shard, err)
 
     return read

@@ -28,7 +28,7 @@ from pipeline.flow.dataset import FlowSpec, build_dataset
 from pipeline.flow.job import PreparedJob
 from pipeline.flow.metrics import Facts, Metrics
 from pipeline.flow.progress import Progress, Snapshot
-from pipeline.flow.tally import Counts, read_counts, read_detail, start_tally
+from pipeline.flow.tally import Counts, read_counts, read_detail, read_failures, start_tally
 from pipeline.flow.told import told
 from pipeline.flow.watchdog import Watchdog
 from pipeline.ledger.open_shards import Complete, OpenShards, Receipt
@@ -110,7 +110,7 @@ def run_job(prepared: PreparedJob, outcome: Outcome, report: Report, stop: threa
 def _run(prepared: PreparedJob, outcome: Outcome, report: Report, stop: threading.Event) -> None:
     started = time.monotonic()
     try:
-        with connected(prepared.job) as cluster:
+        with connected(prepared.job.cluster, prepared.job.logs) as cluster:
             outcome.worker_logs = cluster.logs
             _Driver(prepared, outcome, cluster).drive(report, stop)
     except RayError as err:
@@ -290,10 +290,12 @@ class _Driver:
         self._outcome.shards_lost += lost
         left -= set(lost)
         if left:
-            first = sorted(left)[0]
+            failures = read_failures(self._tally)
+            first = min(left, key=lambda shard: (shard not in failures, shard))
+            why = f" (its reader ended with {failures[first]})" if first in failures else ""
             raise PipelineError(
                 f"{self._prepared.job.output}: the flow ended with {len(left)} shards unfinished, such as {first}: "
-                f"{self._open.incomplete().get(first, 'all')} of its images came not; run again to go on"
+                f"{self._open.incomplete().get(first, 'all')} of its images came not{why}; run again to go on"
             )
 
 

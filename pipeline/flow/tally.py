@@ -75,6 +75,7 @@ class _Tally:
         self._heard_at: dict[str, float] = {}
         self._stats: dict[str, CaptionStats] = {}
         self._begun: dict[str, int] = {}
+        self._failures: dict[str, str] = {}
         self._stopping = False
 
     def replica_up(self, replica: str) -> None:
@@ -89,6 +90,12 @@ class _Tally:
     def begin_shard(self, shard: str) -> Begun:
         self._begun[shard] = self._begun.get(shard, 0) + 1
         return Begun(times=self._begun[shard], stopping=self._stopping)
+
+    def reader_failed(self, shard: str, error: str) -> None:
+        self._failures[shard] = error
+
+    def failures(self) -> dict[str, str]:
+        return self._failures
 
     def read(self, num_images: int, decode_s: float) -> bool:
         self._sums["read"] += num_images
@@ -148,6 +155,11 @@ def read_counts(tally: Any) -> Counts | None:  # noqa: ANN401 - see above
 def read_detail(tally: Any) -> Detail | None:  # noqa: ANN401 - see above
     """Return the detail; None as for the counts."""
     return answer_of(tally.detail.remote())
+
+
+def read_failures(tally: Any) -> dict[str, str]:  # noqa: ANN401 - see above
+    """Return what readers ended with, by shard."""
+    return answer_of(tally.failures.remote()) or {}
 
 
 def answer_of(asked: Any) -> Any:  # noqa: ANN401 - see above

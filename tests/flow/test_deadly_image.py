@@ -1,4 +1,4 @@
-"""An image that kills the process that decodes it costs itself, and neither its shard nor the run."""
+"""An image that kills the process that decodes it costs itself, and neither its shard nor the run; a bug is told."""
 
 import pathlib
 
@@ -30,3 +30,15 @@ def test_an_image_that_kills_the_reader_becomes_a_failed_row(tmp_path):
     assert failed == [("deadly.tar", 13, "decoder_killed", told)]
     assert len(rows) == 21
     assert run(tmp_path, "verify", str(tmp_path / "out")).code == 0
+
+
+def test_an_error_that_nobody_expects_of_a_repeated_reader_is_told_on_the_terminal(tmp_path):
+    project = pathlib.Path(__file__).parents[2]
+    (tmp_path / "in").mkdir()
+    tar_of(tmp_path / "in" / "a.tar", {f"{number:02d}.jpg": jpeg((number, 0, 0)) for number in range(12)})
+    job = write_job(tmp_path, tmp_path / "in", tmp_path / "out", engine={"batch_images": 4})
+    hook = {"JFTEST_REPEATED": str(tmp_path / "was here"), "PYTHONPATH": f"{project}/tests/hooks:{project}"}
+    done = run(tmp_path, "caption", job, **hook)
+    assert done.code == 1, done
+    assert "ZeroDivisionError: of a reader that was repeated" in done.err
+    assert "a.tar" in done.err

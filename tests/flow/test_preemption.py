@@ -8,6 +8,8 @@ import pytest
 from pipeline.standin.dataset import draw_dataset
 from tests.cli import finish, run, start, wait_until, write_job
 from tests.outputs import committed_rows, expected, fragments_of, identities, mark
+from tests.s3_proxy import Fault, s3_proxy
+from tests.s3_server import s3_environment  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.slow
 
@@ -41,6 +43,21 @@ def test_what_is_in_flight_at_the_signal_is_staged_and_taken_over(tmp_path, numb
     assert {(row["shard"], row["row"]) for row in rows if row["caption"].startswith("MARKED ")} == marked
     assert set(identities(rows)) == set(expected(tmp_path / "in", 120))
     assert run(tmp_path, "verify", str(tmp_path / "out")).code == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_the_source_is_listed_ends_the_run_with_one_line(tmp_path, s3_environment, number):  # noqa: F811
+    job = write_job(tmp_path, "s3://out/photos", "s3://out/captions")
+    server = s3_environment["AWS_ENDPOINT_URL"]
+    with s3_proxy(server, share=1.0, kinds=(Fault.STALL,), stall_s=60.0) as (endpoint, script):
+        process = start(tmp_path, "caption", job, AWS_ENDPOINT_URL=endpoint)
+        wait_until(lambda: bool(script.asked), process, "a request")
+        process.send_signal(number)
+        done = finish(process)
+    assert done.code == 4, done
+    told = "joyfleet: stopped while planning; nothing was asked of a model yet; run the same command again to go on"
+    assert done.err.splitlines() == [told]
+    assert done.out == ""
 
 
 @pytest.mark.chaos

@@ -1,19 +1,21 @@
+import os
 import uuid
 
 import pytest
 
 from pipeline.storage import open_store
-from tests.s3_server import s3_environment  # noqa: F401 - a fixture
+from tests.s3_server import moto_environment, s3_environment  # noqa: F401 - fixtures
 
 
-@pytest.fixture(params=["memory", "local", "s3"])
-def store(request, tmp_path):
+@pytest.fixture(params=["memory", "local", "s3", "s3 of moto", "gs"])
+def store(request, tmp_path, monkeypatch):
     """An empty store of each kind: the suite is the contract."""
-    return open_store(url_of(request.param, request, tmp_path))
-
-
-def url_of(kind, request, tmp_path):
-    if kind == "s3":
-        request.getfixturevalue("s3_environment")
+    if request.param.startswith("s3"):
+        environment = request.getfixturevalue("s3_environment" if request.param == "s3" else "moto_environment")
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+    if request.param == "gs" and "STORAGE_EMULATOR_HOST" not in os.environ:
+        pytest.skip("needs gcsfs and STORAGE_EMULATOR_HOST: googleapis/storage-testbench, with a bucket named out")
     name = uuid.uuid4().hex
-    return {"memory": f"memory://{name}", "local": f"{tmp_path}/out put", "s3": f"s3://out/{name}/out put"}[kind]
+    urls = {"memory": f"memory://{name}", "local": f"{tmp_path}/out put", "gs": f"gs://out/{name}/out put"}
+    return open_store(urls.get(request.param, f"s3://out/{name}/out put"))
