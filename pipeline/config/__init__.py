@@ -14,7 +14,6 @@ from pipeline.config.corpus import (
 )
 from pipeline.config.corpus_job import CorpusConfig
 from pipeline.config.job import (
-    CardName,
     ClusterConfig,
     EndpointConfig,
     EngineConfig,
@@ -23,6 +22,7 @@ from pipeline.config.job import (
     JobConfig,
     LogFormat,
     ModelConfig,
+    Preset,
     Replicas,
     SamplingConfig,
     SourceConfig,
@@ -46,7 +46,6 @@ from pipeline.config.quality import (
 __all__ = [
     "ENV_PREFIX",
     "Action",
-    "CardName",
     "Categories",
     "ClusterConfig",
     "CorpusConfig",
