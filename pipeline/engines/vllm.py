@@ -218,7 +218,8 @@ def _start(spec: EngineSpec, size: Size, stats: _Stats) -> AsyncLLM:
 def _engine_args(spec: EngineSpec, size: Size) -> AsyncEngineArgs:
     config = spec.config
     cpu = current_platform.is_cpu()
-    device: dict[str, Any] = {}
+    # Inside a placement group vLLM would spread the ranks over Ray actors of its own.
+    device: dict[str, Any] = {"distributed_executor_backend": "mp"} if config.tensor_parallel_size > 1 else {}
     if cpu:
         device = {
             # vLLM 0.29: a seeded request with chunked prefill kills the CPU engine ("CPU Generator does not
@@ -226,6 +227,10 @@ def _engine_args(spec: EngineSpec, size: Size) -> AsyncEngineArgs:
             "enable_chunked_prefill": False,
             # The CPU default of 128 hardly ever shares a prefix of short prompts; multiples of 32 only.
             "block_size": 32,
+            # Left alone it runs the model in a third process, bound to one core: the same one for every engine of
+            # the machine. As a class, since it takes the name of this one for a mistake.
+            "distributed_executor_backend": UniProcExecutor,
+            **device,
         }
     return AsyncEngineArgs(
         model=spec.model_path,
@@ -235,9 +240,6 @@ def _engine_args(spec: EngineSpec, size: Size) -> AsyncEngineArgs:
         **_quantized(config.quantization),
         kv_cache_dtype=config.kv_cache_dtype,
         tensor_parallel_size=config.tensor_parallel_size,
-        # Inside a placement group vLLM would spread the ranks over Ray actors of its own. Alone on a CPU it would
-        # start a third process, bound to one core: the same one for every engine of the machine.
-        distributed_executor_backend="mp" if config.tensor_parallel_size > 1 else UniProcExecutor,
         max_model_len=config.max_model_len,
         max_num_seqs=size.max_num_seqs,
         max_num_batched_tokens=size.max_num_batched_tokens,
