@@ -2,8 +2,12 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
-NAMES = ("overhead", "saturation", "slots", "peers", "growth", "startup", "inputs", "resume", "quality_cost", "gpu")
+_ENTRY = 'if __name__ == "__main__":'
+NAMES = sorted(file.stem for file in Path(__file__).parent.glob("[a-z]*.py") if _ENTRY in file.read_text())
+"""The modules beside this one that are run by themselves."""
+
 NO_DEVICE = 2
 """Exit code of one that lacks what it measures; it has said so."""
 
