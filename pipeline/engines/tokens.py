@@ -106,7 +106,8 @@ class PromptTokens:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of a caption, without special tokens and without a character that was cut off at the end."""
-        text: str = self._tokenizer.decode(ids, skip_special_tokens=True)
+        # Llama's own config would have spaces before full stops and the like removed; vLLM does not, nor do we.
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text.rstrip(_CUT_OFF)
 
     def check(self, ids: tuple[int, ...]) -> None:

@@ -83,3 +83,24 @@ def changed_model(tmp_path, **changes):
 def test_a_model_of_another_shape_is_refused(tmp_path, changes, message):
     with pytest.raises(ModelMismatch, match=message):
         PromptTokens(changed_model(tmp_path, **changes))
+
+
+def test_a_caption_is_decoded_as_it_was_said(tokens, monkeypatch):
+    monkeypatch.setattr(tokens._tokenizer, "clean_up_tokenization_spaces", True)
+    said = "A red circle , on a blue ground . It 's large !"
+    ids = tokens._tokenizer.encode(said, add_special_tokens=False)
+    assert tokens.decode([*ids, tokens._ids["<|eot_id|>"]]) == said
+
+
+def test_a_character_that_was_cut_off_is_left_out(tokens):
+    ids = tokens._tokenizer.encode("blue \u2603", add_special_tokens=False)
+    whole, cut = tokens.decode(ids), tokens.decode(ids[:-1])
+    assert (whole, cut) == ("blue \u2603", "blue ")
+    assert "\ufffd" in tokens._tokenizer.decode(ids[:-1])
+
+
+def test_what_stands_around_the_image_is_the_rest_of_the_prompt(tokens):
+    ids = tokens.encode(SYSTEM, PROMPT)
+    before, after = tokens.around_image(ids)
+    assert (*before, tokens.image.token, *after) == ids
+    assert tokens.image.token not in before + after
