@@ -87,6 +87,8 @@ def test_a_model_of_another_shape_is_refused(tmp_path, changes, message):
 
 def test_a_caption_is_decoded_as_it_was_said(tokens, monkeypatch):
     monkeypatch.setattr(tokens._tokenizer, "clean_up_tokenization_spaces", True)
+    asked_twice = "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output"
+    monkeypatch.setattr(tokens._tokenizer, asked_twice, True)
     said = "A red circle , on a blue ground . It 's large !"
     ids = tokens._tokenizer.encode(said, add_special_tokens=False)
     assert tokens.decode([*ids, tokens._ids["<|eot_id|>"]]) == said
