@@ -88,14 +88,14 @@ def cpu_ms(engine: Any, processor: Any, pictures: list[Any], k: int, name: str) 
 def main() -> None:
     args = arguments("inputs", __doc__, images=64, rounds=5)
     rows = []
+    pictures = photographs(8, 384) * (args.images // 8)
     with tempfile.TemporaryDirectory() as scratch:
         engine, processor = made_ready(write_model(Path(scratch, "model"), tiny=False))
-    pictures = photographs(8, 384) * (args.images // 8)
-    for k in SLOTS:
-        for number in range(args.rounds + 1):
-            raw, ours = (cpu_ms(engine, processor, pictures, k, f"{name}{k}{number}") for name in ("raw", "ours"))
-            if number:  # the first warms up
-                rows.append({"k": k, "raw_cpu_ms": raw, "ours_cpu_ms": ours, "ratio": ours / raw})
+        for k in SLOTS:
+            for number in range(args.rounds + 1):
+                raw, ours = (cpu_ms(engine, processor, pictures, k, f"{name}{k}{number}") for name in ("raw", "ours"))
+                if number:  # the first warms up
+                    rows.append({"k": k, "raw_cpu_ms": raw, "ours_cpu_ms": ours, "ratio": ours / raw})
     ratios = {f"k={k}": median([row["ratio"] for row in rows if row["k"] == k]) for k in SLOTS}
     publish(args, rows, {"CPU of a question, ours to a raw prompt's, medians": ratios})
 
