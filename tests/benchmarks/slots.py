@@ -89,7 +89,7 @@ def started(watched: Watched) -> Any:
 
     from pipeline.engines import vllm as door
 
-    door._start = lambda spec, size: AsyncLLM.from_engine_args(
+    door._start = lambda spec, size, stats: AsyncLLM.from_engine_args(
         door._engine_args(spec, size), stat_loggers=[lambda config, index: watched]
     )
     return door.VllmEngine(spec)

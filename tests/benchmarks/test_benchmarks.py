@@ -15,7 +15,7 @@ from tests.benchmarks.report import Middle, table
 
 
 def test_the_page_lists_what_the_suite_runs():
-    page = (Path(__file__).parents[2] / "docs" / "benchmarks.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "benchmarks.md").read_text().partition("\n## ")[0]
     listed = {line.split("`")[1] for line in page.splitlines() if line.startswith("| `")}
     assert listed
     assert listed <= set(NAMES)
