@@ -62,7 +62,7 @@ def made_file(output: Path) -> Path:
 
 def members(shards: Path) -> Iterator[tuple[str, bytes]]:
     """Yield key and bytes of every image."""
-    for shard in sorted(shards.glob("*.tar")):
+    for shard in sorted(shards.rglob("*.tar")):
         with tarfile.open(shard) as tar:
             for member in tar:
                 file = tar.extractfile(member)
