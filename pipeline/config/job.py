@@ -122,7 +122,7 @@ _NOT_OF_AN_ENDPOINT = (
 )
 
 
-class Preset(StrEnum):
+class GpuPreset(StrEnum):
     """The GPUs that an engine can be sized to by name."""
 
     AUTO = "auto"
@@ -182,7 +182,7 @@ class EngineConfig(Part):
     tower and projector stay. Anything else is passed to vLLM as it stands. Part of the recipe."""
     kv_cache_dtype: Literal["auto", "fp8"] = "auto"
     """fp8 halves the KV cache: twice the sequences on a small card. Part of the recipe."""
-    preset: Preset = Preset.AUTO
+    preset: GpuPreset = GpuPreset.AUTO
     """The GPU that `max_num_seqs`, `max_num_batched_tokens` and the number of readers are sized to; auto reads
     the device. Keys that are given beat it. It changes no caption."""
     max_model_len: int = Field(default=2048, ge=128)

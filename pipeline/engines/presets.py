@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from pipeline.config import EngineConfig, EngineKind, Preset
+from pipeline.config import EngineConfig, EngineKind, GpuPreset
 from pipeline.engines.capacity import Numbers, kv_tokens, weight_bytes
 from pipeline.engines.cards import CARDS, GIB, card_of
 from pipeline.engines.roofline import MAX_NUM_SEQS, roofline
@@ -83,14 +83,14 @@ def planned_num_seqs(config: EngineConfig, *, gpu: bool) -> int:
         return config.max_num_seqs
     if not gpu and config.kind is not EngineKind.ENDPOINT:
         return CPU_NUM_SEQS
-    if config.preset is Preset.AUTO:
+    if config.preset is GpuPreset.AUTO:
         return MAX_NUM_SEQS
     return _fitted(config, JOYCAPTION, CARDS[config.preset].memory_bytes, config.preset)[0]
 
 
-def readers_per_replica(preset: Preset) -> int:
+def readers_per_replica(preset: GpuPreset) -> int:
     """Return how many CPU workers keep one GPU fed with one caption an image; the fastest card's for `auto`."""
-    cards = CARDS.values() if preset is Preset.AUTO else [CARDS[preset]]
+    cards = CARDS.values() if preset is GpuPreset.AUTO else [CARDS[preset]]
     fastest = max(roofline(card, 1, 800, 60) for card in cards)
     return math.ceil(fastest * SECONDS_PER_READ)
 
@@ -126,7 +126,7 @@ def step_tokens(memory_bytes: float) -> int:
 
 
 def _refuse_on_cpu(config: EngineConfig) -> None:
-    if config.preset is not Preset.AUTO:
+    if config.preset is not GpuPreset.AUTO:
         raise ConfigError(f"engine.preset={config.preset}: this replica has no GPU; allowed: auto, or a GPU cluster")
     for key, value in (("quantization", config.quantization), ("kv_cache_dtype", config.kv_cache_dtype)):
         if value == "fp8":
@@ -135,7 +135,7 @@ def _refuse_on_cpu(config: EngineConfig) -> None:
 
 def _refuse_device(config: EngineConfig, device: Device) -> None:
     found = card_of(device.name)
-    if config.preset not in (Preset.AUTO, found):
+    if config.preset not in (GpuPreset.AUTO, found):
         allowed = "auto" if found is None else f"auto, {found}"
         raise ConfigError(f"engine.preset={config.preset}: this replica's GPU is {device.name}; allowed: {allowed}")
     for key, value in (("quantization", config.quantization), ("kv_cache_dtype", config.kv_cache_dtype)):

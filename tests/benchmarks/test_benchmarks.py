@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import Preset
+from pipeline.config import GpuPreset
 from pipeline.engines.cards import CARDS
 from pipeline.engines.roofline import roofline
 from pipeline.engines.shape import JOYCAPTION
@@ -42,7 +42,7 @@ def test_bookkeeping_ends_with_every_shard_whole(tmp_path):
     assert [row["shards"] for row in rows] == list(range(0, 101, 10))
 
 
-@pytest.mark.parametrize("card", [Preset.H100, Preset.A10G])
+@pytest.mark.parametrize("card", [GpuPreset.H100, GpuPreset.A10G])
 def test_a_rate_at_the_roofline_is_all_of_it(card):
     at_best = roofline(CARDS[card], 2, 800, 120)
     found = shares(JOYCAPTION, f"NVIDIA {CARDS[card].marks[0]}", 2, 800, 120, at_best)

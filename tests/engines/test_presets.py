@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from pipeline.config import EngineConfig, Preset, parse_job
+from pipeline.config import EngineConfig, GpuPreset, parse_job
 from pipeline.engines.cards import CARDS, GIB
 from pipeline.engines.presets import Device, Size, planned_num_seqs, readers_per_replica, size_for
 from pipeline.engines.shape import JOYCAPTION
@@ -12,13 +12,13 @@ from pipeline.errors import ConfigError
 from pipeline.flow.job import check_job
 
 NAMES = {
-    Preset.A100: ("NVIDIA A100-SXM4-80GB", (8, 0)),
-    Preset.A100_40GB: ("NVIDIA A100-SXM4-40GB", (8, 0)),
-    Preset.H100: ("NVIDIA H100 80GB HBM3", (9, 0)),
-    Preset.H200: ("NVIDIA H200", (9, 0)),
-    Preset.L40S: ("NVIDIA L40S", (8, 9)),
-    Preset.RTX_4090: ("NVIDIA GeForce RTX 4090", (8, 9)),
-    Preset.A10G: ("NVIDIA A10G", (8, 6)),
+    GpuPreset.A100: ("NVIDIA A100-SXM4-80GB", (8, 0)),
+    GpuPreset.A100_40GB: ("NVIDIA A100-SXM4-40GB", (8, 0)),
+    GpuPreset.H100: ("NVIDIA H100 80GB HBM3", (9, 0)),
+    GpuPreset.H200: ("NVIDIA H200", (9, 0)),
+    GpuPreset.L40S: ("NVIDIA L40S", (8, 9)),
+    GpuPreset.RTX_4090: ("NVIDIA GeForce RTX 4090", (8, 9)),
+    GpuPreset.A10G: ("NVIDIA A10G", (8, 6)),
 }
 
 
@@ -34,13 +34,13 @@ def size(card, **keys):
 @pytest.mark.parametrize(
     ("card", "seqs", "tokens"),
     [
-        (Preset.A10G, 16, 4096),
-        (Preset.RTX_4090, 24, 4096),
-        (Preset.A100_40GB, 144, 4096),
-        (Preset.L40S, 176, 8192),
-        (Preset.A100, 256, 16384),
-        (Preset.H100, 256, 16384),
-        (Preset.H200, 256, 16384),
+        (GpuPreset.A10G, 16, 4096),
+        (GpuPreset.RTX_4090, 24, 4096),
+        (GpuPreset.A100_40GB, 144, 4096),
+        (GpuPreset.L40S, 176, 8192),
+        (GpuPreset.A100, 256, 16384),
+        (GpuPreset.H100, 256, 16384),
+        (GpuPreset.H200, 256, 16384),
         (None, 64, 8192),
     ],
 )
@@ -58,7 +58,7 @@ def test_a_card_that_nobody_listed_is_sized_by_its_memory():
 
 
 def test_keys_that_are_given_beat_the_preset():
-    given = size(Preset.A10G, max_num_seqs=5, max_num_batched_tokens=3000, max_model_len=2500)
+    given = size(GpuPreset.A10G, max_num_seqs=5, max_num_batched_tokens=3000, max_model_len=2500)
     assert given == Size(max_num_seqs=5, max_num_batched_tokens=3000)
     assert size(None, max_model_len=9000).max_num_batched_tokens == 9000
     assert planned_num_seqs(EngineConfig(preset="a10g", max_num_seqs=5), gpu=True) == 5
@@ -66,24 +66,24 @@ def test_keys_that_are_given_beat_the_preset():
 
 def test_fp8_and_a_small_kv_cache_make_room():
     plain, fp8, both = (
-        size(Preset.RTX_4090, **keys).max_num_seqs
+        size(GpuPreset.RTX_4090, **keys).max_num_seqs
         for keys in ({}, {"quantization": "fp8"}, {"quantization": "fp8", "kv_cache_dtype": "fp8"})
     )
     assert plain < fp8 < both
 
 
 @pytest.mark.parametrize("key", ["quantization", "kv_cache_dtype"])
-@pytest.mark.parametrize("card", [Preset.A100, Preset.A10G])
+@pytest.mark.parametrize("card", [GpuPreset.A100, GpuPreset.A10G])
 def test_fp8_is_refused_where_the_card_would_compute_something_else(card, key):
     with pytest.raises(ConfigError, match=rf"engine.{key}=fp8: .*A10.* has no fp8 arithmetic .*8\.9.*allowed"):
         size(card, **{key: "fp8"})
     with pytest.raises(ConfigError, match=f"engine.{key}=fp8: this replica has no GPU"):
         size(None, **{key: "fp8"})
-    assert size(Preset.L40S, **{key: "fp8"})
+    assert size(GpuPreset.L40S, **{key: "fp8"})
 
 
 def test_the_preset_of_another_card_is_refused():
-    for preset, card in itertools.permutations((Preset.A100, Preset.H100, Preset.A10G), 2):
+    for preset, card in itertools.permutations((GpuPreset.A100, GpuPreset.H100, GpuPreset.A10G), 2):
         with pytest.raises(ConfigError, match=rf"engine.preset={preset}: .*{NAMES[card][0]}.*allowed: auto, {card}"):
             size(card, preset=preset)
     with pytest.raises(ConfigError, match=r"engine.preset=h100: this replica has no GPU; allowed: auto"):
@@ -101,9 +101,9 @@ def test_a_model_without_room_is_refused_with_the_numbers():
 
 def test_small_cards_need_few_readers():
     readers = {card: readers_per_replica(card) for card in CARDS}
-    assert readers[Preset.A10G] == 1
-    assert readers[Preset.H100] > 3 * readers[Preset.RTX_4090]
-    assert readers_per_replica(Preset.AUTO) == max(readers.values())
+    assert readers[GpuPreset.A10G] == 1
+    assert readers[GpuPreset.H100] > 3 * readers[GpuPreset.RTX_4090]
+    assert readers_per_replica(GpuPreset.AUTO) == max(readers.values())
 
 
 def job(**engine):
