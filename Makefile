@@ -38,8 +38,8 @@ test-all: setup ## all tests there are
 chaos: setup ## N jobs broken at random from SEED on: kills, stops, storage faults, full disks (N=20 SEED=0)
 	$(BIN)/python -m tests.chaos --runs $(or $(N),20) --seed $(or $(SEED),0)
 
-bench: setup ## the pipeline's overhead against a plain Pillow loop, in one run
-	$(BIN)/python -m tests.benchmarks.overhead
+bench: setup ## what JoyFleet costs against something plain, tables and JSON below out/bench (ONLY="slots growth")
+	$(BIN)/python -m tests.benchmarks $(ONLY)
 
 standin: setup ## train the stand-in model anew (about 40 minutes on 2 cores)
 	$(BIN)/python -m pipeline.standin.train --out pipeline/standin/model

@@ -15,8 +15,9 @@ from rich.table import Table
 from jobs.caption import set_option
 from jobs.logs import Terminal, new_log, take_terminal
 from jobs.progress import clock, size
-from pipeline.config import CardName, JobConfig, load_job
+from pipeline.config import JobConfig, load_job
 from pipeline.cost import Rate, Work, captions_per_image, card_rates, estimate, guess_tokens, staged_tokens
+from pipeline.engines.cards import CARDS
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.flow.isolate import isolate_ray
 from pipeline.flow.job import check_job
@@ -84,7 +85,7 @@ def _calibrate(job: JobConfig, num_images: int, terminal: Terminal) -> Calibrati
 
 
 def _prices(words: Sequence[str]) -> dict[str, float]:
-    known = {*(card.value for card in CardName), MACHINE}
+    known = {*(card.value for card in CARDS), MACHINE}
     found: dict[str, float] = {}
     for word in words:
         name, _, amount = word.partition("=")

@@ -14,11 +14,11 @@ from pipeline.config.corpus import (
 )
 from pipeline.config.corpus_job import CorpusConfig
 from pipeline.config.job import (
-    CardName,
     ClusterConfig,
     EndpointConfig,
     EngineConfig,
     EngineKind,
+    GpuPreset,
     ImagesConfig,
     JobConfig,
     LogFormat,
@@ -46,13 +46,13 @@ from pipeline.config.quality import (
 __all__ = [
     "ENV_PREFIX",
     "Action",
-    "CardName",
     "Categories",
     "ClusterConfig",
     "CorpusConfig",
     "EndpointConfig",
     "EngineConfig",
     "EngineKind",
+    "GpuPreset",
     "ImagesConfig",
     "JobConfig",
     "Length",

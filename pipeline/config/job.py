@@ -117,12 +117,16 @@ _NOT_OF_AN_ENDPOINT = (
     "cpu_kv_cache_gib",
     "enforce_eager",
     "trust_remote_code",
+    "kv_cache_dtype",
+    "preset",
 )
 
 
-class CardName(StrEnum):
-    """The GPUs for which `engine.preset` has figures."""
+class GpuPreset(StrEnum):
+    """The GPUs that an engine can be sized to by name."""
 
+    AUTO = "auto"
+    """What the replica finds."""
     A100 = "a100"
     """80 GB."""
     A100_40GB = "a100-40gb"
@@ -174,14 +178,21 @@ class EngineConfig(Part):
     tensor_parallel_size: int = Field(default=1, ge=1)
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     quantization: str | None = None
-    """Passed to vLLM as it stands, for example fp8; vLLM refuses what the device lacks."""
+    """fp8 keeps the language model's layers in fp8, scaled by channel, and multiplies in fp8, scaled by token;
+    tower and projector stay. Anything else is passed to vLLM as it stands. Part of the recipe."""
+    kv_cache_dtype: Literal["auto", "fp8"] = "auto"
+    """fp8 halves the KV cache: twice the sequences on a small card. Part of the recipe."""
+    preset: GpuPreset = GpuPreset.AUTO
+    """The GPU that `max_num_seqs`, `max_num_batched_tokens` and the number of readers are sized to; auto reads
+    the device. Keys that are given beat it. It changes no caption."""
     max_model_len: int = Field(default=2048, ge=128)
     """Tokens of prompt and caption. JoyCaption's prompts have 790 to 930, so 2048 leaves 1,100 for text."""
     max_num_seqs: int | None = Field(default=None, ge=1)
-    """Requests decoded together; by default 256 on a GPU, 64 on a CPU. Endpoint: in flight at all URLs together,
-    by default 256."""
+    """Requests decoded together; by default what the GPU has room for, at most 256; 64 on a CPU. Endpoint: in
+    flight at all URLs together, by default 256."""
     max_num_batched_tokens: int | None = Field(default=None, ge=128)
-    """Tokens per engine step; by default 16384 on a GPU, 8192 on a CPU, never below max_model_len."""
+    """Tokens per engine step, never below max_model_len; by default 16384 from 70 GiB on, 8192 from 40 GiB on and
+    on a CPU, else 4096."""
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
     cpu_kv_cache_gib: int = Field(default=1, ge=1)
     """CPU build only: GiB of RAM for the KV cache."""
@@ -257,7 +268,8 @@ class ClusterConfig(Part):
     metrics_port: int | None = Field(default=None, ge=1, le=65535)
     """Only for a Ray of one's own: where Prometheus may scrape it, on 127.0.0.1. A cluster has ports of its own."""
     readers: int | None = Field(default=None, ge=1)
-    """Shards read and decoded at once; by default as many as the cluster has CPUs."""
+    """Shards read and decoded at once; by default as many as the cluster has CPUs, with GPUs at most what they
+    need (`pipeline.engines.presets`)."""
     grace_s: float = Field(default=25, ge=0)
     """After SIGTERM or SIGINT: how long requests in flight and commits may take to end. Kubernetes kills
     30 s after it asked, and Ray takes some seconds to end; AWS takes a spot node 120 s after its notice."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.config import CardName
+from pipeline.config import GpuPreset
 
 GIB = 2**30
 TERA = 1e12
@@ -26,35 +26,35 @@ class Card:
     """None: it has no fp8 products."""
 
 
-CARDS: dict[CardName, Card] = {
+CARDS: dict[GpuPreset, Card] = {
     # NVIDIA's data sheets of each, dense figures (half of those "with sparsity"); the SXM forms of A100, H100, H200.
-    CardName.A100_40GB: Card(
+    GpuPreset.A100_40GB: Card(
         marks=("A100", "40GB"), memory_bytes=39.4 * GIB, bytes_per_s=1.555 * TERA, flops=312 * TERA, fp8_flops=None
     ),
-    CardName.A100: Card(
+    GpuPreset.A100: Card(
         marks=("A100",), memory_bytes=79.3 * GIB, bytes_per_s=2.039 * TERA, flops=312 * TERA, fp8_flops=None
     ),
-    CardName.H100: Card(
+    GpuPreset.H100: Card(
         marks=("H100",), memory_bytes=79.1 * GIB, bytes_per_s=3.35 * TERA, flops=989 * TERA, fp8_flops=1979 * TERA
     ),
-    CardName.H200: Card(
+    GpuPreset.H200: Card(
         marks=("H200",), memory_bytes=139.8 * GIB, bytes_per_s=4.8 * TERA, flops=989 * TERA, fp8_flops=1979 * TERA
     ),
-    CardName.L40S: Card(
+    GpuPreset.L40S: Card(
         marks=("L40S",), memory_bytes=44.4 * GIB, bytes_per_s=0.864 * TERA, flops=362 * TERA, fp8_flops=733 * TERA
     ),
     # GeForce halves the rate of products with float32 sums.
-    CardName.RTX_4090: Card(
+    GpuPreset.RTX_4090: Card(
         marks=("4090",), memory_bytes=23.5 * GIB, bytes_per_s=1.008 * TERA, flops=165 * TERA, fp8_flops=330 * TERA
     ),
-    CardName.A10G: Card(
+    GpuPreset.A10G: Card(
         marks=("A10G",), memory_bytes=22.3 * GIB, bytes_per_s=0.6 * TERA, flops=70 * TERA, fp8_flops=None
     ),
 }
 """The more closely marked first."""
 
 
-def card_of(device: str) -> CardName | None:
+def card_of(device: str) -> GpuPreset | None:
     """Return which of the cards a device is by its driver's name, such as `NVIDIA A100-SXM4-80GB`."""
     for name, card in CARDS.items():
         if all(mark in device for mark in card.marks):

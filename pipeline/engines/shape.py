@@ -6,9 +6,8 @@ they are under 1 % here.
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 
@@ -109,9 +108,8 @@ JOYCAPTION = Shape(
 """Llama-3.1-8B and SigLIP so400m at 384 px, of alpha-two and beta-one alike: 8.48 billion parameters."""
 
 
-def shape_of(config: Path) -> Shape:
+def shape_of(stated: Mapping[str, Any]) -> Shape:
     """Return the shape that a model's `config.json` states."""
-    stated: dict[str, Any] = json.loads(config.read_text(encoding="utf-8"))
     text, vision = stated["text_config"], stated["vision_config"]
     layers, feature = vision["num_hidden_layers"], stated["vision_feature_layer"]
     return Shape(

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from transformers import AutoConfig, AutoTokenizer
 
+from pipeline.engines.shape import shape_of
 from pipeline.errors import ConfigError, ModelMismatch
 
 IMAGE = "<|reserved_special_token_69|>"
 IMAGE_START = "<|reserved_special_token_70|>"
 IMAGE_END = "<|reserved_special_token_71|>"
+_CUT_OFF = "\ufffd"
+"""What a tokenizer writes for bytes that are no whole character: `max_tokens` may end an answer within one."""
 _PREAMBLE = "Cutting Knowledge Date: December 2023\nToday Date: 26 July 2024\n\n"
 _SPECIALS = (
     "<|begin_of_text|>",
@@ -39,6 +42,8 @@ class ImageShape:
     side_px: int
     tokens: int
     """Rows that one image placeholder becomes."""
+    token: int
+    """Id of the placeholder."""
 
 
 class PromptTokens:
@@ -48,9 +53,9 @@ class PromptTokens:
         self._name = model_path
         self._tokenizer: Any = AutoTokenizer.from_pretrained(model_path, revision=revision)
         self._ids = {special: self._special(special) for special in _SPECIALS}
-        self.image = _check_config(
-            AutoConfig.from_pretrained(model_path, revision=revision), self._ids[IMAGE], model_path
-        )
+        config: Any = AutoConfig.from_pretrained(model_path, revision=revision)
+        self.image = _check_config(config, self._ids[IMAGE], model_path)
+        self.shape = shape_of(config.to_dict())
         self.encode = functools.lru_cache(maxsize=8192)(self._encode)
         self.check(self.encode("You are a helpful image captioner.", "Describe <|eot_id|> this."))
 
@@ -108,6 +113,17 @@ class PromptTokens:
                 f"that is {max_model_len}. Allowed here: sampling.max_tokens up to {max(0, max_model_len - fewest)}"
             )
 
+    def around_image(self, ids: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return what stands before and after the one image placeholder."""
+        at = ids.index(self.image.token)
+        return ids[:at], ids[at + 1 :]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of a caption, without special tokens and without a character that was cut off at the end."""
+        # Llama's own config would have spaces before full stops and the like removed; vLLM does not, nor do we.
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text.rstrip(_CUT_OFF)
+
     def check(self, ids: tuple[int, ...]) -> None:
         """Assert the layout of a prompt.
 
@@ -149,4 +165,4 @@ def _check_config(config: Any, image_token: int, name: str) -> ImageShape:  # no
             f"{name}: strategy {config.vision_feature_select_strategy!r} with image_seq_length "
             f"{config.image_seq_length}; JoyCaption has 'full' with ({side} // {patch})**2 = {tokens}"
         )
-    return ImageShape(side_px=side, tokens=tokens)
+    return ImageShape(side_px=side, tokens=tokens, token=image_token)

@@ -16,7 +16,7 @@ from typing import Any
 import ray
 from ray.util import accelerators
 
-from pipeline.config import EngineConfig, EngineKind, LogFormat
+from pipeline.config import ClusterConfig, EngineConfig, EngineKind, LogFormat
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.flow.isolate import ADDRESS_VARIABLE
 

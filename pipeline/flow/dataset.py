@@ -25,6 +25,7 @@ from ray.exceptions import RayActorError
 
 from pipeline.config import EngineConfig, EngineKind
 from pipeline.engines import EngineSpec, start_engine
+from pipeline.engines.presets import planned_num_seqs, readers_per_replica
 from pipeline.errors import PipelineError
 from pipeline.flow.cluster import Cluster, accelerator_here, check_accelerators, check_gpus
 from pipeline.flow.tally import ANSWER_TIMEOUT_S, Begun, answer_of
@@ -182,7 +183,7 @@ def build_dataset(spec: FlowSpec, works: Sequence[Work], cluster: Cluster) -> Da
     job = spec.caption.job
     check_accelerators(job.engine)
     check_gpus(job.engine, cluster)
-    readers = job.cluster.readers or cluster.num_cpus
+    readers = job.cluster.readers or readers_wanted(job.engine, cluster)
     in_flight = batches_in_flight(job.engine, len(spec.caption.run.slots), cluster)
     compute: dict[str, Any] = {
         "min_size": job.engine.replicas.min,
@@ -214,14 +215,20 @@ def batches_in_flight(engine: EngineConfig, num_slots: int, cluster: Cluster) ->
     """
     if engine.batches_in_flight is not None:
         return engine.batches_in_flight
-    wide = cluster.gpus_per_replica(engine) > 0 or engine.kind is EngineKind.ENDPOINT
+    gpu = cluster.gpus_per_replica(engine) > 0
     # The pool has one number for all cards: the one that keeps the largest busy.
-    decoded_together = max(
-        engine.on(card).max_num_seqs or (256 if wide else 64) for card in (None, *engine.per_accelerator)
-    )
+    cards = (None, *engine.per_accelerator)
+    decoded_together = max(planned_num_seqs(engine.on(card), gpu=gpu) for card in cards)
     if engine.kind is EngineKind.ECHO:
         decoded_together = engine.batch_images
     return max(2, math.ceil(2 * decoded_together / (engine.batch_images * num_slots)))
+
+
+def readers_wanted(engine: EngineConfig, cluster: Cluster) -> int:
+    """Shards read at once: a CPU each, but no more than replicas on GPUs can take, lest all wait with full hands."""
+    if not cluster.gpus_per_replica(engine):
+        return cluster.num_cpus
+    return min(cluster.num_cpus, engine.replicas.max * readers_per_replica(engine.preset))
 
 
 def _configure_context() -> None:

@@ -61,6 +61,7 @@ def build_recipe(
                 "kind": engine.kind.value,
                 "dtype": engine.dtype,
                 "quantization": engine.quantization,
+                "kv_cache_dtype": engine.kv_cache_dtype,
                 "max_model_len": engine.max_model_len,
             },
             "images": {**job.images.model_dump(mode="json"), "side_px": weights.side_px},

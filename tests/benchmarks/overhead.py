@@ -27,6 +27,8 @@ import numpy as np
 import psutil
 from PIL import Image
 
+from tests.benchmarks.report import arguments, median, publish
+
 SIDE_PX = 512
 """Of the drawn JPEGs, about 100 kB each, as in the peers' figures of 265 images/s for the plain loop."""
 SHARD_IMAGES = 500
@@ -95,8 +97,8 @@ class Meter:
         return (cpu_last - cpu_first) / (last - first), (at_last - at_first) / (last - first)
 
 
-def run_pipeline(folder: Path, output: Path, num_images: int, extra: list[str]) -> dict[str, float]:
-    """Caption the shards with the echo engine; return CPU and wall seconds per image."""
+def echo_job(folder: Path, output: Path, extra: list[str]) -> Any:
+    """Return the job of the shards with the echo engine, and prepare this process for its Ray."""
     from pipeline.config import parse_job
     from pipeline.flow.isolate import isolate_ray
 
@@ -111,6 +113,12 @@ def run_pipeline(folder: Path, output: Path, num_images: int, extra: list[str]) 
         extra,
     )
     isolate_ray(job.cluster.address)
+    return job
+
+
+def run_pipeline(folder: Path, output: Path, num_images: int, extra: list[str]) -> dict[str, float]:
+    """Caption the shards with the echo engine; return CPU and wall seconds per image."""
+    job = echo_job(folder, output, extra)
     import threading
 
     from pipeline.flow.job import prepare_job
@@ -126,29 +134,25 @@ def run_pipeline(folder: Path, output: Path, num_images: int, extra: list[str]) 
 
 
 def main() -> None:
-    """Print a table, and JSON after it."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--images", type=int, default=6000)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--set", action="append", default=[], dest="extra")
-    parser.add_argument("--part", nargs=3, help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    args = arguments("overhead", __doc__, images=6000, rounds=3)
     if args.part:
-        what, shards, output = args.part[0], Path(args.part[1]), Path(args.part[2])
-        one = run_pipeline(shards, output, args.images, args.extra) if what == "pipeline" else pillow_loop(shards)
+        what, shards, output, *extra = args.part
+        one = (
+            run_pipeline(Path(shards), Path(output), args.images, extra)
+            if what == "pipeline"
+            else pillow_loop(Path(shards))
+        )
         print(json.dumps(one))
         return
-    rounds: list[dict[str, float]] = []
+    rows: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as scratch:
         shards = Path(scratch, "shards")
         shards.mkdir()
         draw_shards(shards, args.images)
         for number in range(args.rounds):
-            rounds.append(_round(shards, Path(scratch, f"out{number}"), args))
-            print("  ".join(f"{name} {value:.2f}" for name, value in rounds[-1].items()), flush=True)
-    median = statistics.median(one["ratio"] for one in rounds)
-    print(f"CPU per image, pipeline to Pillow loop: {median:.2f} (median of {args.rounds}; {os.cpu_count()} cores)")
-    print(json.dumps({"images": args.images, "rounds": rounds, "ratio": median}))
+            rows.append(_round(shards, Path(scratch, f"out{number}"), args))
+            print(rows[-1], flush=True)
+    publish(args, rows, {"CPU per image, pipeline to Pillow loop, median": median([row["ratio"] for row in rows])})
 
 
 def _round(shards: Path, output: Path, args: argparse.Namespace) -> dict[str, float]:
@@ -162,7 +166,6 @@ def _round(shards: Path, output: Path, args: argparse.Namespace) -> dict[str, fl
 
 def _part(what: str, shards: Path, output: Path, args: argparse.Namespace) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "tests.benchmarks.overhead", "--images", str(args.images)]
-    command += [part for extra in args.extra for part in ("--set", extra)]
     command += ["--part", what, str(shards), str(output)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
 

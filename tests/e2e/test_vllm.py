@@ -134,6 +134,70 @@ def test_greedy_vllm_says_what_transformers_says(running):
     assert sum(mine == reference for mine, reference in zip(ours, theirs, strict=True)) >= 0.95 * 50
 
 
+def test_vllm_is_handed_what_it_would_make_of_a_raw_prompt(running):
+    import torch
+    from vllm import SamplingParams
+
+    engine = running.engine
+    for (_, pixels), prompt in zip(pictures(3, seed=108), (LONG, "Tags.", "word " * 300), strict=True):
+        asked = question(f"r{len(prompt)}", pixels, prompt)
+        ids = engine._tokens.encode(SYSTEM, prompt)
+        raw = {
+            "prompt_token_ids": list(ids),
+            "multi_modal_data": {"image": Image.fromarray(pixels)},
+            "multi_modal_uuids": {"image": asked.image_id},
+        }
+        theirs, ours = (
+            engine._llm.input_processor.process_inputs("r", form, SamplingParams(), ("generate",))
+            for form in (raw, engine._input(asked, ids))
+        )
+        assert ours.prompt_token_ids == theirs.prompt_token_ids
+        [mine], [reference] = ours.mm_features, theirs.mm_features
+        assert (mine.identifier, mine.mm_position, mine.modality) == (
+            reference.identifier,
+            reference.mm_position,
+            reference.modality,
+        )
+        assert torch.equal(mine.data["pixel_values"].data, reference.data["pixel_values"].data)
+        assert mine.data["pixel_values"].data.dtype == reference.data["pixel_values"].data.dtype
+
+
+def test_text_decoded_at_the_end_is_text_decoded_on_the_way(running):
+    from vllm.sampling_params import RequestOutputKind
+
+    from pipeline.engines.vllm import _sampling
+
+    async def both(one):
+        engine = running.engine
+        sampling = _sampling(engine._spec, one)
+        sampling.detokenize, sampling.output_kind = True, RequestOutputKind.FINAL_ONLY
+        form = engine._input(one, engine._tokens.encode(SYSTEM, one.prompt))
+        async for output in engine._llm.generate(form, sampling, request_id=f"{one.id}#own"):
+            last = output
+        return last.outputs[0].text.strip(), (await engine.answer(one)).text
+
+    for number, (_, pixels) in enumerate(pictures(8, seed=109)):
+        theirs, ours = running.do(both(question(f"d{number}", pixels, prompt_of(*STYLES[number % len(STYLES)]))))
+        assert ours == theirs
+
+
+def test_fp8_is_for_the_language_model_alone():
+    from safetensors import safe_open
+    from vllm.config.quantization import resolve_quantization_config
+    from vllm.model_executor.layers.quantization.compressed_tensors.utils import should_ignore_layer
+
+    from pipeline.engines.vllm import _quantized
+
+    asked = _quantized("fp8")
+    resolved = resolve_quantization_config(asked["quantization"], asked["quantization_config"])
+    assert resolved.linear.weight
+    with safe_open(f"{WEIGHTS.path}/model.safetensors", "pt") as file:
+        layers = {name.rpartition(".")[0] for name in file.keys()}  # noqa: SIM118 - not a dict
+    kept = {layer for layer in layers if should_ignore_layer(layer, ignore=resolved.ignore)}
+    assert kept == {layer for layer in layers if not layer.startswith("language_model.")}
+    assert _quantized("awq") == {"quantization": "awq"}
+
+
 def double_bos(ids):
     return (ids[0], *ids)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import CardName, ModelConfig
+from pipeline.config import GpuPreset, ModelConfig
 from pipeline.engines.capacity import Numbers
 from pipeline.engines.cards import CARDS, card_of
 from pipeline.engines.roofline import Load, roofline, seconds_per_image
@@ -40,7 +40,7 @@ def test_joycaption_has_the_parameters_of_its_parts():
 
 
 def test_the_standin_is_counted_as_its_file_has_it():
-    shape, file = shape_of(STANDIN / "config.json"), STANDIN / "model.safetensors"
+    shape, file = shape_of(json.loads((STANDIN / "config.json").read_text())), STANDIN / "model.safetensors"
     assert shape.language_weights == weights_in(file, "language_model.")
     assert shape.vision_weights - shape.vision.weights == weights_in(file, "multi_modal_projector.")
     tower = weights_in(file, "vision_tower.vision_model.")
@@ -58,7 +58,12 @@ def test_work_is_what_the_sources_count():
 
 @pytest.mark.parametrize(
     ("card", "images_per_s"),
-    [(CardName.H100, (29, 31)), (CardName.H200, (31, 33)), (CardName.A100, (9.5, 10.5)), (CardName.RTX_4090, (4, 5))],
+    [
+        (GpuPreset.H100, (29, 31)),
+        (GpuPreset.H200, (31, 33)),
+        (GpuPreset.A100, (9.5, 10.5)),
+        (GpuPreset.RTX_4090, (4, 5)),
+    ],
 )
 def test_rates_of_800_and_120_tokens_are_those_stated(card, images_per_s):
     least, most = images_per_s
@@ -66,14 +71,14 @@ def test_rates_of_800_and_120_tokens_are_those_stated(card, images_per_s):
 
 
 def test_four_slots_share_the_image():
-    for card in (CardName.H100, CardName.H200):
+    for card in (GpuPreset.H100, GpuPreset.H200):
         together, apart = 4 * roofline(CARDS[card], 4, 800, 120), roofline(CARDS[card], 1, 800, 120)
         assert 2.2 <= together / apart <= 2.8
 
 
 def test_fp8_is_faster_where_the_card_has_it_and_only_smaller_elsewhere():
     load, fp8 = Load(slots=1, prompt_tokens=800, caption_tokens=120), Numbers(fp8=True)
-    h100, a10g = CARDS[CardName.H100], CARDS[CardName.A10G]
+    h100, a10g = CARDS[GpuPreset.H100], CARDS[GpuPreset.A10G]
     assert seconds_per_image(JOYCAPTION, h100, load, fp8) < 0.6 * seconds_per_image(JOYCAPTION, h100, load)
     assert seconds_per_image(JOYCAPTION, a10g, load, fp8) > 0.6 * seconds_per_image(JOYCAPTION, a10g, load)
 
@@ -81,18 +86,18 @@ def test_fp8_is_faster_where_the_card_has_it_and_only_smaller_elsewhere():
 @pytest.mark.parametrize(("slots", "prompt", "caption"), [(0, 800, 120), (1, 700, 120), (1, 800, 0)])
 def test_a_load_that_cannot_be_is_refused(slots, prompt, caption):
     with pytest.raises(ValueError, match="allowed: slots and caption_tokens above 0, prompt_tokens at least"):
-        roofline(CARDS[CardName.H100], slots, prompt, caption)
+        roofline(CARDS[GpuPreset.H100], slots, prompt, caption)
 
 
 def test_devices_are_known_by_their_drivers_names():
     names = {
-        "NVIDIA A100-SXM4-80GB": CardName.A100,
-        "NVIDIA A100-PCIE-40GB": CardName.A100_40GB,
-        "NVIDIA H100 80GB HBM3": CardName.H100,
-        "NVIDIA H200": CardName.H200,
-        "NVIDIA L40S": CardName.L40S,
-        "NVIDIA GeForce RTX 4090": CardName.RTX_4090,
-        "NVIDIA A10G": CardName.A10G,
+        "NVIDIA A100-SXM4-80GB": GpuPreset.A100,
+        "NVIDIA A100-PCIE-40GB": GpuPreset.A100_40GB,
+        "NVIDIA H100 80GB HBM3": GpuPreset.H100,
+        "NVIDIA H200": GpuPreset.H200,
+        "NVIDIA L40S": GpuPreset.L40S,
+        "NVIDIA GeForce RTX 4090": GpuPreset.RTX_4090,
+        "NVIDIA A10G": GpuPreset.A10G,
         "Tesla T4": None,
         "NVIDIA L40": None,
     }

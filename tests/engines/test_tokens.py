@@ -91,3 +91,26 @@ def test_lengths_with_which_every_prompt_is_too_long_are_refused_with_the_number
     told = rf"max_tokens=101: .* {fewest} tokens .*max_model_len={fewest + 101}; that is {fewest + 100}.* up to 100$"
     with pytest.raises(ConfigError, match=told):
         tokens.check_room(101, fewest + 100)
+
+
+def test_a_caption_is_decoded_as_it_was_said(tokens, monkeypatch):
+    monkeypatch.setattr(tokens._tokenizer, "clean_up_tokenization_spaces", True)
+    asked_twice = "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output"
+    monkeypatch.setattr(tokens._tokenizer, asked_twice, True)
+    said = "A red circle , on a blue ground . It 's large !"
+    ids = tokens._tokenizer.encode(said, add_special_tokens=False)
+    assert tokens.decode([*ids, tokens._ids["<|eot_id|>"]]) == said
+
+
+def test_a_character_that_was_cut_off_is_left_out(tokens):
+    ids = tokens._tokenizer.encode("blue \u2603", add_special_tokens=False)
+    whole, cut = tokens.decode(ids), tokens.decode(ids[:-1])
+    assert (whole, cut) == ("blue \u2603", "blue ")
+    assert "\ufffd" in tokens._tokenizer.decode(ids[:-1])
+
+
+def test_what_stands_around_the_image_is_the_rest_of_the_prompt(tokens):
+    ids = tokens.encode(SYSTEM, PROMPT)
+    before, after = tokens.around_image(ids)
+    assert (*before, tokens.image.token, *after) == ids
+    assert tokens.image.token not in before + after
