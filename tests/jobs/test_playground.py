@@ -77,20 +77,25 @@ def answers(port):
     return False
 
 
+def wait_for_prompt(page, words):
+    """The page is built and filled by its script: until then a control loses what is put into it."""
+    page.wait_for_function(
+        "words => Array.from(document.querySelectorAll('textarea')).some(one => one.value.includes(words))", arg=words
+    )
+
+
 @needs_chromium
 @pytest.mark.long
 @pytest.mark.filterwarnings("default")
 def test_from_an_image_to_a_recipe_in_a_browser(address):
     with looking_at(address) as (page, seen):
         prompt = page.get_by_label("Prompt, as the model sees it")
-        page.wait_for_function("document.querySelector('textarea')?.value.length > 10 || true")
+        wait_for_prompt(page, "Write a descriptive caption")
         page.locator(".gallery-item, .examples button, [class*=example] img").first.click()
         page.get_by_label("Length").fill("30")
         page.keyboard.press("Enter")
         page.get_by_label("Name, for refer-by-name").click()
-        page.wait_for_function(
-            "Array.from(document.querySelectorAll('textarea')).some(one => one.value.includes('30 words'))"
-        )
+        wait_for_prompt(page, "30 words")
         assert "30 words" in prompt.input_value()
         page.get_by_role("button", name="Caption").click()
         page.wait_for_selector("article.card", timeout=120_000)
