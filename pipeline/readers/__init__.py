@@ -2,7 +2,9 @@
 
 from pipeline.readers.head import open_head
 from pipeline.readers.open import open_shard
+from pipeline.readers.parquet import ParquetShard
 from pipeline.readers.row import JSON, OpenShard, SourceRow
+from pipeline.readers.samples import SampleShard
 from pipeline.readers.source import Listed, list_shards, list_source
 from pipeline.readers.transport import open_local
 
@@ -10,6 +12,8 @@ __all__ = [
     "JSON",
     "Listed",
     "OpenShard",
+    "ParquetShard",
+    "SampleShard",
     "SourceRow",
     "list_shards",
     "list_source",

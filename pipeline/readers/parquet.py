@@ -9,7 +9,7 @@ known from the footer.
 """
 
 import logging
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -76,6 +76,29 @@ class ParquetShard:
         others = [name for name in self._file.schema_arrow.names if name not in (columns.image, columns.key)]
         key = f"column {columns.key}" if columns.key else "the image's path, or the row's number"
         return f"images in column {columns.image}, keys from {key}; other columns: {', '.join(others) or 'none'}"
+
+    @property
+    def image_column(self) -> str:
+        return self._columns.image
+
+    def table(self, rows: Sequence[int]) -> pa.Table:
+        """Return all columns of some rows, ascending, as they are stored; row groups without any are not read.
+
+        Raises:
+            ShardUnreadable: a row group cannot be read.
+        """
+        parts = [self._file.schema_arrow.empty_table()]
+        start = 0
+        try:
+            for number in range(self._file.metadata.num_row_groups):
+                end = start + int(self._file.metadata.row_group(number).num_rows)
+                inside = [row - start for row in rows if start <= row < end]
+                if inside:
+                    parts.append(self._file.read_row_group(number, use_threads=False).take(pa.array(inside)))
+                start = end
+        except (pa.ArrowException, OSError) as err:
+            raise ShardUnreadable(f"{self._url}: cannot be read ({err}); restore the shard and retry") from err
+        return pa.concat_tables(parts)
 
     def rows(self, wanted: Container[int] | None) -> Iterator[SourceRow]:
         """See `OpenShard.rows`. Row groups without a wanted row are not read."""
