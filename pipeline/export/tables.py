@@ -74,12 +74,12 @@ def _base(chosen: Sequence[Chosen]) -> pa.Table:
 
 def _with_images(table: pa.Table, name: str, opened: OpenShard, chosen: Sequence[Chosen]) -> pa.Table:
     """Put the images into column `name`, which is replaced where it stands, else comes first."""
+    place = table.schema.get_field_index(name)
     cells = [
-        None if data is None else {"bytes": data, "path": f"{one.key.rpartition('/')[2]}.{extension(one)}"}
-        for one, data in images(opened, chosen)
+        None if data is None else {"bytes": data, "path": path}
+        for (_, data), path in zip(images(opened, chosen), _paths(table, name, chosen), strict=True)
     ]
     column, field = pa.array(cells, IMAGE), pa.field(name, IMAGE)
-    place = table.schema.get_field_index(name)
     table = table.add_column(0, field, column) if place < 0 else table.set_column(place, field, column)
     metadata: dict[bytes, bytes] = dict(table.schema.metadata or {})
     told: Any = json.loads(metadata.get(FEATURES, b"{}"))
@@ -87,6 +87,15 @@ def _with_images(table: pa.Table, name: str, opened: OpenShard, chosen: Sequence
     kept = {column: feature for column, feature in features.items() if column in table.column_names}
     info = json.dumps({"info": {"features": {**kept, name: {"_type": "Image"}}}})
     return table.replace_schema_metadata({**metadata, FEATURES: info.encode()})
+
+
+def _paths(table: pa.Table, name: str, chosen: Sequence[Chosen]) -> list[str]:
+    """The names of the images' files: the source's own, else made of the keys."""
+    made = [f"{one.key.rpartition('/')[2].removesuffix(f'.{extension(one)}')}.{extension(one)}" for one in chosen]
+    if name not in table.column_names or table.schema.field(name).type != IMAGE:
+        return made
+    own: list[Any] = [cell["path"].as_py() if cell.is_valid else None for cell in table[name]]
+    return [path or fallback for path, fallback in zip(own, made, strict=True)]
 
 
 def _captions(chosen: Sequence[Chosen], slots: Sequence[str], config: ExportConfig) -> list[tuple[pa.Field, list[Any]]]:
