@@ -237,7 +237,7 @@ def test_a_killed_export_goes_on_where_it_stopped(tmp_path):
     process = start(tmp_path, *words, "--workers", "2")
     wait_until(lambda: len(list(done.glob("*"))) >= 2, process, "two shards")
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    assert finish(process).code == -signal.SIGKILL  # its workers hold its pipes: they ended too
     left = len(list(done.glob("*")))
     ended = run(tmp_path, *words, "--workers", "1")
     whole = finish(start(tmp_path, *words[:2], "whole", *words[3:], "--workers", "1"))
