@@ -9,7 +9,6 @@ from typing import Any
 import click
 from pydantic import ValidationError
 
-from jobs.caption import QUARANTINED
 from jobs.output import Output, open_output
 from jobs.progress import size
 from pipeline.config.export import ONE_TEXT, ExportConfig, Target
@@ -20,6 +19,9 @@ from pipeline.ledger.plan import Plan, claim_plan
 from pipeline.readers import list_shards
 from pipeline.storage import open_store
 from schemas.status import Status
+
+QUARANTINED = 3
+"""Exit code: done, but shards are in quarantine."""
 
 MAX_WORKERS = 8
 """By default: each holds a shard and its export in memory."""
