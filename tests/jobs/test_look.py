@@ -30,8 +30,7 @@ def test_columns_splits_and_rows_are_shown(tmp_path):
 
 
 def test_failed_downloads_are_shown(tmp_path):
-    write_images(tmp_path / "00000", 2)
-    fill(tmp_path, "00000.parquet")
+    fill(tmp_path, "00000/0.png", "00000/1.png", "00000.parquet")
     stats(tmp_path, "00000", **{"HTTP Error 404": 3})
 
     text = shown(tmp_path, 0)
