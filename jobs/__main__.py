@@ -9,6 +9,7 @@ import click
 from jobs.caption import caption
 from jobs.corpus import corpus
 from jobs.draw import draw
+from jobs.export import export
 from jobs.plan import plan
 from jobs.playground import playground
 from jobs.preview import preview
@@ -37,6 +38,7 @@ for verb in (
     clean,
     corpus,
     draw,
+    export,
     plan,
     playground,
     preview,

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from jobs.caption import set_option
 from jobs.logs import Terminal, new_log, take_terminal
+from jobs.look import show_source
 from jobs.progress import clock, size
 from pipeline.config import JobConfig, load_job
 from pipeline.cost import Rate, Work, captions_per_image, card_rates, estimate, guess_tokens, staged_tokens
@@ -47,9 +48,12 @@ WIDTH = 120
 @click.option(
     "--price", "prices", multiple=True, metavar="CARD=PER_HOUR", help="Of a card, or of `machine`; may be given often."
 )
+@click.option(
+    "--rows", type=click.IntRange(0), default=3, show_default=True, help="Rows shown of the first shard; 0 reads none."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def plan(
-    job_file: str, overrides: Sequence[str], num_images: int | None, prices: Sequence[str], *, as_json: bool
+    job_file: str, overrides: Sequence[str], num_images: int | None, prices: Sequence[str], rows: int, *, as_json: bool
 ) -> None:
     """Check JOB_FILE, look at its source, and tell what the job would take: images, tokens, hours, money, requests.
 
@@ -69,6 +73,7 @@ def plan(
     if as_json:
         terminal.out.write(json.dumps(told, ensure_ascii=False, indent=2) + "\n")
     else:
+        show_source(job, rows, terminal.out)
         _print(told, terminal.out)
 
 

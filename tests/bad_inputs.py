@@ -3,15 +3,20 @@
 import gzip
 import io
 import tarfile
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.config import SourceConfig
+from pipeline.readers import list_shards
+from schemas.shard import Shard
 from schemas.status import Reason
 from tests.odd_images import encode, picture, png
-from tests.readers.shards import tar_of
+from tests.readers.shards import shard_of, tar_of
 
 GOOD = encode(picture(), "JPEG")
 MEMBER = 512 + -(-len(GOOD) // 512) * 512
@@ -23,10 +28,22 @@ class BadInput:
     """A shard, and what its rows must end as: `ok` or a reason each. None: the shard is unreadable."""
 
     name: str
-    data: bytes
+    data: bytes | dict[str, bytes]
+    """Of the shard, or of each file of a folder."""
     rows: tuple[str, ...] | None
     message: str = ""
     """What the quarantine's or the last row's message must hold."""
+
+
+def made(case: BadInput, folder: Path) -> Shard:
+    """Write a case below `folder`, and list it."""
+    if isinstance(case.data, bytes):
+        return shard_of(folder / case.name, case.data)
+    for name, data in case.data.items():
+        (folder / case.name / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / case.name / name).write_bytes(data)
+    [shard] = list_shards(SourceConfig(urls=(str(folder / case.name),)))
+    return shard
 
 
 def _ok(num: int) -> tuple[str, ...]:
@@ -149,6 +166,59 @@ def parquets() -> Iterator[BadInput]:
     yield BadInput("damaged-row-group.parquet", bytes(three), ("ok", damaged, "ok"))
 
 
+def _zip(*files: tuple[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as archive:
+        for name, data in files:
+            archive.writestr(zipfile.ZipInfo(name), data, method)
+    return buffer.getvalue()
+
+
+def _marked_zip(offset: int, value: int) -> bytes:
+    """A zip of three images; a byte of what its directory says of the second one is changed."""
+    data = bytearray(_zip(*((name, GOOD) for name in ("a.jpg", "b.jpg", "c.jpg"))))
+    data[data.index(b"PK\1\2", data.index(b"PK\1\2") + 1) + offset] = value
+    return bytes(data)
+
+
+def zips() -> Iterator[BadInput]:
+    three = _zip(*((name, GOOD) for name in ("a.jpg", "b.jpg", "c.jpg")), method=zipfile.ZIP_STORED)
+    damaged, missing = str(Reason.SHARD_DAMAGED), str(Reason.MISSING_IMAGE)
+    yield BadInput("whole.zip", three, _ok(3))
+    yield BadInput("packed.zip", _zip(("x/a.jpg", GOOD), ("x/a.txt", b"t"), ("x/", b"")), _ok(1))
+    yield BadInput("cut.zip", three[:-30], None, "not a zip that can be read")
+    yield BadInput("cut-in-half.zip", three[: len(three) // 2], None, "not a zip that can be read")
+    yield BadInput("zero-bytes.zip", b"", None, "0 bytes; restore the shard")
+    yield BadInput("html.zip", b"<html>404</html>" * 40, None, "not a zip that can be read")
+    yield BadInput("tar-named-zip.zip", _tar("a.jpg"), None, "not a zip that can be read")
+    yield BadInput("no-files.zip", _zip(), ())
+    yield BadInput("no-samples.zip", _zip(("0001", GOOD)), None, "1 files and no sample")
+    yield BadInput("text-without-image.zip", _zip(("a.txt", b"t"), ("b.jpg", GOOD)), (missing, "ok"))
+    yield BadInput("dot-dot-names.zip", _zip(("../../a.jpg", GOOD), ("/b.jpg", GOOD)), _ok(2))
+    wrong = bytearray(three)
+    middle = wrong.index(GOOD, wrong.index(GOOD) + 1)
+    wrong[middle + 100 : middle + 110] = bytes(10)
+    yield BadInput("bytes-changed.zip", bytes(wrong), ("ok", damaged, "ok"))
+    yield BadInput("encrypted-file.zip", _marked_zip(8, 1), ("ok", damaged, "ok"))
+    yield BadInput("unknown-compression.zip", _marked_zip(10, 93), ("ok", damaged, "ok"))
+    yield BadInput("unpacks-to-more.zip", _marked_zip(24, 1), ("ok", damaged, "ok"))
+    yield BadInput("bomb.zip", _zip(("a.jpg", bytes(4 << 20)), ("b.jpg", GOOD)), ("too_many_bytes", "ok"))
+
+
+def folders() -> Iterator[BadInput]:
+    def one(name: str, rows: tuple[str, ...], **files: bytes) -> BadInput:
+        return BadInput(f"folder-{name}", {file.replace("__", "."): data for file, data in files.items()}, rows)
+
+    yield one("notes", _ok(1), a__jpg=GOOD, a__txt=b"t", readme__md=b"#", notes__json=b"{}", b__txt=b"t")
+    yield one("hidden", _ok(1), a__jpg=GOOD, __DS_Store=b"x", LICENSE=b"x")
+    yield one("zero-bytes", ("empty_file", "ok"), a__jpg=b"", b__jpg=GOOD)
+    yield one("html", ("unsupported_format", "ok"), a__jpg=b"<html></html>", b__jpg=GOOD)
+    yield one("truncated", ("truncated_image", "ok"), a__jpg=GOOD[: len(GOOD) // 2], b__jpg=GOOD)
+    yield one("too-many-bytes", ("too_many_bytes", "ok"), a__jpg=GOOD + bytes(1 << 20), b__jpg=GOOD)
+    yield one("two-of-a-name", _ok(2), a__jpg=GOOD, a__PNG=encode(picture(), "PNG"))
+    yield one("json-broken", _ok(1), a__jpg=GOOD, a__json=b'{"x": ')
+
+
 def images() -> Iterator[BadInput]:
     def one(name: str, data: bytes, row: str) -> BadInput:
         return BadInput(f"image-{name}.tar", tar_of([("a.jpg", data), ("b.jpg", GOOD)]), (row, "ok"))
@@ -167,7 +237,7 @@ def images() -> Iterator[BadInput]:
     yield one("too-many-bytes", GOOD + bytes(1 << 20), "too_many_bytes")
 
 
-PARTS: tuple[Callable[[], Iterator[BadInput]], ...] = (tars, parquets, images)
+PARTS: tuple[Callable[[], Iterator[BadInput]], ...] = (tars, parquets, zips, folders, images)
 
 
 def bad_inputs() -> list[BadInput]:

@@ -20,7 +20,12 @@ class SourceConfig(Part):
     """Which shards, and which of their fields."""
 
     urls: tuple[str, ...] = Field(min_length=1)
-    """Folders, globs or shards; local paths or any fsspec URL. Tar (plain or gzip) or Parquet."""
+    """Folders, globs or shards; local paths or any fsspec URL. Tar (plain or gzip), zip or Parquet; a folder
+    without any of these is one of loose images."""
+    split: str | None = None
+    """Only shards of this split, by the names of Hugging Face data sets: `data/train-00000-of-00004.parquet`."""
+    images_per_shard: int = Field(default=1000, ge=1, le=100_000)
+    """Folders of loose images: so many sorted names are one shard."""
     image_column: str | None = None
     """Parquet: the column of encoded images; by default detected by name and type."""
     key_column: str | None = None

@@ -2,8 +2,22 @@
 
 from pipeline.readers.head import open_head
 from pipeline.readers.open import open_shard
+from pipeline.readers.parquet import ParquetShard
 from pipeline.readers.row import JSON, OpenShard, SourceRow
-from pipeline.readers.source import list_shards
+from pipeline.readers.samples import SampleShard
+from pipeline.readers.source import Listed, list_shards, list_source
 from pipeline.readers.transport import open_local
 
-__all__ = ["JSON", "OpenShard", "SourceRow", "list_shards", "open_head", "open_local", "open_shard"]
+__all__ = [
+    "JSON",
+    "Listed",
+    "OpenShard",
+    "ParquetShard",
+    "SampleShard",
+    "SourceRow",
+    "list_shards",
+    "list_source",
+    "open_head",
+    "open_local",
+    "open_shard",
+]

@@ -6,7 +6,7 @@ ranges and is fetched whole.
 """
 
 import logging
-from collections.abc import Container, Generator, Iterator
+from collections.abc import Generator
 from contextlib import closing, contextmanager
 from itertools import islice
 from typing import Any, BinaryIO, cast
@@ -15,14 +15,16 @@ from fsspec.core import url_to_fs
 
 from pipeline.config import SourceConfig
 from pipeline.errors import ShardUnreadable
+from pipeline.readers.grouping import Grouping, Sample, group
+from pipeline.readers.member import Member
 from pipeline.readers.open import open_shard
 from pipeline.readers.parquet import ParquetShard
-from pipeline.readers.row import OpenShard, SourceRow
-from pipeline.readers.tar_samples import Sample, group
-from pipeline.readers.tar_walk import Member, TarDamage, read_at, walk
+from pipeline.readers.row import OpenShard
+from pipeline.readers.samples import SampleShard
+from pipeline.readers.tar import TarFiles
+from pipeline.readers.tar_walk import TarDamage, walk
 from pipeline.readers.transport import is_local, store_errors
 from schemas.shard import Shard
-from schemas.status import Reason
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +34,9 @@ PARQUET_WINDOW_BYTES = 4 << 20
 
 
 @contextmanager
-def open_head(shard: Shard, source: SourceConfig, max_bytes: int, num_rows: int) -> Generator[OpenShard]:
+def open_head(
+    shard: Shard, source: SourceConfig, max_bytes: int, num_rows: int, carry: tuple[str, ...] = ()
+) -> Generator[OpenShard]:
     """Find at least the first `num_rows` rows of a shard, or all where it has fewer.
 
     They are those of `open_shard` where the files of each sample stand together; else a row may lack texts
@@ -43,6 +47,7 @@ def open_head(shard: Shard, source: SourceConfig, max_bytes: int, num_rows: int)
         source: which columns and fields to read.
         max_bytes: an image larger than this is not read, its row says TOO_MANY_BYTES.
         num_rows: how many are needed.
+        carry: of a tar in a store, the fields to read; each text is a request more, so none by default.
 
     Raises:
         ShardUnreadable: names the shard, what was found and what to do.
@@ -54,7 +59,7 @@ def open_head(shard: Shard, source: SourceConfig, max_bytes: int, num_rows: int)
         return
     try:
         with closing(_open_ranged(fs, path)) as file:
-            yield _head(file, shard, source, max_bytes, num_rows)
+            yield _head(file, shard, source, carry, max_bytes, num_rows)
     except store_errors() as err:
         raise ShardUnreadable(f"{shard.url}: cannot be read ({type(err).__name__}: {err}); check the store") from err
 
@@ -64,45 +69,17 @@ def _open_ranged(fs: Any, path: str) -> BinaryIO:  # noqa: ANN401 - fsspec has n
     return cast("BinaryIO", fs.open(path, "rb", block_size=window, cache_type="readahead"))
 
 
-def _head(file: BinaryIO, shard: Shard, source: SourceConfig, max_bytes: int, num_rows: int) -> OpenShard:
+def _head(
+    file: BinaryIO, shard: Shard, source: SourceConfig, carry: tuple[str, ...], max_bytes: int, num_rows: int
+) -> OpenShard:
     size = file.seek(0, 2)
     file.seek(0)
     if size != shard.size:
         raise ShardUnreadable(f"{shard.url}: changed since the plan, {size} bytes instead of {shard.size}")
     if shard.path.lower().endswith(".parquet"):
         return ParquetShard(file, shard, source, max_bytes)
-    return _TarHead(file, shard, max_bytes, _samples(file, shard, num_rows))
-
-
-class _TarHead:
-    """An `OpenShard` over the first samples of a tar; nothing is carried."""
-
-    def __init__(self, file: BinaryIO, shard: Shard, max_bytes: int, samples: list[Sample]) -> None:
-        self.num_rows = len(samples)
-        self._file = file
-        self._url = shard.url
-        self._max_bytes = max_bytes
-        self._samples = samples
-
-    def rows(self, wanted: Container[int] | None) -> Iterator[SourceRow]:
-        """See `OpenShard.rows`."""
-        for row, sample in enumerate(self._samples):
-            if wanted is None or row in wanted:
-                yield self._row(row, sample)
-
-    def _row(self, row: int, sample: Sample) -> SourceRow:
-        image = sample.image
-        if image is None:
-            found = ", ".join(sorted(sample.texts))
-            message = f"no image among its files ({found})"
-            return SourceRow(row, sample.key, None, reason=Reason.MISSING_IMAGE, message=message)
-        if image.size > self._max_bytes:
-            message = f"{image.size} bytes, more than max_bytes={self._max_bytes}"
-            return SourceRow(row, sample.key, None, reason=Reason.TOO_MANY_BYTES, message=message)
-        data = read_at(self._file, image.size, image.offset)
-        if len(data) < image.size:
-            raise ShardUnreadable(f"{self._url}: {image.name}: {len(data)} of {image.size} bytes; check the store")
-        return SourceRow(row, sample.key, data)
+    samples = _samples(file, shard, num_rows)
+    return SampleShard(shard, TarFiles(file), Grouping(samples, 0, 0), carry, max_bytes, None)
 
 
 def _samples(file: BinaryIO, shard: Shard, num_rows: int) -> list[Sample]:

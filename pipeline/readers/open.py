@@ -5,11 +5,14 @@ from contextlib import ExitStack, closing, contextmanager
 
 from pipeline.config import SourceConfig
 from pipeline.errors import ShardUnreadable
+from pipeline.readers.folder import folder_shard
 from pipeline.readers.gunzip import MAGIC, gunzip
 from pipeline.readers.parquet import ParquetShard
 from pipeline.readers.row import OpenShard
-from pipeline.readers.tar import TarShard
+from pipeline.readers.source import SHARD_SUFFIXES
+from pipeline.readers.tar import tar_shard
 from pipeline.readers.transport import open_local
+from pipeline.readers.zip import zip_shard
 from schemas.shard import Shard
 
 
@@ -34,14 +37,18 @@ def open_shard(shard: Shard, source: SourceConfig, max_bytes: int) -> Generator[
 
 
 def _open(shard: Shard, source: SourceConfig, max_bytes: int, files: ExitStack) -> OpenShard:
+    if not shard.path.lower().endswith(SHARD_SUFFIXES):
+        return folder_shard(shard, source, max_bytes)
     file = files.enter_context(closing(open_local(shard)))
     if not shard.size:
         raise ShardUnreadable(f"{shard.url}: 0 bytes; restore the shard and retry")
     if shard.path.lower().endswith(".parquet"):
         return ParquetShard(file, shard, source, max_bytes)
+    if shard.path.lower().endswith(".zip"):
+        return zip_shard(file, shard, source.carry, max_bytes)
     if file.read(len(MAGIC)) != MAGIC:
-        return TarShard(file, shard, source.carry, max_bytes)
+        return tar_shard(file, shard, source.carry, max_bytes)
     file.seek(0)
     unpacked, cut = gunzip(file, shard.size)
     files.enter_context(closing(unpacked))
-    return TarShard(unpacked, shard, source.carry, max_bytes, cut)
+    return tar_shard(unpacked, shard, source.carry, max_bytes, cut)

@@ -9,7 +9,7 @@ known from the footer.
 """
 
 import logging
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 IMAGE_COLUMNS = ("image", "jpg", "jpeg", "png", "webp", "img", "image_bytes", "bytes", "data", "content")
 KEY_COLUMNS = ("key", "__key__", "id", "image_id", "filename", "file_name")
+DOWNLOAD_COLUMNS = ("status", "error_message")
+"""Of img2dataset's Parquet: it keeps a row, without an image, for each download that failed."""
 
 BATCH_ROWS = 16
 """At most 16 images in memory at once; below it the reader's own overhead shows."""
@@ -40,9 +42,11 @@ class _Columns:
     image: str
     key: str | None
     carry: tuple[str, ...]
+    download: tuple[str, ...]
+    """img2dataset's own word on a download that failed."""
 
     def names(self) -> list[str]:
-        return list(dict.fromkeys((self.image, *((self.key,) if self.key else ()), *self.carry)))
+        return list(dict.fromkeys((self.image, *((self.key,) if self.key else ()), *self.carry, *self.download)))
 
 
 class ParquetShard:
@@ -64,6 +68,37 @@ class ParquetShard:
         except (pa.ArrowException, OSError) as err:
             raise ShardUnreadable(f"{shard.url}: not a Parquet file that can be read ({err}); restore it") from err
         self.num_rows = int(self._file.metadata.num_rows)
+
+    @property
+    def layout(self) -> str:
+        """See `OpenShard.layout`."""
+        columns = self._columns
+        others = [name for name in self._file.schema_arrow.names if name not in (columns.image, columns.key)]
+        key = f"column {columns.key}" if columns.key else "the image's path, or the row's number"
+        return f"images in column {columns.image}, keys from {key}; other columns: {', '.join(others) or 'none'}"
+
+    @property
+    def image_column(self) -> str:
+        return self._columns.image
+
+    def table(self, rows: Sequence[int]) -> pa.Table:
+        """Return all columns of some rows, ascending, as they are stored; row groups without any are not read.
+
+        Raises:
+            ShardUnreadable: a row group cannot be read.
+        """
+        parts = [self._file.schema_arrow.empty_table()]
+        start = 0
+        try:
+            for number in range(self._file.metadata.num_row_groups):
+                end = start + int(self._file.metadata.row_group(number).num_rows)
+                inside = [row - start for row in rows if start <= row < end]
+                if inside:
+                    parts.append(self._file.read_row_group(number, use_threads=False).take(pa.array(inside)))
+                start = end
+        except (pa.ArrowException, OSError) as err:
+            raise ShardUnreadable(f"{self._url}: cannot be read ({err}); restore the shard and retry") from err
+        return pa.concat_tables(parts)
 
     def rows(self, wanted: Container[int] | None) -> Iterator[SourceRow]:
         """See `OpenShard.rows`. Row groups without a wanted row are not read."""
@@ -97,6 +132,7 @@ class ParquetShard:
         carried = self._carried(batch, index)
         if data is None:
             message = f"column {self._columns.image} is null" + (f", with only a path: {path}" if path else "")
+            message += "".join(f"; {name}: {batch.column(name)[index]}" for name in self._columns.download)
             return SourceRow(row, key, None, carried, Reason.MISSING_IMAGE, message)
         if data.size > self._max_bytes:
             message = f"{data.size} bytes, more than max_bytes={self._max_bytes}"
@@ -125,7 +161,9 @@ def _columns(schema: pa.Schema, source: SourceConfig, url: str) -> _Columns:
             raise ShardUnreadable(f"{url}: no column {name!r}; found: {', '.join(schema.names)}; correct the config")
     carry = tuple(schema.names) if EVERYTHING in source.carry else named
     key = source.key_column or next((name for name in KEY_COLUMNS if _is_key(schema, name)), None)
-    return _Columns(image, key, tuple(name for name in carry if name != image and not _is_bytes(schema, name)))
+    carry = tuple(name for name in carry if name != image and not _is_bytes(schema, name))
+    download = DOWNLOAD_COLUMNS if set(DOWNLOAD_COLUMNS) <= set(schema.names) else ()
+    return _Columns(image, key, carry, download)
 
 
 def _image_column(schema: pa.Schema, configured: str | None, url: str) -> str:

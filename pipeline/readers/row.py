@@ -30,6 +30,11 @@ class OpenShard(Protocol):
     @property
     def num_rows(self) -> int: ...
 
+    @property
+    def layout(self) -> str:
+        """What was found in it, for people: columns, or files."""
+        ...
+
     def rows(self, wanted: Container[int] | None) -> Iterator[SourceRow]:
         """Yield rows in ascending order of `row`: all, or those in `wanted`, whose neighbours are not read.
 

@@ -3,33 +3,48 @@
 import glob
 import os
 import posixpath
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from fsspec.core import url_to_fs
 
 from pipeline.config import SourceConfig
 from pipeline.errors import ConfigError
+from pipeline.readers.folder import folder_shards
+from pipeline.readers.grouping import is_image, split_name
+from pipeline.readers.listing import Info, files_below, look
+from pipeline.readers.splits import in_split, split_of
 from pipeline.readers.transport import is_local, store_errors
 from schemas.shard import Shard
 
-SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".parquet")
-URL_LIST_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl")
+SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip", ".parquet")
+URL_LIST_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".csv.gz", ".jsonl.gz")
+STATS_SUFFIX = "_stats.json"
+"""img2dataset's count of one shard."""
 
-# Where fsspec's file systems put what changes with the content: S3, GCS, Azure, Hugging Face, then times.
-ETAG_FIELDS = (
-    *("ETag", "etag", "content_md5", "md5Hash", "blob_id", "generation", "checksum"),
-    *("LastModified", "last_modified", "mtime", "updated", "created"),
-)
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What a listing of a source shows."""
+
+    shards: list[Shard]
+    """Sorted by path."""
+    remarks: tuple[str, ...]
+    """What was found and is not read, for people."""
+    stats: tuple[str, ...]
+    """URLs of img2dataset's counts."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Listing:
-    """What one entry of `source.urls` stands for."""
+    """What one entry of `source.urls` stands for: files that are shards, or a folder of loose images."""
 
     root: str
-    files: dict[str, dict[str, Any]]
+    files: dict[str, Info]
+    loose: bool = False
+    remarks: tuple[str, ...] = ()
+    stats: tuple[str, ...] = ()
 
 
 def list_shards(source: SourceConfig, suffixes: tuple[str, ...] = SHARD_SUFFIXES) -> list[Shard]:
@@ -37,17 +52,30 @@ def list_shards(source: SourceConfig, suffixes: tuple[str, ...] = SHARD_SUFFIXES
 
     The root to which paths are relative is the folder given, the part of a glob before its first
     wildcard, or the folder of a single file; of several entries, the longest folder they share.
-    Side files in folders and globs are ignored, a shard that two entries name counts once.
+    Side files in folders and globs are ignored, a shard that two entries name counts once. A folder
+    without any shard is one of loose images, see `pipeline.readers.folder`.
 
     Raises:
         ConfigError: an entry that cannot be read, names no shard, or names no kind of shard.
     """
+    return list_source(source, suffixes).shards
+
+
+def list_source(source: SourceConfig, suffixes: tuple[str, ...] = SHARD_SUFFIXES) -> Listed:
+    """Like `list_shards`, with what else the listing shows."""
     fs = _file_system(source.urls)
     fs.invalidate_cache()  # a listing of this process's past is not the source
     listings = [_list_entry(fs, url, suffixes) for url in source.urls]
+    _refuse_twice([listing.root for listing in listings if listing.loose])
     root = _common_folder([listing.root for listing in listings])
-    files = {path: info for listing in listings for path, info in listing.files.items()}
-    return sorted((_shard(fs, path, info, root) for path, info in files.items()), key=lambda shard: shard.path)
+    found = {shard.path: shard for listing in listings for shard in _shards(fs, listing, root, source)}
+    if not found:
+        raise ConfigError(_no_such_split(source, listings))
+    return Listed(
+        sorted(found.values(), key=lambda shard: shard.path),
+        tuple(remark for listing in listings for remark in listing.remarks),
+        tuple(path for listing in listings for path in listing.stats),
+    )
 
 
 def _file_system(urls: tuple[str, ...]) -> Any:  # noqa: ANN401 - fsspec has no types
@@ -56,7 +84,9 @@ def _file_system(urls: tuple[str, ...]) -> Any:  # noqa: ANN401 - fsspec has no 
         try:
             fs, _ = url_to_fs(url, **_options(url))
         except ImportError as err:
-            raise ConfigError(f"source {url}: {err}; for S3 `pip install joyfleet[s3]`, for GCS joyfleet[gcs]") from err
+            raise ConfigError(
+                f"source {url}: {err}; for S3 `pip install joyfleet[s3]`, for GCS joyfleet[gcs], for hf:// joyfleet[hf]"
+            ) from err
         except ValueError as err:
             raise ConfigError(f"source {url}: {err}; allowed: local paths and the URLs of fsspec, as s3://") from err
         systems[type(fs).__name__] = fs
@@ -76,28 +106,82 @@ def _options(url: str) -> dict[str, Any]:
 def _list_entry(fs: Any, url: str, suffixes: tuple[str, ...]) -> _Listing:  # noqa: ANN401 - fsspec has no types
     path = _strip(fs, url)
     try:
-        listing = _find(fs, url, path, suffixes)
+        return _find(fs, url, path, suffixes)
     except FileNotFoundError as err:
         raise ConfigError(f"source {url}: not found; give a folder, a glob or a shard that exists") from err
     except store_errors() as err:
         raise ConfigError(
             f"source {url}: cannot be listed ({type(err).__name__}: {err}); check the address and the credentials"
         ) from err
-    if not listing.files:
-        hint = "; braces are not a glob, use *" if "{" in url else ""
-        raise ConfigError(f"source {url}: no shard found; allowed: {', '.join(suffixes)}{hint}")
-    return listing
 
 
 def _find(fs: Any, url: str, path: str, suffixes: tuple[str, ...]) -> _Listing:  # noqa: ANN401 - fsspec has no types
     if glob.has_magic(path) and not (is_local(fs) and os.path.lexists(path)):
         folder = path[: min(path.index(wild) for wild in "*?[" if wild in path)].rpartition("/")[0]
-        return _Listing(folder, _only(fs.glob(path, detail=True), suffixes))
+        found: dict[str, Info] = fs.glob(path, detail=True)
+        files = {path: info for path, info in found.items() if info["type"] != "directory"}
+        return _sorted_out(folder, files, url, suffixes, loose=False)
     info = fs.info(path)
     if info["type"] == "directory":
-        return _Listing(path.rstrip("/"), _only(fs.find(path, detail=True), suffixes))
-    _check_suffix(url, suffixes)
-    return _Listing(path.rpartition("/")[0], {path: info})
+        return _sorted_out(path.rstrip("/"), files_below(fs, path), url, suffixes, loose=suffixes == SHARD_SUFFIXES)
+    if url.lower().endswith(suffixes):
+        return _Listing(path.rpartition("/")[0], {path: info})
+    if url.lower().endswith(URL_LIST_SUFFIXES):
+        raise ConfigError(f"source {url}: {FOR_IMG2DATASET}")
+    raise ConfigError(f"source {url}: not a shard; allowed: {', '.join(suffixes)}, or a folder or glob")
+
+
+FOR_IMG2DATASET = (
+    "a list of URLs, not of images; download it first with img2dataset (--output_format webdataset) and give the "
+    "folder of its shards"
+)
+
+
+def _sorted_out(root: str, files: dict[str, Info], url: str, suffixes: tuple[str, ...], *, loose: bool) -> _Listing:
+    """Tell shards from what lies beside them; `loose` images are a source where there is no shard.
+
+    Raises:
+        ConfigError: nothing to read among the files.
+    """
+    shards = {path: info for path, info in files.items() if path.lower().endswith(suffixes)}
+    stats = tuple(path for path in files if path.endswith(STATS_SUFFIX))
+    records = _records(files, stats) & shards.keys()
+    shards = {path: info for path, info in shards.items() if path not in records}
+    images = sum(map(_is_loose_image, files)) if suffixes == SHARD_SUFFIXES else 0
+    tables = {path for path in shards if path.rpartition("/")[2].lower() == "metadata.parquet"}
+    remarks = [f"{url}: {len(records):,} Parquet files are img2dataset's records, not read"] if records else []
+    if loose and images and len(tables) == len(shards):
+        remarks += [f"{url}: {path.removeprefix(root + '/')} is not read" for path in sorted(tables)]
+        return _Listing(root, files, True, tuple(remarks), stats)
+    if not shards:
+        raise ConfigError(_nothing(url, files, images, suffixes))
+    if images:
+        remarks.append(f"{url}: {images:,} loose images beside {len(shards):,} shards are not read")
+    return _Listing(root, shards, False, tuple(remarks), stats)
+
+
+def _records(files: Mapping[str, Info], stats: tuple[str, ...]) -> set[str]:
+    """What img2dataset writes beside a tar or a folder of files: the rows of the shard, without the images."""
+    folders = {path.rpartition("/")[0] for path in files}
+    stems = {path.removesuffix(STATS_SUFFIX) for path in stats}
+    return {f"{stem}.parquet" for stem in stems if f"{stem}.tar" in files or stem in folders} & files.keys()
+
+
+def _is_loose_image(path: str) -> bool:
+    split = split_name(path.rpartition("/")[2])
+    return split is not None and is_image(split[1])
+
+
+def _nothing(url: str, files: Mapping[str, Info], images: int, suffixes: tuple[str, ...]) -> str:
+    hint = "; braces are not a glob, use *" if "{" in url else ""
+    if images:
+        hint = f"; of {images:,} loose images give the folder, not a glob"
+    elif any(path.lower().endswith(".arrow") for path in files):
+        hint = "; .arrow files of `save_to_disk` are not read: write the data set with its `to_parquet`"
+    elif any(path.lower().endswith(URL_LIST_SUFFIXES[:2] + URL_LIST_SUFFIXES[3:]) for path in files):
+        hint = f"; {FOR_IMG2DATASET.replace('a list of URLs, not of images;', 'if its tables list URLs,')}"
+    folder = ", or a folder of images" if suffixes == SHARD_SUFFIXES else ""
+    return f"source {url}: no shard found; allowed: {', '.join(suffixes)}{folder}{hint}"
 
 
 def _strip(fs: Any, url: str) -> str:  # noqa: ANN401 - fsspec has no types
@@ -106,21 +190,21 @@ def _strip(fs: Any, url: str) -> str:  # noqa: ANN401 - fsspec has no types
     return str(fs._strip_protocol(url))
 
 
-def _only(found: dict[str, dict[str, Any]], suffixes: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    return {
-        path: info for path, info in found.items() if info["type"] != "directory" and path.lower().endswith(suffixes)
+def _refuse_twice(folders: list[str]) -> None:
+    for folder in folders:
+        inside = [other for other in folders if f"{other}/".startswith(f"{folder}/")]
+        if len(inside) > 1:
+            raise ConfigError(f"source: {' and '.join(inside)} overlap, so images would count twice; give one of them")
+
+
+def _no_such_split(source: SourceConfig, listings: list[_Listing]) -> str:
+    names = {
+        split_of(path.removeprefix(f"{listing.root}/"), by_folder=listing.loose)
+        for listing in listings
+        for path in listing.files
     }
-
-
-def _check_suffix(url: str, suffixes: tuple[str, ...]) -> None:
-    if url.lower().endswith(suffixes):
-        return
-    if url.lower().endswith(URL_LIST_SUFFIXES):
-        raise ConfigError(
-            f"source {url}: a list of URLs, not of images; download it first with img2dataset "
-            "(--output_format webdataset) and give the folder of its shards"
-        )
-    raise ConfigError(f"source {url}: not a shard; allowed: {', '.join(suffixes)}, or a folder or glob")
+    found = ", ".join(sorted(name for name in names if name)) or "none"
+    return f"source {', '.join(source.urls)}: no shard of split {source.split!r}; found: {found}; correct source.split"
 
 
 def _common_folder(roots: list[str]) -> str:
@@ -134,26 +218,23 @@ def _common_folder(roots: list[str]) -> str:
     return "/".join(shared)
 
 
-def _shard(fs: Any, path: str, info: dict[str, Any], root: str) -> Shard:  # noqa: ANN401 - fsspec has no types
+def _shards(fs: Any, listing: _Listing, root: str, source: SourceConfig) -> Iterator[Shard]:  # noqa: ANN401
+    if listing.loose:
+        below = listing.root[len(root) + 1 :]
+        for shard in folder_shards(fs, listing.root, listing.files, source):
+            yield Shard(f"{below}/{shard.path}" if below else shard.path, shard.url, shard.size, shard.etag)
+        return
+    for path, info in listing.files.items():
+        relative = path[len(root) + 1 :] if root else path
+        if in_split(path[len(listing.root) + 1 :], source.split):
+            yield _shard(fs, path, info, relative)
+
+
+def _shard(fs: Any, path: str, info: Info, relative: str) -> Shard:  # noqa: ANN401 - fsspec has no types
     url = path if is_local(fs) else str(fs.unstrip_protocol(path))
-    relative = path[len(root) + 1 :] if root else path
     if posixpath.normpath(relative) != relative or relative.startswith(("/", "../")):
         raise ConfigError(
             f"source {url}: path {relative!r} has an empty, `.` or `..` part and cannot name a shard; rename it"
         )
-    if info.get("size") is None:
-        raise ConfigError(f"source {url}: the store does not tell its size; copy the shards to S3, GCS or a disk")
-    return Shard(relative, url, int(info["size"]), _etag(fs, path, info))
-
-
-def _etag(fs: Any, path: str, info: dict[str, Any]) -> str:  # noqa: ANN401 - fsspec has no types
-    if is_local(fs):
-        # fsspec reports seconds as a float, and of a link instead of its target.
-        try:
-            return f"mtime-{Path(path).stat().st_mtime_ns}"
-        except OSError as err:
-            raise ConfigError(f"source {path}: {err.strerror}; remove the link or restore its target") from err
-    for name in ETAG_FIELDS:
-        if info.get(name):
-            return str(info[name]).strip('"')
-    return f"size-{info['size']}"
+    seen = look(fs, path, info)
+    return Shard(relative, url, seen.size, seen.etag)

@@ -1,4 +1,4 @@
-"""How many images a source holds, from a bounded look: Parquet footers, and the headers at the head of tars.
+"""How many images a source holds, from a bounded look: footers, listings, and the headers at the head of tars.
 
 At most `MAX_SHARDS` shards are looked at, evenly spread over the listing, each with a footer or one range read. A tar
 whose head is all of it, and a footer, are counted; the rest of a longer tar is taken to be like its head.
@@ -18,11 +18,15 @@ from fsspec.core import url_to_fs
 
 from pipeline.config import SourceConfig
 from pipeline.errors import ShardUnreadable
+from pipeline.readers.folder import folder_shard
+from pipeline.readers.grouping import group
 from pipeline.readers.gunzip import MAGIC
+from pipeline.readers.member import Member
 from pipeline.readers.parquet import ParquetShard
-from pipeline.readers.tar_samples import group
-from pipeline.readers.tar_walk import BLOCK, Member, TarDamage, walk
+from pipeline.readers.source import SHARD_SUFFIXES
+from pipeline.readers.tar_walk import BLOCK, TarDamage, walk
 from pipeline.readers.transport import store_errors
+from pipeline.readers.zip import zip_shard
 from schemas.shard import Shard
 
 MAX_SHARDS = 32
@@ -82,7 +86,12 @@ def _extrapolated(looked: Sequence[Looked], shards: Sequence[Shard], unreadable:
 
 def _look(shard: Shard, source: SourceConfig) -> Looked | str:
     try:
+        if not shard.path.lower().endswith(SHARD_SUFFIXES):
+            return Looked(shard, folder_shard(shard, source, max_bytes=0).num_rows, exact=True)
         fs, path = url_to_fs(shard.url)
+        if shard.path.lower().endswith(".zip"):
+            with fs.open(path, "rb", block_size=FOOTER_BLOCK_BYTES) as file:
+                return Looked(shard, zip_shard(file, shard, (), max_bytes=0).num_rows, exact=True)
         if shard.path.lower().endswith(".parquet"):
             with fs.open(path, "rb", block_size=FOOTER_BLOCK_BYTES) as file:
                 return Looked(shard, ParquetShard(file, shard, source, max_bytes=0).num_rows, exact=True)

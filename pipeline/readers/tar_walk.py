@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
 
+from pipeline.readers.member import Member
+
 BLOCK = 512
 
 # The name of a file or a few attributes; GNU tar's own limit is 1 MiB for names. More is a damaged size.
@@ -26,16 +28,6 @@ BODILESS_TYPES = (b"1", b"2", b"3", b"4", b"5", b"6")
 """Links, devices, folders and pipes: a size in their header is not followed by data."""
 EXTENSION_TYPES = (b"L", b"K", b"x", b"X", b"g")
 SPARSE_TYPE = b"S"
-
-
-class Member(NamedTuple):
-    """A file in a tar."""
-
-    name: str
-    """Valid UTF-8; other bytes as backslash escapes, so that different names stay different."""
-    offset: int
-    """Of the first byte of its data."""
-    size: int
 
 
 class TarDamage(Exception):

@@ -13,14 +13,17 @@ import random
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from pipeline.errors import ShardUnreadable
 from schemas.shard import Shard
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -64,11 +67,12 @@ def open_local(shard: Shard) -> BinaryIO:
     file.seek(0)
     if size != shard.size:
         file.close()
-        raise _changed(shard, f"{size} bytes instead of {shard.size}")
+        raise changed(shard, f"{size} bytes instead of {shard.size}")
     return file
 
 
-def _changed(shard: Shard, how: str) -> ShardUnreadable:
+def changed(shard: Shard, how: str) -> ShardUnreadable:
+    """The error of a shard that is not what was planned."""
     return ShardUnreadable(f"{shard.url}: changed since the plan, {how}; restore it, or plan it into a new output")
 
 
@@ -82,17 +86,29 @@ def _open_in_place(shard: Shard, path: str) -> BinaryIO:
         ) from err
     if shard.etag.startswith("mtime-") and modified != shard.etag:
         file.close()
-        raise _changed(shard, f"{modified} instead of {shard.etag}")
+        raise changed(shard, f"{modified} instead of {shard.etag}")
     return file
 
 
 def _fetch(fs: Any, path: str, shard: Shard) -> BinaryIO:  # noqa: ANN401 - fsspec has no types
+    def fetch() -> BinaryIO:
+        with tempfile.TemporaryDirectory(prefix="joyfleet-") as folder:
+            copy = Path(folder) / "shard"
+            fs.get_file(path, str(copy))
+            return copy.open("rb")
+
+    return with_tries(shard, fetch)
+
+
+def with_tries(shard: Shard, fetch: Callable[[], T]) -> T:
+    """What `fetch` returns, which asks a store and may be asked again.
+
+    Raises:
+        ShardUnreadable: what it asks for is missing, or cannot be had in `TRIES`.
+    """
     for attempt in range(1, TRIES + 1):
         try:
-            with tempfile.TemporaryDirectory(prefix="joyfleet-") as folder:
-                copy = Path(folder) / "shard"
-                fs.get_file(path, str(copy))
-                return copy.open("rb")
+            return fetch()
         except (FileNotFoundError, PermissionError) as err:
             raise ShardUnreadable(
                 f"{shard.url}: cannot be read ({type(err).__name__}: {err}); restore it or its permissions and retry"

@@ -65,7 +65,7 @@ def build_recipe(
                 "max_model_len": engine.max_model_len,
             },
             "images": {**job.images.model_dump(mode="json"), "side_px": weights.side_px},
-            "rows": job.source.model_dump(mode="json", exclude={"urls"}),
+            "rows": job.source.model_dump(mode="json", exclude={"urls", "split"}),
             "quality": _quality(job, vocabulary),
             "seed": job.seed,
         }

@@ -37,6 +37,17 @@ def put_if_absent(store: Store, path: str, data: bytes, attempt: str) -> Outcome
     return _certain(store, path, data, lambda: store.create(path, data), Outcome.CREATED)
 
 
+def put_once(store: Store, path: str, data: bytes) -> Outcome:
+    """Create a file whose content follows from its name: CREATED, OURS where the same stands there, EXISTS for another.
+
+    Of any size: where a store ignores the condition on several parts, what it lets be overwritten is the same.
+
+    Raises:
+        StoreError: as `put_if_absent`.
+    """
+    return _certain(store, path, data, lambda: store.create(path, data), Outcome.CREATED)
+
+
 def replace_if(store: Store, path: str, data: bytes, version: str, attempt: str) -> Outcome:
     """Replace a file that is still of the version that was read; REPLACED or OURS, and EXISTS when another was faster.
 

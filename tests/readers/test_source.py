@@ -125,17 +125,27 @@ def test_an_object_that_changes_has_another_etag(memory):
     ("url", "message"),
     [
         ("absent", r"absent: not found; give a folder, a glob or a shard that exists"),
-        ("*.tar", r"\*\.tar: no shard found; allowed: \.tar, \.tar\.gz, \.tgz, \.parquet$"),
+        (
+            "*.tar",
+            r"\*\.tar: no shard found; allowed: \.tar, \.tar\.gz, \.tgz, \.zip, \.parquet, or a folder of images$",
+        ),
         ("{0..9}.tar", r"no shard found|not found"),
         ("empty", r"empty: no shard found; allowed: \.tar"),
         ("urls.csv", r"urls\.csv: a list of URLs, not of images; download it first with img2dataset"),
         ("urls.jsonl", r"a list of URLs, not of images; .*img2dataset"),
         ("urls.json", r"a list of URLs, not of images; .*img2dataset"),
-        ("a.zip", r"a\.zip: not a shard; allowed: \.tar, \.tar\.gz, \.tgz, \.parquet, or a folder or glob"),
+        ("urls", r"urls: no shard found; .*; if its tables list URLs, download it first with img2dataset"),
+        ("arrow", r"arrow: no shard found; .*`save_to_disk` are not read: write the data set with its `to_parquet`"),
+        ("loose/*.jpg", r"no shard found; .*; of 2 loose images give the folder, not a glob"),
+        (
+            "loose/a.jpg",
+            r"a\.jpg: not a shard; allowed: \.tar, \.tar\.gz, \.tgz, \.zip, \.parquet, or a folder or glob",
+        ),
     ],
 )
 def test_an_entry_without_shards_is_refused(tmp_path, url, message):
-    touch(tmp_path, "empty/x.json", "urls.csv", "urls.jsonl", "urls.json", "a.zip")
+    touch(tmp_path, "empty/x.json", "urls.csv", "urls.jsonl", "urls.json", "urls/x.csv.gz", "arrow/x.arrow")
+    touch(tmp_path, "loose/a.jpg", "loose/b.jpg")
 
     with pytest.raises(ConfigError, match=message):
         listed(tmp_path / url)

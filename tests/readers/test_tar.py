@@ -6,8 +6,8 @@ import tarfile
 import pytest
 
 from pipeline.errors import ShardUnreadable
-from pipeline.readers.tar_samples import group
-from pipeline.readers.tar_walk import Member
+from pipeline.readers.grouping import group
+from pipeline.readers.member import Member
 from schemas.status import Reason
 from tests.readers.shards import read, shard_of, tar_of
 

@@ -7,8 +7,8 @@ import pytest
 from pipeline.config import ImagesConfig, SourceConfig
 from pipeline.stages.read import ReadSpec, read_shard
 from schemas.batch import BatchKind
-from tests.bad_inputs import bad_inputs
-from tests.readers.shards import MAX_BYTES, shard_of
+from tests.bad_inputs import bad_inputs, made
+from tests.readers.shards import MAX_BYTES
 
 CASES = bad_inputs()
 
@@ -19,7 +19,7 @@ def test_there_are_more_than_sixty_kinds():
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_it_ends_as_the_table_says(tmp_path, case):
-    shard = shard_of(tmp_path / case.name, case.data)
+    shard = made(case, tmp_path)
     images = ImagesConfig(max_bytes=MAX_BYTES)
     spec = ReadSpec(source=SourceConfig(urls=(shard.url,), carry=("*",)), images=images, side_px=32, batch_images=7)
     batches = [batch.to_pylist()[0] for batch in read_shard(spec, shard, [])]

@@ -1,4 +1,4 @@
-"""Which files of a tar are images, which name each image has, and which texts belong to it.
+"""Which files of a tar, a zip or a folder are images, which name each image has, and which texts belong to it.
 
 The rules are WebDataset's, made safe for tars that were packed from a folder:
 
@@ -20,7 +20,7 @@ The rules are WebDataset's, made safe for tars that were packed from a folder:
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from pipeline.readers.tar_walk import Member
+from pipeline.readers.member import Member
 
 # Wider than what can be decoded: what Pillow does not read becomes a failed row that names the format.
 # fmt: off
@@ -35,17 +35,19 @@ IMAGE_EXTENSIONS = frozenset((
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One row of a tar: an image, or none, with the files that belong to it."""
+    """One row of a shard: an image, or none, with the files that belong to it."""
 
     key: str
     image: Member | None
     texts: Mapping[str, Member]
     """The files that are not images by extension, without the part that is in `key`."""
+    sides: Mapping[str, Member] = field(default_factory=dict[str, Member])
+    """Masks and other images that are no rows, by extension: `seg.png`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Grouping:
-    """A tar's rows, and what is in none of them."""
+    """A shard's rows, and what is in none of them."""
 
     samples: list[Sample]
     side_images: int
@@ -64,7 +66,7 @@ def group(members: Iterable[Member]) -> Grouping:
     groups: list[_Files] = []
     ignored = 0
     for member in members:
-        split = _split(member.name)
+        split = split_name(member.name)
         if split is None:
             ignored += 1
             continue
@@ -79,11 +81,11 @@ def group(members: Iterable[Member]) -> Grouping:
     for files in groups:
         found = _samples_of(files)
         samples += found
-        side_images += sum(map(_is_image, files.by_extension)) - sum(sample.image is not None for sample in found)
+        side_images += sum(map(is_image, files.by_extension)) - sum(sample.image is not None for sample in found)
     return Grouping(samples, side_images, ignored)
 
 
-def _split(name: str) -> tuple[str, str] | None:
+def split_name(name: str) -> tuple[str, str] | None:
     """Key and extension of a file, or None for one that belongs to no sample."""
     folder, slash, base = name.rpartition("/")
     stem, dot, extension = base.partition(".")
@@ -96,16 +98,18 @@ def _is_index(stem: str) -> bool:
     return len(stem) > 4 and stem.startswith("__") and stem.endswith("__")
 
 
-def _is_image(extension: str) -> bool:
+def is_image(extension: str) -> bool:
+    """Whether an extension is that of an image, by its last part."""
     return extension.rpartition(".")[2] in IMAGE_EXTENSIONS
 
 
 def _samples_of(files: _Files) -> list[Sample]:
-    images = {extension: member for extension, member in files.by_extension.items() if _is_image(extension)}
+    images = {extension: member for extension, member in files.by_extension.items() if is_image(extension)}
     texts = {extension: member for extension, member in files.by_extension.items() if extension not in images}
     plain = [member for extension, member in images.items() if "." not in extension]
     if plain:
-        return [Sample(files.key, member, texts) for member in plain]
+        sides = {extension: member for extension, member in images.items() if "." in extension}
+        return [Sample(files.key, member, texts, sides) for member in plain]
     if images:
         return [_dotted(files.key, extension, member, texts) for extension, member in images.items()]
     return [Sample(files.key, None, texts)]

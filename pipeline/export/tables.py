@@ -1,0 +1,146 @@
+"""One row an image, as Parquet, CSV or JSON Lines: the source's columns, then the captions.
+
+A Parquet source keeps its columns with their types, so that an export of it is the data set with
+captions added. Other sources have no columns: their rows have the key and the carried fields.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.config.export import ExportConfig, Target
+from pipeline.errors import PipelineError
+from pipeline.export.choose import Chosen
+from pipeline.export.image import extension, images
+from pipeline.readers import OpenShard, ParquetShard
+from schemas.caption_row import CAPTION_ROW
+
+IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
+"""What `datasets` stores for its Image feature."""
+IMAGE_COLUMN = "image"
+
+OF_THE_IMAGE = frozenset(
+    ("shard", "row", "key", "image_sha256", "image_bytes", "image_format", "width", "height", "source", "recipe")
+)
+"""Fields of a caption row that are the same in all slots."""
+
+IS_JSON = {b"joyfleet": b"json"}
+BASE: dict[str, dict[bytes, bytes]] = {"key": {}, "source": IS_JSON}
+"""Columns of a source that has none, with their metadata."""
+
+ROW_GROUP_BYTES = 64 << 20
+"""Viewers and streaming readers take a row group at once."""
+
+FEATURES = b"huggingface"
+"""Key of the schema's metadata in which `datasets` keeps what Arrow's types do not tell."""
+
+
+def build_table(
+    opened: OpenShard | None, chosen: Sequence[Chosen], slots: Sequence[str], config: ExportConfig
+) -> pa.Table:
+    """Return the rows of a shard; `opened` is the source's shard where its columns or images are wanted.
+
+    Raises:
+        PipelineError: a column of the captions has the name of one of the source.
+    """
+    joined = opened if isinstance(opened, ParquetShard) and config.join else None
+    table = _base(chosen) if joined is None else joined.table([one.row for one in chosen])
+    if opened is not None and config.with_images:
+        name = IMAGE_COLUMN if joined is None else joined.image_column
+        table = _with_images(table, name, opened, chosen)
+    elif joined is not None:
+        table = table.drop_columns([joined.image_column])
+    for field, values in _captions(chosen, slots, config):
+        if joined is None and field.name in BASE:
+            continue
+        if field.name in table.column_names:
+            raise PipelineError(
+                f"column {field.name} is in the source already ({', '.join(table.column_names)}); name the captions' "
+                "column with --column, or leave the field out"
+            )
+        table = table.append_column(field, pa.array(values, field.type))
+    return table
+
+
+def _base(chosen: Sequence[Chosen]) -> pa.Table:
+    fields = [pa.field(name, pa.string(), metadata=metadata) for name, metadata in BASE.items()]
+    return pa.table([[one.image[field.name] for one in chosen] for field in fields], pa.schema(fields))
+
+
+def _with_images(table: pa.Table, name: str, opened: OpenShard, chosen: Sequence[Chosen]) -> pa.Table:
+    """Put the images into column `name`, which is replaced where it stands, else comes first."""
+    place = table.schema.get_field_index(name)
+    cells = [
+        None if data is None else {"bytes": data, "path": path}
+        for (_, data), path in zip(images(opened, chosen), _paths(table, name, chosen), strict=True)
+    ]
+    column, field = pa.array(cells, IMAGE), pa.field(name, IMAGE)
+    table = table.add_column(0, field, column) if place < 0 else table.set_column(place, field, column)
+    metadata: dict[bytes, bytes] = dict(table.schema.metadata or {})
+    told: Any = json.loads(metadata.get(FEATURES, b"{}"))
+    features: dict[str, Any] = told.get("info", {}).get("features", {})
+    kept = {column: feature for column, feature in features.items() if column in table.column_names}
+    info = json.dumps({"info": {"features": {**kept, name: {"_type": "Image"}}}})
+    return table.replace_schema_metadata({**metadata, FEATURES: info.encode()})
+
+
+def _paths(table: pa.Table, name: str, chosen: Sequence[Chosen]) -> list[str]:
+    """The names of the images' files: the source's own, else made of the keys."""
+    made = [f"{one.key.rpartition('/')[2].removesuffix(f'.{extension(one)}')}.{extension(one)}" for one in chosen]
+    if name not in table.column_names or table.schema.field(name).type != IMAGE:
+        return made
+    own: list[Any] = [cell["path"].as_py() if cell.is_valid else None for cell in table[name]]
+    return [path or fallback for path, fallback in zip(own, made, strict=True)]
+
+
+def _captions(chosen: Sequence[Chosen], slots: Sequence[str], config: ExportConfig) -> list[tuple[pa.Field, list[Any]]]:
+    alone = len(slots) == 1
+    text = pa.field(config.column, pa.string())
+    if alone or config.template:
+        found = [(text, [one.text for one in chosen])]
+    else:
+        found = [
+            (text.with_name(f"{config.column}_{slot}"), [one.captions.get(slot, {}).get("caption") for one in chosen])
+            for slot in slots
+        ]
+    for name in config.fields:
+        field = pa.field(name, CAPTION_ROW.field(name).type)
+        if name in OF_THE_IMAGE:
+            found.append((field, [one.image[name] for one in chosen]))
+            continue
+        for slot in slots:
+            values = [one.captions.get(slot, {}).get(name) for one in chosen]
+            found.append((field if alone else field.with_name(f"{name}_{slot}"), values))
+    return found
+
+
+def encode_table(table: pa.Table, target: Target) -> bytes:
+    """Return the file; equal tables give equal bytes."""
+    if target in (Target.PARQUET, Target.HF):
+        sink = pa.BufferOutputStream()
+        per_row = max(1, table.nbytes // max(1, table.num_rows))
+        pq.write_table(table, sink, compression="zstd", row_group_size=max(1, ROW_GROUP_BYTES // per_row))
+        return sink.getvalue().to_pybytes()
+    plain = table.select([field.name for field in table.schema if not _is_bytes(field.type)])
+    parsed = [field.name for field in plain.schema if field.metadata == IS_JSON]
+    rows: list[dict[str, Any]] = [row | {name: json.loads(row[name]) for name in parsed} for row in plain.to_pylist()]
+    if target is Target.JSONL:
+        return "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows).encode()
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, plain.column_names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+    return text.getvalue().encode()
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
+
+
+def _cell(value: Any) -> Any:  # noqa: ANN401 - what a column may hold
+    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, dict | list) else value

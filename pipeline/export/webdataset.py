@@ -1,0 +1,82 @@
+"""A tar of the source's samples, every file byte for byte, with the captions as further files of each sample.
+
+Samples of one key, and keys with a dot, are what the `webdataset` library would take for one sample
+or cut short: these are renamed, all others keep their names.
+"""
+
+import io
+import json
+import tarfile
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pipeline.config.export import ExportConfig
+from pipeline.errors import PipelineError
+from pipeline.export.choose import Chosen
+from pipeline.export.image import extension, images
+from pipeline.readers import OpenShard, SampleShard
+
+FACTS = "joyfleet.json"
+"""Extension of what is known of the captions: the sample's own `json` stays its own."""
+
+# fmt: off
+OF_A_CAPTION = (
+    "caption", "mode", "tone", "length_words", "length_class", "options", "prompt", "words", "flags", "finish_reason",
+)
+# fmt: on
+OF_THE_IMAGE = ("shard", "row", "key", "width", "height", "recipe")
+
+
+def build_tar(opened: OpenShard, chosen: Sequence[Chosen], config: ExportConfig) -> bytes:
+    """Return the tar; equal rows give equal bytes.
+
+    Raises:
+        PipelineError: a sample has a file of the name of a caption, or an image is not the one that was captioned.
+    """
+    names = _names([one.key for one in chosen], [one.row for one in chosen])
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for (one, data), name in zip(images(opened, chosen), names, strict=True):
+            own = _own_files(opened, one, data)
+            added = dict(_added(one, config))
+            taken = sorted(own.keys() & added.keys())
+            if taken:
+                raise PipelineError(
+                    f"shard {one.image['shard']} row {one.row}: sample {one.key} has a {taken[0]} already; "
+                    "export it as Parquet or JSON Lines, or give the slot another name"
+                )
+            for suffix, content in (own | added).items():
+                info = tarfile.TarInfo(f"{name}.{suffix}")
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def _own_files(opened: OpenShard, one: Chosen, data: bytes | None) -> dict[str, bytes]:
+    if isinstance(opened, SampleShard):
+        return dict(opened.files_of(one.row))
+    image = {} if data is None else {extension(one): data}
+    return {**image, "json": str(one.image["source"]).encode()}
+
+
+def _added(one: Chosen, config: ExportConfig) -> Iterator[tuple[str, bytes]]:
+    if config.template is not None and one.text is not None:
+        yield f"{config.column}.txt", one.text.encode()
+    else:
+        for slot, row in one.captions.items():
+            yield f"{slot}.txt", str(row["caption"]).encode()
+    facts: Mapping[str, Any] = {
+        **{name: one.image[name] for name in OF_THE_IMAGE},
+        "captions": {slot: {name: row[name] for name in OF_A_CAPTION} for slot, row in one.captions.items()},
+    }
+    yield FACTS, json.dumps(facts, ensure_ascii=False).encode()
+
+
+def _names(keys: Sequence[str], rows: Sequence[int]) -> list[str]:
+    plain: list[str] = []
+    for key in keys:
+        folder, slash, base = key.lstrip("/").rpartition("/")
+        plain.append(folder + slash + base.replace(".", "_"))
+    times = Counter(plain)
+    return [name if times[name] == 1 else f"{name}-r{row}" for name, row in zip(plain, rows, strict=True)]
