@@ -54,6 +54,6 @@ if [ "$kind" = cpu ]; then
   fi
   pip install -q --no-deps --no-build-isolation -e .
 else
-  pip install -q -e ".[gpu,s3,gcs,cluster,report,dev]"
+  pip install -q -e ".[gpu,s3,gcs,endpoint,corpus,hf,cluster,report,dev]"
 fi
 echo "$want" > "$VENV/.joyfleet-setup"
