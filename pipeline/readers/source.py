@@ -100,7 +100,7 @@ def _options(url: str) -> dict[str, Any]:
         return {}
     from pipeline.storage.s3 import quick_session  # noqa: PLC0415 - an optional extra
 
-    return {"session": quick_session(os.getpid())}
+    return {"session": quick_session()}
 
 
 def _list_entry(fs: Any, url: str, suffixes: tuple[str, ...]) -> _Listing:  # noqa: ANN401 - fsspec has no types

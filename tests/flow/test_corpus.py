@@ -46,6 +46,7 @@ def committed(output: Path) -> set[str]:
     return {str(file) for file in (output / "parts").rglob("*.json")}
 
 
+@pytest.mark.long
 def test_a_corpus_that_was_killed_and_stopped_has_each_text_once_and_the_same(tmp_path):
     whole = run(tmp_path, "corpus", job(tmp_path, "whole"))
     assert whole.code == 0, whole

@@ -32,6 +32,7 @@ def test_an_image_that_kills_the_reader_becomes_a_failed_row(tmp_path):
     assert run(tmp_path, "verify", str(tmp_path / "out")).code == 0
 
 
+@pytest.mark.long
 def test_an_error_that_nobody_expects_of_a_repeated_reader_is_told_on_the_terminal(tmp_path):
     project = pathlib.Path(__file__).parents[2]
     (tmp_path / "in").mkdir()

@@ -24,8 +24,10 @@ from tests.s3_server import s3_environment  # noqa: F401 - a fixture
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("num_cpus", [1, 2])
-@pytest.mark.parametrize("replicas", [1, 3])
+@pytest.mark.parametrize(
+    ("replicas", "num_cpus"),
+    [(1, 1), (3, 2), pytest.param(1, 2, marks=pytest.mark.long), pytest.param(3, 1, marks=pytest.mark.long)],
+)
 def test_the_flow_ends_on_small_clusters_with_every_pool(tmp_path, num_cpus, replicas):
     draw_dataset(tmp_path / "in", num_images=60, seed=1, shard_rows=10)
     job = write_job(

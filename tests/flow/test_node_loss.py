@@ -15,7 +15,7 @@ LOOPBACK = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("how", ["kill", "drain"])
+@pytest.mark.parametrize("how", ["kill", pytest.param("drain", marks=pytest.mark.long)])
 def test_a_node_that_vanishes_costs_no_row(tmp_path, how):
     draw_dataset(tmp_path / "in", num_images=240, seed=2, shard_rows=60)
     output = tmp_path / "out"

@@ -26,7 +26,7 @@ def begin(tmp_path, num_images=120, **engine):
     return job, process
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
 def test_what_is_in_flight_at_the_signal_is_staged_and_taken_over(tmp_path, number):
     job, process = begin(tmp_path)
     time.sleep(LATENCY_S / 2)  # the next batches are with the engine now, and far from done

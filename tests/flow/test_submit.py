@@ -64,7 +64,7 @@ def ray_job(server: str, *words: str) -> subprocess.CompletedProcess:
     )  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_shard_in_quarantine_ends_the_submit_with_the_drivers_3(world, server):
     write(world)
     (world.parent / "in" / "broken.parquet").write_bytes(b"no parquet at all")

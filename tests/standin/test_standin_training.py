@@ -55,7 +55,7 @@ def test_a_batch_holds_the_asked_number_of_pictures(packer: Packer):
     assert max((batch.ids == packer.image_id).sum(1).tolist()) % NUM_IMAGE_TOKENS == 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_short_training_leaves_a_model_that_loads(tmp_path: Path):
     command = [sys.executable, "-m", "pipeline.standin.train", "--out", str(tmp_path), "--ranks", "1"]
     environment = os.environ | {"PYTHONWARNINGS": "ignore"}

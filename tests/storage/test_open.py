@@ -5,7 +5,6 @@ import pytest
 
 from pipeline.errors import ConfigError, StoreError
 from pipeline.storage import open_store
-from pipeline.storage.s3 import quick_session
 
 
 @pytest.mark.parametrize("scheme", ["http", "https", "hf", "az", "gcs", "s3a"])
@@ -36,8 +35,6 @@ def test_a_missing_client_names_the_extra_to_install(monkeypatch, url, package, 
 
 
 def test_no_credentials_is_a_clear_error(monkeypatch, tmp_path):
-    # A session keeps the credentials that it found, those of the tests before.
-    quick_session.cache_clear()
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
@@ -48,7 +45,6 @@ def test_no_credentials_is_a_clear_error(monkeypatch, tmp_path):
     for act in (lambda: store.create("a", b""), lambda: store.get("a"), lambda: list(store.list("a"))):
         with pytest.raises(StoreError, match=r"NoCredentialsError.* the credentials in the environment"):
             act()
-    quick_session.cache_clear()
 
 
 def test_the_errors_pickle():
