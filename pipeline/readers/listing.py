@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.errors import ConfigError
-from pipeline.readers.transport import is_local
+from pipeline.readers.transport import is_local, store_etag
 
 Info = dict[str, Any]
 """What fsspec says of a file; empty for a local one that was not asked yet."""
 
-# Where fsspec's file systems put what changes with the content: S3, GCS, Azure, Hugging Face, then times.
+# Where other file systems of fsspec than those of S3 and GCS put what changes with the content; then times.
 ETAG_FIELDS = (
-    *("ETag", "etag", "content_md5", "md5Hash", "blob_id", "generation", "checksum"),
+    *("content_md5", "md5Hash", "blob_id", "generation", "checksum"),
     *("LastModified", "last_modified", "mtime", "updated", "created"),
 )
 
@@ -54,5 +54,5 @@ def look(fs: Any, path: str, info: Info) -> Look:  # noqa: ANN401 - fsspec has n
     if info.get("size") is None:
         raise ConfigError(f"source {path}: the store does not tell its size; copy the shards to S3, GCS or a disk")
     size = int(info["size"])
-    etag = next((str(info[name]).strip('"') for name in ETAG_FIELDS if info.get(name)), f"size-{size}")
-    return Look(size, etag)
+    other = next((str(info[name]).strip('"') for name in ETAG_FIELDS if info.get(name)), f"size-{size}")
+    return Look(size, store_etag(info) or other)

@@ -13,7 +13,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -91,13 +91,26 @@ def _open_in_place(shard: Shard, path: str) -> BinaryIO:
 
 
 def _fetch(fs: Any, path: str, shard: Shard) -> BinaryIO:  # noqa: ANN401 - fsspec has no types
-    def fetch() -> BinaryIO:
+    def fetch() -> tuple[BinaryIO, str | None]:
         with tempfile.TemporaryDirectory(prefix="joyfleet-") as folder:
             copy = Path(folder) / "shard"
             fs.get_file(path, str(copy))
-            return copy.open("rb")
+            # Asked afterwards: what was fetched before it is of the plan, or the etag is another one by now.
+            fs.invalidate_cache(path)
+            etag = store_etag(fs.info(path))
+            return copy.open("rb"), etag
 
-    return with_tries(shard, fetch)
+    file, etag = with_tries(shard, fetch)
+    if etag is not None and etag != shard.etag:
+        file.close()
+        raise changed(shard, f"etag {etag} instead of {shard.etag}")
+    return file
+
+
+def store_etag(info: Mapping[str, Any]) -> str | None:
+    """The etag that S3 and GCS give to an object, in a listing as by its name; None where there is none."""
+    found = info.get("ETag") or info.get("etag")
+    return str(found).strip('"') if found else None
 
 
 def with_tries(shard: Shard, fetch: Callable[[], T]) -> T:

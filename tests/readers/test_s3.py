@@ -55,6 +55,15 @@ def test_shards_are_read(s3):
     assert [[row.data for row in read(shard)] for shard in list_shards(SOURCE)] == [[b"1", b"2"]] * 2
 
 
+def test_a_shard_replaced_after_the_plan_by_one_of_the_same_size_is_refused(s3):
+    planned = list_shards(SOURCE)
+    s3.pipe_file("out/readers/2.tar", tar_of([("a.jpg", b"3"), ("b.jpg", b"4")]))
+
+    with pytest.raises(ShardUnreadable, match=r"2\.tar: changed since the plan, etag \w+ instead of \w+; restore it"):
+        read(planned[0])
+    assert [row.data for row in read(planned[1])] == [b"1", b"2"]
+
+
 def test_the_head_of_a_shard_is_read_by_ranges(s3):
     members = [(f"{number:04d}.jpg", bytes([number % 256]) * 50_000) for number in range(60)]
     s3.pipe_file("out/readers/2.tar", tar_of(members))
