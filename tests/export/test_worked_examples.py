@@ -29,8 +29,11 @@ def test_a_config_asks_what_its_generation_knows(name):
     check_captions(load_job(str(ROOT / f"jobs/runs/{name}.yaml")))
 
 
-@pytest.mark.long
-@pytest.mark.parametrize(("name", "generation"), [("hf-dataset", "beta-one"), ("hf-dataset-alpha", "alpha-two")])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "generation"),
+    [("hf-dataset", "beta-one"), pytest.param("hf-dataset-alpha", "alpha-two", marks=pytest.mark.long)],
+)
 def test_the_commands_make_a_data_set_with_captions(tmp_path, monkeypatch, name, generation):
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     import datasets

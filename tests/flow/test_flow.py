@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.mark.parametrize(
     ("replicas", "num_cpus"),
-    [(1, 1), (3, 2), pytest.param(1, 2, marks=pytest.mark.long), pytest.param(3, 1, marks=pytest.mark.long)],
+    [(3, 2), *(pytest.param(*pool, marks=pytest.mark.long) for pool in ((1, 1), (1, 2), (3, 1)))],
 )
 def test_the_flow_ends_on_small_clusters_with_every_pool(tmp_path, num_cpus, replicas):
     draw_dataset(tmp_path / "in", num_images=60, seed=1, shard_rows=10)
