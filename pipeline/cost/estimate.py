@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.config import JobConfig
-from pipeline.cost.tokens import Tokens
+from pipeline.cost.tokens import CHARS_PER_TOKEN, Tokens
 from pipeline.engines.cards import CARDS
 from pipeline.engines.roofline import roofline
 
 ROW_BYTES = 100
 """Of a committed caption row without its text: keys, hashes, prompt and seeds, compressed. The demo's 480 rows in one
 file take 84 each, the schema's 9 kB included; there two rows share an image's hash."""
-CHARS_PER_TOKEN = 4.5
 TEXT_SHARE = 0.4
 """Of a caption's characters that zstd leaves: a guess for English prose. The stand-in's captions, which repeat
 themselves, leave 0.15."""
