@@ -120,14 +120,14 @@ async def _feed(engine: Any, prepared: Any, num_images: int) -> Middle:
 def _questions(prepared: Any) -> Iterator[Any]:
     from pipeline.engines import Question
     from pipeline.prompts import Asker, draw_seed
-    from pipeline.stages.caption import _frames, _pixels
+    from pipeline.stages.caption import _frames, pixels_of
     from pipeline.stages.read import read_shard
 
     asker = Asker(prepared.job)
     for shard in prepared.plan.shards.values():
         for batch in read_shard(prepared.read_spec, shard, []):
             images = batch["images"][0].as_py()
-            frames = _frames(images, _pixels(batch, images, prepared.read_spec.side_px))
+            frames = _frames(images, pixels_of(batch, images, prepared.read_spec.side_px))
             for row, pixels in frames.items():
                 for request in asker.requests(shard.path, row):
                     yield Question(
