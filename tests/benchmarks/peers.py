@@ -1,6 +1,7 @@
 """The same job by the peers: captions a second from cold data, and what a kill costs.
 
-`python -m tests.benchmarks.peers [--images N]`. Each peer reads the same tar shards and leaves captions on disk as its
+`python -m tests.benchmarks.peers [--images N]`. datatrove takes part where infra/requirements-bench.lock
+is installed. Each peer reads the same tar shards and leaves captions on disk as its
 own examples do. It is timed twice: from the command to the last caption, and between 20 and 95 % of the captions, when
 its start is over. Then it runs again and is killed, with all its processes, when half of the captions are made:
 lost are those that had been made and that no file holds.
@@ -12,16 +13,20 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
+import importlib.util
 import io
 import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tarfile
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +41,7 @@ SAMPLING = {"temperature": 0.6, "top_p": 0.9, "max_tokens": 300}
 NUM_SEQS = 64
 BATCH = 32
 TIMEOUT_S = 900
+TEMPLATE = Path(__file__).parents[2] / "infra" / "joycaption.jinja"
 SUFFIXES = {".jpg", ".png", ".webp"}
 
 
@@ -125,7 +131,7 @@ def ray_data_llm(shards: Path, output: Path) -> None:
     import ray
     from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
-    ray.init(log_to_driver=False, include_dashboard=False, object_store_memory=600 << 20)
+    ray.init(address="local", log_to_driver=False, include_dashboard=False, object_store_memory=600 << 20)
     path, made_in = model(), str(output)
 
     def prepare(row: dict[str, Any]) -> dict[str, Any]:
@@ -163,7 +169,7 @@ def ray_data_llm(shards: Path, output: Path) -> None:
         detokenize_stage=False,
     )
     processor = build_processor(config, preprocess=prepare, postprocess=finish)
-    dataset = ray.data.read_webdataset([str(shard) for shard in sorted(shards.glob("*.tar"))], decoder=False)
+    dataset = ray.data.read_webdataset([str(shard) for shard in sorted(shards.glob("*.tar"))], decoder=None)
     processor(dataset).write_parquet(str(output))
     ray.shutdown()
 
@@ -226,49 +232,66 @@ def kept_as_text(output: Path) -> int:
     return sum(1 for file in output.glob("*.txt") if file.stat().st_size)
 
 
+def messages(data: bytes) -> list[dict[str, Any]]:
+    """The question about an image, as a chat API takes it."""
+    image = {"url": f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"}
+    content = [{"type": "image_url", "image_url": image}, {"type": "text", "text": PROMPT}]
+    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": content}]
+
+
 # vllm serve and an async client -----------------------------------------------------------------------------------
 
 
-def vllm_serve(shards: Path, output: Path) -> None:
-    """The server's chat API, an async client, one line of JSON per answer."""
+@contextlib.contextmanager
+def serving() -> Iterator[str]:
+    """What `vllm serve` starts; the CPU build has another name on PyPI, which `vllm` itself stumbles over."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    words = ["serve", model(), "--host", "127.0.0.1", "--port", str(port), "--dtype", "bfloat16"]
-    words += ["--max-model-len", "768", "--max-num-seqs", str(NUM_SEQS), "--max-num-batched-tokens", "8192"]
-    words += ["--enforce-eager", "--no-enable-chunked-prefill", "--served-model-name", "standin"]
-    environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
-    program = str(Path(sys.executable).with_name("vllm"))
-    server = subprocess.Popen([program, *words], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    words = ["--model", model(), "--served-model-name", "standin", "--host", "127.0.0.1", "--port", str(port)]
+    words += ["--dtype", "bfloat16", "--max-model-len", "768", "--max-num-seqs", str(NUM_SEQS)]
+    words += ["--max-num-batched-tokens", "8192", "--enforce-eager", "--no-enable-chunked-prefill"]
+    words += ["--block-size", "32", "--disable-uvicorn-access-log", "--chat-template", str(TEMPLATE)]
+    own = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    server = subprocess.Popen(
+        [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *words], env={**os.environ, **own}
+    )
     try:
-        asyncio.run(_client(shards, output, f"http://127.0.0.1:{port}", server))
+        url = f"http://127.0.0.1:{port}"
+        while not _answers(f"{url}/health"):
+            if server.poll() is not None:
+                raise RuntimeError(f"vllm serve ended with {server.returncode}")
+            time.sleep(0.2)
+        yield url
     finally:
         server.terminate()
         server.wait()
 
 
-async def _client(shards: Path, output: Path, url: str, server: subprocess.Popen[bytes]) -> None:
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+def vllm_serve(shards: Path, output: Path) -> None:
+    """The server's chat API, an async client, one line of JSON per answer."""
+    with serving() as url:
+        asyncio.run(_client(shards, output, url))
+
+
+async def _client(shards: Path, output: Path, url: str) -> None:
     import aiohttp
 
     made, window = Made(output), asyncio.Semaphore(2 * NUM_SEQS)
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_S)) as http:
-        while True:
-            if server.poll() is not None:
-                raise RuntimeError(f"vllm serve ended with {server.returncode}")
-            try:
-                async with http.get(f"{url}/health") as answer:
-                    if answer.status == 200:
-                        break
-            except aiohttp.ClientError:
-                await asyncio.sleep(0.2)
         with output.open("a", encoding="utf-8") as lines:
 
             async def ask(key: str, data: bytes) -> None:
-                image = {"url": f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"}
-                content = [{"type": "image_url", "image_url": image}, {"type": "text", "text": PROMPT}]
-                messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": content}]
                 async with window:
-                    body = {"model": "standin", "messages": messages, **SAMPLING}
+                    body = {"model": "standin", "messages": messages(data), **SAMPLING}
                     async with http.post(f"{url}/v1/chat/completions", json=body) as answer:
                         answer.raise_for_status()
                         text = (await answer.json())["choices"][0]["message"]["content"]
@@ -282,11 +305,71 @@ def kept_as_lines(output: Path) -> int:
     return output.read_text(encoding="utf-8").count("\n") if output.is_file() else 0
 
 
+# datatrove's inference runner --------------------------------------------------------------------------------------
+
+
+def datatrove(shards: Path, output: Path) -> None:
+    """A rollout per image that posts what the client above posts, with its checkpoints and its cache of answers.
+
+    The server is started for it: it starts vLLM itself only under the name of the CUDA build. It has no reader of
+    images: a document carries the key, the rollout takes the bytes from a table beside it.
+    """
+    from datatrove.data import Document
+    from datatrove.pipeline.inference.run_inference import InferenceConfig, InferenceRunner
+    from datatrove.pipeline.writers import JsonlWriter
+
+    made, encoded = Made(output), dict[str, bytes]()
+
+    def documents() -> Iterator[Any]:
+        for key, data in members(shards):
+            encoded[key] = data
+            yield Document(text=PROMPT, id=key)
+
+    async def rollout(document: Any, generate: Any) -> Any:
+        result = await generate({"messages": messages(encoded.pop(document.id))})
+        made.count()
+        return result
+
+    def runner(url: str) -> InferenceRunner:
+        config = InferenceConfig(
+            server_type="endpoint",
+            endpoint_url=url,
+            model_name_or_path="standin",
+            model_max_context=768,
+            default_generation_params=SAMPLING,
+            max_concurrent_generations=2 * NUM_SEQS,
+        )
+        writer = JsonlWriter(str(output), output_filename="${rank}_${chunk_index}.jsonl", compression=None)
+        kept = str(checkpoints(output))
+        return InferenceRunner(rollout, config, writer, checkpoints_local_dir=kept, records_per_chunk=BATCH)
+
+    with serving() as url:
+        runner(url).run(documents())
+
+
+def checkpoints(output: Path) -> Path:
+    return output.with_suffix(".checkpoints")
+
+
+def kept_by_datatrove(output: Path) -> int:
+    """Documents that a restart need not ask again: written ones of whole chunks, checkpoints, cached answers."""
+    kept: set[str] = set()
+    for file in [*output.rglob("*.jsonl"), *checkpoints(output).rglob("*.jsonl")]:
+        for line in file.read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(json.JSONDecodeError):  # the line that the kill cut
+                kept.add(json.loads(line)["id"])
+    for file in checkpoints(output).rglob("*.sqlite3"):
+        with contextlib.closing(sqlite3.connect(file)) as cache:
+            kept |= {row[0] for row in cache.execute("SELECT doc_id FROM request_cache WHERE result IS NOT NULL")}
+    return len(kept)
+
+
 PEERS = {
     "joyfleet": (joyfleet, kept_by_joyfleet),
     "ray.data.llm": (ray_data_llm, kept_in_parquet),
     "transformers loop": (transformers_loop, kept_as_text),
     "vllm serve + client": (vllm_serve, kept_as_lines),
+    "datatrove": (datatrove, kept_by_datatrove),
 }
 
 
@@ -310,7 +393,6 @@ def watched(name: str, shards: Path, output: Path, num_images: int, stop_at: int
     if stop_at < num_images:
         _kill(process)
     elif process.wait(TIMEOUT_S) or made < num_images:
-        _kill(process)
         raise RuntimeError(f"{name} ended with {process.returncode} at {made} captions:\n{log.read_text()[-3000:]}")
     rate = middle.rate()["per_s"] if stop_at == num_images else 0.0
     return {"made": made, "seconds": seconds, "first_s": first or 0.0, "per_s": rate}
@@ -336,20 +418,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         shards = drawn(folder / "in", args.images)
-        for name, (_, kept) in PEERS.items():
-            whole = watched(name, shards, folder / f"{len(rows)}-whole", args.images, args.images)
-            killed = watched(name, shards, folder / f"{len(rows)}-killed", args.images, args.images // 2)
-            lost = max(0, int(killed["made"]) - kept(folder / f"{len(rows)}-killed"))
-            rows.append(
-                {
-                    "peer": name,
-                    "captions_per_s": whole["per_s"],
-                    "first_caption_s": whole["first_s"],
-                    "all_s": whole["seconds"],
-                    "lost_by_kill": lost,
-                    "of_made": int(killed["made"]),
-                }
-            )
+        for name in PEERS:
+            if name == "datatrove" and not importlib.util.find_spec("datatrove"):
+                print("datatrove is not installed: pip install --no-deps -r infra/requirements-bench.lock", flush=True)
+                continue
+            rows.append(measured(name, shards, folder / str(len(rows)), args.images))
             print(rows[-1], flush=True)
     ours = rows[0]
     summary = {
@@ -359,6 +432,21 @@ def main() -> None:
         "ours to each, whole run": {row["peer"]: round(row["all_s"] / ours["all_s"], 2) for row in rows[1:]},
     }
     publish(args, rows, summary)
+
+
+def measured(name: str, shards: Path, folder: Path, num_images: int) -> dict[str, Any]:
+    """A whole run of a peer, and one that is killed."""
+    folder.mkdir()
+    whole = watched(name, shards, folder / "whole", num_images, num_images)
+    killed = watched(name, shards, folder / "killed", num_images, num_images // 2)
+    return {
+        "peer": name,
+        "captions_per_s": whole["per_s"],
+        "first_caption_s": whole["first_s"],
+        "all_s": whole["seconds"],
+        "lost_by_kill": max(0, int(killed["made"]) - PEERS[name][1](folder / "killed")),
+        "of_made": int(killed["made"]),
+    }
 
 
 def drawn(folder: Path, num_images: int) -> Path:
