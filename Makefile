@@ -39,6 +39,7 @@ chaos: setup ## N jobs broken at random from SEED on: kills, stops, storage faul
 	$(BIN)/python -m tests.chaos --runs $(or $(N),20) --seed $(or $(SEED),0)
 
 bench: setup ## what JoyFleet costs against something plain, tables and JSON below out/bench (ONLY="slots growth")
+	@$(BIN)/pip -q --disable-pip-version-check install --no-deps -r infra/requirements-bench.lock
 	$(BIN)/python -m tests.benchmarks $(ONLY)
 
 standin: setup ## train the stand-in model anew (about 40 minutes on 2 cores)
