@@ -167,6 +167,8 @@ def ray_data_llm(shards: Path, output: Path) -> None:
         chat_template_stage=False,
         tokenize_stage=False,
         detokenize_stage=False,
+        log_engine_metrics=False,
+        runtime_env={"env_vars": {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}},
     )
     processor = build_processor(config, preprocess=prepare, postprocess=finish)
     dataset = ray.data.read_webdataset([str(shard) for shard in sorted(shards.glob("*.tar"))], decoder=None)

@@ -26,6 +26,7 @@ KEPT = FOLDER / "profile"
 RATE = 50
 """Samples a second of each thread that is running."""
 TOP = 6
+NO_PYTHON = "(no Python)"
 ENGINE = "VLLM::EngineCore"
 """What vLLM calls its core's process."""
 
@@ -80,7 +81,7 @@ class Sampled:
         rows = []
         for role, (seconds, cpu_s) in self._cpu.items():
             own = Counter[str]()
-            for line in (self._folder / f"{role}.txt").read_text().splitlines():
+            for line in _lines(self._folder / f"{role}.txt"):
                 stack, _, samples = line.rpartition(" ")
                 own[stack.rpartition(";")[2]] += int(samples)
             rows += [
@@ -108,6 +109,11 @@ class Sampled:
             ),
             "preemptions": stats[-1].preemptions,
         }
+
+
+def _lines(file: Path) -> list[str]:
+    """Of a process that is no Python, as the raylet, there are none."""
+    return file.read_text().splitlines() if file.exists() else [f"{NO_PYTHON} 1"]
 
 
 def processes() -> dict[str, psutil.Process]:
