@@ -51,7 +51,7 @@ CAPTION_ROW: pa.Schema = pa.schema(
         _field("caption_tokens", pa.int32(), "tokens generated, the end token included", nullable=True),
         _field("finish_reason", pa.string(), "the engine's word: stop, length, repetition", nullable=True),
         _field("attempts", pa.int32(), "times that the engine was asked; 0 when the image could not be decoded"),
-        _field("seed", pa.int64(), "sampling seed of the last attempt"),
+        _field("seed", pa.int64(), "sampling seed of the last attempt; null where none was given", nullable=True),
         _field("source", pa.string(), "JSON object: the fields of the source row that the config carries over"),
         _field("recipe", pa.string(), "fingerprint of the recipe"),
     ]

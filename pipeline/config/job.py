@@ -72,6 +72,9 @@ class SamplingConfig(Part):
     """Tokens per caption; by default the generation's (alpha 300, beta-one 512)."""
     stop_loops: bool = True
     """End an answer that only repeats itself, rejected: the tokens up to `max_tokens` are saved."""
+    seeded: bool = True
+    """Each request has a seed of its own, so that its text can be drawn again. Without, `seed` is null in the rows
+    and vLLM draws a whole batch at once."""
 
 
 class EngineKind(StrEnum):

@@ -23,8 +23,8 @@ class Question:
     """Equal for equal pixels: the engine's caches go by it."""
     system: str
     prompt: str
-    seed: int
-    """In [0, 2**63)."""
+    seed: int | None
+    """In [0, 2**63); None lets the engine draw as it likes."""
     temperature: float | None = None
     """None is the run's own, as in the next field."""
     repetition_penalty: float | None = None

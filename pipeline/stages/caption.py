@@ -118,7 +118,9 @@ class Captioner:
             caption_tokens=done.caption_tokens + sum(answer.caption_tokens or 0 for answer in answers),
         )
 
-    def _seed(self, shard: str, row: int, slot: str, attempt: int) -> int:
+    def _seed(self, shard: str, row: int, slot: str, attempt: int) -> int | None:
+        if not self._spec.job.sampling.seeded:
+            return None
         return draw_seed(self._spec.job.seed, shard, row, slot, self._spec.first_attempt + attempt)
 
     def _question(

@@ -20,7 +20,7 @@ class Attempt:
     """One time that the engine was asked; without text there is no verdict."""
 
     answer: Answer
-    seed: int
+    seed: int | None
     verdict: Verdict | None
 
     @property
@@ -35,12 +35,12 @@ class Asked:
     image: Mapping[str, Any]
     """An `schemas.batch.IMAGE`."""
     request: Request
-    seed: int
+    seed: int | None
     attempts: tuple[Attempt, ...] = ()
     """In order; all but the last were rejected."""
 
 
-def judged(rules: Rules, asked: Asked, answer: Answer, seed: int) -> Asked:
+def judged(rules: Rules, asked: Asked, answer: Answer, seed: int | None) -> Asked:
     """Return the request with one attempt more.
 
     A further attempt that brought no text, since the engine lost it, leaves the verdict of the one before

@@ -126,6 +126,8 @@ class Middle:
     def rate(self) -> dict[str, float]:
         """Return units a second, and CPU milliseconds a unit."""
         inside = [point for point in self._points if 0.2 * self._total <= point[0] <= 0.95 * self._total]
+        if len(inside) < 2:
+            raise RuntimeError(f"{self._total} are too few for a rate: they came in {len(self._points)} lots")
         (first, began, cpu_began), (last, ended, cpu_ended) = inside[0], inside[-1]
         return {"per_s": (last - first) / (ended - began), "cpu_ms": 1000 * (cpu_ended - cpu_began) / (last - first)}
 

@@ -77,9 +77,9 @@ def batches_of(shard, tmp_path, staged=()):
     return list(read_shard(spec, shard, staged))
 
 
-def caption(shard, tmp_path, answer):
+def caption(shard, tmp_path, answer, **rest):
     """Caption the shard; return the store, the receipts and the rows."""
-    job = parse_job(raw_job(tmp_path))
+    job = parse_job(raw_job(tmp_path, **rest))
     run = RunFacts(recipe="r" * 16, slots=("long", "tags"), versions={})
     store = open_store(f"memory://{uuid.uuid4().hex}")
     stage = Caption(CaptionSpec(job=job, run=run, side_px=SIDE_PX), Answering(answer), store)
@@ -230,6 +230,19 @@ def test_a_refused_text_is_asked_again_with_another_seed_and_a_higher_temperatur
         assert (row["status"], row["caption"], row["attempts"]) == ("ok", "a red square", 3)
         assert (row["earlier_reasons"], row["rejected_text"]) == (["loop", "loop"], LOOPED)
         assert row["seed"] == questions[-1].seed
+
+
+def test_without_seeds_none_is_asked_with_and_none_is_told(shard, tmp_path):
+    asked = []
+
+    def seen(question):
+        asked.append(question)
+        return echo(question)
+
+    *_, rows = caption(shard, tmp_path, seen, sampling={"seeded": False})
+    assert {question.seed for question in asked} == {row["seed"] for row in rows} == {None}
+    *_, rows = caption(shard, tmp_path, seen)
+    assert len({row["seed"] for row in rows}) == len(rows)
 
 
 def test_what_stays_refused_keeps_its_last_text_and_why_each_one_was(shard, tmp_path):
