@@ -36,7 +36,7 @@ set_option = click.option(
 def caption(job_file: str, overrides: Sequence[str]) -> None:
     """Caption the images of JOB_FILE's source into its output; run it again to go on where it stopped."""
     job = load_job(job_file, overrides)
-    isolate_ray(job.cluster.address)
+    isolate_ray(job.cluster)
     with stop_on_signals() as stop:
         # Ray reads its environment when it is imported, so not before the lines above.
         from pipeline.flow.job import prepare_job  # noqa: PLC0415

@@ -57,7 +57,7 @@ def corpus(
     if job_file is None or more_files:
         raise click.UsageError("give one JOB_FILE, or --check FILE...")
     config = load_corpus(job_file, overrides)
-    isolate_ray(config.cluster.address)
+    isolate_ray(config.cluster)
     from pipeline.corpus.job import prepare_corpus  # noqa: PLC0415 - DuckDB is for this verb alone
 
     prepared = prepare_corpus(config)

@@ -64,7 +64,9 @@ def plan(
     terminal = Terminal(out=sys.stdout, err=sys.stderr)
     calibration = None
     if num_images is not None:
-        check_job(job)  # before the terminal is taken, so that a wrong config is told as by every verb
+        # Before the terminal is taken, so that a wrong config is told as by every verb.
+        check_job(job)
+        isolate_ray(job.cluster)
         terminal = take_terminal(new_log(), job.logs)
         calibration = _calibrate(job, num_images, terminal)
     told = look(job, calibration, priced)
@@ -78,8 +80,7 @@ def plan(
 
 
 def _calibrate(job: JobConfig, num_images: int, terminal: Terminal) -> Calibration:
-    isolate_ray(job.cluster.address)
-    # Ray reads its environment when it is imported, so not before the line above.
+    # Ray reads its environment when it is imported, so not at the top.
     from pipeline.flow.calibrate import calibrate  # noqa: PLC0415
 
     try:

@@ -49,7 +49,7 @@ def submit(
     """
     job = load_job(str(job_file), overrides)
     check_captions(job)
-    isolate_ray(address)
+    isolate_ray(job.cluster, sent_to=address)
     logging.disable(logging.INFO)  # Ray's client names each file that it leaves out
     try:
         # Ray reads its environment when it is imported, so not before the line above.

@@ -52,7 +52,7 @@ def _retry_rows(output: str, statuses: Sequence[Status], overrides: Sequence[str
     """Run the job that `run.json` describes over these rows."""
     described = read_run(open_store(output)).about["job"]
     job = parse_job({**described, "output": output}, overrides, origin=f"{output}/run.json")
-    isolate_ray(job.cluster.address)
+    isolate_ray(job.cluster)
     with stop_on_signals() as stop:
         # Ray reads its environment when it is imported, so not before the lines above.
         from pipeline.flow.job import prepare_retry  # noqa: PLC0415

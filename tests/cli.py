@@ -43,15 +43,22 @@ def run(folder: Path, *words: str, **environment: str) -> Done:
     return finish(start(folder, *words, **environment))
 
 
-def write_job(folder: Path, source: object, output: object, **rest: object) -> str:
-    """Write job.yaml with the echo engine and one slot, unless `rest` says otherwise; return its path."""
+OWN_RAY = {"num_cpus": 2, "object_store_gib": 0.3}
+"""Two CPUs, however many there are, and little memory: what a Ray of a test's own is given."""
+
+
+def write_job(folder: Path, source: object, output: object, *, own_ray: bool = True, **rest: object) -> str:
+    """Write job.yaml with the echo engine and one slot, unless `rest` says otherwise; return its path.
+
+    A job that goes to a cluster has no Ray of its own to give anything.
+    """
     job = {
         "source": source if isinstance(source, dict) else str(source),
         "output": str(output),
         "model": "standin",
         "captions": [{"slot": "long", "mode": "descriptive"}],
         "engine": {"kind": "echo", "batch_images": 8},
-        "cluster": {"num_cpus": 2, "object_store_gib": 0.3, "stall_timeout_s": 120},
+        "cluster": {**(OWN_RAY if own_ray else {}), "stall_timeout_s": 120},
     }
     for key, value in rest.items():
         job[key] = {**job[key], **value} if isinstance(value, dict) and isinstance(job.get(key), dict) else value

@@ -6,7 +6,7 @@ from pathlib import Path
 import yaml
 
 from pipeline.config import parse_job
-from pipeline.config.job import ClusterConfig, EngineConfig, ImagesConfig, JobConfig, SamplingConfig, SourceConfig
+from pipeline.config.job import EngineConfig, ImagesConfig, JobClusterConfig, JobConfig, SamplingConfig, SourceConfig
 from pipeline.config.quality import QualityConfig, RepairConfig, RuleActions, TagsConfig
 from pipeline.prompts import check_captions
 from schemas.caption_row import CAPTION_ROW
@@ -29,7 +29,7 @@ def test_the_complete_example_has_every_key():
         "sampling": SamplingConfig,
         "engine": EngineConfig,
         "images": ImagesConfig,
-        "cluster": ClusterConfig,
+        "cluster": JobClusterConfig,
         "quality": QualityConfig,
     }
     for name, part in parts.items():

@@ -127,6 +127,7 @@ _NOT_OF_AN_ENDPOINT = (
     "trust_remote_code",
     "kv_cache_dtype",
     "preset",
+    "per_accelerator",
 )
 
 
@@ -203,7 +204,7 @@ class EngineConfig(Part):
     on a CPU, else 4096."""
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
     cpu_kv_cache_gib: int = Field(default=1, ge=1)
-    """CPU build only: GiB of RAM for the KV cache."""
+    """CPU build only, refused on a GPU: GiB of RAM for the KV cache."""
     enforce_eager: bool | None = None
     """Skip compilation; by default on for a CPU, off for a GPU."""
     batch_images: int = Field(default=64, ge=1, le=4096)
@@ -229,9 +230,20 @@ class EngineConfig(Part):
                 f"kind={self.kind} with endpoint {'set' if self.endpoint else 'absent'}; allowed: kind: endpoint "
                 "together with endpoint: {urls: [...]}, or neither"
             )
-        theirs = [key for key in _NOT_OF_AN_ENDPOINT if getattr(self, key) != type(self).model_fields[key].default]
+        fields = type(self).model_fields
+        theirs = [
+            key
+            for key in _NOT_OF_AN_ENDPOINT
+            if getattr(self, key) != fields[key].get_default(call_default_factory=True)
+        ]
         if self.endpoint and theirs:
             raise ValueError(f"found {', '.join(theirs)}; with kind: endpoint these are the server's own settings")
+        return self
+
+    @model_validator(mode="after")
+    def _echo_has_latency(self) -> Self:
+        if self.echo_latency_s and self.kind is not EngineKind.ECHO:
+            raise ValueError(f"found echo_latency_s with kind={self.kind}; allowed: with kind: echo alone")
         return self
 
     def on(self, accelerator: str | None) -> EngineConfig:
@@ -265,7 +277,7 @@ class ImagesConfig(Part):
 
 
 class ClusterConfig(Part):
-    """Where the run happens and when it counts as stuck."""
+    """Which Ray works, and when a run on it counts as stuck."""
 
     address: str | None = None
     """Ray address; by default RAY_ADDRESS, else a Ray of this process's own."""
@@ -275,14 +287,19 @@ class ClusterConfig(Part):
     """Only for a Ray of one's own: shared memory for batches in flight."""
     metrics_port: int | None = Field(default=None, ge=1, le=65535)
     """Only for a Ray of one's own: where Prometheus may scrape it, on 127.0.0.1. A cluster has ports of its own."""
+    stall_timeout_s: float = Field(default=1800, gt=0)
+    """Without any progress for so long, the run ends and names the stage that stands still."""
+
+
+class JobClusterConfig(ClusterConfig):
+    """What captioning asks of its Ray besides."""
+
     readers: int | None = Field(default=None, ge=1)
     """Shards read and decoded at once; by default as many as the cluster has CPUs, with GPUs at most what they
     need (`pipeline.engines.presets`)."""
     grace_s: float = Field(default=25, ge=0)
     """After SIGTERM or SIGINT: how long requests in flight and commits may take to end. Kubernetes kills
     30 s after it asked, and Ray takes some seconds to end; AWS takes a spot node 120 s after its notice."""
-    stall_timeout_s: float = Field(default=1800, gt=0)
-    """Without any progress for so long, the run ends and names the stage that stands still."""
 
 
 class LogFormat(StrEnum):
@@ -308,7 +325,7 @@ class JobConfig(Part):
     engine: EngineConfig = EngineConfig()
     images: ImagesConfig = ImagesConfig()
     quality: QualityConfig = QualityConfig()
-    cluster: ClusterConfig = ClusterConfig()
+    cluster: JobClusterConfig = JobClusterConfig()
     logs: LogFormat = LogFormat.TEXT
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Draws the mix, the word counts and the sampling seeds."""

@@ -138,6 +138,11 @@ def _refuse_device(config: EngineConfig, device: Device) -> None:
     if config.preset not in (GpuPreset.AUTO, found):
         allowed = "auto" if found is None else f"auto, {found}"
         raise ConfigError(f"engine.preset={config.preset}: this replica's GPU is {device.name}; allowed: {allowed}")
+    if config.cpu_kv_cache_gib != EngineConfig.model_fields["cpu_kv_cache_gib"].default:
+        raise ConfigError(
+            f"engine.cpu_kv_cache_gib={config.cpu_kv_cache_gib}: this replica has a GPU, {device.name}, whose memory "
+            "holds the KV cache; allowed: leave it out, and engine.gpu_memory_utilization"
+        )
     for key, value in (("quantization", config.quantization), ("kv_cache_dtype", config.kv_cache_dtype)):
         if value == "fp8" and device.capability < FP8_CAPABILITY:
             raise ConfigError(

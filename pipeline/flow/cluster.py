@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from ray.util import accelerators
 
 from pipeline.config import ClusterConfig, EngineConfig, EngineKind, LogFormat
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.flow.isolate import ADDRESS_VARIABLE
+from pipeline.flow.isolate import OWN, address_of
 
 log = logging.getLogger(__name__)
 
@@ -134,12 +133,12 @@ def connected(config: ClusterConfig, logs: LogFormat = LogFormat.TEXT) -> Iterat
     Raises:
         PipelineError: there is none to be had.
     """
-    address = config.address or os.environ.get(ADDRESS_VARIABLE)
+    address = address_of(config)
     own: dict[str, Any] = {}
     if address is None:
         store = config.object_store_gib
         own = {
-            "address": "local",
+            "address": OWN,
             "num_cpus": config.num_cpus,
             "include_dashboard": False,
             "object_store_memory": int(store * 2**30) if store else None,

@@ -112,7 +112,7 @@ def echo_job(folder: Path, output: Path, extra: list[str]) -> Any:
         },
         extra,
     )
-    isolate_ray(job.cluster.address)
+    isolate_ray(job.cluster)
     return job
 
 

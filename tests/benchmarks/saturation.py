@@ -42,7 +42,7 @@ def pipeline(shards: Path, output: Path, num_images: int) -> dict[str, float]:
     from pipeline.flow.isolate import isolate_ray
 
     job = job_of(shards, output)
-    isolate_ray(None)
+    isolate_ray(job.cluster)
     import threading
 
     from pipeline.flow.job import prepare_job

@@ -52,6 +52,7 @@ def test_the_command_line_beats_the_environment_which_beats_the_file(tmp_path, m
         ({"sampling": {"temperature": 3}}, r"sampling\.temperature: found 3; .*less than or equal to 2"),
         ({"engine": {"kind": "magic"}}, r"engine\.kind: found 'magic'; .*'vllm', 'endpoint' or 'echo'"),
         ({"engine": {"replicas": {"min": 3, "max": 2}}}, r"engine\.replicas: .*min=3 is above max=2"),
+        ({"engine": {"echo_latency_s": 1}}, r"engine: found echo_latency_s with kind=vllm; allowed: with kind: echo"),
         ({"images": {"formats": ["EPS"]}}, r"images\.formats: found EPS; allowed: JPEG, PNG"),
         ({"seed": -1}, r"seed: found -1"),
         ({"captions": []}, r"captions: .*at least 1"),

@@ -26,6 +26,14 @@ def corpus(folder: Path, **keys) -> CorpusConfig:
     return parse_config(CorpusConfig, {"output": str(folder / "corpus"), "memory_gib": 0.5, **keys}, (), origin="test")
 
 
+def test_what_only_captioning_asks_of_its_ray_is_refused(tmp_path):
+    for key in ("readers", "grace_s"):
+        with pytest.raises(
+            ConfigError, match=rf"cluster\.{key}: unknown key; allowed here: address, metrics_port, num_"
+        ):
+            corpus(tmp_path, cluster={key: 3})
+
+
 def make(config: CorpusConfig, until: str | None = None) -> None:
     """Run the steps here; `until` names the one that is not begun."""
     for step in steps(prepare_corpus(config)):

@@ -210,6 +210,10 @@ def expected_tokens() -> int:
         ({"kind": "endpoint", "endpoint": {"urls": ["ftp://a/v1"]}}, r"allowed: http\(s\)://host:port/v1"),
         ({"kind": "endpoint", "endpoint": {"urls": ["http://u:p@a/v1"]}}, "no credentials in it"),
         ({"kind": "endpoint", "endpoint": {"urls": ["http://a/v1"]}, "quantization": "fp8"}, "found quantization"),
+        (
+            {"kind": "endpoint", "endpoint": {"urls": ["http://a/v1"]}, "per_accelerator": {"L4": {"max_num_seqs": 9}}},
+            "found per_accelerator; with kind: endpoint these are the server's own",
+        ),
     ],
 )
 def test_an_endpoint_that_makes_no_sense_is_refused(engine, message):

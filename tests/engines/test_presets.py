@@ -90,6 +90,12 @@ def test_the_preset_of_another_card_is_refused():
         size(None, preset="h100")
 
 
+def test_memory_for_a_cpus_cache_is_refused_on_a_gpu():
+    with pytest.raises(ConfigError, match=r"engine.cpu_kv_cache_gib=4: this replica has a GPU, NVIDIA A10G.*leave it"):
+        size(GpuPreset.A10G, cpu_kv_cache_gib=4)
+    assert size(None, cpu_kv_cache_gib=4) == size(None)
+
+
 def test_a_model_without_room_is_refused_with_the_numbers():
     small = Device(name="Tesla T4", memory_bytes=14.6 * GIB, capability=(7, 5))
     with pytest.raises(

@@ -20,7 +20,7 @@ def test_a_node_that_vanishes_costs_no_row(tmp_path, how):
     draw_dataset(tmp_path / "in", num_images=240, seed=2, shard_rows=60)
     output = tmp_path / "out"
     engine = {"echo_latency_s": 0.4, "batches_in_flight": 2, "replicas": 2, "num_gpus": 1}
-    job = write_job(tmp_path, tmp_path / "in", output, engine=engine, cluster={"num_cpus": None})
+    job = write_job(tmp_path, tmp_path / "in", output, own_ray=False, engine=engine)
     with nodes(num_gpu_nodes=3) as cluster:
         process = start(tmp_path, "caption", job, **cluster.environment)
         wait_until(lambda: len(fragments_of(output)) >= 4, process, "4 fragments")

@@ -28,7 +28,7 @@ def begin(tmp_path, cluster, num_images, replicas, *words, **engine):
     tmp_path.mkdir(exist_ok=True)
     draw_dataset(tmp_path / "in", num_images=num_images, seed=2, shard_rows=num_images // 4)
     slow = {"echo_latency_s": LATENCY_S, "batches_in_flight": IN_FLIGHT, "replicas": replicas, "num_gpus": 1}
-    job = write_job(tmp_path, tmp_path / "in", tmp_path / "out", engine=slow | engine, cluster={"num_cpus": None})
+    job = write_job(tmp_path, tmp_path / "in", tmp_path / "out", own_ray=False, engine=slow | engine)
     process = start(tmp_path, "caption", job, *words, **cluster.environment)
     wait_until(lambda: len(fragments_of(tmp_path / "out")) >= 2, process, "2 fragments")
     return process
@@ -127,7 +127,8 @@ def test_each_replica_is_what_its_card_asks_for_and_a_pool_of_one_type_keeps_to_
         assert cluster.replicas() == [0, 1]
         end(tmp_path / "only", process, 80)
         (tmp_path / "none").mkdir()
-        job = write_job(tmp_path / "none", tmp_path / "in", tmp_path / "o", engine={"accelerator_type": "L5"})
+        other = {"accelerator_type": "L5"}
+        job = write_job(tmp_path / "none", tmp_path / "in", tmp_path / "o", own_ray=False, engine=other)
         unknown = run(tmp_path, "caption", job, **cluster.environment)
         assert unknown.code == 2, unknown
         assert "engine.accelerator_type: found 'L5', which Ray does not know and no node has" in unknown.err
