@@ -2,7 +2,8 @@
 
 A chat API words the prompt at the server, by a chat template that JoyCaption's own repository gets wrong for it
 (no BOS, sometimes a literal `<image>` line), and no answer shows it. So the token ids that the server makes of a
-probe are compared with ours before anything is asked, and the number of prompt tokens with every answer.
+probe are compared with ours before it is asked anything, at start or when it comes back, and the number of prompt
+tokens with every answer.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ import hashlib
 import io
 import itertools
 import logging
+import math
 import os
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -30,7 +32,7 @@ from pipeline.engines.loops import LOOP_REPEATS, LOOP_TOKENS
 from pipeline.engines.protocol import Answer, EngineStats, Question
 from pipeline.engines.start import EngineSpec
 from pipeline.engines.tokens import PromptTokens
-from pipeline.errors import ConfigError, EngineDead, ModelMismatch
+from pipeline.errors import ConfigError, EngineDead, ModelMismatch, PipelineError
 from schemas.status import Reason
 
 log = logging.getLogger(__name__)
@@ -52,15 +54,27 @@ _COMES_BACK = (408, 409, 429)
 """Statuses below 500 that the openai client tries again, and that say nothing about the request."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """A server does what it is asked to, and words prompts as the model was taught."""
+
+    max_model_len: int | None
+    """Where the server tells it, as vLLM does."""
+
+
 @dataclass(slots=True, eq=False)
 class _Server:
     url: str
     client: openai.AsyncOpenAI
-    is_vllm: bool
-    max_model_len: int | None
-    """Where the server tells it, as vLLM does."""
+    checked: _Checked | None = None
+    """None until it was looked at, and again when it was away: it may come back as another."""
     rests_until: float = 0.0
-    """By the monotonic clock."""
+    """By the monotonic clock; infinite for one that is left out."""
+    looking: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+_Look = _Checked | openai.APIError | PipelineError
+"""What a look at a server found: that it may be asked, why it does not answer, or why it must not be asked."""
 
 
 class EndpointEngine:
@@ -79,7 +93,8 @@ class EndpointEngine:
             url: openai.AsyncOpenAI(base_url=url, api_key=key, timeout=config.timeout_s, max_retries=config.retries)
             for url in config.urls
         }
-        self._servers = self._find_servers()
+        self._failure: openai.APIError | None = None
+        self._servers = self._find_servers(self._look)
 
     def stats(self) -> EngineStats:
         return EngineStats(requests_running=self._running)
@@ -93,21 +108,52 @@ class EndpointEngine:
                 self._running -= 1
 
     async def _answered(self, question: Question) -> Answer:
-        failure: openai.APIError | None = None
         for server in self._order(question.image_id):
+            checked = await self._admit(server)
+            if checked is None:
+                continue
             try:
-                return await self._ask(server, question)
+                return await self._ask(server, checked, question)
             except openai.APIConnectionError as err:
-                failure = err
+                self._rest(server, err)
             except openai.APIStatusError as err:
                 if err.status_code in _KEY_OR_NAME_WRONG:
                     raise _refused(server.url, self._config, err) from err
                 if err.status_code < 500 and err.status_code not in _COMES_BACK:
                     return Answer(id=question.id, text=None, reason=Reason.ENGINE_ERROR, message=str(err))
-                failure = err
-            log.warning("endpoint=%s failed after %d retries: %s", server.url, self._config.retries, failure)
-            server.rests_until = time.monotonic() + REST_S
-        raise EngineDead(f"{', '.join(self._config.urls)}: no server answers; the last said: {failure}")
+                self._rest(server, err)
+        raise EngineDead(f"{', '.join(self._config.urls)}: no server answers; the last said: {self._failure}")
+
+    async def _admit(self, server: _Server) -> _Checked | None:
+        """Look at a server before its first question, once for all that wait; None if it is away or left out."""
+        async with server.looking:
+            if server.checked is None and server.rests_until <= time.monotonic():
+                try:
+                    found = await asyncio.to_thread(self._look, server.url)
+                except (ConfigError, ModelMismatch) as fault:
+                    self._leave_out(server, fault)
+                else:
+                    if isinstance(found, _Checked):
+                        server.checked = found
+                    else:
+                        self._rest(server, found)
+            return server.checked
+
+    def _rest(self, server: _Server, failure: openai.APIError) -> None:
+        log.warning("endpoint=%s rests for %g s: %s", server.url, REST_S, failure)
+        self._failure = failure
+        server.checked, server.rests_until = None, time.monotonic() + REST_S
+
+    def _leave_out(self, server: _Server, fault: PipelineError) -> None:
+        """Ask a server nothing more.
+
+        Raises:
+            PipelineError: the fault, if no other server is left.
+        """
+        server.rests_until = math.inf
+        if all(one.rests_until == math.inf for one in self._servers):
+            raise fault
+        log.error("endpoint=%s is left out: %s", server.url, fault)
 
     def _order(self, image_id: str) -> list[_Server]:
         """The servers at work, the same one first for all requests of an image (rendezvous hashing)."""
@@ -115,23 +161,23 @@ class EndpointEngine:
         at_work = [server for server in self._servers if server.rests_until <= now]
         return sorted(at_work, key=lambda server: hashlib.sha256(f"{server.url} {image_id}".encode()).digest())
 
-    async def _ask(self, server: _Server, question: Question) -> Answer:
+    async def _ask(self, server: _Server, checked: _Checked, question: Question) -> Answer:
         expected = self._expected_tokens(question)
         needed = (expected or 0) + self._spec.max_tokens
-        if expected and server.max_model_len and needed > server.max_model_len:
+        if expected and checked.max_model_len and needed > checked.max_model_len:
             return Answer(
                 id=question.id,
                 text=None,
                 prompt_tokens=expected,
                 reason=Reason.PROMPT_TOO_LONG,
                 message=f"{expected} prompt tokens and sampling.max_tokens={self._spec.max_tokens} need "
-                f"--max-model-len {needed} at {server.url}; it is {server.max_model_len}",
+                f"--max-model-len {needed} at {server.url}; it is {checked.max_model_len}",
             )
         done: ChatCompletion = await server.client.chat.completions.create(
             model=self._model,
             messages=_messages(question.system, question.prompt, self._image_url(question)),
             max_tokens=self._spec.max_tokens,
-            **self._sampling(question, server),
+            **self._sampling(question),
         )
         return _answer(question, done, expected)
 
@@ -152,80 +198,88 @@ class EndpointEngine:
             self._images[question.image_id] = _data_url(Image.fromarray(question.pixels))
         return self._images[question.image_id]
 
-    def _sampling(self, question: Question, server: _Server) -> dict[str, Any]:
-        """What the chat API has, and in `extra_body` what vLLM adds to it.
-
-        Raises:
-            ConfigError: the server is not vLLM, and one of vLLM's own settings is asked for.
-        """
+    def _sampling(self, question: Question) -> dict[str, Any]:
+        """What the chat API has, and in `extra_body` what vLLM adds to it."""
         sampling = self._spec.sampling
-        penalty = question.repetition_penalty
+        return {
+            "temperature": sampling.temperature if question.temperature is None else question.temperature,
+            "top_p": sampling.top_p,
+            "seed": question.seed,
+            "extra_body": self._only_vllm(question.repetition_penalty),
+        }
+
+    def _only_vllm(self, penalty: float | None) -> dict[str, Any]:
+        """What only vLLM can do of what is asked, with this penalty or, None, the run's own."""
+        sampling = self._spec.sampling
         penalty = sampling.repetition_penalty if penalty is None else penalty
         shortest, longest = LOOP_TOKENS
         loops = {"min_pattern_size": shortest, "max_pattern_size": longest, "min_count": LOOP_REPEATS}
-        theirs: dict[str, Any] = {
+        return {
             **({"top_k": sampling.top_k} if sampling.top_k else {}),
             **({"repetition_penalty": penalty} if penalty != 1 else {}),
             **({"repetition_detection": loops} if sampling.stop_loops else {}),
         }
-        if theirs and not server.is_vllm:
-            raise ConfigError(
-                f"engine.endpoint: {server.url} is no vLLM server and cannot do {', '.join(theirs)}; set "
-                "sampling.top_k: 0, sampling.stop_loops: false, and repetition_penalty: 1 wherever it stands"
-            )
-        temperature = sampling.temperature if question.temperature is None else question.temperature
-        return {"temperature": temperature, "top_p": sampling.top_p, "seed": question.seed, "extra_body": theirs}
 
     async def restart(self) -> None:
         self.close()
         log.warning("waiting up to %g s for %s", self._config.patience_s, ", ".join(self._config.urls))
-        self._servers = await asyncio.to_thread(self._find_servers)
+        self._servers = await asyncio.to_thread(self._find_servers, self._look_again)
 
     def close(self) -> None:
         self._images.clear()
 
-    def _find_servers(self) -> list[_Server]:
-        """Wait until a server answers, and check each that does.
+    def _find_servers(self, look: Callable[[str], _Look]) -> list[_Server]:
+        """Wait until a server answers and is checked; return those that may be asked, now or when they are back.
 
         Raises:
             EngineDead: none answers within `patience_s`.
-            ConfigError: one refuses the key, does not know the model, or cannot do what the sampling asks.
-            ModelMismatch: one words prompts otherwise.
+            ConfigError: as `look`, or that of a server if all are left out.
+            ModelMismatch: likewise.
         """
         until = time.monotonic() + self._config.patience_s
         for attempt in itertools.count():
-            found = [self._look(url) for url in self._config.urls]
-            servers = [server for server in found if isinstance(server, _Server)]
-            if servers:
-                # One that is not up yet is of the same kind; its prompts are counted with every answer.
-                return servers + [
-                    _Server(url, self._clients[url], is_vllm=servers[0].is_vllm, max_model_len=None)
-                    for url, server in zip(self._config.urls, found, strict=True)
-                    if not isinstance(server, _Server)
-                ]
+            found = {url: look(url) for url in self._config.urls}
+            servers = [
+                _Server(url, self._clients[url], one if isinstance(one, _Checked) else None)
+                for url, one in found.items()
+                if not isinstance(one, PipelineError)
+            ]
+            if not servers:
+                raise next(one for one in found.values() if isinstance(one, PipelineError))
+            if any(server.checked for server in servers):
+                return servers
+            away = next(one for one in found.values() if isinstance(one, openai.APIError))
             if time.monotonic() > until:
                 raise EngineDead(
                     f"engine.endpoint: none of {', '.join(self._config.urls)} answers after "
-                    f"{self._config.patience_s:g} s (endpoint.patience_s): {found[-1]}"
+                    f"{self._config.patience_s:g} s (endpoint.patience_s): {away}"
                 )
             if not attempt:
-                log.info("no endpoint answers yet: %s", found[-1])
+                log.info("no endpoint answers yet: %s", away)
             time.sleep(POLL_S)
         raise AssertionError("count() ends")
 
-    def _look(self, url: str) -> _Server | openai.APIError:
-        """Check a server, or return why it does not answer."""
+    def _look_again(self, url: str) -> _Look:
+        """Look at a server in the middle of a run, where its fault is no reason to end it."""
+        try:
+            return self._look(url)
+        except (ConfigError, ModelMismatch) as fault:
+            log.error("endpoint=%s is left out: %s", url, fault)
+            return fault
+
+    def _look(self, url: str) -> _Checked | openai.APIError:
+        """Check a server, or return why it does not answer.
+
+        Raises:
+            ConfigError: it refuses the key, does not know the model, or cannot do what the sampling asks.
+            ModelMismatch: it words prompts otherwise.
+        """
         theirs = self._clients[url]
         with openai.OpenAI(base_url=url, api_key=theirs.api_key, timeout=theirs.timeout, max_retries=0) as client:
             try:
                 model = _find_model(client.models.list().data, self._model, url)
-                server = _Server(
-                    url,
-                    theirs,
-                    is_vllm=model.owned_by == "vllm",
-                    max_model_len=(model.model_extra or {}).get("max_model_len"),
-                )
-                self._sampling(_probe_question(self._spec.side_px), server)
+                if model.owned_by != "vllm":
+                    self._refuse_only_vllm(url)
                 if self._tokens is not None:
                     self._check_layout(client, url, self._tokens)
             except openai.APIStatusError as err:
@@ -234,7 +288,16 @@ class EndpointEngine:
                 return err
             except openai.APIConnectionError as err:
                 return err
-        return server
+        return _Checked((model.model_extra or {}).get("max_model_len"))
+
+    def _refuse_only_vllm(self, url: str) -> None:
+        asked = self._only_vllm(None) | self._only_vllm(self._spec.repair_penalty)
+        if asked:
+            raise ConfigError(
+                f"engine.endpoint: {url} is no vLLM server and cannot do {', '.join(asked)}; set sampling.top_k: 0, "
+                "sampling.stop_loops: false, sampling.repetition_penalty: 1 and quality.repair.repetition_penalty: "
+                "null, as far as they are not"
+            )
 
     def _check_layout(self, client: openai.OpenAI, url: str, tokens: PromptTokens) -> None:
         probe = _probe_question(self._spec.side_px)

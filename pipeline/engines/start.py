@@ -16,6 +16,8 @@ class EngineSpec:
 
     config: EngineConfig
     sampling: SamplingConfig
+    repair_penalty: float | None = None
+    """The repetition penalty of questions that are asked again; None is `sampling`'s."""
     max_tokens: int
     """Tokens per caption."""
     model_path: str

@@ -128,9 +128,11 @@ def caption_spec(job: JobConfig, run: RunFacts, weights: Weights) -> CaptionSpec
 
 def engine_spec(job: JobConfig, recipe: Recipe, weights: Weights) -> EngineSpec:
     """Return what the job's engine is started from."""
+    repair = job.quality.repair
     return EngineSpec(
         config=job.engine,
         sampling=job.sampling,
+        repair_penalty=repair.repetition_penalty if repair.attempts else None,
         max_tokens=recipe.fields["sampling"]["max_tokens"],
         model_path=weights.path,
         revision=job.model.revision,

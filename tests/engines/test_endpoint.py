@@ -1,7 +1,10 @@
 """The endpoint engine's manners with servers that refuse, fail, vanish and come back: scripted HTTP, no model."""
 
 import asyncio
+import functools
 import json
+import re
+import socket
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,9 +13,11 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from pipeline.config import EngineConfig, ModelConfig, SamplingConfig
+from pipeline.config import EngineConfig, ModelConfig, SamplingConfig, parse_job
 from pipeline.engines import EngineSpec, Question, start_engine
+from pipeline.engines.tokens import PromptTokens
 from pipeline.errors import ConfigError, EngineDead, ModelMismatch
+from pipeline.flow.job import check_job, engine_spec
 from pipeline.recipe import find_weights
 from schemas.status import Reason
 
@@ -22,7 +27,8 @@ WEIGHTS = find_weights(ModelConfig(id="standin"))
 class Script:
     """What a server says: to each chat the next of `statuses`, then 200 for ever."""
 
-    def __init__(self, *statuses: int, owner: str = "vllm", prompt_tokens: int = 7) -> None:
+    def __init__(self, *statuses: int, owner: str = "vllm", prompt_tokens: int | None = 7) -> None:
+        """Without `prompt_tokens` the prompt is worded, and counted, as it should be."""
         self.statuses = list(statuses)
         self.owner = owner
         self.prompt_tokens = prompt_tokens
@@ -40,14 +46,23 @@ class Script:
         if status != 200:
             return status, {"error": {"message": f"scripted {status}"}}
         message = {"role": "assistant", "content": " A red circle. "}
-        usage = {"prompt_tokens": self.prompt_tokens, "completion_tokens": 4, "total_tokens": 11}
+        prompt_tokens = expected_tokens(body) if self.prompt_tokens is None else self.prompt_tokens
+        usage = {"prompt_tokens": prompt_tokens, "completion_tokens": 4, "total_tokens": 11}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
         answer = {"id": "1", "object": "chat.completion", "created": 0, "model": "standin", "choices": [choice]}
         return 200, answer | {"usage": usage}
 
+    @property
+    def probes(self) -> int:
+        return sum(is_probe(chat) for chat in self.chats)
+
+
+def is_probe(chat: dict) -> bool:
+    return chat["max_tokens"] == 1
+
 
 @contextmanager
-def serving(script: Script):
+def serving(script: Script, port: int = 0):
     class Handler(BaseHTTPRequestHandler):
         def _answer(self) -> None:
             script.keys.append(self.headers.get("authorization"))
@@ -65,7 +80,7 @@ def serving(script: Script):
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
@@ -76,11 +91,20 @@ def serving(script: Script):
         server.server_close()
 
 
-def spec(*urls: str, sampling: SamplingConfig | None = None, **rest: object) -> EngineSpec:
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def spec(
+    *urls: str, sampling: SamplingConfig | None = None, repair_penalty: float | None = None, **rest: object
+) -> EngineSpec:
     own = {"urls": urls, "model": "standin", "check_layout": False, "retries": 0, "patience_s": 0, **rest}
     return EngineSpec(
         config=EngineConfig.model_validate({"kind": "endpoint", "endpoint": own}),
         sampling=sampling or SamplingConfig(temperature=0.5, top_k=3, repetition_penalty=1.1),
+        repair_penalty=repair_penalty,
         max_tokens=50,
         model_path=WEIGHTS.path,
         revision=None,
@@ -182,24 +206,131 @@ def test_a_refused_key_names_its_variable_and_never_the_key(monkeypatch):
         start_engine(spec(url, api_key_env="MY_KEY"))
 
 
+def test_a_penalty_of_repairs_alone_is_refused_of_another_server_at_start():
+    plain = SamplingConfig(stop_loops=False)
+    with serving(Script(owner="someone")) as url:
+        with pytest.raises(ConfigError, match=r"cannot do repetition_penalty; set .*quality.repair.repetition_penalty"):
+            start_engine(spec(url, sampling=plain, repair_penalty=1.2))
+        assert start_engine(spec(url, sampling=plain, repair_penalty=1.0))
+
+
+@pytest.mark.parametrize(("attempts", "penalty"), [(2, 1.2), (0, None)])
+def test_the_engine_hears_of_the_penalty_of_the_repairs_that_a_job_makes(attempts, penalty):
+    job = parse_job(
+        {
+            "source": "in",
+            "output": "out",
+            "model": "standin",
+            "captions": {"slot": "long", "mode": "descriptive"},
+            "quality": {"repair": {"attempts": attempts, "repetition_penalty": 1.2}},
+        }
+    )
+    recipe, weights, _ = check_job(job)
+    assert engine_spec(job, recipe, weights).repair_penalty == penalty
+
+
 def test_a_prompt_of_another_length_is_refused_at_start_and_with_each_answer():
     script = Script()
     with serving(script) as url, pytest.raises(ModelMismatch, match=r"7 prompt tokens, not .* --chat-template"):
         start_engine(spec(url, check_layout=True))
-    script.prompt_tokens = script.chats[0] and expected_tokens()
+    script.prompt_tokens = expected_tokens(script.chats[0])
     with serving(script) as url:
         (answer,) = ask(spec(url, check_layout=True), question())
     assert answer.reason is Reason.ENGINE_ERROR
     assert "prompt tokens, not" in str(answer.message)
 
 
-def expected_tokens() -> int:
-    """Of the probe, whose prompt is longer than that of `question`."""
-    from pipeline.engines.tokens import PromptTokens
+@functools.cache
+def our_tokens() -> PromptTokens:
+    return PromptTokens(WEIGHTS.path)
 
-    tokens = PromptTokens(WEIGHTS.path)
-    ids = tokens.encode("You are a helpful image captioner.", "Write a detailed description for this image.")
-    return len(ids) - 1 + tokens.image.tokens
+
+def expected_tokens(chat: dict) -> int:
+    tokens = our_tokens()
+    system, user = chat["messages"]
+    return len(tokens.encode(system["content"], user["content"][1]["text"])) - 1 + tokens.image.tokens
+
+
+def ask_before_and_after(engine_spec: EngineSpec, come_back, script: Script):
+    """Ask, have a server come back with `script`, ask twenty questions; return their answers."""
+
+    async def both(engine):
+        assert (await engine.answer(question())).text
+        with come_back(script):
+            return await asyncio.gather(*(engine.answer(question(number)) for number in range(20)))
+
+    return asyncio.run(both(start_engine(engine_spec)))
+
+
+@pytest.fixture
+def no_rest(monkeypatch):
+    monkeypatch.setattr("pipeline.engines.endpoint.REST_S", 0.0)
+
+
+def test_a_server_that_was_away_at_start_is_checked_once_before_its_first_question(no_rest):
+    here, later, port = Script(prompt_tokens=None), Script(prompt_tokens=None), free_port()
+    with serving(here) as url:
+        both = spec(url, f"http://127.0.0.1:{port}/v1", check_layout=True)
+        answers = ask_before_and_after(both, lambda script: serving(script, port), later)
+    assert all(answer.text for answer in answers)
+    assert (is_probe(later.chats[0]), later.probes) == (True, 1)
+    assert len(later.chats) > 1
+    assert here.probes == 1
+
+
+@pytest.mark.parametrize(
+    ("later", "why"),
+    [
+        (Script(prompt_tokens=9), "9 prompt tokens, not .*--chat-template"),
+        (Script(owner="someone", prompt_tokens=None), "is no vLLM server and cannot do top_k"),
+        (Script(*[400] * 99), "answers 400: .*scripted 400"),
+    ],
+)
+def test_a_server_that_comes_back_wrong_is_left_out_and_its_images_go_to_another(no_rest, caplog, later, why):
+    here, port = Script(prompt_tokens=None), free_port()
+    with serving(here) as url:
+        both = spec(url, f"http://127.0.0.1:{port}/v1", check_layout=True)
+        answers = ask_before_and_after(both, lambda script: serving(script, port), later)
+    assert all(answer.text for answer in answers)
+    assert len(later.chats) == later.probes <= 1
+    [told] = [record.message for record in caplog.records if "left out" in record.message]
+    assert re.match(rf"endpoint=http://127.0.0.1:{port}/v1 is left out: .*{why}", told)
+
+
+def test_a_server_that_fails_is_checked_again_and_with_none_left_the_run_ends(no_rest):
+    script = Script(200, 200, 500, prompt_tokens=None)  # the probe, an answer, a failure
+
+    async def asked_on(engine):
+        assert (await engine.answer(question())).text
+        with pytest.raises(EngineDead):
+            await engine.answer(question())
+        assert (await engine.answer(question())).text
+        script.statuses, script.prompt_tokens = [500], 9
+        with pytest.raises(EngineDead):
+            await engine.answer(question())
+        with pytest.raises(ModelMismatch, match="9 prompt tokens, not"):
+            await engine.answer(question())
+        with pytest.raises(ModelMismatch, match="9 prompt tokens, not"):
+            await engine.restart()
+
+    with serving(script) as url:
+        asyncio.run(asked_on(start_engine(spec(url, check_layout=True))))
+    assert script.probes == 4
+
+
+def test_a_restart_goes_on_with_the_servers_that_are_right(caplog):
+    good, bad = Script(prompt_tokens=None), Script(prompt_tokens=None)
+
+    async def restarted(engine):
+        bad.prompt_tokens = 9
+        await engine.restart()
+        return [await engine.answer(question(number)) for number in range(12)]
+
+    with serving(good) as first, serving(bad) as second:
+        answers = asyncio.run(restarted(start_engine(spec(first, second, check_layout=True))))
+        assert all(answer.text for answer in answers)
+        assert len(bad.chats) == bad.probes == 2
+        assert f"endpoint={second} is left out: {second}: 9 prompt tokens" in caplog.text
 
 
 @pytest.mark.parametrize(
