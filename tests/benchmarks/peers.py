@@ -95,7 +95,7 @@ def joyfleet(shards: Path, output: Path) -> None:
             "cluster": {"object_store_gib": 0.6},
         }
     )
-    isolate_ray(None)
+    isolate_ray(job.cluster)
     import threading
 
     from pipeline.flow.job import prepare_job
@@ -125,9 +125,10 @@ def kept_by_joyfleet(output: Path) -> int:
 
 
 def ray_data_llm(shards: Path, output: Path) -> None:
+    from pipeline.config import ClusterConfig
     from pipeline.flow.isolate import isolate_ray
 
-    isolate_ray(None)
+    isolate_ray(ClusterConfig(address="local"))
     import ray
     from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 

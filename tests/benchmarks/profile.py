@@ -131,7 +131,7 @@ def run(shards: Path, output: Path, num_images: int, seconds: int) -> dict[str, 
     from tests.benchmarks.saturation import job_of
 
     job = job_of(shards, output)
-    isolate_ray(None)
+    isolate_ray(job.cluster)
     import threading
 
     from pipeline.flow import run as flow
