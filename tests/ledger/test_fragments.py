@@ -58,7 +58,7 @@ def with_column(table, name, values):
         (lambda table: table.drop_columns(["seed"]), r"missing \['seed'\], unknown \[\]"),
         (lambda table: table.append_column("extra", table["seed"]), r"missing \[\], unknown \['extra'\]"),
         (lambda table: with_column(table, "width", ["wide", "x"]), "column width does not convert to int32"),
-        (lambda table: with_column(table, "seed", [None, 1]), "column seed has 1 nulls; allowed: none"),
+        (lambda table: with_column(table, "attempts", [None, 1]), "column attempts has 1 nulls; allowed: none"),
         (lambda table: with_column(table, "shard", ["x.tar", SHARD.path]), "rows with shard 'x.tar'; allowed: 'photos"),
         (lambda table: with_column(table, "recipe", ["other"] * 2), "rows with recipe 'other'; allowed: 'recipe-1'"),
         (lambda table: with_column(table, "slot", ["long", "none"]), "foreign image or slot; allowed: rows 0..9"),

@@ -72,12 +72,16 @@ def test_a_whole_shard_has_no_violation(done):
         (column("reason", {8: "bad luck"}), "status", "1: (4, long) status 'failed'"),
         (column("caption", {0: None}), "caption", "1: (0, long) status 'ok'"),
         (column("caption", {8: "an error text"}), "caption", "1: (4, long) status 'failed'"),
-        (lambda table: table.drop_columns(["seed"]), "unreadable", "unknown [], missing ['seed: int64 not null']"),
+        (
+            lambda table: table.drop_columns(["attempts"]),
+            "unreadable",
+            "unknown [], missing ['attempts: int32 not null']",
+        ),
         (lambda table: table.select(table.column_names[::-1]), "unreadable", "in another order"),
         (
-            lambda table: table.rename_columns({"seed": "sead"}),
+            lambda table: table.rename_columns({"attempts": "atempts"}),
             "unreadable",
-            "unknown ['sead: int64 not null'], missing ['seed: int64 not null']",
+            "unknown ['atempts: int32 not null'], missing ['attempts: int32 not null']",
         ),
     ],
 )
