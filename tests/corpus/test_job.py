@@ -227,6 +227,28 @@ def test_coyo_lists_in_strings_are_read_and_bad_ones_counted(tmp_path):
     assert counted(tmp_path)["coyo", "bad_tag_list"] == 1
 
 
+def test_a_part_of_whose_images_none_becomes_a_record_is_counted_and_holds_nothing_up(tmp_path):
+    refused = [caption_row("00002.tar", row, slot, None) for row in range(5) for slot in ("long", "short")]
+    make(corpus(tmp_path, captions=entry(write_output(tmp_path / "in", [*shards(2, 5), *refused]))))
+    assert {row["id"].partition("#")[0] for row in rows_of(tmp_path, "text")} == {
+        "photos/00000.tar",
+        "photos/00001.tar",
+    }
+    counts = counted(tmp_path)
+    assert counts["photos", "dropped_nothing_known"] == counts["photos", "without_long"] == 5
+    assert counts["photos", "captions_rejected"] == 10
+
+
+def test_a_corpus_without_one_record_ends_with_its_counts(tmp_path):
+    table = tmp_path / "t.csv"
+    table.write_text("id,artist\n99,a\n")
+    must = {"name": "t", "urls": str(table), "join": {"by": "id", "required": True}}
+    make(corpus(tmp_path, captions=entry(write_output(tmp_path / "in", shards(1, 5))), tables=must))
+    assert rows_of(tmp_path, "text") == rows_of(tmp_path, "records") == []
+    assert counted(tmp_path)["photos", "dropped_unmatched"] == 5
+    assert "0 training texts" in (tmp_path / "corpus/README.md").read_text()
+
+
 def test_duplicates_are_dropped_by_reason_and_the_first_source_stays(tmp_path):
     rows = shards(1, 4)
     for row in rows:
