@@ -130,6 +130,7 @@ class Publisher:
                 self._put_texts(layout.text_path(part.name, split, epoch, form), table, form)
             if self.config.tokenizer and self.config.tokenizer.pack:
                 plan = pack(table["n_tokens"].to_pylist(), self.config.tokenizer.pack)
+                counts["texts_in_no_pack"] += table.num_rows - plan.num_rows
                 put_table(self.store, layout.packing_path(part.name, split, epoch), plan, PACKING)
         return rows
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tokenizers import Tokenizer
 
 from pipeline.config import CorpusConfig
 from pipeline.config.load import parse_config
@@ -16,6 +17,7 @@ from pipeline.corpus.grammar import profile_of
 from pipeline.corpus.job import prepare_corpus, steps
 from pipeline.errors import ConfigError, OutputMismatch
 from tests.corpus.outputs import caption_row, digest, write_output
+from tests.corpus.tiny_tokenizer import train_tokenizer
 
 LONG = "A girl with long hair stands by a still lake. Mountains rise behind the water. The sky number {} is clear."
 SHORT = "A girl stands by a lake."
@@ -311,3 +313,76 @@ def test_json_lines_hold_what_the_parquet_holds(tmp_path):
     [file] = (tmp_path / "corpus/text").rglob("*.jsonl.zst")
     lines = pa.input_stream(str(file), compression="zstd").read().decode().splitlines()
     assert [json.loads(line) for line in lines] == rows_of(tmp_path, "text")
+
+
+CONTEXT, PACK = 70, 128
+
+
+@pytest.fixture
+def tokenized(tmp_path):
+    """A finished job of two sources and two epochs that counts tokens and plans packs; its tokenizer."""
+    file = tmp_path / "tokenizer/tokenizer.json"
+    file.parent.mkdir()
+    train_tokenizer([LONG, SHORT, ", ".join(TAGS)], file)
+    posts = [{"id": str(number), "general": TAGS, "short": SHORT} for number in range(20)]
+    posts += [{"id": "99", "general": [f"tag number {number}" for number in range(60)]}]
+    (tmp_path / "posts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in posts))
+    make(corpus(
+        tmp_path,
+        captions=entry(write_output(tmp_path / "in", shards(2, 20))),
+        tables={"name": "posts", "urls": str(tmp_path / "posts.jsonl")},
+        epochs=2,
+        split={"validation": 0.3},
+        formats=["parquet", "jsonl"],
+        tokenizer={"path": str(file.parent), "context": CONTEXT, "pack": PACK},
+    ))  # fmt: skip
+    return Tokenizer.from_file(str(file))
+
+
+def test_tokens_of_a_job_are_those_of_its_texts_and_add_up(tmp_path, tokenized):
+    texts = rows_of(tmp_path, "text")
+    assert len(texts) == 2 * (40 + 21)
+    for row in texts:
+        given, rest = (len(tokenized.encode(row[half], add_special_tokens=False).ids) for half in ("user", "output"))
+        assert row["n_tokens"] == given + rest + 2
+        assert row["n_trained"] == rest + 1 + (given if row["loss"] == "all" else 0)
+    census = pq.read_table(tmp_path / "corpus/report/texts.parquet").to_pylist()
+    for source in ("photos", "posts"):
+        own = [row for row in texts if row["source"] == source]
+        told = [row for row in census if row["source"] == source]
+        assert sum(row["rows"] for row in told) == len(own)
+        for name in ("n_tokens", "n_trained"):
+            assert sum(row[name] for row in told) == sum(row[name] for row in own)
+        beyond = Counter(row["task"] for row in own if row["n_tokens"] > CONTEXT)
+        assert beyond
+        too_long: Counter[str] = Counter()
+        for row in told:
+            too_long[row["task"]] += row["too_long"]
+        assert +too_long == beyond
+        total = sum(row["n_tokens"] for row in own)
+        line = (
+            f"| {source} | {len(own):,} | {total:,} | {sum(row['n_trained'] for row in own):,} | {beyond.total():,} |"
+        )
+        assert line in (tmp_path / "corpus/README.md").read_text()
+
+
+def test_each_text_of_a_job_is_in_one_pack_whole_and_what_fits_none_is_counted(tmp_path, tokenized):
+    out = tmp_path / "corpus"
+    files = sorted((out / "text").rglob("*.parquet"))
+    packed = sorted((out / "packing").rglob("*.parquet"))
+    assert [file.relative_to(out / "packing") for file in packed] == [file.relative_to(out / "text") for file in files]
+    unpacked = 0
+    for file, plan in zip(files, packed, strict=True):
+        lengths = pq.read_table(file)["n_tokens"].to_pylist()
+        rows = pq.read_table(plan).to_pylist()
+        fits = [number for number, length in enumerate(lengths) if length <= PACK]
+        assert sorted(row["row"] for row in rows) == fits
+        unpacked += len(lengths) - len(fits)
+        ends: Counter[int] = Counter()
+        for row in rows:
+            assert (row["n_tokens"], row["start"]) == (lengths[row["row"]], ends[row["bin"]])
+            ends[row["bin"]] += row["n_tokens"]
+        assert max(ends.values()) <= PACK
+        assert sum(ends.values()) == sum(lengths[row] for row in fits)
+    assert unpacked == 2
+    assert counted(tmp_path)["posts", "texts_in_no_pack"] == 2
