@@ -364,3 +364,20 @@ def test_files_of_aliases_and_implications_rule_the_tags_of_a_job(tmp_path):
     (tmp_path / "aliases.csv").write_text("one,two,three\n")
     with pytest.raises(ConfigError, match=r"aliases\.csv: line 1 has 3 fields; allowed: `from,to`"):
         make(corpus(tmp_path / "x", captions=photos(tmp_path / "x"), tag_files=files))
+
+
+def test_keys_of_one_kind_are_no_keys_of_another_and_the_first_file_s_row_stands(tmp_path):
+    folder = tmp_path / "posts"
+    folder.mkdir()
+    write(folder / "0.csv", [{"id": 8, "artist": "-"}, {"id": 0, "artist": "a"}])
+    write(folder / "1.csv", [{"id": 0, "artist": "b"}])
+    keys = [{"key": "0", "character": "wrong"}, {"key": "0012/1.webp", "character": "c"}]
+    tables = [
+        {"name": "posts", "urls": str(folder), "join": "id"},
+        {"name": "keys", "urls": write(tmp_path / "keys.csv", keys), "join": "key"},
+    ]
+    make(corpus(tmp_path, captions=photos(tmp_path), tables=tables, dedupe=[]))
+    found = records(tmp_path)
+    assert found["photos/0.tar#0"]["artist"] == ["a"]
+    assert {name for name, row in found.items() if row["character"]} == {"photos/0.tar#1"}
+    assert found["photos/0.tar#1"]["character"] == ["c"]
