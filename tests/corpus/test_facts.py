@@ -34,6 +34,7 @@ def test_a_key_has_one_form(facts, by, key):
 
 def test_http_and_https_are_one_url_and_what_is_none_stands():
     assert normal_url("http://x.org") == normal_url("HTTPS://x.org/")
+    assert normal_url("http://x.org:80/a") == normal_url("https://x.org:443/a") == "x.org/a"
     assert normal_url("http://x.org:8080/a") == "x.org:8080/a"
     assert normal_url("http://[broken") == "http://[broken"
 

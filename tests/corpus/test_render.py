@@ -283,6 +283,11 @@ def test_the_style_with_the_longest_match_holds():
     assert [style_name(config, source) for source in ("coyo-hd", "coco", "x")] == ["coyo", "co", "default"]
 
 
+def test_metadata_to_predict_is_expected_as_often_as_the_public_renderer_was_seen_to_draw_it():
+    assert expected_gen_meta(RenderConfig(), "default") == pytest.approx(0.189)
+    assert expected_gen_meta(RenderConfig(preset="tipo-v1"), "coyo") == 0
+
+
 def test_rare_cells_are_counted_together():
     few = accept({"a": 100, "b": 3, "c": 3}, {"a": 100 / 106, "b": 3 / 106, "c": 3 / 106})
     assert (few.degrees, few.statistic) == (1, pytest.approx(0))

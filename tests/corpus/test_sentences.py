@@ -43,6 +43,8 @@ def test_first_sentence_and_first_paragraph_stay_and_order_is_kept():
             assert parts == sorted(parts)
             assert ".0 is" in parts[0]
     assert len({trim_long(text, 3, 4, seed) for seed in range(50)}) > 40
+    assert any(trim_long(text, 3, 4, seed).split("\n")[-1].startswith("S4.0") for seed in range(50))
+    assert {trim_short("One. Two. Three.", 2, seed) for seed in range(50)} == {"One. Two.", "One. Three."}
     assert trim_short("One. Two.", 2, 0) == "One. Two."
 
 
