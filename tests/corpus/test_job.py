@@ -1,6 +1,7 @@
 """From captions and tables to a corpus, step by step in this process: what is joined, kept, published and counted."""
 
 import json
+import re
 import sqlite3
 from collections import Counter
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from tokenizers import Tokenizer
 
 from pipeline.config import CorpusConfig
@@ -548,3 +550,12 @@ def test_a_changed_file_of_aliases_is_another_corpus(tmp_path):
             prepare_corpus(config)
     with pytest.raises(OutputMismatch, match=r"tag_files\.aliases"):
         prepare_corpus(config)
+
+
+def test_every_example_of_the_page_is_a_job():
+    page = (Path(__file__).parents[2] / "docs/corpus.md").read_text()
+    examples = [yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)]
+    assert len(examples) >= 2
+    for example in examples:
+        whole = {"captions": entry("out/photos"), "output": "out/corpus", **example}
+        assert parse_config(CorpusConfig, whole, (), origin="docs/corpus.md").sources[0] == "photos"

@@ -202,7 +202,7 @@ def side_cars(folder: Path, numbers: range, *, twin: bool = False, loose: bool =
 )
 def test_side_cars_of_img2dataset_are_a_table_of_tags_and_sizes(tmp_path, by, twin, loose):
     cars = side_cars(tmp_path / "cars", range(12), twin=twin, loose=loose)
-    entry = photos(tmp_path, lambda number: f"{number:09d}", columns={"width": None})
+    entry = photos(tmp_path, lambda number: f"{number:09d}")
     make(corpus(tmp_path, captions=entry, tables={"name": "cars", "urls": cars, "join": by}, dedupe=[]))
     found = records(tmp_path)
     row = found["photos/0.tar#1"]
@@ -236,10 +236,15 @@ def test_captions_of_cc12m_llavanext_find_the_images_of_its_tars(tmp_path):
         for n, key in ((0, "000000000"), (1, 1), (77, 77))
     ]
     captions = write(tmp_path / "train.jsonl.gz", rows)
+    sizes = {"width": 256, "height": 128, "original_width": 1024, "original_height": 512}
     files = [
         (f"{n:09d}.{suffix}", data)
         for n in range(3)
-        for suffix, data in (("jpg", b"-"), ("txt", b"alt"), ("json", json.dumps({"key": f"{n:09d}"}).encode()))
+        for suffix, data in (
+            ("jpg", b"-"),
+            ("txt", b"alt"),
+            ("json", json.dumps({"key": f"{n:09d}", **sizes}).encode()),
+        )
     ]
     (tmp_path / "00000.tar").write_bytes(tar_of(files))
     tables = [
@@ -254,6 +259,7 @@ def test_captions_of_cc12m_llavanext_find_the_images_of_its_tars(tmp_path):
     }  # fmt: skip
     assert found["cc12m/000000001"]["long"] == LONG.format(1)
     assert found["cc12m/000000001"]["title"] == "alt"
+    assert (found["cc12m/000000001"]["width"], found["cc12m/000000001"]["height"]) == (1024, 512)
     assert counted(tmp_path)["cc12m", "dropped_nothing_known"] == 1
 
 
