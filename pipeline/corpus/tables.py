@@ -141,8 +141,10 @@ def _tar_rows(shard: Shard, opened: ExitStack, faults: Counter[str]) -> Iterator
     # No image is as small as 0 bytes: only the side-cars are read.
     tar = opened.enter_context(open_shard(shard, SourceConfig(urls=(shard.url,), carry=("*",)), 0))
     for row in tar.rows(None):
-        faults["bad_row"] += "json_error" in row.carried or row.reason is Reason.SHARD_DAMAGED
-        yield {"key": row.key, **row.carried}
+        damaged = row.reason is Reason.SHARD_DAMAGED  # the row stands for all that is lost
+        faults["bad_row"] += damaged or "json_error" in row.carried
+        if not damaged:
+            yield {"key": row.key, **row.carried}
 
 
 def _on_disk(file: BinaryIO, opened: ExitStack) -> str:

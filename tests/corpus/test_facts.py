@@ -14,6 +14,7 @@ from pipeline.corpus.facts import facts_of
 from pipeline.corpus.identity import fingerprint, image_identity, join_key, normal_url
 from pipeline.corpus.tables import list_tables, slices
 from pipeline.errors import ConfigError, PipelineError
+from tests.readers.shards import tar_of
 
 
 @pytest.mark.parametrize(
@@ -156,3 +157,16 @@ def test_an_answer_is_cut_by_part_wherever_its_batches_end():
         found = {number: rows["row"].to_pylist() for number, rows in by_part(table.to_batches(max_chunksize=size))}
         assert found == {0: [0, 1, 2], 2: [3, 4], 5: [5, 6, 7], 7: [8]}
     assert list(by_part([])) == []
+
+
+def test_a_tar_that_breaks_off_gives_what_stands_before_and_is_counted(tmp_path):
+    files = [
+        (f"{n}.{suffix}", b"-" if suffix == "jpg" else b'{"tags": "hat"}')
+        for n in range(4)
+        for suffix in ("jpg", "json")
+    ]
+    whole = tar_of(files)
+    (tmp_path / "t.tar").write_bytes(whole[: 5 * 1024 + 512 + 3])
+    rows, faults = sliced(tmp_path / "t.tar")
+    assert [(row["key"], row["tags"]) for row in rows] == [("0", ["hat"]), ("1", ["hat"]), ("2", None)]
+    assert faults == {"bad_row": 1}
