@@ -559,3 +559,13 @@ def test_every_example_of_the_page_is_a_job():
     for example in examples:
         whole = {"captions": entry("out/photos"), "output": "out/corpus", **example}
         assert parse_config(CorpusConfig, whole, (), origin="docs/corpus.md").sources[0] == "photos"
+
+
+def test_records_of_one_id_are_counted_as_what_each_of_them_is(tmp_path):
+    rows = [{"id": 1, "tags": TAGS}, {"id": 1, "long": "A cat.", "short": "Cat."}, {"id": 1, "long": "No text."}]
+    table = {"name": "posts", "urls": lines(tmp_path / "posts.jsonl", rows)}
+    make(corpus(tmp_path, tables=table, dedupe=[]))
+    census = pq.read_table(tmp_path / "corpus/report/texts.parquet").to_pylist()
+    assert {(row["kind"], row["task"], row["rows"]) for row in census} == {
+        ("tags", "tag", 1), ("captions", "short_to_long", 1),
+    }  # fmt: skip
