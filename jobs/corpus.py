@@ -47,9 +47,10 @@ EVERY_S = 30.0
 def corpus(
     job_file: str | None, files: Sequence[str], preset: str, more_files: Sequence[str], overrides: Sequence[str]
 ) -> None:
-    """Make the corpus of JOB_FILE, or go on with it where it stopped; with --check read FILES, Parquet or JSON Lines.
+    """Make the corpus of JOB_FILE, or go on with it where it stopped; with --check read FILES.
 
-    Exit codes of --check: 0 all texts keep the grammar; 1 some do not, each is told with position and rule.
+    FILES are Parquet, JSON Lines (also .zst), or .txt with an empty line between texts. Exit codes of --check: 0 all
+    texts keep the grammar; 1 some do not, each is told with position and rule, or there is none.
     """
     if files:
         _check([*files, *([job_file] if job_file else []), *more_files], preset)

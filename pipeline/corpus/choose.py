@@ -120,7 +120,9 @@ def choose(store: Store, choosing: Choosing, limits: Limits) -> None:
             "SELECT part, row, root, dropped FROM roots LEFT JOIN drops USING (part, row) ORDER BY part, row"
         )
         for number, table in by_part(answer):
-            put_table(store, layout.choice_path(names[number]), _choices(table, choosing.split), CHOICES)
+            put_table(store, layout.choice_path(names.pop(number)), _choices(table, choosing.split), CHOICES)
+        for name in names.values():  # of their images none became a record
+            put_table(store, layout.choice_path(name), CHOICES.empty_table(), CHOICES)
         put_table(store, layout.POPULARITY, _popularity(duck), POPULARITY)
         dropped = dict(duck.rows("SELECT dropped, count(*) FROM drops GROUP BY dropped ORDER BY dropped"))
     put_json(store, layout.CHOSEN, {"dropped": dropped})

@@ -5,6 +5,7 @@ A part is what one task makes: a caption file, or a slice of a table.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -89,15 +90,15 @@ def _sliced(part: Part, store: Store) -> Iterator[Image]:
 def _by_image(part: Part) -> Iterator[list[dict[str, Any]]]:
     """Yield the caption rows of each image, those of all outputs together."""
     walks = [_file_images(file) for file in part.captions]
-    for images in zip(*walks, strict=False):
+    for images in itertools.zip_longest(*walks):
+        if None in images:
+            raise PipelineError(f"{part.name}: its files have different numbers of images; caption one source for both")
         if len({(image[0]["row"], image[0]["image_sha256"]) for image in images}) > 1:
             raise PipelineError(
                 f"{part.name}: row {images[0][0]['row']} is another image in {part.captions[1].url} than in "
                 f"{part.captions[0].url}; outputs that stand together must have captioned one source"
             )
         yield [row for image in images for row in image]
-    if any(next(walk, None) for walk in walks):
-        raise PipelineError(f"{part.name}: its files have different numbers of images; caption one source for both")
 
 
 def _file_images(file: Shard) -> Iterator[list[dict[str, Any]]]:

@@ -65,8 +65,8 @@ class Publisher:
         texts: list[dict[str, Any]] = []
         samples: list[dict[str, Any]] = []
         for epoch in range(self.config.epochs):
-            rows = self._put_epoch(part, records, splits, epoch, counts)
-            texts += _text_counts(rows, records, self.config.tokenizer and self.config.tokenizer.context)
+            rows, drawn = self._put_epoch(part, records, splits, epoch, counts)
+            texts += _text_counts(rows, drawn, self.config.tokenizer and self.config.tokenizer.context)
             samples = samples or _samples(rows)
         self._put_tags(part, records)
         put_json(self.store, layout.part_path(part.name), {
@@ -116,8 +116,8 @@ class Publisher:
 
     def _put_epoch(
         self, part: Part, records: pa.Table, splits: Sequence[str], epoch: int, counts: Counter[str]
-    ) -> pa.Table:
-        """Put the texts of an epoch; return them."""
+    ) -> tuple[pa.Table, pa.Table]:
+        """Put the texts of an epoch; return them, and the record of each."""
         rendered = render_table(records, self.config.render, epoch=epoch, seed=self.config.seed, splits=splits)
         for reason, number in rendered.drops.items():
             counts[f"unrendered_{reason}"] += number
@@ -130,8 +130,9 @@ class Publisher:
                 self._put_texts(layout.text_path(part.name, split, epoch, form), table, form)
             if self.config.tokenizer and self.config.tokenizer.pack:
                 plan = pack(table["n_tokens"].to_pylist(), self.config.tokenizer.pack)
+                counts["texts_in_no_pack"] += table.num_rows - plan.num_rows
                 put_table(self.store, layout.packing_path(part.name, split, epoch), plan, PACKING)
-        return rows
+        return rows, records.take(pa.array(rendered.places, pa.int64()))
 
     @cached_property
     def _tokens(self) -> TokenCounter | None:
@@ -191,9 +192,8 @@ SAMPLES = 20
 
 
 def _text_counts(rows: pa.Table, records: pa.Table, context: int | None) -> list[dict[str, Any]]:
-    """Rows of `schemas.corpus_report.CORPUS_TEXTS`."""
-    of = {record.id: (kind_of(record), _has_meta(record)) for record in records_of(records)}
-    drawn = [of[record_id] for record_id in rows["id"].to_pylist()]
+    """Rows of `schemas.corpus_report.CORPUS_TEXTS`; `records` are those of the rows, one for each."""
+    drawn = [(kind_of(record), _has_meta(record)) for record in records_of(records)]
     tokens = rows["n_tokens"].to_pylist()
     long = [None if context is None or number is None else int(number > context) for number in tokens]
     counted = rows

@@ -23,6 +23,8 @@ class Rendered:
 
     rows: pa.Table
     """Of `schemas.corpus_row.CORPUS_ROW`, in the order of the records; token counts are null."""
+    places: list[int]
+    """Index of each row's record; ids may repeat."""
     drops: Counter[Drop]
 
 
@@ -47,15 +49,16 @@ def render_table(records: pa.Table, config: RenderConfig, *, epoch: int, seed: i
         seed: of the corpus, in [0, 2**63).
         splits: `train` or `validation`, one for each record.
     """
-    planner, columns, drops = Planner(config), _Columns(), Counter[Drop]()
-    for record, split in zip(records_of(records), splits, strict=True):
+    planner, columns, drops, places = Planner(config), _Columns(), Counter[Drop](), list[int]()
+    for place, (record, split) in enumerate(zip(records_of(records), splits, strict=True)):
         drawn = draw_seed(seed, epoch, record.id)
         plan = planner(record, drawn)
         if isinstance(plan, Drop):
             drops[plan] += 1
         else:
             _add(columns, record, plan, epoch, split, drawn)
-    return Rendered(pa.Table.from_pydict(columns.values, schema=CORPUS_ROW), drops)
+            places.append(place)
+    return Rendered(pa.Table.from_pydict(columns.values, schema=CORPUS_ROW), places, drops)
 
 
 def _add(columns: _Columns, record: Record, plan: Plan, epoch: int, split: str, drawn: int) -> None:

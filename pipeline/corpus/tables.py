@@ -29,9 +29,10 @@ from pipeline.corpus import danbooru
 from pipeline.corpus.duck import Limits
 from pipeline.corpus.facts import columns_read, complete, facts_of
 from pipeline.errors import ConfigError, PipelineError, ShardUnreadable
-from pipeline.readers import list_shards, open_local, open_shard
+from pipeline.readers import STATS_SUFFIX, list_shards, open_local, open_shard
 from schemas.image_facts import IMAGE_FACTS
 from schemas.shard import Shard
+from schemas.status import Reason
 
 SLICE_ROWS = 10_000
 """Some 2 to 10 MB of facts, and seconds of rendering: small beside a worker's memory, large beside a request."""
@@ -64,7 +65,7 @@ def list_tables(config: TableConfig, limits: Limits) -> list[TableFile]:
     Raises:
         ConfigError: nothing there, or nothing of a known kind.
     """
-    found = list_shards(SourceConfig(urls=config.urls), SUFFIXES)
+    found = _without_twins(list_shards(SourceConfig(urls=config.urls), SUFFIXES))
     folders: dict[str, list[Shard]] = {}
     for file in found:
         folders.setdefault(file.path.rpartition("/")[0], []).append(file)
@@ -77,7 +78,7 @@ def list_tables(config: TableConfig, limits: Limits) -> list[TableFile]:
                 (f"{folder}/danbooru" if folder else "danbooru", tuple(named[name] for name in danbooru.PARQUET))
             )
         else:
-            units += [(file.path, (file,)) for file in _without_twins(files)]
+            units += [(file.path, (file,)) for file in files]
     return [
         TableFile(table=config.name, path=path, files=files, columns=config.columns, limits=limits)
         for path, files in sorted(units)
@@ -85,13 +86,16 @@ def list_tables(config: TableConfig, limits: Limits) -> list[TableFile]:
 
 
 def _without_twins(files: Sequence[Shard]) -> list[Shard]:
-    """img2dataset writes `00000.tar`, `00000.parquet` and `00000_stats.json`: of these the Parquet has every row."""
-    stems = {file.path.removesuffix(".parquet") for file in files if file.path.endswith(".parquet")}
+    """Of img2dataset's `00000.tar` or folder `00000`, its Parquet and its `_stats.json` the Parquet has every row."""
+    paths = {file.path for file in files}
+    stems = {path.removesuffix(".parquet") for path in paths if path.endswith(".parquet")}
+    folders = {stem for stem in stems if f"{stem}{STATS_SUFFIX}" in paths}
     return [
         file
         for file in files
         if not (file.path.endswith(".tar") and file.path.removesuffix(".tar") in stems)
-        and not file.path.endswith("_stats.json")
+        and file.path.rpartition("/")[0] not in folders
+        and not file.path.endswith(STATS_SUFFIX)
     ]
 
 
@@ -116,7 +120,7 @@ def _rows(table: TableFile, opened: ExitStack, faults: Counter[str]) -> Iterator
     first = table.files[0]
     name = first.path.lower()
     if name.endswith(TAR):
-        return _tar_rows(first, opened)
+        return _tar_rows(first, opened, faults)
     files = {file.path.rpartition("/")[2]: opened.enter_context(closing(open_local(file))) for file in table.files}
     if len(files) > 1:
         return danbooru.parquet_posts(f"table {table.table}: {table.path}", files, table.limits)
@@ -129,14 +133,18 @@ def _rows(table: TableFile, opened: ExitStack, faults: Counter[str]) -> Iterator
         io.TextIOWrapper(_unpacked(file, name), encoding="utf-8-sig", errors="replace", newline="")
     )
     if name.removesuffix(".gz").endswith((".csv", ".tsv")):
-        return _separated_rows(first.url, text, "\t" if ".tsv" in name else ",")
+        return _separated_rows(first.url, text, "\t" if ".tsv" in name else ",", table.columns)
     return _json_rows(text, name, faults)
 
 
-def _tar_rows(shard: Shard, opened: ExitStack) -> Iterator[Row]:
+def _tar_rows(shard: Shard, opened: ExitStack, faults: Counter[str]) -> Iterator[Row]:
     # No image is as small as 0 bytes: only the side-cars are read.
     tar = opened.enter_context(open_shard(shard, SourceConfig(urls=(shard.url,), carry=("*",)), 0))
-    return ({"key": row.key, **row.carried} for row in tar.rows(None))
+    for row in tar.rows(None):
+        damaged = row.reason is Reason.SHARD_DAMAGED  # the row stands for all that is lost
+        faults["bad_row"] += damaged or "json_error" in row.carried
+        if not damaged:
+            yield {"key": row.key, **row.carried}
 
 
 def _on_disk(file: BinaryIO, opened: ExitStack) -> str:
@@ -155,6 +163,7 @@ def _parquet_rows(url: str, file: BinaryIO, columns: Columns) -> Iterator[Row]:
         parquet = pq.ParquetFile(file, pre_buffer=False, buffer_size=1 << 20)
         names = parquet.schema_arrow.names
         danbooru.refuse_old(url, set(names))
+        _refuse_absent(url, columns, names)
         wanted = [name for name in names if name in columns_read(columns)]
         if not wanted:
             raise ConfigError(f"{url}: no known column; found {', '.join(names)}; name them in `columns`")
@@ -172,11 +181,19 @@ def _unpacked(file: BinaryIO, name: str) -> BinaryIO:
     return file
 
 
-def _separated_rows(url: str, text: io.TextIOWrapper, delimiter: str) -> Iterator[Row]:
+def _refuse_absent(url: str, columns: Columns, names: Sequence[str]) -> None:
+    """Raise ConfigError where a config names a column that a table does not have; JSON has none beyond its rows."""
+    absent = sorted({column for column in columns.values() if column is not None}.difference(names))
+    if absent:
+        raise ConfigError(f"{url}: no column {', '.join(absent)}, which `columns` names; found: {', '.join(names)}")
+
+
+def _separated_rows(url: str, text: io.TextIOWrapper, delimiter: str, columns: Columns) -> Iterator[Row]:
     reader = csv.DictReader(text, delimiter=delimiter, strict=True)
     try:
         if not reader.fieldnames:
             raise ConfigError(f"{url}: no header; the first line names the columns")
+        _refuse_absent(url, columns, list(reader.fieldnames))
         for row in reader:
             if None in row or None in row.values():
                 raise PipelineError(

@@ -7,9 +7,7 @@ predicts the next token, so the first one is never a label.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import pyarrow as pa
 from tokenizers import Tokenizer
@@ -18,16 +16,6 @@ from pipeline.errors import ConfigError
 
 BOS_NAMES = ("<s>", "<|bos|>", "<|begin_of_text|>", "<bos>", "[BOS]", "<|startoftext|>")
 EOS_NAMES = ("</s>", "<|eos|>", "<|end_of_text|>", "<eos>", "[EOS]", "<|endoftext|>")
-
-
-@dataclass(slots=True)
-class Overflow:
-    """Texts longer than the context; sums of two are of both."""
-
-    rows: Counter[str] = field(default_factory=Counter[str])
-    """By task."""
-    longest: int = 0
-    """Tokens."""
 
 
 class TokenCounter:
@@ -83,12 +71,3 @@ class TokenCounter:
 
     def _batch(self, texts: list[str]):  # noqa: ANN202 - the library has no name for its encodings
         return self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-
-
-def add_overflow(overflow: Overflow, rows: pa.Table, context: int) -> Overflow:
-    """Count the texts of more than `context` tokens into `overflow`, and return it; rows have `n_tokens`."""
-    for task, tokens in zip(rows["task"].to_pylist(), rows["n_tokens"].to_pylist(), strict=True):
-        overflow.longest = max(overflow.longest, tokens)
-        if tokens > context:
-            overflow.rows[task] += 1
-    return overflow

@@ -145,7 +145,8 @@ def _sorted_out(root: str, files: dict[str, Info], url: str, suffixes: tuple[str
     """
     shards = {path: info for path, info in files.items() if path.lower().endswith(suffixes)}
     stats = tuple(path for path in files if path.endswith(STATS_SUFFIX))
-    records = _records(files, stats) & shards.keys()
+    # Whoever asks for other suffixes looks for tables: to them the records are the best there is.
+    records = _records(files, stats) & shards.keys() if suffixes == SHARD_SUFFIXES else set[str]()
     shards = {path: info for path, info in shards.items() if path not in records}
     images = sum(map(_is_loose_image, files)) if suffixes == SHARD_SUFFIXES else 0
     tables = {path for path in shards if path.rpartition("/")[2].lower() == "metadata.parquet"}

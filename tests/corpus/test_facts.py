@@ -5,13 +5,16 @@ import json
 from collections import Counter
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.config.corpus_job import JoinBy, TableConfig
-from pipeline.corpus.duck import Limits
+from pipeline.corpus.duck import Limits, by_part
 from pipeline.corpus.facts import facts_of
 from pipeline.corpus.identity import fingerprint, image_identity, join_key, normal_url
 from pipeline.corpus.tables import list_tables, slices
+from pipeline.errors import ConfigError, PipelineError
+from tests.readers.shards import tar_of
 
 
 @pytest.mark.parametrize(
@@ -32,6 +35,7 @@ def test_a_key_has_one_form(facts, by, key):
 
 def test_http_and_https_are_one_url_and_what_is_none_stands():
     assert normal_url("http://x.org") == normal_url("HTTPS://x.org/")
+    assert normal_url("http://x.org:80/a") == normal_url("https://x.org:443/a") == "x.org/a"
     assert normal_url("http://x.org:8080/a") == "x.org:8080/a"
     assert normal_url("http://[broken") == "http://[broken"
 
@@ -87,3 +91,82 @@ def test_every_form_of_a_table_gives_the_same_facts(tmp_path, name):
         {"key": "2", "title": "c", "width": 4},
     ]
     assert not faults
+
+
+def sliced(path, **columns):
+    """Facts of a table of one slice, and what was counted."""
+    [table] = list_tables(TableConfig(name="t", urls=(str(path),), columns=columns), Limits(memory_gib=0.5))
+    faults: Counter[str] = Counter()
+    return [row for part in slices(table, faults) for row in part.to_pylist()], +faults
+
+
+def test_a_mark_of_byte_order_belongs_to_no_column(tmp_path):
+    (tmp_path / "t.csv").write_bytes(b"\xef\xbb\xbfkey,caption\n1,a\n")
+    assert sliced(tmp_path / "t.csv")[0][0]["key"] == "1"
+
+
+@pytest.mark.parametrize("line", ["1,2,3", "1"])
+def test_a_line_with_more_or_fewer_fields_than_the_header_is_refused(tmp_path, line):
+    (tmp_path / "t.csv").write_text(f"key,caption\n{line}\n")
+    with pytest.raises(PipelineError, match=r"t\.csv: line 2 has not the header's 2 fields"):
+        sliced(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize("name", ["t.json", "t.jsonl"])
+def test_what_is_no_object_is_left_out_and_counted(tmp_path, name):
+    (tmp_path / name).write_text('{"key": "1"}\n{broken\n[1]\n{"key": "2"}\n')
+    rows, faults = sliced(tmp_path / name)
+    assert [row["key"] for row in rows] == ["1", "2"]
+    assert faults == {"bad_row": 2}
+
+
+def danbooru(folder, tags=((1, "hat", 0),), relations=((1, 1),), **post):
+    """The metadata database's parquet, of one post."""
+    row = {"id": 1, "md5": "a", "created_at": "2020-01-01", "rating": 0, "score": 1, "fav_count": 2}
+    row |= {"image_width": 3, "image_height": 4, "file_url": None, **post}
+    tables = {
+        "post": [row],
+        "tag": [{"id": number, "name": name, "type": kind, "popularity": 0} for number, name, kind in tags],
+        "posttagrelation": [
+            {"id": number, "post_id": post_id, "tag_id": tag} for number, (post_id, tag) in enumerate(relations)
+        ],
+    }
+    folder.mkdir()
+    for name, rows in tables.items():
+        pq.write_table(pa.Table.from_pylist(rows), folder / f"{name}.parquet")
+    return folder
+
+
+def test_relations_of_unknown_posts_and_tags_are_passed_over(tmp_path):
+    tags = [(1, "hat", 0), (2, "shoe", 0)]
+    [row], _ = sliced(danbooru(tmp_path / "a", tags, [(0, 1), (1, 9), (1, 2), (1, 1), (5, 1)]))
+    assert row["general"] == ["shoe", "hat"]
+
+
+def test_numbers_of_danbooru_s_own_and_the_old_layout_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"tag 'x' has type 5; allowed: .*danbooru's own API mean others"):
+        sliced(danbooru(tmp_path / "a", [(1, "x", 5)]))
+    with pytest.raises(ConfigError, match="tag_list_general: the old layout"):
+        sliced(danbooru(tmp_path / "b", tag_list_general="$1#"))
+
+
+def test_an_answer_is_cut_by_part_wherever_its_batches_end():
+    parts = [0, 0, 0, 2, 2, 5, 5, 5, 7]
+    table = pa.table({"part": pa.array(parts, pa.int32()), "row": pa.array(range(9), pa.int32())})
+    for size in (1, 2, 4, 9):
+        found = {number: rows["row"].to_pylist() for number, rows in by_part(table.to_batches(max_chunksize=size))}
+        assert found == {0: [0, 1, 2], 2: [3, 4], 5: [5, 6, 7], 7: [8]}
+    assert list(by_part([])) == []
+
+
+def test_a_tar_that_breaks_off_gives_what_stands_before_and_is_counted(tmp_path):
+    files = [
+        (f"{n}.{suffix}", b"-" if suffix == "jpg" else b'{"tags": "hat"}')
+        for n in range(4)
+        for suffix in ("jpg", "json")
+    ]
+    whole = tar_of(files)
+    (tmp_path / "t.tar").write_bytes(whole[: 5 * 1024 + 512 + 3])
+    rows, faults = sliced(tmp_path / "t.tar")
+    assert [(row["key"], row["tags"]) for row in rows] == [("0", ["hat"]), ("1", ["hat"]), ("2", None)]
+    assert faults == {"bad_row": 1}

@@ -1,21 +1,30 @@
 """From captions and tables to a corpus, step by step in this process: what is joined, kept, published and counted."""
 
 import json
+import re
 import sqlite3
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
+from tokenizers import Tokenizer
 
 from pipeline.config import CorpusConfig
+from pipeline.config.corpus_job import SplitConfig
 from pipeline.config.load import parse_config
 from pipeline.corpus.check import check_file
+from pipeline.corpus.choose import is_held_out
+from pipeline.corpus.files import put_table, read_table
 from pipeline.corpus.grammar import profile_of
 from pipeline.corpus.job import prepare_corpus, steps
-from pipeline.errors import ConfigError, OutputMismatch
+from pipeline.errors import ConfigError, OutputMismatch, PipelineError, StoreError
+from pipeline.storage import open_store
 from tests.corpus.outputs import caption_row, digest, write_output
+from tests.corpus.tiny_tokenizer import train_tokenizer
 
 LONG = "A girl with long hair stands by a still lake. Mountains rise behind the water. The sky number {} is clear."
 SHORT = "A girl stands by a lake."
@@ -227,13 +236,35 @@ def test_coyo_lists_in_strings_are_read_and_bad_ones_counted(tmp_path):
     assert counted(tmp_path)["coyo", "bad_tag_list"] == 1
 
 
+def test_a_part_of_whose_images_none_becomes_a_record_is_counted_and_holds_nothing_up(tmp_path):
+    refused = [caption_row("00002.tar", row, slot, None) for row in range(5) for slot in ("long", "short")]
+    make(corpus(tmp_path, captions=entry(write_output(tmp_path / "in", [*shards(2, 5), *refused]))))
+    assert {row["id"].partition("#")[0] for row in rows_of(tmp_path, "text")} == {
+        "photos/00000.tar",
+        "photos/00001.tar",
+    }
+    counts = counted(tmp_path)
+    assert counts["photos", "dropped_nothing_known"] == counts["photos", "without_long"] == 5
+    assert counts["photos", "captions_rejected"] == 10
+
+
+def test_a_corpus_without_one_record_ends_with_its_counts(tmp_path):
+    table = tmp_path / "t.csv"
+    table.write_text("id,artist\n99,a\n")
+    must = {"name": "t", "urls": str(table), "join": {"by": "id", "required": True}}
+    make(corpus(tmp_path, captions=entry(write_output(tmp_path / "in", shards(1, 5))), tables=must))
+    assert rows_of(tmp_path, "text") == rows_of(tmp_path, "records") == []
+    assert counted(tmp_path)["photos", "dropped_unmatched"] == 5
+    assert "0 training texts" in (tmp_path / "corpus/README.md").read_text()
+
+
 def test_duplicates_are_dropped_by_reason_and_the_first_source_stays(tmp_path):
-    rows = shards(1, 4)
+    rows = shards(1, 14)
     for row in rows:
-        if row["row"] == 3:
+        if row["row"] == 13:
             row["image_sha256"] = digest("00000.tar#2")
     one = write_output(tmp_path / "one", rows)
-    two = write_output(tmp_path / "two", shards(1, 3))
+    two = write_output(tmp_path / "two", shards(1, 13))
     listed = tmp_path / "benchmark.txt"
     listed.write_text(digest("00000.tar#0") + "\n")
     entries = [entry(one, "first"), entry(two, "second")]
@@ -241,7 +272,7 @@ def test_duplicates_are_dropped_by_reason_and_the_first_source_stays(tmp_path):
     counts = counted(tmp_path)
     assert counts["first", "dropped_contaminated"] == counts["second", "dropped_contaminated"] == 1
     assert counts["first", "dropped_duplicate_image"] == 1
-    assert counts["second", "dropped_duplicate_image"] == 2
+    assert counts["second", "dropped_duplicate_image"] == 12
     assert {row["source"] for row in rows_of(tmp_path, "records")} == {"first"}
 
 
@@ -289,3 +320,252 @@ def test_json_lines_hold_what_the_parquet_holds(tmp_path):
     [file] = (tmp_path / "corpus/text").rglob("*.jsonl.zst")
     lines = pa.input_stream(str(file), compression="zstd").read().decode().splitlines()
     assert [json.loads(line) for line in lines] == rows_of(tmp_path, "text")
+
+
+CONTEXT, PACK = 70, 128
+
+
+@pytest.fixture
+def tokenized(tmp_path):
+    """A finished job of two sources and two epochs that counts tokens and plans packs; its tokenizer."""
+    file = tmp_path / "tokenizer/tokenizer.json"
+    file.parent.mkdir()
+    train_tokenizer([LONG, SHORT, ", ".join(TAGS)], file)
+    posts = [{"id": str(number), "general": TAGS, "short": SHORT} for number in range(20)]
+    posts += [{"id": "99", "general": [f"tag number {number}" for number in range(60)]}]
+    (tmp_path / "posts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in posts))
+    make(corpus(
+        tmp_path,
+        captions=entry(write_output(tmp_path / "in", shards(2, 20))),
+        tables={"name": "posts", "urls": str(tmp_path / "posts.jsonl")},
+        epochs=2,
+        split={"validation": 0.3},
+        formats=["parquet", "jsonl"],
+        tokenizer={"path": str(file.parent), "context": CONTEXT, "pack": PACK},
+    ))  # fmt: skip
+    return Tokenizer.from_file(str(file))
+
+
+def test_tokens_of_a_job_are_those_of_its_texts_and_add_up(tmp_path, tokenized):
+    texts = rows_of(tmp_path, "text")
+    assert len(texts) == 2 * (40 + 21)
+    for row in texts:
+        given, rest = (len(tokenized.encode(row[half], add_special_tokens=False).ids) for half in ("user", "output"))
+        assert row["n_tokens"] == given + rest + 2
+        assert row["n_trained"] == rest + 1 + (given if row["loss"] == "all" else 0)
+    census = pq.read_table(tmp_path / "corpus/report/texts.parquet").to_pylist()
+    for source in ("photos", "posts"):
+        own = [row for row in texts if row["source"] == source]
+        told = [row for row in census if row["source"] == source]
+        assert sum(row["rows"] for row in told) == len(own)
+        for name in ("n_tokens", "n_trained"):
+            assert sum(row[name] for row in told) == sum(row[name] for row in own)
+        beyond = Counter(row["task"] for row in own if row["n_tokens"] > CONTEXT)
+        assert beyond
+        too_long: Counter[str] = Counter()
+        for row in told:
+            too_long[row["task"]] += row["too_long"]
+        assert +too_long == beyond
+        total = sum(row["n_tokens"] for row in own)
+        line = (
+            f"| {source} | {len(own):,} | {total:,} | {sum(row['n_trained'] for row in own):,} | {beyond.total():,} |"
+        )
+        assert line in (tmp_path / "corpus/README.md").read_text()
+
+
+def test_each_text_of_a_job_is_in_one_pack_whole_and_what_fits_none_is_counted(tmp_path, tokenized):
+    out = tmp_path / "corpus"
+    files = sorted((out / "text").rglob("*.parquet"))
+    packed = sorted((out / "packing").rglob("*.parquet"))
+    assert [file.relative_to(out / "packing") for file in packed] == [file.relative_to(out / "text") for file in files]
+    unpacked = 0
+    for file, plan in zip(files, packed, strict=True):
+        lengths = pq.read_table(file)["n_tokens"].to_pylist()
+        rows = pq.read_table(plan).to_pylist()
+        fits = [number for number, length in enumerate(lengths) if length <= PACK]
+        assert sorted(row["row"] for row in rows) == fits
+        unpacked += len(lengths) - len(fits)
+        ends: Counter[int] = Counter()
+        for row in rows:
+            assert (row["n_tokens"], row["start"]) == (lengths[row["row"]], ends[row["bin"]])
+            ends[row["bin"]] += row["n_tokens"]
+        assert max(ends.values()) <= PACK
+        assert sum(ends.values()) == sum(lengths[row] for row in fits)
+    assert unpacked == 2
+    assert counted(tmp_path)["posts", "texts_in_no_pack"] == 2
+
+
+def lines(path: Path, rows: list) -> str:
+    """Write rows as JSON Lines, texts as lines; return the path."""
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return str(path)
+
+
+def test_what_a_list_names_in_any_form_is_dropped_and_each_record_for_one_reason(tmp_path):
+    said = ("An owl.", "A hen.", "A fox.", "A cow.", "An ape.", "A bee.", "A cat.", "A cat!", "A dog.", "An eel.")
+    rows = [{"id": number, "tags": TAGS, "long": text} for number, text in enumerate(said)]
+    rows[0] |= {"key": "the-key"}
+    rows[1] |= {"url": "https://x.org/a?b"}
+    rows[2] |= {"md5": "AB" * 16}
+    rows[4] |= {"short": "Short ape."}
+    rows[5] |= {"long": None, "short": "Short bee."}
+    # Equal to a forbidden one by digest, and a cat twice: both are gone for the first reason that holds.
+    rows[6] |= {"md5": "ab" * 16, "long": "A fox."}
+    rows[8] |= {"md5": "cd" * 16}
+    rows[9] |= {"md5": "cd" * 16, "long": "A dog."}
+    names = lines(tmp_path / "names.txt", ["the-key", "http://X.org/a?b#c", "aB" * 16, "posts/3", ""])
+    told = lines(tmp_path / "texts.txt", ["short ape", "SHORT BEE!"])
+    make(corpus(
+        tmp_path,
+        tables={"name": "posts", "urls": lines(tmp_path / "posts.jsonl", rows)},
+        dedupe=["image", "caption"],
+        decontaminate={"identities": names, "texts": told},
+    ))  # fmt: skip
+    left = {row["id"] for row in rows_of(tmp_path, "records")}
+    assert left - {"posts/8", "posts/9"} == {"posts/7"}
+    assert len(left) == 2
+    drops = {reason: number for (_, reason), number in counted(tmp_path).items() if reason.startswith("dropped")}
+    assert drops == {"dropped_contaminated": 7, "dropped_duplicate_image": 1}
+
+
+def test_the_same_words_are_dropped_where_captions_are_compared(tmp_path):
+    rows = [{"id": 0, "tags": TAGS, "long": "A cat, asleep.", "short": "One."}]
+    rows += [{"id": 1, "tags": TAGS, "long": "a CAT asleep", "short": "Two."}]
+    rows += [{"id": 2, "tags": TAGS, "long": "A dog.", "short": "One."}]
+    table = {"name": "posts", "urls": lines(tmp_path / "posts.jsonl", rows)}
+    make(corpus(tmp_path, tables=table, dedupe=["caption"]))
+    assert len({row["id"] for row in rows_of(tmp_path, "records")} - {"posts/2"}) == 1
+    assert counted(tmp_path)["posts", "dropped_duplicate_caption"] == 1
+
+
+def test_the_split_s_seed_draws_other_images():
+    roots = np.arange(20_000, dtype=np.int64) * 7919
+    sides = [is_held_out(roots, SplitConfig(validation=0.1, seed=seed)) for seed in (0, 1)]
+    assert all(0.09 < side.mean() < 0.11 for side in sides)
+    assert 0.005 < (sides[0] & sides[1]).mean() < 0.015
+
+
+def test_quality_goes_by_the_popularity_of_the_record_s_own_source(tmp_path):
+    tables = [
+        {"name": name, "urls": lines(tmp_path / f"{name}.jsonl", [
+            {"id": number, "tags": TAGS, "score": lowest + number, "created_at": "2019-05-01"} for number in range(100)
+        ])}
+        for name, lowest in (("low", 0), ("high", 1000))
+    ]  # fmt: skip
+    tables[1]["urls"] = [
+        tables[1]["urls"],
+        lines(tmp_path / "named.jsonl", [{"id": 500, "tags": TAGS, "quality": "own"}]),
+    ]
+    make(corpus(tmp_path, tables=tables))
+    quality = {row["id"]: row["quality"] for row in rows_of(tmp_path, "records")}
+    assert quality["low/99"] == quality["high/99"] == ["masterpiece", "recent"]
+    assert quality["low/0"] == quality["high/0"] == ["worst quality", "recent"]
+    assert quality["high/500"] == ["own"]
+
+
+def test_what_is_drawn_is_tested_where_it_can_happen(tmp_path):
+    rows = [{"id": number, "tags": TAGS, **({"rating": "g"} if number < 300 else {})} for number in range(600)]
+    rows += [{"id": "long", "long": "A cat."}, {"id": "odd", "tags": TAGS, "rating": "x", "width": 0, "height": -3}]
+    table = {"name": "posts", "urls": lines(tmp_path / "posts.jsonl", rows)}
+    make(corpus(tmp_path, tables=table))
+    tested = {
+        row["test"]: (row["kind"], row["rows"], row["p"] > 1e-4)
+        for row in pq.read_table(tmp_path / "corpus/report/acceptance.parquet").to_pylist()
+    }
+    assert tested == {"task": ("tags", 601, True), "loss": ("tags", 601, True), "gen_meta": ("tags", 300, True)}
+    counts = counted(tmp_path)
+    assert counts["posts", "unrendered_one_caption"] == 1
+    assert counts["posts", "bad_rating"] == 1
+    odd = next(row for row in rows_of(tmp_path, "records") if row["id"] == "posts/odd")
+    assert (odd["width"], odd["height"], odd["rating"]) == (None, None, [])
+
+
+def test_a_file_of_an_earlier_step_that_was_damaged_is_refused(tmp_path):
+    config = corpus(tmp_path, captions=entry(write_output(tmp_path / "in", shards(1))))
+    make(config, until="publish")
+    [file] = (tmp_path / "corpus/staging/drafts").rglob("*.parquet")
+    data = bytearray(file.read_bytes())
+    data[len(data) // 3] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(StoreError, match=r"staging/drafts/.*: not what the corpus wrote there .*; remove it and run"):
+        make(config)
+
+
+def test_no_flipped_bit_of_a_file_changes_its_rows():
+    store, schema = open_store("memory://bits"), pa.schema([("a", pa.int64())])
+    table = pa.table({"a": np.random.default_rng(0).integers(0, 2**62, 500)})
+    put_table(store, "t", table, schema)
+    whole = store.get("t")
+    refused = 0
+    for at in range(4, len(whole), 37):
+        store.put(f"{at}", whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        try:
+            assert read_table(store, f"{at}", schema).equals(table)
+        except StoreError:
+            refused += 1
+    assert refused > len(whole) / 37 * 0.8
+
+
+def test_outputs_of_other_sources_do_not_stand_together(tmp_path):
+    long = [row for row in shards(1, 5) if row["slot"] == "long"]
+    short = [row for row in shards(1, 5) if row["slot"] == "short"]
+    other = [{**row, "image_sha256": digest(f"other {row['row']}")} for row in short]
+    for name, rows, message in (
+        ("a", other, r"row 0 is another image in .*; outputs that stand together must have captioned one source"),
+        ("b", short[:4], r"00000\.tar: its files have different numbers of images; caption one source for both"),
+    ):
+        outputs = [write_output(tmp_path / name / "l", long), write_output(tmp_path / name / "s", rows)]
+        with pytest.raises(PipelineError, match=message):
+            make(corpus(tmp_path / name, captions=entry("", outputs=outputs)))
+
+
+def test_tag_modes_are_sorted_and_modes_of_a_slot_are_chosen(tmp_path):
+    own = {"source": {"width": 5, "sha256": "no", "rating": "general"}}
+    row = caption_row("0.tar", 0, "prompt", "A girl.", **own)
+    tags = "1girl, artist:some_one, character: miku, rating:explicit, meta:highres, copyright:x, re:zero"
+    rows = [
+        row,
+        {**row, "slot": "words", "mode": "booru-tags", "caption": tags},
+        caption_row("0.tar", 1, "prompt", "A cat.", mode="training-prompt"),
+        caption_row("0.tar", 1, "words", "hat", mode="booru-tags"),
+    ]
+    feeds = {"long": {"slot": "prompt", "modes": ["descriptive"]}, "short": [], "tags": "words"}
+    make(corpus(tmp_path, captions=entry(write_output(tmp_path / "in", rows), **feeds)))
+    first, second = sorted(rows_of(tmp_path, "records"), key=lambda row: row["id"])
+    for name, value in (("artist", "some one"), ("character", "miku"), ("copyright", "x"), ("meta", "highres")):
+        assert first[name] == [value]
+    assert (first["special"], first["general"], first["rating"]) == (["1girl"], ["re:zero"], ["safe"])
+    assert (first["width"], first["image"]) == (640, f"sha256:{digest('0.tar#0')}")
+    assert (second["long"], second["general"]) == (None, ["hat"])
+    assert counted(tmp_path)["photos", "without_long"] == 1
+
+
+def test_a_changed_file_of_aliases_is_another_corpus(tmp_path):
+    aliases = tmp_path / "aliases.csv"
+    url = write_output(tmp_path / "in", shards(1, 3))
+    for text in ("a,b\n", "a,c\n"):
+        aliases.write_text(text)
+        config = corpus(tmp_path, captions=entry(url), tag_files={"aliases": str(aliases)})
+        if text == "a,b\n":
+            prepare_corpus(config)
+    with pytest.raises(OutputMismatch, match=r"tag_files\.aliases"):
+        prepare_corpus(config)
+
+
+def test_every_example_of_the_page_is_a_job():
+    page = (Path(__file__).parents[2] / "docs/corpus.md").read_text()
+    examples = [yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)]
+    assert len(examples) >= 2
+    for example in examples:
+        whole = {"captions": entry("out/photos"), "output": "out/corpus", **example}
+        assert parse_config(CorpusConfig, whole, (), origin="docs/corpus.md").sources[0] == "photos"
+
+
+def test_records_of_one_id_are_counted_as_what_each_of_them_is(tmp_path):
+    rows = [{"id": 1, "tags": TAGS}, {"id": 1, "long": "A cat.", "short": "Cat."}, {"id": 1, "long": "No text."}]
+    table = {"name": "posts", "urls": lines(tmp_path / "posts.jsonl", rows)}
+    make(corpus(tmp_path, tables=table, dedupe=[]))
+    census = pq.read_table(tmp_path / "corpus/report/texts.parquet").to_pylist()
+    assert {(row["kind"], row["task"], row["rows"]) for row in census} == {
+        ("tags", "tag", 1), ("captions", "short_to_long", 1),
+    }  # fmt: skip

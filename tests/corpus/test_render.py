@@ -1,13 +1,15 @@
 """What is drawn depends on seed, epoch and id alone, has the shares that the preset states, and none of the defects."""
 
+import itertools
 from collections import Counter
 
 import pyarrow as pa
 import pytest
+from scipy.stats import chi2_contingency
 
 from pipeline.config import Persons, Preset, RenderConfig
 from pipeline.corpus.draws import draw_seed
-from pipeline.corpus.expected import accept, accept_share, expected_gen_meta, expected_tasks
+from pipeline.corpus.expected import accept, accept_share, expected_gen_meta, expected_tasks, style_name
 from pipeline.corpus.plan import Plan, Planner
 from pipeline.corpus.record import Record, records_of
 from pipeline.corpus.render import render_table
@@ -240,3 +242,53 @@ def test_a_table_gives_its_records():
         }
     assert set(Record.__slots__) <= set(RECORD.names)
     assert set(KINDS) == set(table["source"].to_pylist())
+
+
+def test_what_is_drawn_for_one_thing_tells_nothing_of_another():
+    one = record(rating=["safe"], artist=["x"], meta=["y"], character=["z"])
+    plans = drawn(one, RenderConfig(drop_all=0.3), 3000)
+    whole = [p for p in plans if len(p.given) + len(p.predicted) == 4]
+    figures = {
+        "task": lambda p: p.task, "loss": lambda p: p.loss, "gen_meta": lambda p: bool(p.predicted),
+        "first tag": lambda p: p.tags[1], "first line": lambda p: (p.given + p.predicted)[0],
+    }  # fmt: skip
+    for a, b in itertools.combinations(figures, 2):
+        assert independent(Counter((figures[a](p), figures[b](p)) for p in whole)), (a, b)
+    for name in ("task", "loss", "first tag"):
+        assert independent(Counter((figures[name](p), bool(p.given or p.predicted)) for p in plans)), name
+    # Which line is left first does not hang on which lines are kept.
+    some = drawn(one, RenderConfig(drop_all=0, drop_some=1, keep_line=0.5), 3000)
+    first = Counter(p.given[0] for p in some if p.given)
+    assert accept(first, dict.fromkeys(first, 1 / 4)).p > 1e-4
+
+
+def independent(counts):
+    """Whether pairs come as often as their sides alone say."""
+    left, right = sorted({a for a, _ in counts}), sorted({b for _, b in counts})
+    return chi2_contingency([[counts[a, b] for b in right] for a in left]).pvalue > 1e-4
+
+
+def test_given_tags_are_the_share_to_the_tag_and_one_more():
+    tags = [f"tag {number}" for number in range(50)]
+    # 0.58 x 50 is 28.999999999999996 as floats go.
+    given = {p.tags_given for p in drawn(record(general=tags), RenderConfig(given_share=0.58, drop_all=0), 3000)}
+    assert max(given) == 1 + 30
+
+
+def test_the_style_with_the_longest_match_holds():
+    alone = {name: {"tasks": {"all": dict.fromkeys(Task, 0) | {name: 1}}} for name in ("tag", "long_to_tag")}
+    config = RenderConfig(styles={"co": alone["tag"], "coyo": alone["long_to_tag"]})
+    assert {p.task for p in drawn(record(source="coyo-hd"), config, 20)} == {Task.LONG_TO_TAG}
+    assert {p.task for p in drawn(record(source="coco"), config, 20)} == {Task.TAG}
+    assert [style_name(config, source) for source in ("coyo-hd", "coco", "x")] == ["coyo", "co", "default"]
+
+
+def test_metadata_to_predict_is_expected_as_often_as_the_public_renderer_was_seen_to_draw_it():
+    assert expected_gen_meta(RenderConfig(), "default") == pytest.approx(0.189)
+    assert expected_gen_meta(RenderConfig(preset="tipo-v1"), "coyo") == 0
+
+
+def test_rare_cells_are_counted_together():
+    few = accept({"a": 100, "b": 3, "c": 3}, {"a": 100 / 106, "b": 3 / 106, "c": 3 / 106})
+    assert (few.degrees, few.statistic) == (1, pytest.approx(0))
+    assert accept({"a": 106}, {"a": 100 / 106, "b": 3 / 106, "c": 3 / 106}).statistic == pytest.approx(6.36)

@@ -43,4 +43,11 @@ def test_first_sentence_and_first_paragraph_stay_and_order_is_kept():
             assert parts == sorted(parts)
             assert ".0 is" in parts[0]
     assert len({trim_long(text, 3, 4, seed) for seed in range(50)}) > 40
+    assert any(trim_long(text, 3, 4, seed).split("\n")[-1].startswith("S4.0") for seed in range(50))
+    assert {trim_short("One. Two. Three.", 2, seed) for seed in range(50)} == {"One. Two.", "One. Three."}
     assert trim_short("One. Two.", 2, 0) == "One. Two."
+
+
+def test_each_paragraph_has_draws_of_its_own():
+    text = "\n".join(" ".join(f"S{s} is here." for s in range(9)) for _ in range(3))
+    assert any(len(set(trim_long(text, 3, 4, seed).split("\n"))) > 1 for seed in range(10))

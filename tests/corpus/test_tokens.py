@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 from pipeline.config import RenderConfig
 from pipeline.corpus.packing import PACKING, pack
 from pipeline.corpus.render import render_table
-from pipeline.corpus.tokens import Overflow, TokenCounter, add_overflow
+from pipeline.corpus.tokens import TokenCounter
 from pipeline.errors import ConfigError
 from schemas.corpus_row import CORPUS_ROW
 from tests.corpus.records import draw_records
@@ -52,15 +52,6 @@ def test_marks_are_single_tokens(tokenizer_file):
     ids, _ = TokenCounter(tokenizer_file).encode("target: <|long|> <|tag_to_long|>", "", all_trained=True)
     vocabulary = Tokenizer.from_file(tokenizer_file)
     assert sum(vocabulary.id_to_token(token) in SPECIAL for token in ids) == 4
-
-
-def test_texts_beyond_the_context_are_counted_by_task(rows, tokenizer_file):
-    counted = TokenCounter(tokenizer_file).count(rows)
-    overflow = add_overflow(Overflow(), counted, 200)
-    long = [row["task"] for row in counted.to_pylist() if row["n_tokens"] > 200]
-    assert long
-    assert {task: long.count(task) for task in long} == dict(overflow.rows)
-    assert overflow.longest == max(counted["n_tokens"].to_pylist())
 
 
 def test_a_file_that_is_no_tokenizer_is_refused(tmp_path, tokenizer_file):
