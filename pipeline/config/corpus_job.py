@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from pipeline.config.base import Part
+from pipeline.config.base import Part, Url
 from pipeline.config.corpus import RecordTagsConfig, RenderConfig, WordsConfig
 from pipeline.config.job import ClusterConfig
 from pipeline.config.presets import Preset
@@ -70,7 +70,7 @@ class CaptionsConfig(Part):
 
     name: str = Field(pattern=NAME)
     """The data set's name: `source` of its records, and what styles go by."""
-    outputs: Annotated[tuple[str, ...], BeforeValidator(_listed)] = Field(min_length=1)
+    outputs: Annotated[tuple[Url, ...], BeforeValidator(_listed)] = Field(min_length=1)
     """URLs of outputs. Several are captions of the same shards, joined image by image; their slots differ."""
     long: Feeds = ()
     """Where the long caption comes from: of several, the first that is ok."""
@@ -121,7 +121,7 @@ class TableConfig(Part):
     """A table of tags, metadata or captions: a side of a join, or without `join` a source of records itself."""
 
     name: str = Field(pattern=NAME)
-    urls: Annotated[tuple[str, ...], BeforeValidator(_listed)] = Field(min_length=1)
+    urls: Annotated[tuple[Url, ...], BeforeValidator(_listed)] = Field(min_length=1)
     """Folders, globs or files: .parquet, .csv, .tsv, .json (an array or lines), .jsonl (also .gz, .zst), .tar
     (img2dataset's side-cars), .sqlite or .db of the danbooru2023 metadata, or a folder with its post.parquet,
     tag.parquet and posttagrelation.parquet."""
@@ -151,9 +151,9 @@ class SplitConfig(Part):
 class DecontaminateConfig(Part):
     """What must not be in the corpus, such as a benchmark's images. Files of lines, local or any fsspec URL."""
 
-    identities: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
+    identities: Annotated[tuple[Url, ...], BeforeValidator(_listed)] = ()
     """Ids, keys, SHA-256, MD5 or URLs, one a line."""
-    texts: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
+    texts: Annotated[tuple[Url, ...], BeforeValidator(_listed)] = ()
     """Captions, one a line, compared as for `caption` duplicates."""
 
 
@@ -187,9 +187,9 @@ class Format(StrEnum):
 class TagFilesConfig(Part):
     """What a booru says of its tags. Files of `from,to` lines, local or any fsspec URL."""
 
-    aliases: str | None = None
+    aliases: Url | None = None
     """Renamed tags and what they are called today."""
-    implications: str | None = None
+    implications: Url | None = None
     """Tags and what they imply directly; used with `tags.prune_implied`."""
 
 
@@ -200,7 +200,7 @@ class CorpusConfig(Part):
     """Of `render` and `words` both, where they name none themselves."""
     captions: Annotated[tuple[CaptionsConfig, ...], BeforeValidator(_listed)] = ()
     tables: Annotated[tuple[TableConfig, ...], BeforeValidator(_listed)] = ()
-    output: str = Field(min_length=1)
+    output: Url = Field(min_length=1)
     epochs: int = Field(default=1, ge=1, le=1000)
     """Each epoch draws every record anew."""
     dedupe: tuple[Duplicate, ...] = (Duplicate.ID, Duplicate.IMAGE, Duplicate.URL)

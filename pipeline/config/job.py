@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from pipeline.config.base import Part
+from pipeline.config.base import Part, Url, without_user
 from pipeline.config.captions import SlotConfig, check_slot_names
 from pipeline.config.quality import QualityConfig
 
@@ -19,7 +19,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "MPO
 class SourceConfig(Part):
     """Which shards, and which of their fields."""
 
-    urls: tuple[str, ...] = Field(min_length=1)
+    urls: tuple[Url, ...] = Field(min_length=1)
     """Folders, globs or shards; local paths or any fsspec URL. Tar (plain or gzip), zip or Parquet; a folder
     without any of these is one of loose images."""
     split: str | None = None
@@ -110,7 +110,8 @@ class EndpointConfig(Part):
     def _http(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
         wrong = [url for url in urls if not re.match(r"https?://[^/@?]+/\S*$", url)]
         if wrong:
-            raise ValueError(f"found {', '.join(wrong)}; allowed: http(s)://host:port/v1, no credentials in it")
+            found = without_user(", ".join(wrong))
+            raise ValueError(f"found {found}; allowed: http(s)://host:port/v1, no credentials in it")
         return tuple(url.rstrip("/") for url in urls)
 
 
@@ -318,7 +319,7 @@ class JobConfig(Part):
     """A whole job. Built by `load_job`; every field is final."""
 
     source: SourceConfig
-    output: str = Field(min_length=1)
+    output: Url = Field(min_length=1)
     model: ModelConfig
     captions: Annotated[tuple[SlotConfig, ...], BeforeValidator(_as_list)] = Field(min_length=1)
     sampling: SamplingConfig = SamplingConfig()

@@ -18,7 +18,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from pipeline.config.base import Part
+from pipeline.config.base import Part, without_user
 from pipeline.config.corpus_job import CorpusConfig
 from pipeline.config.job import JobConfig
 from pipeline.errors import ConfigError
@@ -150,7 +150,7 @@ def _one(error: dict[str, Any], kind: type[Part]) -> str:
     if error["type"] == "missing":
         return f"{key}: missing; it has no default"
     message = error["msg"].removeprefix("Value error, ")
-    shown = "" if isinstance(found, dict | list | tuple | BaseModel) else f"found {found!r}; "
+    shown = "" if isinstance(found, dict | list | tuple | BaseModel) else f"found {without_user(repr(found))}; "
     return f"{key}: {shown}{message}"
 
 

@@ -99,6 +99,27 @@ def test_every_fault_is_told_at_once():
     assert "foo: unknown key" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"source": "s3://name:marker@photos/in"},
+        {"source": {"urls": ["in", "https://name:marker@host/a.tar"]}},
+        {"output": "s3://name:marker@bucket/out"},
+        {"engine": {"kind": "endpoint", "endpoint": {"urls": ["http://name:marker@host/v1"]}}},
+    ],
+)
+def test_credentials_in_a_url_are_refused_and_not_repeated(change):
+    with pytest.raises(ConfigError, match="credentials") as caught:
+        parse_job({**SMALL, **change})
+    assert "***@" in str(caught.value)
+    assert "marker" not in str(caught.value)
+
+
+def test_an_at_sign_in_a_path_is_no_credential():
+    urls = ["s3://photos/a@b/in", "hf://datasets/me/photos@main", "here/a@b"]
+    assert parse_job({**SMALL, "source": urls}).source.urls == tuple(urls)
+
+
 def test_an_unknown_environment_variable_is_refused(monkeypatch):
     monkeypatch.setenv("JOYFLEET_SAMPLNG__TOP_P", "1")
     with pytest.raises(ConfigError, match="JOYFLEET_SAMPLNG__TOP_P: no such key 'samplng'"):
