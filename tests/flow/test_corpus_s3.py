@@ -16,7 +16,7 @@ from tests.corpus.test_job import corpus, database, entry, make, shards
 from tests.flow.test_s3_secrets import CREDENTIALS, SECRET, TOKEN, leaks
 from tests.s3_server import s3_environment  # noqa: F401 - a fixture
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 ROOT = "s3://out/corpus"
 
