@@ -12,7 +12,8 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-_USER = re.compile(r"(?<=://)[^/@\s]+@")
+# A secret key of AWS may hold a slash, which then ends what looks like the bucket; no bucket's name holds a colon.
+_USER = re.compile(r"(?<=://)[^/@\s]+@|(?:(?<=s3://)|(?<=gs://))[^/:\s]*:\S*@")
 
 
 def without_user(text: str) -> str:

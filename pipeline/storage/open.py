@@ -38,7 +38,8 @@ def open_store(url: str) -> Store:
 
 def _check_bucket(scheme: str, rest: str) -> None:
     bucket = rest.partition("/")[0]
-    if "@" in bucket:  # the URL is not repeated: a secret may stand in it
+    # The URL is not repeated: a secret may stand in it, with a slash that ends what looks like the bucket.
+    if "@" in bucket or (":" in bucket and "@" in rest):
         raise ConfigError(f"output: {scheme}:// with '@' before the path; credentials belong into the environment")
     if not bucket:
         raise ConfigError(f"output: {scheme}:// without a bucket; give {scheme}://bucket/folder")

@@ -105,6 +105,7 @@ def test_every_fault_is_told_at_once():
         {"source": "s3://name:marker@photos/in"},
         {"source": {"urls": ["in", "https://name:marker@host/a.tar"]}},
         {"output": "s3://name:marker@bucket/out"},
+        {"output": "s3://name:mar/marker@bucket/out"},
         {"engine": {"kind": "endpoint", "endpoint": {"urls": ["http://name:marker@host/v1"]}}},
     ],
 )
