@@ -11,6 +11,8 @@ CAPTIONS = "captions"
 STAGING = "staging"
 QUARANTINE = "quarantine"
 RUNS = "report/runs"
+FOLDERS = (CAPTIONS, STAGING, QUARANTINE, "report", ".tmp")
+"""All folders of an output; `pipeline.readers.outputs` knows an output by them."""
 
 _COMMITTED = re.compile(r"captions/(?P<shard>.+)\.parquet", re.DOTALL)
 _QUARANTINED = re.compile(r"quarantine/(?P<shard>.+)\.json", re.DOTALL)
