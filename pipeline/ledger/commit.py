@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 
-from pipeline.errors import OutputMismatch, PipelineError
+from pipeline.errors import OutputMismatch, PipelineError, StoreError
 from pipeline.ledger.caption_table import count_statuses, examples, identities, to_parquet
 from pipeline.ledger.footer import Footer, RunFacts, read_footer
 from pipeline.ledger.fragments import Fragment, Invalid, read_fragment
@@ -155,9 +155,15 @@ def _stranger(store: Store, path: str, fault: str) -> OutputMismatch:
 
 
 def remove_staging(store: Store, shard: str) -> None:
-    """Remove every fragment of a committed shard, also those of other runs."""
-    listed = store.list(staging_folder(shard))
-    store.delete([entry.path for entry in listed if shard_of_fragment(entry.path) == shard])
+    """Remove every fragment of a committed shard, also those of other runs.
+
+    A store that does not do it is a warning: nothing reads them any more, and `clean` removes them later.
+    """
+    try:
+        listed = store.list(staging_folder(shard))
+        store.delete([entry.path for entry in listed if shard_of_fragment(entry.path) == shard])
+    except StoreError as err:
+        log.warning("shard=%s is committed, and its staging stays until `joyfleet clean`: %s", shard, err)
 
 
 def read_all(store: Store, run: RunFacts, shard: Shard, num_images: int, fragments: Sequence[str]) -> list[Fragment]:
