@@ -17,6 +17,9 @@ from pipeline.ledger.run_record import read_run
 from pipeline.storage import open_store
 from schemas.status import Status
 
+SHOWN = 20
+"""Files that stay, listed."""
+
 RETRIED = (Status.FAILED, Status.REJECTED)
 
 
@@ -70,9 +73,16 @@ def _retry_rows(output: str, statuses: Sequence[Status], overrides: Sequence[str
 @click.argument("output")
 @click.option("--dry-run", is_flag=True, help="Only list what would go.")
 def clean(output: str, *, dry_run: bool) -> None:
-    """Remove what killed runs left in OUTPUT's staging; committed files are never touched."""
+    """Remove what killed runs left in OUTPUT's staging; committed files are never touched.
+
+    Only files with the names that JoyFleet gives its own, and none behind a link: others are listed, and stay.
+    """
     opened = open_output(output)
-    removed = remove_leftovers(opened.store, opened.run, opened.plan, dry_run=dry_run)
-    for path in removed:
+    cleaned = remove_leftovers(opened.store, opened.run, opened.plan, dry_run=dry_run)
+    for path in cleaned.removed:
         click.echo(path)
-    click.echo(f"{len(removed)} files {'would be ' if dry_run else ''}removed")
+    for path, reason in list(cleaned.left.items())[:SHOWN]:
+        click.echo(f"note: {path} stays: {reason}")
+    if len(cleaned.left) > SHOWN:
+        click.echo(f"note: {len(cleaned.left) - SHOWN:,} more stay")
+    click.echo(f"{len(cleaned.removed)} files {'would be ' if dry_run else ''}removed")
