@@ -48,9 +48,7 @@ def _leftovers(store: Store, run: RunFacts, plan: Plan) -> Iterator[Entry]:
     for entry in store.list(layout.STAGING):
         shard = layout.shard_of_fragment(entry.path)
         planned = plan.shards.get(shard) if shard and shard not in committed else None
-        if entry.linked or planned is None:
-            yield entry
-        elif isinstance(read_fragment_facts(store, entry.path, run, planned), Invalid):
+        if entry.linked or planned is None or isinstance(read_fragment_facts(store, entry.path, run, planned), Invalid):
             yield entry
 
 

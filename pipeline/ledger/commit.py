@@ -9,13 +9,13 @@ import logging
 import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
 from pipeline.errors import OutputMismatch, PipelineError, StoreError
-from pipeline.ledger.caption_table import count_statuses, examples, identities, to_parquet
+from pipeline.ledger.caption_table import examples, identities, to_parquet, with_contents
 from pipeline.ledger.footer import Footer, RunFacts, read_footer
 from pipeline.ledger.fragments import Fragment, Invalid, read_fragment
 from pipeline.ledger.layout import committed_path, shard_of_fragment, staging_folder
@@ -85,7 +85,7 @@ def commit_shard(
 
 
 def _put(store: Store, wanted: Footer, shard: Shard, table: pa.Table) -> CommitResult:
-    footer = replace(wanted, statuses=count_statuses(table))
+    footer = with_contents(wanted, table)
     data = to_parquet(table, footer)
     outcome = put_if_absent(store, committed_path(shard.path), data, footer.attempt)
     if outcome is Outcome.EXISTS:
