@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import click
 from pydantic import ValidationError
 
-from jobs.output import Output, open_output
+from jobs.output import open_output, source_option
 from jobs.progress import size
 from pipeline.config.export import ONE_TEXT, ExportConfig, Target
 from pipeline.errors import ConfigError
 from pipeline.export import Captioned, Exported, run_export
 from pipeline.export.hub import push_folder
-from pipeline.ledger.plan import Plan, claim_plan
-from pipeline.readers import list_shards
+from pipeline.ledger.plan import Plan
 from pipeline.storage import open_store
 from schemas.status import Status
 
@@ -46,9 +46,11 @@ MAX_WORKERS = 8
 @click.option("--workers", type=click.IntRange(1), help=f"Processes; by default one per CPU, at most {MAX_WORKERS}.")
 @click.option("--push", metavar="OWNER/NAME", help="hf: send the folder to the Hugging Face hub afterwards.")
 @click.option("--private", is_flag=True, help="--push: as a private data set.")
+@source_option
 def export(
     output: str,
     folder: str | None,
+    sources: Sequence[str],
     workers: int | None,
     push: str | None,
     private: bool,
@@ -63,11 +65,17 @@ def export(
         raise ConfigError(f"export: --push sends a data set of --to hf, not {config.to}")
     if private and not push:
         raise ConfigError("export: --private holds for --push alone")
-    opened = open_output(output)
-    plan = _plan(opened, config)
+    opened = open_output(output, sources)
+    reads = config.with_images or config.join or config.to in ONE_TEXT
+    # Where the source is read again: the URLs of today, and one that changed is refused.
+    plan = opened.listed_plan() if reads else opened.plan
     destination = open_store(_destination(folder, plan, config))
     captioned = Captioned(
-        store=opened.store, run=opened.run, plan=plan, source=opened.source, max_bytes=opened.max_bytes
+        store=opened.store,
+        run=opened.run,
+        plan=plan,
+        source=opened.source if reads else opened.described_source,
+        max_bytes=opened.max_bytes,
     )
     count = workers or min(os.cpu_count() or 1, MAX_WORKERS)
     with click.progressbar(length=1, label="export", file=sys.stderr) as bar:
@@ -90,12 +98,6 @@ def _config(options: dict[str, Any]) -> ExportConfig:
     except ValidationError as err:
         faults = (error["msg"].removeprefix("Value error, ") for error in err.errors(include_url=False))
         raise ConfigError(f"export: {'; '.join(faults)}") from err
-
-
-def _plan(opened: Output, config: ExportConfig) -> Plan:
-    """The plan, with the URLs of today where the source is read again; one that changed is refused."""
-    reads = config.with_images or config.join or config.to in ONE_TEXT
-    return claim_plan(opened.store, list_shards(opened.source)) if reads else opened.plan
 
 
 def _destination(folder: str | None, plan: Plan, config: ExportConfig) -> str:

@@ -21,7 +21,7 @@ from pipeline.cost import Rate, Work, captions_per_image, card_rates, estimate, 
 from pipeline.engines.cards import CARDS
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.flow.isolate import isolate_ray
-from pipeline.flow.job import check_job
+from pipeline.flow.job import check_job, refuse_output_in_source
 from pipeline.ledger.plan import read_plan, remaining
 from pipeline.ledger.run_record import read_run
 from pipeline.readers import list_shards
@@ -104,6 +104,7 @@ def _prices(words: Sequence[str]) -> dict[str, float]:
 def look(job: JobConfig, calibration: Calibration | None, prices: Mapping[str, float]) -> dict[str, Any]:
     """Return all that the plan tells, as JSON."""
     recipe, weights, remarks = check_job(job)
+    refuse_output_in_source(job, open_store(job.output))
     shards = list_shards(job.source)
     left = _left(job, recipe.fingerprint, shards, remarks)
     surveyed = survey(shards, job.source)

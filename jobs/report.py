@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
-from jobs.output import Output, open_output
+from jobs.output import Output, open_output, source_option
 from pipeline.config import ImagesConfig
 from pipeline.errors import ConfigError
 from pipeline.ledger.quarantine import list_quarantine
@@ -17,9 +18,10 @@ PAGE = "report/index.html"
 @click.command()
 @click.argument("output")
 @click.option("--page", type=click.Path(dir_okay=False), help=f"A local file to write instead of OUTPUT/{PAGE}.")
-def report(output: str, page: str | None) -> None:
+@source_option
+def report(output: str, page: str | None, sources: Sequence[str]) -> None:
     """Write one self-contained HTML page about OUTPUT's committed captions: OUTPUT/report/index.html."""
-    opened = open_output(output)
+    opened = open_output(output, sources)
     text = _page(opened, "../" if page is None else f"{opened.store.url}/").encode()
     if page is None:
         opened.store.put(PAGE, text)
@@ -42,6 +44,7 @@ def _page(opened: Output, files: str) -> str:
         from pipeline.report.thumbnails import ImageSource, read_thumbnails  # noqa: PLC0415
     except ImportError as err:
         raise ConfigError(f"report: needs the package {err.name}; run: pip install 'joyfleet[report]'") from err
+    plan = opened.readable_plan()
     survey, quality = survey_output(opened.store)
     job = opened.about["job"]
     subject = Subject(
@@ -49,11 +52,11 @@ def _page(opened: Output, files: str) -> str:
         files=files,
         recipe=opened.run.recipe,
         slots=opened.run.slots,
-        shards=opened.plan.shards,
+        shards=plan.shards,
         quarantined=list_quarantine(opened.store),
         job=job,
         versions=opened.run.versions,
     )
-    origin = ImageSource(opened.plan.shards, opened.source, ImagesConfig.model_validate(job["images"]))
+    origin = ImageSource(plan.shards, opened.source, ImagesConfig.model_validate(job["images"]))
     thumbnails = read_thumbnails(origin, [shown.row for shown in survey.gallery.rows()])
     return report_page(subject, survey, quality, thumbnails)

@@ -7,15 +7,17 @@ from collections.abc import Sequence
 import click
 
 from jobs.caption import import_ahead, run_prepared, set_option
-from jobs.output import open_output
+from jobs.output import job_of_output, open_output
 from jobs.stop import stop_on_signals
-from pipeline.config import parse_job
+from pipeline.config import JobConfig
+from pipeline.errors import ConfigError
 from pipeline.flow.isolate import isolate_ray
 from pipeline.ledger.clean import clean as remove_leftovers
 from pipeline.ledger.quarantine import list_quarantine, remove_quarantine
-from pipeline.ledger.run_record import read_run
-from pipeline.storage import open_store
 from schemas.status import Status
+
+SHOWN = 20
+"""Files that stay, listed."""
 
 RETRIED = (Status.FAILED, Status.REJECTED)
 
@@ -27,12 +29,24 @@ RETRIED = (Status.FAILED, Status.REJECTED)
     metavar="STATUSES",
     help="Ask the rows of committed shards that are failed, rejected, or failed,rejected again, and replace each file.",
 )
+@click.option(
+    "--job",
+    "job_file",
+    type=click.Path(),
+    help="--rows: the job file that made OUTPUT, instead of what OUTPUT says of it.",
+)
 @set_option
-def retry(output: str, rows: str | None, overrides: Sequence[str]) -> None:
-    """Take the shards of OUTPUT out of quarantine, for the next `caption` to read; or ask ROWS again, at once."""
+def retry(output: str, rows: str | None, job_file: str | None, overrides: Sequence[str]) -> None:
+    """Take the shards of OUTPUT out of quarantine, for the next `caption` to read; or ask ROWS again, at once.
+
+    OUTPUT's own description of its job is data: what would run code, reach servers or read files of this machine is
+    refused until it is said again, by --job or --set.
+    """
     if rows is not None:
-        _retry_rows(output, _statuses(rows), overrides)
+        _retry_rows(job_of_output(output, job_file, overrides), _statuses(rows))
         return
+    if job_file is not None:
+        raise ConfigError("retry: --job holds for --rows alone")
     opened = open_output(output)
     shards = [record.shard for record in list_quarantine(opened.store)]
     remove_quarantine(opened.store, shards)
@@ -48,10 +62,8 @@ def _statuses(rows: str) -> list[Status]:
     return [Status(status) for status in found]
 
 
-def _retry_rows(output: str, statuses: Sequence[Status], overrides: Sequence[str]) -> None:
-    """Run the job that `run.json` describes over these rows."""
-    described = read_run(open_store(output)).about["job"]
-    job = parse_job({**described, "output": output}, overrides, origin=f"{output}/run.json")
+def _retry_rows(job: JobConfig, statuses: Sequence[Status]) -> None:
+    """Run a job over the rows of these statuses."""
     isolate_ray(job.cluster)
     with stop_on_signals() as stop:
         # Ray reads its environment when it is imported, so not before the lines above.
@@ -70,9 +82,16 @@ def _retry_rows(output: str, statuses: Sequence[Status], overrides: Sequence[str
 @click.argument("output")
 @click.option("--dry-run", is_flag=True, help="Only list what would go.")
 def clean(output: str, *, dry_run: bool) -> None:
-    """Remove what killed runs left in OUTPUT's staging; committed files are never touched."""
+    """Remove what killed runs left in OUTPUT's staging; committed files are never touched.
+
+    Only files with the names that JoyFleet gives its own, and none behind a link: others are listed, and stay.
+    """
     opened = open_output(output)
-    removed = remove_leftovers(opened.store, opened.run, opened.plan, dry_run=dry_run)
-    for path in removed:
+    cleaned = remove_leftovers(opened.store, opened.run, opened.plan, dry_run=dry_run)
+    for path in cleaned.removed:
         click.echo(path)
-    click.echo(f"{len(removed)} files {'would be ' if dry_run else ''}removed")
+    for path, reason in list(cleaned.left.items())[:SHOWN]:
+        click.echo(f"note: {path} stays: {reason}")
+    if len(cleaned.left) > SHOWN:
+        click.echo(f"note: {len(cleaned.left) - SHOWN:,} more stay")
+    click.echo(f"{len(cleaned.removed)} files {'would be ' if dry_run else ''}removed")

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import click
 
-from jobs.output import Output, open_output
+from jobs.output import Output, open_output, source_option
+from pipeline.config import SourceConfig
 from pipeline.errors import ShardUnreadable
-from pipeline.ledger.plan import claim_plan, remaining
-from pipeline.ledger.verify import Violation, ViolationKind, verify_shard, verify_tree
-from pipeline.readers import list_shards, open_shard
+from pipeline.ledger.plan import remaining
+from pipeline.ledger.verify import ShardVerdict, SourceImage, Violation, ViolationKind, verify_shard, verify_tree
+from pipeline.readers import open_shard
 from schemas.shard import Shard
 
 THREADS = 8
@@ -21,27 +23,31 @@ THREADS = 8
 
 @click.command()
 @click.argument("output")
-def verify(output: str) -> None:
+@source_option
+def verify(output: str, sources: Sequence[str]) -> None:
     """Check that every source row of OUTPUT's plan has each slot exactly once; report every violation.
 
+    Keys and hashes of the images are compared with the source, captions with the digest that they were committed with.
     Exit code 0: proven. 1: a violation. 3: proven, but shards are in quarantine.
     """
-    opened = open_output(output)
+    opened = open_output(output, sources)
     # The plan's URLs are those of the first run; the source may have moved, and must not have changed.
-    current = claim_plan(opened.store, list_shards(opened.source))
+    current = opened.listed_plan()
     verdict = verify_tree(opened.store, current)
     committed = remaining(opened.store, current).committed
     shards = [shard for shard in current.shards.values() if shard.path in committed]
     quarantined = [one for one in verdict.violations if one.kind is ViolationKind.QUARANTINED]
     broken = [one for one in verdict.violations if one.kind is not ViolationKind.QUARANTINED]
-    num_images = 0
+    num_images = num_without_digest = 0
+    source = opened.source
     with ThreadPoolExecutor(THREADS) as pool:
-        for images, found in pool.map(lambda shard: _check(opened, shard), shards):
+        for images, found in pool.map(lambda shard: _check(opened, source, shard), shards):
             num_images += images
-            broken += found
+            num_without_digest += not found.has_digest
+            broken += found.violations
     for one in [*broken, *quarantined]:
         click.echo(f"{one.kind}: {one.shard}: {one.detail}")
-    for remark in verdict.remarks:
+    for remark in [*verdict.remarks, *_undigested(num_without_digest, len(shards))]:
         click.echo(f"note: {remark}")
     rows = num_images * len(opened.run.slots)
     click.echo(
@@ -52,15 +58,25 @@ def verify(output: str) -> None:
     sys.exit(1 if broken else 3 if quarantined else 0)
 
 
-def _check(opened: Output, shard: Shard) -> tuple[int, list[Violation]]:
+def _undigested(num_without: int, num_shards: int) -> list[str]:
+    if not num_without:
+        return []
+    return [
+        f"{num_without:,} of {num_shards:,} files have no digest of their captions, since an earlier version wrote "
+        "them: whether their texts are those that were committed cannot be told"
+    ]
+
+
+def _check(opened: Output, source: SourceConfig, shard: Shard) -> tuple[int, ShardVerdict]:
     try:
-        keys = list(_keys(opened, shard))
+        images = list(_images(opened, source, shard))
     except ShardUnreadable as err:
-        return 0, [Violation(shard.path, ViolationKind.UNREADABLE, f"the source, not the output: {err}")]
-    return len(keys), verify_shard(opened.store, opened.run, shard, len(keys), keys)
+        violation = Violation(shard.path, ViolationKind.UNREADABLE, f"the source, not the output: {err}")
+        return 0, ShardVerdict((violation,), True)
+    return len(images), verify_shard(opened.store, opened.run, shard, len(images), images)
 
 
-def _keys(opened: Output, shard: Shard) -> Iterator[str]:
-    with open_shard(shard, opened.source, opened.max_bytes) as rows:
+def _images(opened: Output, source: SourceConfig, shard: Shard) -> Iterator[SourceImage]:
+    with open_shard(shard, source, opened.max_bytes) as rows:
         for row in rows.rows(None):
-            yield row.key
+            yield SourceImage(row.key, None if row.data is None else hashlib.sha256(row.data).hexdigest())

@@ -3,7 +3,7 @@
     PipelineError            exit 1
     |- ConfigError           exit 2   the config or the command line is wrong
     |- OutputMismatch        exit 2   the output belongs to another recipe or another plan
-    |- StoreError            exit 1   the output's storage cannot keep its promise
+    |- StoreError            exit 1   a store does not answer, or the output's cannot keep its promise
     |- ModelMismatch         exit 1   the model is not JoyCaption-shaped
     |- EngineDead            exit 1   the engine died and did not come back
     |- Stalled               exit 1   a stage made no progress for too long
@@ -39,7 +39,7 @@ class OutputMismatch(PipelineError):
 
 
 class StoreError(PipelineError):
-    """The output's storage refused, lied or cannot create exclusively."""
+    """The output's storage refused, lied or cannot create exclusively; or the source's fails in all tries."""
 
 
 class ModelMismatch(PipelineError):

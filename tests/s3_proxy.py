@@ -4,12 +4,15 @@ Which requests suffer, and what, comes from a seed and the number of the request
 counted by its kind, so that a test can tell that it happened.
 """
 
+import base64
 import http.client
 import random
+import re
 import socket
 import struct
 import threading
 import time
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +36,8 @@ class Fault(StrEnum):
     STALL = "stall"
     PRECONDITION_412 = "412 after it was done"
     CONFLICT_409 = "409 before"
+    WRONG_CHECKSUM = "a body that its checksum does not fit"
+    KEYS_REFUSED = "InternalError for each key of a DeleteObjects"
 
 
 ANYTIME = (Fault.ERROR_500, Fault.SLOW_DOWN, Fault.RESET, Fault.STALL)
@@ -58,6 +63,8 @@ class Script:
     broken: str = ""
     """Every GET of a path that holds this is answered with 500, if not empty."""
     kinds: tuple[Fault, ...] = tuple(Fault)
+    at_most: int | None = None
+    """So many faults, then none; by default without end."""
     counts: Counter[Fault] = field(default_factory=Counter)
     num_requests: int = 0
     asked: list[tuple[float, str, str]] = field(default_factory=list)
@@ -72,9 +79,11 @@ class Script:
             self.num_requests += 1
             rng = random.Random(f"{self.seed}/{self.num_requests}")
             possible = [*ANYTIME, *(CHANGES if method != "GET" else ()), *(CONDITIONAL if conditional else ())]
-            possible += [Fault.TRUNCATED] if method == "GET" else []
+            possible += [Fault.TRUNCATED, Fault.WRONG_CHECKSUM] if method == "GET" else []
+            possible += [Fault.KEYS_REFUSED] if method == "POST" else []
             possible = [fault for fault in possible if fault in self.kinds]
-            if not possible or rng.random() >= self.share:
+            enough = self.at_most is not None and sum(self.counts.values()) >= self.at_most
+            if enough or not possible or rng.random() >= self.share:
                 return None
             fault = rng.choice(possible)
             self.counts[fault] += 1
@@ -112,6 +121,8 @@ class Handler(BaseHTTPRequestHandler):
                 return self._reset()
             case Fault.STALL:
                 time.sleep(script.stall_s)
+            case Fault.KEYS_REFUSED if b"<Delete" in body:
+                return self._refuse_keys(body)
             case _:
                 pass
         return self._forward(body, fault)
@@ -136,14 +147,21 @@ class Handler(BaseHTTPRequestHandler):
                 return self._reset()
             case Fault.PRECONDITION_412:
                 return self._error(412, "PreconditionFailed")
+            case Fault.WRONG_CHECKSUM:
+                checksum = base64.b64encode(zlib.crc32(data + b"lost").to_bytes(4, "big")).decode()
+                return self._answer(answer, data, checksum=checksum)
             case _:
                 return self._answer(answer, data, cut=fault is Fault.TRUNCATED)
 
-    def _answer(self, answer: http.client.HTTPResponse, data: bytes, *, cut: bool) -> None:
+    def _answer(
+        self, answer: http.client.HTTPResponse, data: bytes, *, cut: bool = False, checksum: str | None = None
+    ) -> None:
         self.send_response_only(answer.status)
         for name, value in answer.getheaders():
-            if name.lower() not in HOP_BY_HOP:
+            if name.lower() not in HOP_BY_HOP and not (checksum and name.lower().startswith("x-amz-checksum-")):
                 self.send_header(name, value)
+        if checksum:
+            self.send_header("x-amz-checksum-crc32", checksum)
         # The answer to HEAD tells the length of a body that it does not have.
         length = answer.getheader("Content-Length") if self.command == "HEAD" else None
         self.send_header("Content-Length", length or str(len(data)))
@@ -151,6 +169,19 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(data[: len(data) // 2] if cut else data)
         if cut:
             self._reset()
+
+    def _refuse_keys(self, body: bytes) -> None:
+        """Answer a DeleteObjects with an error for each key; nothing is deleted."""
+        keys = re.findall(rb"<Key>.*?</Key>", body, re.DOTALL)
+        errors = b"".join(
+            b"<Error>%s<Code>InternalError</Code><Message>injected</Message></Error>" % key for key in keys
+        )
+        answer = b"<?xml version='1.0'?><DeleteResult>%s</DeleteResult>" % errors
+        self.send_response_only(200)
+        self.send_header("Content-Type", "application/xml")
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
 
     def _error(self, status: int, code: str) -> None:
         body = b"" if self.command == "HEAD" else ERROR.format(code=code).encode()

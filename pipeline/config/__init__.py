@@ -1,5 +1,6 @@
 """A job as one checked record: the YAML file, overridden by the environment, overridden by the command line."""
 
+from pipeline.config.base import without_secrets
 from pipeline.config.captions import Length, RequestConfig, SlotConfig, WordsDistribution
 from pipeline.config.corpus import (
     LengthConfig,
@@ -87,4 +88,5 @@ __all__ = [
     "load_corpus",
     "load_job",
     "parse_job",
+    "without_secrets",
 ]

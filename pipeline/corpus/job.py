@@ -16,6 +16,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -36,7 +37,7 @@ from pipeline.corpus.publish import Publisher
 from pipeline.corpus.report import write_report
 from pipeline.corpus.tables import TableFile, list_tables, slices
 from pipeline.corpus.tags import TagCleaner
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, StoreError
 from pipeline.ledger.layout import CAPTIONS
 from pipeline.ledger.plan import claim_plan, read_plan, remaining
 from pipeline.ledger.run_record import claim_run, read_run
@@ -47,6 +48,8 @@ from schemas.corpus_row import CORPUS_VERSION
 from schemas.image_facts import IMAGE_FACTS
 from schemas.record import RECORD_VERSION
 from schemas.shard import Shard
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,7 +259,10 @@ def _end(prepared: PreparedCorpus, parts: Sequence[Part]) -> None:
 
 def remove_staged(prepared: PreparedCorpus) -> None:
     """Remove what the steps of a finished corpus handed on."""
-    prepared.store.delete([entry.path for entry in prepared.store.list(layout.STAGING)])
+    try:
+        prepared.store.delete([entry.path for entry in prepared.store.list(layout.STAGING)])
+    except StoreError as err:  # nothing reads it any more, and the next call of the same command removes it
+        log.warning("the corpus is done, and what its steps staged stays: %s", err)
 
 
 def _bound(function: Callable[..., object], *arguments: object) -> Callable[[], object]:

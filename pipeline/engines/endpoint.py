@@ -27,7 +27,7 @@ from openai.types import Model
 from openai.types.chat import ChatCompletion
 from PIL import Image
 
-from pipeline.config import EndpointConfig
+from pipeline.config import EndpointConfig, without_secrets
 from pipeline.engines.loops import LOOP_REPEATS, LOOP_TOKENS
 from pipeline.engines.protocol import Answer, EngineStats, Question
 from pipeline.engines.start import EngineSpec
@@ -89,11 +89,12 @@ class EndpointEngine:
         # httpx logs every request at INFO.
         logging.getLogger("httpx").setLevel(logging.WARNING)
         key = _key(config)
+        self._secrets = (key,) if config.api_key_env else ()
         self._clients = {
             url: openai.AsyncOpenAI(base_url=url, api_key=key, timeout=config.timeout_s, max_retries=config.retries)
             for url in config.urls
         }
-        self._failure: openai.APIError | None = None
+        self._failure: str | None = None
         self._servers = self._find_servers(self._look)
 
     def stats(self) -> EngineStats:
@@ -118,9 +119,10 @@ class EndpointEngine:
                 self._rest(server, err)
             except openai.APIStatusError as err:
                 if err.status_code in _KEY_OR_NAME_WRONG:
-                    raise _refused(server.url, self._config, err) from err
+                    # Without its cause, whose text may hold the key; Ray writes all causes to logs.
+                    raise self._refused(server.url, err) from None
                 if err.status_code < 500 and err.status_code not in _COMES_BACK:
-                    return Answer(id=question.id, text=None, reason=Reason.ENGINE_ERROR, message=str(err))
+                    return Answer(id=question.id, text=None, reason=Reason.ENGINE_ERROR, message=self._told(err))
                 self._rest(server, err)
         raise EngineDead(f"{', '.join(self._config.urls)}: no server answers; the last said: {self._failure}")
 
@@ -140,8 +142,8 @@ class EndpointEngine:
             return server.checked
 
     def _rest(self, server: _Server, failure: openai.APIError) -> None:
-        log.warning("endpoint=%s rests for %g s: %s", server.url, REST_S, failure)
-        self._failure = failure
+        self._failure = self._told(failure)
+        log.warning("endpoint=%s rests for %g s: %s", server.url, REST_S, self._failure)
         server.checked, server.rests_until = None, time.monotonic() + REST_S
 
     def _leave_out(self, server: _Server, fault: PipelineError) -> None:
@@ -252,10 +254,10 @@ class EndpointEngine:
             if time.monotonic() > until:
                 raise EngineDead(
                     f"engine.endpoint: none of {', '.join(self._config.urls)} answers after "
-                    f"{self._config.patience_s:g} s (endpoint.patience_s): {away}"
+                    f"{self._config.patience_s:g} s (endpoint.patience_s): {self._told(away)}"
                 )
             if not attempt:
-                log.info("no endpoint answers yet: %s", away)
+                log.info("no endpoint answers yet: %s", self._told(away))
             time.sleep(POLL_S)
         raise AssertionError("count() ends")
 
@@ -284,11 +286,19 @@ class EndpointEngine:
                     self._check_layout(client, url, self._tokens)
             except openai.APIStatusError as err:
                 if err.status_code < 500 and err.status_code not in _COMES_BACK:
-                    raise _refused(url, self._config, err) from err
+                    raise self._refused(url, err) from None
                 return err
             except openai.APIConnectionError as err:
                 return err
         return _Checked((model.model_extra or {}).get("max_model_len"))
+
+    def _refused(self, url: str, err: openai.APIStatusError) -> ConfigError:
+        key = self._config.api_key_env or "none; engine.endpoint.api_key_env names its variable"
+        return ConfigError(f"engine.endpoint: {url} answers {err.status_code}: {self._told(err)}; key sent: {key}")
+
+    def _told(self, err: openai.APIError) -> str:
+        """What a server said, without the key that it may say back."""
+        return without_secrets(err.message, *self._secrets)
 
     def _refuse_only_vllm(self, url: str) -> None:
         asked = self._only_vllm(None) | self._only_vllm(self._spec.repair_penalty)
@@ -389,8 +399,3 @@ def _key(config: EndpointConfig) -> str:
             "environment of the workers (runtime_env, or a secret of the pod)"
         )
     return key
-
-
-def _refused(url: str, config: EndpointConfig, err: openai.APIStatusError) -> ConfigError:
-    key = config.api_key_env or "none; engine.endpoint.api_key_env names its variable"
-    return ConfigError(f"engine.endpoint: {url} answers {err.status_code}: {err.message}; key sent: {key}")

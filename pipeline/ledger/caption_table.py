@@ -1,6 +1,8 @@
 """Caption rows as a table: held to the schema, known by their identities, turned to bytes."""
 
+import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -12,6 +14,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import PipelineError
 from pipeline.ledger.footer import Footer, encode_footer
 from schemas.caption_row import CAPTION_ROW
+from schemas.footer import DIGESTED
 from schemas.status import Status
 
 ROW_GROUP_ROWS = 20_000
@@ -70,6 +73,31 @@ def count_statuses(table: pa.Table) -> dict[str, int]:
     return dict.fromkeys(map(str, Status), 0) | counts
 
 
+def captions_sha256(table: pa.Table, slots: Sequence[str]) -> str:
+    """Return the digest of caption rows, whatever their order in the table; `schemas.footer.DIGESTED` defines it."""
+    ordered = table.select(list(DIGESTED)).take(pa.array(np.argsort(identities(table, slots), kind="stable")))
+    # As bytes: a text of a damaged file may not be UTF-8, which its digest shall tell.
+    columns = [ordered[name].cast(pa.string()).cast(pa.binary()).to_pylist() for name in DIGESTED]
+    digest = hashlib.sha256()
+    for values in zip(*columns, strict=True):
+        digest.update(b"".join(b"-," if value is None else b"%d:%b," % (len(value), value) for value in values))
+    return digest.hexdigest()
+
+
+def with_contents(footer: Footer, table: pa.Table) -> Footer:
+    """Return the footer of a file to be committed, with what it says of the caption rows in it."""
+    return replace(footer, statuses=count_statuses(table), captions_sha256=captions_sha256(table, footer.run.slots))
+
+
+def contradiction(footer: Footer, table: pa.Table, slots: Sequence[str]) -> str | None:
+    """Say that the captions of a committed file are not those that its footer was written for, or None."""
+    if footer.captions_sha256 is None:
+        return None
+    found = captions_sha256(table, slots)
+    same = found == footer.captions_sha256
+    return None if same else f"captions digest {footer.captions_sha256}, and the rows give {found}"
+
+
 def to_parquet(table: pa.Table, footer: Footer) -> bytes:
     """Return a Parquet file with `footer` as its metadata, zstd, every page with a checksum."""
     sink = pa.BufferOutputStream()
@@ -87,6 +115,7 @@ def from_parquet(data: bytes) -> pa.Table:
     """
     try:
         table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True, use_threads=False)
+        table.validate(full=True)  # texts that are no UTF-8 among others
     except (pa.ArrowException, OSError) as err:
         raise ValueError(f"cannot be read as Parquet ({' '.join(str(err).split())})") from err
     if not table.schema.equals(CAPTION_ROW):

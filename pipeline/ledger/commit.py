@@ -9,13 +9,13 @@ import logging
 import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
-from pipeline.errors import OutputMismatch, PipelineError
-from pipeline.ledger.caption_table import count_statuses, examples, identities, to_parquet
+from pipeline.errors import OutputMismatch, PipelineError, StoreError
+from pipeline.ledger.caption_table import examples, identities, to_parquet, with_contents
 from pipeline.ledger.footer import Footer, RunFacts, read_footer
 from pipeline.ledger.fragments import Fragment, Invalid, read_fragment
 from pipeline.ledger.layout import committed_path, shard_of_fragment, staging_folder
@@ -85,7 +85,7 @@ def commit_shard(
 
 
 def _put(store: Store, wanted: Footer, shard: Shard, table: pa.Table) -> CommitResult:
-    footer = replace(wanted, statuses=count_statuses(table))
+    footer = with_contents(wanted, table)
     data = to_parquet(table, footer)
     outcome = put_if_absent(store, committed_path(shard.path), data, footer.attempt)
     if outcome is Outcome.EXISTS:
@@ -155,9 +155,15 @@ def _stranger(store: Store, path: str, fault: str) -> OutputMismatch:
 
 
 def remove_staging(store: Store, shard: str) -> None:
-    """Remove every fragment of a committed shard, also those of other runs."""
-    listed = store.list(staging_folder(shard))
-    store.delete([entry.path for entry in listed if shard_of_fragment(entry.path) == shard])
+    """Remove every fragment of a committed shard, also those of other runs.
+
+    A store that does not do it is a warning: nothing reads them any more, and `clean` removes them later.
+    """
+    try:
+        listed = store.list(staging_folder(shard))
+        store.delete([entry.path for entry in listed if shard_of_fragment(entry.path) == shard])
+    except StoreError as err:
+        log.warning("shard=%s is committed, and its staging stays until `joyfleet clean`: %s", shard, err)
 
 
 def read_all(store: Store, run: RunFacts, shard: Shard, num_images: int, fragments: Sequence[str]) -> list[Fragment]:

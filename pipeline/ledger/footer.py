@@ -39,6 +39,8 @@ class Footer:
     """Rows of the whole shard, not of this file."""
     attempt: str
     statuses: Mapping[str, int] | None = None
+    captions_sha256: str | None = None
+    """Of a committed file; None in those of versions that did not write it."""
     rows: tuple[tuple[int, int], ...] | None = None
     """First row and number of rows of each stretch, ascending."""
 
@@ -70,6 +72,8 @@ def encode_footer(footer: Footer) -> dict[str, str]:
     }
     if footer.statuses is not None:
         fields[FooterKey.STATUSES] = json.dumps(dict(footer.statuses), sort_keys=True)
+    if footer.captions_sha256 is not None:
+        fields[FooterKey.CAPTIONS_SHA256] = footer.captions_sha256
     if footer.rows is not None:
         fields[FooterKey.ROWS] = json.dumps(footer.rows)
     return {str(key): value for key, value in fields.items()}
@@ -106,6 +110,7 @@ def decode_footer(metadata: Mapping[bytes, bytes]) -> Footer:
         num_images=_field(metadata, FooterKey.NUM_IMAGES, int),
         attempt=_field(metadata, FooterKey.ATTEMPT, str),
         statuses=_optional(metadata, FooterKey.STATUSES, _mapping(int)),
+        captions_sha256=_optional(metadata, FooterKey.CAPTIONS_SHA256, str),
         rows=_optional(metadata, FooterKey.ROWS, _stretches),
     )
 

@@ -11,10 +11,13 @@ CAPTIONS = "captions"
 STAGING = "staging"
 QUARANTINE = "quarantine"
 RUNS = "report/runs"
+FOLDERS = (CAPTIONS, STAGING, QUARANTINE, "report", ".tmp")
+"""All folders of an output; `pipeline.readers.outputs` knows an output by them."""
 
 _COMMITTED = re.compile(r"captions/(?P<shard>.+)\.parquet", re.DOTALL)
 _QUARANTINED = re.compile(r"quarantine/(?P<shard>.+)\.json", re.DOTALL)
 _RUN_EVENTS = re.compile(r"report/runs/\d{8}T\d{6}Z-[0-9a-f-]{36}\.jsonl")
+_TEMPORARY = re.compile(r"\.tmp/[0-9a-f]{32}|staging/\.probe-[0-9a-f]{32}")
 _FRAGMENT = re.compile(r"staging/(?P<shard>.+)/\d{10,}-[0-9a-f]{32}\.parquet", re.DOTALL)
 
 
@@ -51,6 +54,11 @@ def shard_of_quarantined(path: str) -> str | None:
 def shard_of_fragment(path: str) -> str | None:
     """The shard, or None when no fragment has such a name. `a/b` is no part of the shard `a`, whatever lists it."""
     return _shard(_FRAGMENT, path)
+
+
+def is_temporary(path: str) -> bool:
+    """Whether it has the name of a file that only lives while a write or a start-up probe does."""
+    return _TEMPORARY.fullmatch(path) is not None
 
 
 def is_run_events(path: str) -> bool:

@@ -11,8 +11,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.errors import PipelineError
-from pipeline.ledger.caption_table import count_statuses, from_parquet, identities, to_parquet
+from pipeline.errors import PipelineError, StoreError
+from pipeline.ledger.caption_table import contradiction, from_parquet, identities, to_parquet, with_contents
 from pipeline.ledger.commit import CommitResult, checked_footer, read_all, remove_staging, result_of, standing
 from pipeline.ledger.footer import RunFacts
 from pipeline.ledger.layout import committed_path
@@ -68,7 +68,7 @@ def mend_shard(
 
     Raises:
         PipelineError: the fragments do not cover the images that were to be asked again.
-        StoreError: as `replace_if`; staging is untouched then.
+        StoreError: as `replace_if`, or the captions are not those that were committed; staging is untouched then.
     """
     path = committed_path(shard.path)
     data, version = store.get_versioned(path)
@@ -83,8 +83,12 @@ def mend_shard(
         if store.get_versioned(path)[1] != version:
             return standing(store, wanted, shard)
         raise
-    table = mended(from_parquet(data), fresh, run.slots, unwell.statuses)
-    wanted = replace(wanted, statuses=count_statuses(table))
+    old = from_parquet(data)
+    fault = contradiction(footer, old, run.slots)
+    if fault:  # a new digest would make the damage look like what was committed
+        raise StoreError(f"{store.url}/{path}: {fault}; restore the file, or caption into a new output")
+    table = mended(old, fresh, run.slots, unwell.statuses)
+    wanted = with_contents(wanted, table)
     new = to_parquet(table, wanted)
     outcome = replace_if(store, path, new, version, wanted.attempt)
     if outcome is Outcome.EXISTS:

@@ -45,6 +45,9 @@ def _read(store: Store, path: str) -> Quarantined:
     data = store.get(path)
     try:
         fields: dict[str, Any] = json.loads(data)
-        return Quarantined(**fields)
+        record = Quarantined(**fields)
+        if quarantine_path(record.shard) != path:
+            raise ValueError(f"it is about shard {record.shard!r}")
+        return record
     except (ValueError, TypeError) as err:
         raise StoreError(f"{store.url}/{path}: no quarantine record ({err}); remove it, or `retry` the shard") from err

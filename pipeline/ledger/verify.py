@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.ledger import layout
-from pipeline.ledger.caption_table import count_statuses, examples, from_parquet, identities
+from pipeline.ledger.caption_table import contradiction, count_statuses, examples, from_parquet, identities
 from pipeline.ledger.footer import Footer, RunFacts, read_footer
 from pipeline.ledger.plan import Plan, remaining
 from pipeline.storage import Store
@@ -42,12 +42,16 @@ class ViolationKind(StrEnum):
     """Caption rows not by row, then by slot."""
     KEY = "key"
     """A key that is not the source's."""
+    IMAGE = "image"
+    """A hash of the encoded image that is not the source's."""
+    DIGEST = "digest"
+    """Captions that are not those that were committed, by the footer's digest of them."""
     RECIPE = "recipe"
     """A caption row of another recipe."""
     STATUS = "status"
     """A status or reason of no closed set, a reason beside `ok`, or none beside the others."""
     CAPTION = "caption"
-    """A caption that is null beside `ok`, or not null beside another status."""
+    """A caption that is null or blank beside `ok`, or not null beside another status."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,24 @@ class TreeVerdict:
     violations: tuple[Violation, ...]
     remarks: tuple[str, ...]
     """True and harmless: staging left over, quarantine records of committed shards."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceImage:
+    """What the source says of one image."""
+
+    key: str
+    sha256: str | None
+    """Hex digest of its bytes; None where there are none to be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardVerdict:
+    """What `verify_shard` found."""
+
+    violations: tuple[Violation, ...]
+    has_digest: bool
+    """Whether the file has a digest of its captions, which earlier versions did not write."""
 
 
 def verify_tree(store: Store, plan: Plan) -> TreeVerdict:
@@ -96,8 +118,8 @@ def _remarks(store: Store, plan: Plan, committed: frozenset[str]) -> list[str]:
 
 
 def verify_shard(
-    store: Store, run: RunFacts, shard: Shard, num_images: int, keys: Sequence[str] | None = None
-) -> list[Violation]:
+    store: Store, run: RunFacts, shard: Shard, num_images: int, images: Sequence[SourceImage] | None = None
+) -> ShardVerdict:
     """Check a committed file against the truth.
 
     Args:
@@ -105,28 +127,31 @@ def verify_shard(
         run: recipe and slots that the output is bound to.
         shard: as in the plan.
         num_images: rows that the source's shard has.
-        keys: the source's key of each row; None leaves keys unchecked.
+        images: each of them, in their order; None leaves keys and hashes unchecked.
     """
 
-    def broken(kind: ViolationKind, detail: str) -> Violation:
-        return Violation(shard.path, kind, detail)
+    def broken(kind: ViolationKind, detail: str) -> ShardVerdict:
+        return ShardVerdict((Violation(shard.path, kind, detail),), False)
 
     try:
         data = store.get(layout.committed_path(shard.path))
     except FileNotFoundError:
-        return [broken(ViolationKind.NOT_COMMITTED, "no committed file")]
+        return broken(ViolationKind.NOT_COMMITTED, "no committed file")
     try:
         footer, _ = read_footer(data)
         table = from_parquet(data)
     except ValueError as err:
-        return [broken(ViolationKind.UNREADABLE, str(err))]
+        return broken(ViolationKind.UNREADABLE, str(err))
+    digest = contradiction(footer, table, run.slots)
     found = [
         *_footer_faults(footer, table, run, shard, num_images),
+        *([(ViolationKind.DIGEST, digest)] if digest else []),
         *_row_faults(table, run, num_images),
         *_column_faults(table, run, shard),
-        *_key_faults(table, keys),
+        *_image_faults(table, images),
     ]
-    return [broken(kind, detail) for kind, detail in found]
+    violations = tuple(Violation(shard.path, kind, detail) for kind, detail in found)
+    return ShardVerdict(violations, footer.captions_sha256 is not None)
 
 
 Fault = tuple[ViolationKind, str]
@@ -163,7 +188,7 @@ def _row_faults(table: pa.Table, run: RunFacts, num_images: int) -> list[Fault]:
 
 def _column_faults(table: pa.Table, run: RunFacts, shard: Shard) -> list[Fault]:
     status, reason = table["status"].to_pylist(), table["reason"].to_pylist()
-    captioned = table["caption"].is_valid().to_pylist()
+    captions = zip(status, table["caption"].to_pylist(), strict=True)
     checks: list[tuple[ViolationKind, str, list[bool]]] = [
         (ViolationKind.FOREIGN_ROW, "shard", [found != shard.path for found in table["shard"].to_pylist()]),
         (ViolationKind.RECIPE, "recipe", [found != run.recipe for found in table["recipe"].to_pylist()]),
@@ -171,7 +196,7 @@ def _column_faults(table: pa.Table, run: RunFacts, shard: Shard) -> list[Fault]:
         (
             ViolationKind.CAPTION,
             "status",
-            [(at == Status.OK) != text for at, text in zip(status, captioned, strict=True)],
+            [not (text and text.strip()) if at == Status.OK else text is not None for at, text in captions],
         ),
     ]
     return [fault for kind, column, wrong in checks for fault in _named(table, kind, column, wrong)]
@@ -184,11 +209,26 @@ def _is_wrong(status: str, reason: str | None) -> bool:
     return status not in set(Status) or reason not in set(Reason)
 
 
-def _key_faults(table: pa.Table, keys: Sequence[str] | None) -> list[Fault]:
-    if keys is None:
+def _image_faults(table: pa.Table, images: Sequence[SourceImage] | None) -> list[Fault]:
+    if images is None:
         return []
-    pairs = zip(table["row"].to_pylist(), table["key"].to_pylist(), strict=True)
-    return _named(table, ViolationKind.KEY, "key", [0 <= row < len(keys) and key != keys[row] for row, key in pairs])
+    columns = (table[name].to_pylist() for name in ("row", "key", "image_sha256", "status"))
+    rows = list(zip(*columns, strict=True))
+    inside = [0 <= row < len(images) for row, *_ in rows]
+    keys = [within and key != images[row].key for within, (row, key, *_) in zip(inside, rows, strict=True)]
+    hashes = [
+        within and _is_another_image(sha256, status, images[row])
+        for within, (row, _, sha256, status) in zip(inside, rows, strict=True)
+    ]
+    return [
+        *_named(table, ViolationKind.KEY, "key", keys),
+        *_named(table, ViolationKind.IMAGE, "image_sha256", hashes),
+    ]
+
+
+def _is_another_image(sha256: str | None, status: str, image: SourceImage) -> bool:
+    # A failed row has no hash where its image could not be read, which may have been a matter of that hour.
+    return sha256 != image.sha256 and not (sha256 is None and status == Status.FAILED)
 
 
 def _named(table: pa.Table, kind: ViolationKind, column: str, wrong: Sequence[bool]) -> list[Fault]:

@@ -4,7 +4,7 @@ import glob
 import os
 import posixpath
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fsspec.core import url_to_fs
@@ -14,8 +14,9 @@ from pipeline.errors import ConfigError
 from pipeline.readers.folder import folder_shards
 from pipeline.readers.grouping import is_image, split_name
 from pipeline.readers.listing import Info, files_below, look
+from pipeline.readers.outputs import without_outputs
 from pipeline.readers.splits import in_split, split_of
-from pipeline.readers.transport import is_local, store_errors
+from pipeline.readers.transport import is_local, list_with_tries, store_errors
 from schemas.shard import Shard
 
 SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip", ".parquet")
@@ -57,6 +58,7 @@ def list_shards(source: SourceConfig, suffixes: tuple[str, ...] = SHARD_SUFFIXES
 
     Raises:
         ConfigError: an entry that cannot be read, names no shard, or names no kind of shard.
+        StoreError: the store fails in all tries.
     """
     return list_source(source, suffixes).shards
 
@@ -106,7 +108,7 @@ def _options(url: str) -> dict[str, Any]:
 def _list_entry(fs: Any, url: str, suffixes: tuple[str, ...]) -> _Listing:  # noqa: ANN401 - fsspec has no types
     path = _strip(fs, url)
     try:
-        return _find(fs, url, path, suffixes)
+        return list_with_tries(f"source {url}", lambda: _find(fs, url, path, suffixes))
     except FileNotFoundError as err:
         raise ConfigError(f"source {url}: not found; give a folder, a glob or a shard that exists") from err
     except store_errors() as err:
@@ -120,15 +122,33 @@ def _find(fs: Any, url: str, path: str, suffixes: tuple[str, ...]) -> _Listing: 
         folder = path[: min(path.index(wild) for wild in "*?[" if wild in path)].rpartition("/")[0]
         found: dict[str, Info] = fs.glob(path, detail=True)
         files = {path: info for path, info in found.items() if info["type"] != "directory"}
-        return _sorted_out(folder, files, url, suffixes, loose=False)
+        return _without_outputs(fs, folder, files, url, suffixes)
     info = fs.info(path)
     if info["type"] == "directory":
-        return _sorted_out(path.rstrip("/"), files_below(fs, path), url, suffixes, loose=suffixes == SHARD_SUFFIXES)
+        loose = suffixes == SHARD_SUFFIXES
+        return _without_outputs(fs, path.rstrip("/"), files_below(fs, path), url, suffixes, loose=loose)
     if url.lower().endswith(suffixes):
         return _Listing(path.rpartition("/")[0], {path: info})
     if url.lower().endswith(URL_LIST_SUFFIXES):
         raise ConfigError(f"source {url}: {FOR_IMG2DATASET}")
     raise ConfigError(f"source {url}: not a shard; allowed: {', '.join(suffixes)}, or a folder or glob")
+
+
+def _without_outputs(
+    fs: Any,  # noqa: ANN401 - fsspec has no types
+    root: str,
+    files: dict[str, Info],
+    url: str,
+    suffixes: tuple[str, ...],
+    *,
+    loose: bool = False,
+) -> _Listing:
+    """As `_sorted_out`, of what belongs to no output of JoyFleet."""
+    if suffixes != SHARD_SUFFIXES:  # whoever looks for tables may want those of an output
+        return _sorted_out(root, files, url, suffixes, loose=loose)
+    left, remarks = without_outputs(fs, url, files)
+    listing = _sorted_out(root, left, url, suffixes, loose=loose)
+    return replace(listing, remarks=(*listing.remarks, *remarks))
 
 
 FOR_IMG2DATASET = (

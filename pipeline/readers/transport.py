@@ -8,19 +8,21 @@ by the shards that were in flight.
 Files are read, not mapped: a mapped file that is cut by someone else kills the process with SIGBUS.
 """
 
+import errno
 import logging
 import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from pipeline.errors import ShardUnreadable
+from pipeline.errors import ShardUnreadable, StoreError
 from schemas.shard import Shard
 
 T = TypeVar("T")
@@ -43,11 +45,53 @@ CLIENT_ERRORS = (
     ("azure.core.exceptions", "AzureError"),
 )
 
+TRANSIENT_ERRORS = (
+    ("botocore.exceptions", "ConnectionError"),
+    ("botocore.exceptions", "HTTPClientError"),
+    ("botocore.exceptions", "FlexibleChecksumError"),
+    ("botocore.parsers", "ResponseParserError"),
+    ("aiohttp", "ClientError"),
+)
+"""Errors without an answer of the store, or with one that came to harm on its way."""
+TRANSIENT_STATUSES = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS)
+"""Beside all from 500 on."""
+TRANSIENT_ERRNOS = {
+    *(errno.EAGAIN, errno.EBUSY, errno.EIO, errno.ETIMEDOUT, errno.ESTALE),
+    *(errno.ENETUNREACH, errno.EHOSTUNREACH, getattr(errno, "EREMOTEIO", errno.EIO)),
+}
+"""Of a network file system; s3fs makes EBUSY of a 503 and EREMOTEIO of a 500."""
+
 
 def store_errors() -> tuple[type[Exception], ...]:
     """What a file system of fsspec raises when its store fails. FSTimeoutError is a TimeoutError, an OSError."""
-    found = (getattr(sys.modules.get(module), name, None) for module, name in CLIENT_ERRORS)
-    return (OSError, *(error for error in found if error is not None))
+    return (OSError, *_loaded(CLIENT_ERRORS))
+
+
+def _loaded(names: Iterable[tuple[str, str]]) -> Iterator[type[Exception]]:
+    found = (getattr(sys.modules.get(module), name, None) for module, name in names)
+    return (error for error in found if error is not None)
+
+
+def is_transient(err: Exception) -> bool:
+    """Whether a store may answer otherwise in a moment: what it lists here, and nothing else, is worth another try."""
+    if isinstance(err, FileNotFoundError | PermissionError):
+        return False
+    status = _status(err)
+    if status is not None:
+        return status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in TRANSIENT_STATUSES
+    if isinstance(err, TimeoutError | ConnectionError):
+        return True
+    if isinstance(err, tuple(_loaded(TRANSIENT_ERRORS))):
+        return True
+    return isinstance(err, OSError) and err.errno in TRANSIENT_ERRNOS
+
+
+def _status(err: Exception) -> int | None:
+    """The HTTP status of a store's answer, where there was one: s3fs keeps botocore's error as the cause."""
+    response: Mapping[str, Any] = getattr(err.__cause__, "response", None) or {}
+    found = response.get("ResponseMetadata", {}).get("HTTPStatusCode", getattr(err, "status", None))
+    found = getattr(err, "code", None) if found is None else found
+    return found if isinstance(found, int) and found >= HTTPStatus.BAD_REQUEST else None
 
 
 def is_local(fs: object) -> bool:
@@ -111,6 +155,28 @@ def store_etag(info: Mapping[str, Any]) -> str | None:
     """The etag that S3 and GCS give to an object, in a listing as by its name; None where there is none."""
     found = info.get("ETag") or info.get("etag")
     return str(found).strip('"') if found else None
+
+
+def list_with_tries(what: str, ask: Callable[[], T]) -> T:
+    """What `ask` returns, which lists a store and is asked again after a transient error; others are its own.
+
+    Raises:
+        StoreError: each of `TRIES` ended in a transient error.
+    """
+    for attempt in range(1, TRIES + 1):
+        try:
+            return ask()
+        except store_errors() as err:
+            if not is_transient(err):
+                raise
+            if attempt == TRIES:
+                raise StoreError(
+                    f"{what}: cannot be listed, {TRIES} tries ({type(err).__name__}: {err}); run again when the store "
+                    "answers, or check its address"
+                ) from err
+            log.warning("%s: try=%d of %d: %s: %s", what, attempt, TRIES, type(err).__name__, err)
+            time.sleep(RETRY_S * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
+    raise AssertionError("every turn returns or raises")
 
 
 def with_tries(shard: Shard, fetch: Callable[[], T]) -> T:

@@ -11,6 +11,7 @@ afterwards finds that the name belongs to another file.
 import fcntl
 import hashlib
 import os
+import stat
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -66,21 +67,24 @@ class LocalStore:
 
     def list(self, folder: str) -> Iterator[Entry]:
         top = self._at(folder) if folder else Path(self.url)
+        # A walk follows a link at its top, and none below.
+        linked = any(Path(self.url, part).is_symlink() for part in _prefixes(folder))
         for parent, _, names in os.walk(top, onerror=_refuse_unless_absent):
             for name in names:
                 file = Path(parent, name)
                 try:
                     facts = file.stat()
+                    is_link = linked or file.is_symlink()
                 except FileNotFoundError:
                     continue
-                yield Entry(file.relative_to(self.url).as_posix(), facts.st_size, facts.st_mtime)
+                yield Entry(file.relative_to(self.url).as_posix(), facts.st_size, facts.st_mtime, is_link)
 
     def delete(self, paths: Iterable[str]) -> None:
         for path in paths:
             file = self._at(path)
             try:
-                file.unlink(missing_ok=True)
-            except NotADirectoryError:
+                self._unlink(path)
+            except FileNotFoundError:
                 continue
             except OSError as err:
                 raise StoreError(f"{file}: cannot be removed ({err.strerror})") from err
@@ -109,7 +113,7 @@ class LocalStore:
             ) from err
 
     def _write_then(self, data: bytes, target: Path, give_name: Callable[[Path, Path], object]) -> None:
-        temporary = Path(self.url, TEMPORARY, uuid.uuid4().hex)
+        temporary = Path(self.url, TEMPORARY, uuid.uuid4().hex)  # as `pipeline.ledger.layout` knows it
         _make_folder(temporary.parent)
         try:
             with temporary.open("xb") as file:
@@ -122,6 +126,38 @@ class LocalStore:
         finally:
             temporary.unlink(missing_ok=True)
 
+    def _unlink(self, path: str) -> None:
+        """Remove a file, from folder to open folder: none of them can become a link meanwhile.
+
+        Raises:
+            FileNotFoundError: it, or a folder on the way, is absent.
+            StoreError: a folder on the way is a link.
+        """
+        *folders, name = checked(path).split("/")
+        handle = os.open(self.url, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            for folder in folders:
+                handle = self._enter(handle, folder, path)
+            os.unlink(name, dir_fd=handle)
+        finally:
+            os.close(handle)
+
+    def _enter(self, handle: int, folder: str, path: str) -> int:
+        """Open a folder of an open folder, which is closed if that succeeds."""
+        try:
+            inner = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=handle)
+        except OSError as err:
+            if stat.S_ISLNK(os.stat(folder, dir_fd=handle, follow_symlinks=False).st_mode):
+                raise StoreError(
+                    f"{self.url}/{path}: its folder {folder} is a link, and nothing is removed through a link; "
+                    "remove the link, or the file by hand"
+                ) from err
+            if isinstance(err, NotADirectoryError):
+                raise FileNotFoundError(path) from err
+            raise
+        os.close(handle)
+        return inner
+
     def _prune(self, folder: Path) -> None:
         """Remove folders that a delete has emptied, as an object store would not show them either."""
         while folder != Path(self.url):
@@ -130,6 +166,12 @@ class LocalStore:
             except OSError:  # not empty, or gone: either way nothing is left to do
                 return
             folder = folder.parent
+
+
+def _prefixes(folder: str) -> Iterator[str]:
+    """`a`, `a/b` and `a/b/c` of `a/b/c`; nothing of the root."""
+    names = folder.split("/") if folder else []
+    return ("/".join(names[: number + 1]) for number in range(len(names)))
 
 
 def _make_folder(folder: Path) -> None:

@@ -8,7 +8,9 @@ import errno
 import functools
 import logging
 import os
-from collections.abc import Iterable, Iterator
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
@@ -16,7 +18,14 @@ from typing import Any, cast
 import aiohttp
 import s3fs
 from aiobotocore.session import AioSession
-from botocore.exceptions import BotoCoreError, ConnectionError, HTTPClientError  # noqa: A004 - botocore's own names
+from botocore.exceptions import (
+    BotoCoreError,
+    ConnectionError,  # noqa: A004 - botocore's own name
+    FlexibleChecksumError,
+    HTTPClientError,
+    IncompleteReadError,
+    ResponseStreamingError,
+)
 from botocore.utils import parse_timestamp
 from fsspec.asyn import sync
 
@@ -28,8 +37,14 @@ log = logging.getLogger(__name__)
 ONE_PUT_BYTES = 1 << 31
 """s3fs sends parts from twice this on (S3 takes 5 GiB in one PUT): a creation is always one request."""
 
-READ_TRIES = 5
-"""s3fs repeats a request that fails; a body that breaks off on its way is ours to ask for again."""
+TRIES = 5
+"""Of what may be asked again, see `TRANSIENT_CODES` and `TRANSIENT_ERRORS`; conditional writes are not, see
+`pipeline.storage.publish`."""
+BACKOFF_S = 0.1
+"""Waits are random below 0.1, 0.2, 0.4 and 0.8 s, on top of those of botocore and s3fs."""
+
+SHOWN = 3
+"""Keys in a message."""
 
 DELETE_KEYS = 1000
 """The most keys that S3 takes in one DeleteObjects."""
@@ -37,7 +52,21 @@ DELETE_KEYS = 1000
 CLIENT_ERRORS = (OSError, BotoCoreError, aiohttp.ClientError)
 """s3fs turns S3's answers into OSErrors; what never got an answer keeps botocore's or aiohttp's type."""
 
-NO_ANSWER = (TimeoutError, ConnectionError, HTTPClientError, aiohttp.ClientError)
+NO_ANSWER = (TimeoutError, ConnectionError, HTTPClientError, FlexibleChecksumError, aiohttp.ClientError)
+
+TRANSIENT_CODES = {
+    *("InternalError", "ServiceUnavailable", "SlowDown", "RequestTimeout", "OperationAborted"),
+    *("Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequests"),
+    *("BadDigest", "IncompleteBody", "XAmzContentSHA256Mismatch", "500", "502", "503", "504"),
+}
+"""S3's answers that another try may change, of a whole request and of one key of a DeleteObjects."""
+
+S3FS_REPEATS = {"SlowDown", "XAmzContentSHA256Mismatch"}
+"""Of a whole request, five times; as it does what never got an answer. Repeated here too, a store that is away for
+good would be waited for five times as long."""
+
+TRANSIENT_ERRORS = (FlexibleChecksumError, IncompleteReadError, ResponseStreamingError, aiohttp.ClientError)
+"""A body that broke off, or that is not what its checksum says."""
 
 REFUSALS = {errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.ENAMETOOLONG, errno.EMSGSIZE}
 """What s3fs makes of final answers; the other errnos (EBUSY of a 503 or 409, EREMOTEIO of a 500) leave it open."""
@@ -50,17 +79,12 @@ class S3Store:
     url: str
 
     def get(self, path: str) -> bytes:
-        try:
-            return cast("bytes", self._client().cat_file(self._at(path)))
-        except FileNotFoundError:
-            raise
-        except CLIENT_ERRORS as err:
-            raise self._failed(path, err) from err
+        return cast("bytes", self._with_tries(path, lambda: self._client().cat_file(self._at(path))))
 
     def put(self, path: str, data: bytes) -> None:
         try:
-            self._client().pipe_file(self._at(path), data)
-        except CLIENT_ERRORS as err:
+            self._with_tries(path, lambda: self._client().pipe_file(self._at(path), data))
+        except FileNotFoundError as err:  # the bucket
             raise self._failed(path, err) from err
 
     def create(self, path: str, data: bytes) -> None:
@@ -73,16 +97,8 @@ class S3Store:
         """One GET, whose answer has both: read apart, they may be those of two versions."""
         bucket, key = self._bucket_and_key(checked(path))
         client = self._client()
-        for num_try in range(READ_TRIES):
-            try:
-                return cast("tuple[bytes, str]", sync(client.loop, _body_and_etag, client, bucket, key))
-            except FileNotFoundError:
-                raise
-            except CLIENT_ERRORS as err:
-                if num_try == READ_TRIES - 1:
-                    raise self._failed(path, err) from err
-                log.warning("path=%s try=%d the body did not come whole: %r", path, num_try + 1, err)
-        raise AssertionError("the last try returns or raises")
+        ask = functools.partial(sync, client.loop, _body_and_etag, client, bucket, key)
+        return cast("tuple[bytes, str]", self._with_tries(path, ask))
 
     def replace(self, path: str, data: bytes, version: str) -> None:
         bucket, key = self._bucket_and_key(checked(path))
@@ -108,11 +124,32 @@ class S3Store:
     def delete(self, paths: Iterable[str]) -> None:
         bucket, _ = self._bucket_and_key("")
         keys = [self._bucket_and_key(checked(path))[1] for path in paths]
+        refused: dict[str, str] = {}
         for start in range(0, len(keys), DELETE_KEYS):
-            objects = [{"Key": key} for key in keys[start : start + DELETE_KEYS]]
+            refused |= self._delete(bucket, keys[start : start + DELETE_KEYS])
+        if refused:
+            shown = ", ".join(f"s3://{bucket}/{key} ({code})" for key, code in list(refused.items())[:SHOWN])
+            more = f" and {len(refused) - SHOWN} more" if len(refused) > SHOWN else ""
+            raise StoreError(
+                f"{self.url}: {len(refused)} of {len(keys)} files are not deleted: {shown}{more}; check the bucket's "
+                "policy, or try again when the store answers"
+            )
+
+    def _delete(self, bucket: str, keys: Sequence[str]) -> dict[str, str]:
+        """Remove up to `DELETE_KEYS` keys; return those that S3 keeps refusing, with its codes."""
+        refused = dict.fromkeys(keys, "")
+        for num_try in range(TRIES):
+            if num_try:
+                log.warning(
+                    "%d keys were not deleted, try=%d: %s", len(refused), num_try, list(refused.items())[:SHOWN]
+                )
+                _pause(num_try)
+            objects = [{"Key": key} for key in refused]
             answer = self._call("delete_objects", "", Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
-            for refused in answer.get("Errors", []):
-                raise StoreError(f"s3://{bucket}/{refused.get('Key')}: not deleted ({refused.get('Code')})")
+            refused = {str(error.get("Key")): str(error.get("Code")) for error in answer.get("Errors", [])}
+            if not TRANSIENT_CODES.intersection(refused.values()):
+                break
+        return refused
 
     def exists(self, path: str) -> bool:
         bucket, key = self._bucket_and_key(checked(path))
@@ -134,11 +171,26 @@ class S3Store:
     def _call(self, method: str, path: str, **arguments: object) -> dict[str, Any]:
         """One request, and S3's answer. Raises FileNotFoundError when HEAD finds nothing."""
         try:
-            return cast("dict[str, Any]", self._client().call_s3(method, **arguments))
-        except CLIENT_ERRORS as err:
-            if isinstance(err, FileNotFoundError) and method == "head_object":
+            answer = self._with_tries(path, lambda: self._client().call_s3(method, **arguments))
+        except FileNotFoundError as err:
+            if method == "head_object":
                 raise
             raise self._failed(path, err) from err
+        return cast("dict[str, Any]", answer)
+
+    def _with_tries(self, path: str, ask: Callable[[], object]) -> object:
+        """What `ask` returns, which may be asked twice without harm. Raises FileNotFoundError as S3 says it."""
+        for num_try in range(1, TRIES + 1):
+            try:
+                return ask()
+            except FileNotFoundError:
+                raise
+            except CLIENT_ERRORS as err:
+                if num_try == TRIES or not _is_transient(err):
+                    raise self._failed(path, err) from err
+                log.warning("path=%s try=%d failed and is asked again: %r", path, num_try, err)
+            _pause(num_try)
+        raise AssertionError("the last try returns or raises")
 
     def _client(self) -> s3fs.S3FileSystem:
         return _client(quick_session())
@@ -194,6 +246,14 @@ def _time(value: str) -> datetime:
         return datetime.fromisoformat(value)
     except ValueError:
         return parse_timestamp(value)
+
+
+def _pause(num_try: int) -> None:
+    time.sleep(random.random() * BACKOFF_S * 2 ** (num_try - 1))
+
+
+def _is_transient(err: Exception) -> bool:
+    return isinstance(err, TRANSIENT_ERRORS) or _answer(err)[1] in TRANSIENT_CODES - S3FS_REPEATS
 
 
 def _answer(err: Exception) -> tuple[int | None, str | None]:

@@ -29,6 +29,8 @@ class Entry:
     """Bytes."""
     modified_s: float
     """When it was last written, by the store's clock: seconds since the epoch."""
+    linked: bool = False
+    """On a disk: the file, or a folder between the store's root and it, is a symbolic link."""
 
 
 class Store(Protocol):
@@ -82,7 +84,7 @@ class Store(Protocol):
         ...
 
     def delete(self, paths: Iterable[str]) -> None:
-        """Remove files; those that are absent already are no error."""
+        """Remove files; those that are absent already are no error. Nothing is removed through a link to a folder."""
         ...
 
     def exists(self, path: str) -> bool: ...

@@ -3,9 +3,11 @@
 import asyncio
 import functools
 import json
+import logging
 import re
 import socket
 import threading
+import traceback
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -16,7 +18,7 @@ from pydantic import ValidationError
 from pipeline.config import EngineConfig, ModelConfig, SamplingConfig, parse_job
 from pipeline.engines import EngineSpec, Question, start_engine
 from pipeline.engines.tokens import PromptTokens
-from pipeline.errors import ConfigError, EngineDead, ModelMismatch
+from pipeline.errors import ConfigError, EngineDead, ModelMismatch, PipelineError
 from pipeline.flow.job import check_job, engine_spec
 from pipeline.recipe import find_weights
 from schemas.status import Reason
@@ -350,3 +352,40 @@ def test_a_restart_goes_on_with_the_servers_that_are_right(caplog):
 def test_an_endpoint_that_makes_no_sense_is_refused(engine, message):
     with pytest.raises(ValidationError, match=message):
         EngineConfig.model_validate(engine)
+
+
+class Echoing(Script):
+    """A server that says the key back, as some do."""
+
+    def __init__(self, status: int, at: str) -> None:
+        super().__init__()
+        self.status, self.at = status, at
+
+    def reply(self, path: str, body: dict) -> tuple[int, dict]:
+        if path.endswith(self.at):
+            return self.status, {"error": {"message": f"Incorrect API key provided: {self.keys[-1]}"}}
+        return super().reply(path, body)
+
+
+@pytest.mark.parametrize(
+    ("status", "at", "error"),
+    [
+        (401, "/models", ConfigError),
+        (401, "/chat/completions", ConfigError),
+        (400, "/chat/completions", None),
+        (500, "/models", EngineDead),
+        (500, "/chat/completions", EngineDead),
+    ],
+)
+def test_a_key_that_a_server_says_back_is_in_no_message_row_or_log(monkeypatch, caplog, status, at, error):
+    monkeypatch.setenv("SERVERS", "marker-5e0f3c")
+    told, raised = [], None
+    with serving(Echoing(status, at)) as url, caplog.at_level(logging.INFO, logger="pipeline"):
+        try:
+            told += [str(answer.message) for answer in ask(spec(url, api_key_env="SERVERS"), question())]
+        except PipelineError as err:
+            raised = type(err)
+            told += traceback.format_exception(err)
+    assert raised is error
+    assert "Incorrect API key provided: Bearer ***" in "".join(told)
+    assert "marker-5e0f3c" not in "".join(told) + caplog.text

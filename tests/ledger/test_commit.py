@@ -9,14 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import OutputMismatch, PipelineError, StoreError
+from pipeline.ledger.caption_table import captions_sha256, from_parquet
 from pipeline.ledger.layout import committed_path, fragment_path
-from pipeline.ledger.verify import verify_shard
 from pipeline.storage import Outcome, publish
 from schemas.caption_row import CAPTION_ROW
 from tests.ledger.faults import Crash, Interposed, crash, dying, losing_answers
 from tests.ledger.world import (
-    KEYS,
-    NUM_IMAGES,
     RUN,
     SHARD,
     commit,
@@ -24,6 +22,7 @@ from tests.ledger.world import (
     paths,
     rows_table,
     stage,
+    violations,
 )
 
 
@@ -32,7 +31,7 @@ def rows_of(data):
 
 
 def check(store):
-    assert verify_shard(store, RUN, SHARD, NUM_IMAGES, KEYS) == []
+    assert violations(store) == []
 
 
 def test_fragments_become_one_file_in_order_and_staging_goes(store):
@@ -57,6 +56,7 @@ def test_the_footer_says_what_the_file_is(store):
     metadata = pq.read_metadata(pa.BufferReader(committed(store))).metadata
     told = {key.decode(): value.decode() for key, value in metadata.items() if key.startswith(b"joyfleet.")}
     assert len(told.pop("joyfleet.attempt")) == 32
+    assert told.pop("joyfleet.captions_sha256") == captions_sha256(from_parquet(committed(store)), RUN.slots)
     assert told == {
         "joyfleet.schema_version": "2",
         "joyfleet.recipe": "recipe-1",
@@ -75,7 +75,7 @@ def test_an_empty_shard_is_an_empty_file(store):
     assert result.won
     assert result.num_rows == 0
     assert rows_of(committed(store)).num_rows == 0
-    assert verify_shard(store, RUN, SHARD, 0, []) == []
+    assert violations(store, [], 0) == []
 
 
 def test_all_slots_of_a_row_come_from_the_first_fragment_by_name(store):

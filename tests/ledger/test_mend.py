@@ -1,20 +1,22 @@
 """A second chance for rows that failed: one replacement, success beats failure, and of two retries one is told."""
 
 import contextlib
+from dataclasses import replace
 
 import pyarrow as pa
 import pytest
 
 from pipeline.errors import PipelineError, StoreError
-from pipeline.ledger.caption_table import from_parquet
+from pipeline.ledger.caption_table import captions_sha256, from_parquet, to_parquet
+from pipeline.ledger.footer import read_footer
 from pipeline.ledger.fragments import write_fragment
+from pipeline.ledger.layout import committed_path
 from pipeline.ledger.mend import find_unwell, mend_shard, mended
-from pipeline.ledger.verify import verify_shard
 from pipeline.storage import Outcome
 from schemas.caption_row import CAPTION_ROW
 from schemas.status import Status
 from tests.ledger.faults import Crash, Interposed, crash, dying, losing_answers
-from tests.ledger.world import KEYS, NUM_IMAGES, RUN, SHARD, caption_row, commit, committed, paths, stage
+from tests.ledger.world import NUM_IMAGES, RUN, SHARD, caption_row, commit, committed, paths, stage, violations
 
 FAILED = (Status.FAILED,)
 BAD = [4, 9]
@@ -56,7 +58,7 @@ def test_what_is_asked_again_replaces_what_failed_and_nothing_else(store, unwell
         at: row for at, row in before.items() if at[0] not in BAD
     }
     assert {(row["caption"], row["attempts"]) for at, row in after.items() if at[0] in BAD} == {("better", 2)}
-    assert verify_shard(store, RUN, SHARD, NUM_IMAGES, KEYS) == []
+    assert violations(store) == []
     assert paths(store) == [f"captions/{SHARD.path}.parquet"]
     assert find_unwell(store, RUN, SHARD, FAILED) is None
 
@@ -102,7 +104,7 @@ def test_a_retry_that_dies_leaves_the_old_file_or_the_new_one(store, unwell, num
     fragment, attempt = stage_well(store), "a" * 32
     with contextlib.suppress(Crash):
         mend_shard(dying(store, num, when, crash), RUN, SHARD, unwell, [fragment], attempt)
-    assert verify_shard(store, RUN, SHARD, NUM_IMAGES, KEYS) == []
+    assert violations(store) == []
     replaced = committed(store) != old
     result = mend_shard(store, RUN, SHARD, unwell, [fragment], attempt)
     assert result.outcome is (Outcome.OURS if replaced else Outcome.REPLACED)
@@ -145,3 +147,29 @@ def test_success_beats_failure_and_attempts_add_up(old, new, kept):
     [row] = mended(table(old, "old"), table(new, "new"), RUN.slots, (Status.FAILED, Status.REJECTED)).to_pylist()
     assert row["prompt"] == kept
     assert row["attempts"] == (2 if old == "ok" else 4)
+
+
+def test_a_retry_of_a_damaged_file_is_refused_and_does_not_bless_it(store):
+    commit(store, [stage(store, range(NUM_IMAGES))])
+    footer, _ = read_footer(committed(store))
+    table = from_parquet(committed(store))
+    at = table.column_names.index("caption")
+    other = pa.array([None if text is None else "another" for text in table["caption"].to_pylist()])
+    other = table.set_column(at, CAPTION_ROW.field("caption"), other)
+    store.put(committed_path(SHARD.path), to_parquet(other, footer))
+    damaged = committed(store)
+    unwell = find_unwell(store, RUN, SHARD, FAILED)
+    with pytest.raises(StoreError, match=r"captions digest .*; restore the file, or caption into a new output"):
+        mend_shard(store, RUN, SHARD, unwell, [stage_well(store)])
+    assert committed(store) == damaged
+
+
+def test_a_retry_gives_a_file_of_an_earlier_version_a_digest(store):
+    commit(store, [stage(store, range(NUM_IMAGES))])
+    footer, _ = read_footer(committed(store))
+    old = replace(footer, captions_sha256=None)
+    store.put(committed_path(SHARD.path), to_parquet(from_parquet(committed(store)), old))
+    assert mend_shard(store, RUN, SHARD, find_unwell(store, RUN, SHARD, FAILED), [stage_well(store)]).won
+    footer, _ = read_footer(committed(store))
+    assert footer.captions_sha256 == captions_sha256(from_parquet(committed(store)), RUN.slots)
+    assert violations(store) == []

@@ -1,3 +1,4 @@
+import hashlib
 import json
 from dataclasses import replace
 
@@ -5,11 +6,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.ledger.caption_table import captions_sha256
 from pipeline.ledger.layout import committed_path
 from pipeline.ledger.plan import Plan
 from pipeline.ledger.quarantine import Quarantined, put_quarantine
-from pipeline.ledger.verify import Violation, ViolationKind, verify_shard, verify_tree
-from tests.ledger.world import KEYS, NUM_IMAGES, OTHER, RUN, SHARD, commit, committed, stage
+from pipeline.ledger.verify import ShardVerdict, SourceImage, Violation, ViolationKind, verify_shard, verify_tree
+from schemas.caption_row import CAPTION_ROW
+from tests.ledger.world import IMAGES, NUM_IMAGES, OTHER, RUN, SHARD, caption_row, commit, committed, stage, violations
 
 
 def rewrite(store, change=lambda table: table, footer=None):
@@ -43,15 +46,84 @@ def done(store):
     return store
 
 
-def verify(store, keys=KEYS, num_images=NUM_IMAGES):
-    return verify_shard(store, RUN, SHARD, num_images, keys)
+def without_digest(store):
+    """Make the committed file one of an earlier version."""
+    data = committed(store)
+    metadata = pq.read_metadata(pa.BufferReader(data)).metadata
+    table = pq.read_table(pa.BufferReader(data))
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(sink, table.schema) as writer:
+        keep = {key: value for key, value in metadata.items() if key.startswith(b"joyfleet.")}
+        del keep[b"joyfleet.captions_sha256"]
+        writer.add_key_value_metadata(keep)
+        writer.write_table(table)
+    store.put(committed_path(SHARD.path), sink.getvalue().to_pybytes())
+
+
+def test_a_file_of_an_earlier_version_is_valid_and_its_missing_digest_told(done):
+    assert verify_shard(done, RUN, SHARD, NUM_IMAGES, IMAGES) == ShardVerdict((), True)
+    without_digest(done)
+    assert verify_shard(done, RUN, SHARD, NUM_IMAGES, IMAGES) == ShardVerdict((), False)
+
+
+def test_the_digest_is_what_its_definition_says():
+    """Taken by hand, as a reader of another language would; neither order nor encoding of the rows counts."""
+    rows = [caption_row(0, slot, "é, 1") | {"caption": text} for slot, text in (("long", "é, 1"), ("booru", "b"))]
+    table = pa.Table.from_pylist(rows, schema=CAPTION_ROW)
+    parts = []
+    for slot, text in ((b"4:long,", "5:é, 1,".encode()), (b"5:booru,", b"1:b,")):
+        parts += [
+            b"1:0,",
+            slot,
+            b"4:key0,",
+            b"64:" + b"0" * 64 + b",",
+            b"1:p,",
+            b"1:s,",
+            b"1:0,",
+            b"2:ok,",
+            b"-,",
+            text,
+        ]
+        parts += [b"-,"]
+    expected = hashlib.sha256(b"".join(parts)).hexdigest()
+    assert captions_sha256(table, ("long", "booru")) == expected
+    assert captions_sha256(table.take([1, 0]), ("long", "booru")) == expected
+    assert captions_sha256(table, ("booru", "long")) != expected
+    encoded = table.set_column(3, CAPTION_ROW.field("slot"), pa.chunked_array([[row["slot"]] for row in rows]))
+    assert captions_sha256(encoded, ("long", "booru")) == expected
+
+
+def test_captions_that_changed_places_are_found(store):
+    commit(store, [stage(store, range(5), text="red"), stage(store, range(5, NUM_IMAGES), text="blue")])
+    assert violations(store) == []
+    rewrite(store, column("caption", {0: "blue", 10: "red"}))
+    assert [violation.kind for violation in violations(store)] == [ViolationKind.DIGEST]
+
+
+def test_captions_of_another_shard_under_this_shard_s_name_are_found(done):
+    """Keys repeat from shard to shard in many data sets, so that hashes alone tell it."""
+    others = [SourceImage(image.key, f"{number + 100:064x}") for number, image in enumerate(IMAGES)]
+    (found,) = violations(done, others)
+    assert found.kind is ViolationKind.IMAGE
+    assert found.detail.startswith("20: (0, long) image_sha256 '000")
+
+
+def test_an_image_that_could_not_be_read_then_and_can_be_now_is_no_violation(done):
+    rewrite(done, column("image_sha256", {8: None, 9: None}))
+    assert [violation.kind for violation in violations(done)] == [ViolationKind.DIGEST]
+
+
+def test_a_text_that_is_no_utf8_is_a_damaged_file(done):
+    rewrite(done, lambda table: table.set_column(0, "shard", pa.array([b"\xff"] * 20, pa.binary()).view(pa.string())))
+    (found,) = violations(done)
+    assert found.kind is ViolationKind.UNREADABLE
 
 
 def test_a_whole_shard_has_no_violation(done):
-    assert verify(done) == []
-    assert verify(done, keys=None) == []
+    assert violations(done) == []
+    assert violations(done, images=None) == []
     rewrite(done)
-    assert verify(done) == []
+    assert violations(done) == []
 
 
 @pytest.mark.parametrize(
@@ -71,6 +143,14 @@ def test_a_whole_shard_has_no_violation(done):
         (column("reason", {8: None}), "status", "1: (4, long) status 'failed'"),
         (column("reason", {8: "bad luck"}), "status", "1: (4, long) status 'failed'"),
         (column("caption", {0: None}), "caption", "1: (0, long) status 'ok'"),
+        (column("caption", {0: ""}), "caption", "1: (0, long) status 'ok'"),
+        (column("caption", {0: " \n"}), "caption", "1: (0, long) status 'ok'"),
+        (column("image_sha256", {0: "0" * 64, 2: "f" * 64}), "image", "1: (1, long) image_sha256 'ffff"),
+        (column("image_sha256", {0: None}), "image", "1: (0, long) image_sha256 None"),
+        (column("caption", {0: "another"}), "digest", "and the rows give"),
+        (column("prompt", {0: "another"}), "digest", "and the rows give"),
+        (column("seed", {0: None}), "digest", "and the rows give"),
+        (column("rejected_text", {8: "refused"}), "digest", "and the rows give"),
         (column("caption", {8: "an error text"}), "caption", "1: (4, long) status 'failed'"),
         (
             lambda table: table.drop_columns(["attempts"]),
@@ -87,7 +167,7 @@ def test_a_whole_shard_has_no_violation(done):
 )
 def test_every_broken_row_promise_is_found(done, change, kind, detail):
     rewrite(done, change)
-    found = [violation for violation in verify(done) if violation.kind == kind]
+    found = [violation for violation in violations(done) if violation.kind == kind]
     assert len(found) == 1
     assert found[0].shard == SHARD.path
     assert detail in found[0].detail
@@ -108,24 +188,27 @@ def test_every_broken_row_promise_is_found(done, change, kind, detail):
 )
 def test_every_broken_footer_promise_is_found(done, footer, kind, detail):
     rewrite(done, footer=footer)
-    (found,) = verify(done)
+    (found,) = violations(done)
     assert found.kind == kind
     assert detail in found.detail
 
 
 def test_a_source_that_has_more_or_fewer_images_is_seen(done):
-    assert {violation.kind for violation in verify(done, [*KEYS, "new"], 11)} == {"footer", "missing_row"}
-    assert {violation.kind for violation in verify(done, KEYS[:9], 9)} == {"footer", "foreign_row"}
+    assert {violation.kind for violation in violations(done, [*IMAGES, SourceImage("new", None)], 11)} == {
+        "footer",
+        "missing_row",
+    }
+    assert {violation.kind for violation in violations(done, IMAGES[:9], 9)} == {"footer", "foreign_row"}
 
 
 def test_an_absent_or_torn_file_is_found(done):
     whole = committed(done)
     for length in range(0, len(whole), 7):
         done.put(committed_path(SHARD.path), whole[:length])
-        (found,) = verify(done)
+        (found,) = violations(done)
         assert found.kind is ViolationKind.UNREADABLE
     done.delete([committed_path(SHARD.path)])
-    assert verify(done) == [Violation(SHARD.path, ViolationKind.NOT_COMMITTED, "no committed file")]
+    assert violations(done) == [Violation(SHARD.path, ViolationKind.NOT_COMMITTED, "no committed file")]
 
 
 def test_a_tree_is_compared_with_its_plan(done):

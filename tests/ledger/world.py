@@ -9,6 +9,7 @@ from pipeline.ledger.footer import RunFacts
 from pipeline.ledger.fragments import FragmentFacts, read_fragment_facts, write_fragment
 from pipeline.ledger.layout import committed_path
 from pipeline.ledger.plan import Plan, remaining
+from pipeline.ledger.verify import SourceImage, verify_shard
 from schemas.caption_row import CAPTION_ROW
 from schemas.shard import Shard
 
@@ -16,7 +17,8 @@ RUN = RunFacts(recipe="recipe-1", slots=("long", "booru"), versions={"joyfleet":
 SHARD = Shard("photos/00001.tar", "s3://bucket/photos/00001.tar", 1234, "etag-1")
 OTHER = Shard("photos/00002.tar", "s3://bucket/photos/00002.tar", 99, "etag-2")
 NUM_IMAGES = 10
-KEYS = [f"key{row}" for row in range(NUM_IMAGES)]
+IMAGES = [SourceImage(f"key{row}", f"{row:064x}") for row in range(NUM_IMAGES)]
+"""As the source has them."""
 PLAN = Plan({SHARD.path: SHARD})
 
 
@@ -25,7 +27,7 @@ def caption_row(row, slot, text, shard=SHARD, run=RUN):
     made = dict.fromkeys(CAPTION_ROW.names) | {
         "shard": shard.path, "row": row, "key": f"key{row}", "slot": slot, "mode": "descriptive",
         "length_kind": "none", "options": [], "prompt": "p", "system": "s", "status": status, "flags": [],
-        "attempts": 1, "seed": row, "source": "{}", "recipe": run.recipe,
+        "attempts": 1, "seed": row, "source": "{}", "recipe": run.recipe, "image_sha256": f"{row:064x}",
     }  # fmt: skip
     return made | ({"caption": text} if status == "ok" else {"reason": "undecodable", "message": text})
 
@@ -64,3 +66,8 @@ def committed(store, shard=SHARD):
 
 def paths(store, folder=""):
     return sorted(entry.path for entry in store.list(folder))
+
+
+def violations(store, images=IMAGES, num_images=NUM_IMAGES):
+    """What `verify` finds in the shard's committed file."""
+    return list(verify_shard(store, RUN, SHARD, num_images, images).violations)

@@ -114,3 +114,28 @@ def test_paths_are_absolute_when_the_store_is_opened(tmp_path, monkeypatch):
 def test_the_local_store_needs_no_cloud_client():
     code = "import sys; import pipeline.storage; sys.exit(any(m in sys.modules for m in ('s3fs', 'gcsfs', 'botocore')))"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+
+
+@pytest.mark.parametrize("link", ["a", "a/b"])
+def test_nothing_is_deleted_through_a_link_to_a_folder(tmp_path, link):
+    store = open_store(f"{tmp_path}/out")
+    store.put("a/b/c" if link == "a" else "b/c", b"")
+    store.put("kept", b"")
+    behind = tmp_path / "behind"
+    (tmp_path / "out" / ("a" if link == "a" else "b")).rename(behind)
+    (tmp_path / "out" / link).parent.mkdir(exist_ok=True)
+    (tmp_path / "out" / link).symlink_to(behind)
+    assert [entry.linked for entry in store.list("a")] == ([True] if link == "a" else [])
+    with pytest.raises(StoreError, match=r"a/b/c: its folder \w is a link, and nothing is removed through a link"):
+        store.delete(["a/b/c"])
+    assert len([path for path in behind.rglob("*") if path.is_file()]) == 1
+
+
+def test_an_output_that_is_itself_a_link_is_one_like_any_other(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to("disk")
+    store = open_store(f"{tmp_path}/out")
+    store.put("a/b", b"")
+    assert [entry.linked for entry in store.list("a")] == [False]
+    store.delete(["a/b", "a/absent", "absent/b", "a/b/c"])
+    assert list((tmp_path / "disk").rglob("*")) in ([], [tmp_path / "disk" / ".tmp"])
