@@ -1,24 +1,30 @@
-"""`joyfleet export OUTPUT FOLDER --to FORM`: its captions in the form that others read."""
+"""`joyfleet export OUTPUT FOLDER --to FORM`: its captions in the form that others read.
+
+The options of an export are the fields of `ExportConfig`: a field there is an option here.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, get_origin
 
 import click
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
 from jobs.output import open_output, source_option
 from jobs.progress import size
-from pipeline.config.export import ONE_TEXT, ExportConfig, Target
+from pipeline.config.export import ExportConfig, flag_of
 from pipeline.errors import ConfigError
 from pipeline.export import Captioned, Exported, run_export
+from pipeline.export.form import FILTERS, Form
+from pipeline.export.forms import FORMS, form_of
 from pipeline.export.hub import push_folder
 from pipeline.ledger.plan import Plan
 from pipeline.storage import open_store
-from schemas.status import Status
 
 QUARANTINED = 3
 """Exit code: done, but shards are in quarantine."""
@@ -26,23 +32,33 @@ QUARANTINED = 3
 MAX_WORKERS = 8
 """By default: each holds a shard and its export in memory."""
 
+Command = Callable[..., None]
+
+
+def _options(command: Command) -> Command:
+    """Give a command one option for each field of `ExportConfig`; what is not given is left to the config."""
+    for name, field in reversed(ExportConfig.model_fields.items()):
+        command = _option(name, field)(command)
+    return command
+
+
+def _option(name: str, field: FieldInfo) -> Callable[[Command], Command]:
+    flag, text = flag_of(name), (field.description or "").replace("\n", " ")
+    if name == "to":
+        listed = ", ".join(f"{form.name} ({form.summary})" for form in FORMS.values())
+        return click.option(flag, name, required=True, metavar="FORM", help=f"{text} One of: {listed}.")
+    honoured = [form.name for form in FORMS.values() if name in FILTERS | form.honours | form.honours_with_template]
+    text += "" if len(honoured) == len(FORMS) else f" For {', '.join(honoured)}."
+    annotation: Any = field.annotation
+    if annotation in (bool, bool | None):
+        return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=text)
+    return click.option(flag, name, multiple=get_origin(annotation) is tuple, default=None, help=text)
+
 
 @click.command()
 @click.argument("output")
 @click.argument("folder", required=False)
-@click.option("--to", "to", type=click.Choice([one.value for one in Target]), required=True, help="The form.")
-@click.option("--slot", "slots", multiple=True, help="A slot to take; by default all.")
-@click.option("--template", help="One text of several, as '{tags}. {long}'; also {key} and {source.field}.")
-@click.option("--column", default="caption", show_default=True, help="Tables: the text's column.")
-@click.option("--field", "fields", multiple=True, help="Tables: a further column of the caption rows, such as mode.")
-@click.option("--status", "statuses", multiple=True, type=click.Choice([one.value for one in Status]), default=["ok"])
-@click.option("--mode", "modes", multiple=True, help="Only captions of this mode.")
-@click.option("--without-flag", "without_flags", multiple=True, help="No caption with this flag, such as truncated.")
-@click.option("--min-words", type=click.IntRange(0))
-@click.option("--max-words", type=click.IntRange(0))
-@click.option("--join/--no-join", default=True, help="Tables: with the columns of a Parquet source.")
-@click.option("--images/--no-images", default=None, help="parquet, hf: with the images; by default hf alone.")
-@click.option("--suffix", default="txt", show_default=True, help="Side-cars: extension of the texts.")
+@_options
 @click.option("--workers", type=click.IntRange(1), help=f"Processes; by default one per CPU, at most {MAX_WORKERS}.")
 @click.option("--push", metavar="OWNER/NAME", help="hf: send the folder to the Hugging Face hub afterwards.")
 @click.option("--private", is_flag=True, help="--push: as a private data set.")
@@ -61,15 +77,17 @@ def export(
     By default captions with status ok. --to beside needs no FOLDER: texts go beside the source's images.
     """
     config = _config(options)
-    if push and config.to is not Target.HF:
-        raise ConfigError(f"export: --push sends a data set of --to hf, not {config.to}")
+    form = form_of(config)
+    if push and not form.pushable:
+        pushable = ", ".join(form.name for form in FORMS.values() if form.pushable)
+        raise ConfigError(f"export: --push sends a data set of --to {pushable}, not {form.name}")
     if private and not push:
         raise ConfigError("export: --private holds for --push alone")
     opened = open_output(output, sources)
-    reads = config.with_images or config.join or config.to in ONE_TEXT
+    reads = _reads_source(form, config)
     # Where the source is read again: the URLs of today, and one that changed is refused.
     plan = opened.listed_plan() if reads else opened.plan
-    destination = open_store(_destination(folder, plan, config))
+    destination = open_store(_destination(folder, plan, form))
     captioned = Captioned(
         store=opened.store,
         run=opened.run,
@@ -92,18 +110,28 @@ def export(
         sys.exit(QUARANTINED)
 
 
-def _config(options: dict[str, Any]) -> ExportConfig:
+def _config(options: Mapping[str, Any]) -> ExportConfig:
+    """Build the config of what was given; an option that was not given is no part of it."""
     try:
-        return ExportConfig(**options)
+        return ExportConfig(**{name: value for name, value in options.items() if value not in (None, ())})
     except ValidationError as err:
-        faults = (error["msg"].removeprefix("Value error, ") for error in err.errors(include_url=False))
-        raise ConfigError(f"export: {'; '.join(faults)}") from err
+        raise ConfigError(f"export: {'; '.join(map(_fault, err.errors(include_url=False)))}") from err
 
 
-def _destination(folder: str | None, plan: Plan, config: ExportConfig) -> str:
+def _fault(error: ErrorDetails) -> str:
+    place = f"{flag_of(str(error['loc'][0]))} {error['input']}: " if error["loc"] else ""
+    return place + error["msg"].removeprefix("Value error, ")
+
+
+def _reads_source(form: Form, config: ExportConfig) -> bool:
+    joins = "join" in form.honours and config.join is not False
+    return joins or form.beside_source or form.reads_images(config)
+
+
+def _destination(folder: str | None, plan: Plan, form: Form) -> str:
     if folder is not None:
         return folder
-    if config.to is not Target.BESIDE:
+    if not form.beside_source:
         raise ConfigError("export: FOLDER is missing; only --to beside knows it by itself")
     return next(iter(plan.shards.values())).url.rpartition("#")[0] or "."
 

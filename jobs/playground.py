@@ -14,7 +14,7 @@ from pipeline.config import JobConfig, load_job, parse_job
 from pipeline.engines import start_engine
 from pipeline.errors import BadImage, ConfigError
 from pipeline.flow.job import check_job, engine_spec, read_spec
-from pipeline.images import decode
+from pipeline.images import Decoder
 from pipeline.readers import list_shards
 from pipeline.stages.sample import draw_sample
 from pipeline.standin.dataset import draw_dataset
@@ -60,11 +60,12 @@ def _pictures(job_file: str | None, overrides: Sequence[str], folder: Path) -> t
     _, weights, _ = check_job(job)
     sample = draw_sample(read_spec(job, weights), list_shards(job.source), job.seed, PICTURES)
     files: list[Path] = []
-    for data in (row.data for one in sample.shards for row in one.rows if row.data is not None):
-        try:
-            kind = decode(data, job.images, (weights.side_px, weights.side_px)).format
-        except BadImage:  # it would be a failed row of a run; here it is no picture to begin with
-            continue
-        files.append(folder / f"{len(files):03d}.{kind.lower()}")
-        files[-1].write_bytes(data)
+    with Decoder() as decoder:
+        for data in (row.data for one in sample.shards for row in one.rows if row.data is not None):
+            try:
+                kind = decoder.decode(data, job.images, (weights.side_px, weights.side_px)).format
+            except BadImage:  # it would be a failed row of a run; here it is no picture to begin with
+                continue
+            files.append(folder / f"{len(files):03d}.{kind.lower()}")
+            files[-1].write_bytes(data)
     return job, files

@@ -31,6 +31,8 @@ class Reason(StrEnum):
     """The image data end before the picture does."""
     UNDECODABLE = "undecodable"
     """The decoder refused the bytes."""
+    DECODE_TIMEOUT = "decode_timeout"
+    """Decoding took longer than `images.timeout_s`."""
     DECODER_KILLED = "decoder_killed"
     """The decoder died on this image, alone in a process of its own."""
     SHARD_DAMAGED = "shard_damaged"

@@ -1,12 +1,15 @@
-"""What an export takes of an output, and the form it gives it."""
+"""What an export takes of an output, and the form it gives it.
+
+Each field is an option of the command line as well: `flag_of` names it, its docstring is its help. Which form honours
+which option is said by the form (`pipeline.export.forms`).
+"""
 
 from __future__ import annotations
 
 import re
-from enum import StrEnum
-from typing import Self
+from typing import Any, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from pipeline.config.base import Part
 from schemas.caption_row import CAPTION_ROW
@@ -17,60 +20,44 @@ SOURCE = "source."
 """Prefix of a placeholder that stands for a carried field."""
 
 
-class Target(StrEnum):
-    """The form of an export."""
-
-    PARQUET = "parquet"
-    HF = "hf"
-    """Parquet with an Image column and a card: `datasets.load_dataset(folder)`."""
-    CSV = "csv"
-    JSONL = "jsonl"
-    WEBDATASET = "webdataset"
-    """Tars of the source's samples, each with its captions beside it."""
-    SIDECARS = "sidecars"
-    """Images and a text of the same name beside each, as kohya's scripts and OneTrainer read them."""
-    BESIDE = "beside"
-    """Such texts beside the images of a local source folder, which are left alone."""
-    JOYCAPTION = "joycaption"
-    """`train.json` and images, as JoyCaption's own fine-tuning script reads them."""
-
-
-TABLES = (Target.PARQUET, Target.HF, Target.CSV, Target.JSONL)
-ONE_TEXT = (Target.SIDECARS, Target.BESIDE)
+def _several(flag: str) -> Any:  # noqa: ANN401 - what pydantic takes for a default
+    """An option that is given once for each value, under a name in the singular."""
+    return Field(default=(), json_schema_extra={"flag": flag})
 
 
 class ExportConfig(Part):
     """All that decides the content of an export."""
 
-    to: Target
-    slots: tuple[str, ...] = ()
-    """By default those of the template, else all of the output."""
-    template: str | None = None
-    """One text of several: `{slot}`, `{key}` and `{source.field}` are replaced."""
-    column: str = Field(default="caption", min_length=1)
-    """Tables: name of the text's column; with several slots and no template `<column>_<slot>`."""
-    fields: tuple[str, ...] = ()
-    """Tables: further columns of the caption row to add, such as `mode`."""
-    statuses: tuple[Status, ...] = (Status.OK,)
-    modes: tuple[str, ...] = ()
-    """Only captions of these modes; none are all."""
-    without_flags: tuple[str, ...] = ()
-    """No caption that bears one of these."""
-    min_words: int | None = Field(default=None, ge=0)
-    max_words: int | None = Field(default=None, ge=0)
-    join: bool = True
-    """Tables: the columns of a Parquet source stand in front."""
-    images: bool | None = None
-    """Parquet and hf: with the images' bytes; by default in hf alone."""
-    suffix: str = Field(default="txt", pattern=r"^[A-Za-z0-9_.-]{1,20}$")
-    """Side-cars: extension of the texts."""
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
-    @property
-    def with_images(self) -> bool:
-        """Whether the source's images are read."""
-        if self.to in (Target.PARQUET, Target.HF):
-            return self.to is Target.HF if self.images is None else self.images
-        return self.to in (Target.WEBDATASET, Target.SIDECARS, Target.JOYCAPTION)
+    to: str
+    """The form."""
+    slots: tuple[str, ...] = _several("slot")
+    """A slot to take; by default those of the template, else all of the output."""
+    template: str | None = None
+    """One text of several, such as '{tags}. {long}': `{slot}`, `{key}` and `{source.field}` are replaced."""
+    column: str = Field(default="caption", min_length=1)
+    """Name of the text's column, 'caption' by default; with several slots and no template `<column>_<slot>`."""
+    fields: tuple[str, ...] = _several("field")
+    """A further column of the caption rows to add, such as mode."""
+    statuses: tuple[Status, ...] = Field(default=(Status.OK,), json_schema_extra={"flag": "status"})
+    """Caption rows of this status; by default ok alone."""
+    modes: tuple[str, ...] = _several("mode")
+    """Only captions of this mode."""
+    without_flags: tuple[str, ...] = _several("without-flag")
+    """No caption with this flag, such as truncated."""
+    min_words: int | None = Field(default=None, ge=0)
+    """No caption with fewer words."""
+    max_words: int | None = Field(default=None, ge=0)
+    """No caption with more words."""
+    join: bool | None = None
+    """With the columns of a Parquet source in front, or without them; by default with them."""
+    images: bool | None = None
+    """With the images' bytes, or without them; by default with them in hf alone."""
+    suffix: str = Field(default="txt", pattern=r"^[A-Za-z0-9_.-]{1,20}$")
+    """Extension of the texts, 'txt' by default."""
+    escape_formulas: bool = False
+    """Put ' in front of cells that a spreadsheet would run as a formula."""
 
     @property
     def placeholders(self) -> tuple[str, ...]:
@@ -89,13 +76,7 @@ class ExportConfig(Part):
                 f"no slot {', '.join(map(repr, unknown))}; found: {', '.join(run_slots)}; a template also "
                 "knows {key} and {source.field}"
             )
-        slots = named or self.slots or run_slots
-        if self.to in ONE_TEXT and len(slots) > 1 and not self.template:
-            raise ValueError(
-                f"{self.to} holds one text an image, and there are the slots {', '.join(slots)}; "
-                "choose one with --slot, or combine them with --template"
-            )
-        return slots
+        return named or self.slots or run_slots
 
     @field_validator("fields")
     @classmethod
@@ -106,16 +87,16 @@ class ExportConfig(Part):
         return fields
 
     @model_validator(mode="after")
-    def _honoured(self) -> Self:
-        table = self.to in TABLES
-        only_tables = {"fields": self.fields, "status": self.statuses != (Status.OK,)}
-        misplaced = [name for name, given in only_tables.items() if given and not table]
-        if self.images is not None and self.to not in (Target.PARQUET, Target.HF):
-            misplaced.append("images")
-        if self.template is not None and (self.slots or self.to is Target.JOYCAPTION):
-            misplaced.append("template")
+    def _names_slots_once(self) -> Self:
         if self.template is not None and not self.placeholders:
             raise ValueError(f"template {self.template!r} has no placeholder such as {{long}}")
-        if misplaced:
-            raise ValueError(f"{', '.join(misplaced)} cannot be honoured beside the other options of --to {self.to}")
+        if self.template is not None and self.slots:
+            raise ValueError("--slot is not honoured beside --template, which names its slots; leave one of them out")
         return self
+
+
+def flag_of(name: str) -> str:
+    """Return a field's option on the command line, such as --without-flag for `without_flags`."""
+    extra = ExportConfig.model_fields[name].json_schema_extra
+    flag = extra.get("flag") if isinstance(extra, dict) else None
+    return f"--{flag or name.replace('_', '-')}"

@@ -262,6 +262,9 @@ class ImagesConfig(Part):
     RGB, 9 for RGBA, 12 for 16-bit grey and up to 22 for lines one pixel wide (measured at 49 million)."""
     max_bytes: int = Field(default=256 << 20, ge=1)
     """Length of the encoded image."""
+    timeout_s: float = Field(default=60, ge=0.1, le=86_400)
+    """How long the decoding of one image may take before it is a failed row (`decode_timeout`). Keep it well below
+    `cluster.stall_timeout_s`. It is not in the recipe: what is decoded in time has the same pixels."""
     background: tuple[
         Annotated[int, Field(ge=0, le=255)], Annotated[int, Field(ge=0, le=255)], Annotated[int, Field(ge=0, le=255)]
     ] = (255, 255, 255)

@@ -1,19 +1,16 @@
 """The card of a Hugging Face data set: its head tells `datasets` where each split lies, its body tells people."""
 
-from collections.abc import Mapping
-
 import yaml
 
-from pipeline.config.export import ExportConfig
-from pipeline.storage import Store
+from pipeline.export.form import Finished
 
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 LARGEST = "1M<n<10M"
 
 
-def write_card(store: Store, config: ExportConfig, recipe: str, columns: str, counts: Mapping[str, int]) -> None:
+def write_card(finished: Finished) -> None:
     """Write README.md of a folder that has `data/<split>/...parquet`; replaces an earlier one of ours."""
-    splits = sorted({entry.path.split("/")[1] for entry in store.list("data")})
+    splits = sorted({entry.path.split("/")[1] for entry in finished.store.list("data")})
     head = {
         "configs": [
             {
@@ -22,15 +19,15 @@ def write_card(store: Store, config: ExportConfig, recipe: str, columns: str, co
             }
         ],
         "tags": ["joyfleet", "joycaption", "image-captioning"],
-        "size_categories": [next((name for most, name in SIZES if counts["images"] < most), LARGEST)],
+        "size_categories": [next((name for most, name in SIZES if finished.num_images < most), LARGEST)],
     }
-    options = yaml.safe_dump(config.model_dump(mode="json", exclude_defaults=True), allow_unicode=True).strip()
-    listed = "\n".join(f"- `{column}`" for column in columns.split(", "))
+    options = yaml.safe_dump(finished.config.model_dump(mode="json", exclude_defaults=True), allow_unicode=True).strip()
+    listed = "\n".join(f"- `{column}`" for column in finished.columns.split(", "))
     body = f"""
 # Captions by JoyCaption
 
-{counts["images"]:,} images with captions, made with [JoyCaption](https://github.com/fpgaminer/joycaption) by JoyFleet,
-recipe `{recipe}`. Terms of use are those of the images' source; add them to this card.
+{finished.num_images:,} images with captions, made with [JoyCaption](https://github.com/fpgaminer/joycaption)
+by JoyFleet, recipe `{finished.recipe}`. Terms of use are those of the images' source; add them to this card.
 
 ```python
 from datasets import load_dataset
@@ -49,4 +46,4 @@ Exported with:
 ```
 """
     text = f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n{body}"
-    store.put("README.md", text.encode())
+    finished.store.put("README.md", text.encode())

@@ -11,17 +11,17 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.config import SourceConfig
-from pipeline.config.export import TABLES, ExportConfig, Target
+from pipeline.config.export import ExportConfig
 from pipeline.errors import ConfigError, OutputMismatch, PipelineError, StoreError
-from pipeline.export.card import write_card
-from pipeline.export.pairs import PARTS, check_names
+from pipeline.export.form import Finished, Form
+from pipeline.export.forms import form_of
 from pipeline.export.shard import DONE, FOLDER, ShardExport, ShardTask, check_columns, export_shard, read_done
 from pipeline.ledger.footer import RunFacts
 from pipeline.ledger.layout import CAPTIONS, committed_path
@@ -33,6 +33,8 @@ from schemas.shard import Shard
 RECORD = f"{FOLDER}/export.json"
 EXPORT_VERSION = "1"
 """Changes with anything that changes the files of the same captions and options."""
+
+_DEFAULTS: dict[str, Any] = ExportConfig(to="").model_dump(mode="json", exclude={"to"})
 
 READERS = 16
 SHOWN = 5
@@ -107,36 +109,57 @@ def run_export(
         check_columns(first, one)
         exported.add(one)
         progress(exported, len(committed))
-    _finish(captioned, destination, config, exported)
+    if task.form.finish is not None:
+        finished = Finished(
+            store=destination,
+            config=config,
+            recipe=captioned.run.recipe,
+            columns=exported.columns,
+            num_images=exported.num_exported,
+        )
+        task.form.finish(finished)
     return exported
 
 
 def _task(captioned: Captioned, destination: Store, config: ExportConfig) -> ShardTask:
+    form = form_of(config)
     shards = list(captioned.plan.shards.values())
     try:
         slots = config.slots_of(captioned.run.slots)
     except ValueError as err:
         raise ConfigError(f"export: {err}") from err
-    if config.to in (Target.SIDECARS, Target.JOYCAPTION):
-        check_names(shards)
-    if config.to is Target.BESIDE:
-        folders = {shard.url.rpartition("#")[0] for shard in shards}
-        if folders != {destination.url}:
-            found = ", ".join(sorted(folders)[:SHOWN]) if all(folders) else "shards, which hold their images inside"
-            raise ConfigError(
-                f"export: --to beside writes into one local source folder of loose images; the destination is "
-                f"{destination.url}, the source {found}. Give the folder, or export --to sidecars"
-            )
-    joined = config.join and config.to in TABLES and all(shard.path.lower().endswith(".parquet") for shard in shards)
+    if form.one_text and len(slots) > 1 and not config.template:
+        raise ConfigError(
+            f"export: {form.name} holds one text an image, and there are the slots {', '.join(slots)}; choose one with "
+            "--slot, or combine them with --template"
+        )
+    if form.check is not None:
+        form.check(shards, destination)
     return ShardTask(
         output=captioned.store,
         destination=destination,
-        config=config.model_copy(update={"join": joined}),
+        form=form,
+        config=config,
         slots=slots,
         source=captioned.source,
         max_bytes=captioned.max_bytes,
-        joined=joined,
+        joined=_joined(form, config, shards),
     )
+
+
+def _joined(form: Form, config: ExportConfig, shards: Sequence[Shard]) -> bool:
+    """Whether the source's columns are taken.
+
+    Raises:
+        ConfigError: they are asked for, and the source has none.
+    """
+    others = [shard.path for shard in shards if not shard.path.lower().endswith(".parquet")]
+    if config.join and others:
+        raise ConfigError(
+            f"export: --join takes the columns of a Parquet source, and {len(others)} of {len(shards)} shards have "
+            f"none, such as {others[0]}; leave --join out"
+        )
+    return "join" in form.honours and config.join is not False and not others
 
 
 def _claim(destination: Store, captioned: Captioned, task: ShardTask) -> None:
@@ -149,13 +172,13 @@ def _claim(destination: Store, captioned: Captioned, task: ShardTask) -> None:
         "version": EXPORT_VERSION,
         "recipe": captioned.run.recipe,
         "slots": list(task.slots),
-        "options": task.config.model_dump(mode="json"),
+        "options": {**task.config.model_dump(mode="json"), "join": task.joined},
         "shards": {path: [shard.size, shard.etag] for path, shard in captioned.plan.shards.items()},
     }
     attempt = uuid.uuid4().hex
     data = json.dumps({"attempt": attempt, **here}, ensure_ascii=False, indent=1).encode()
     if not destination.exists(RECORD):
-        strangers = [] if task.config.to is Target.BESIDE else _files_of(destination)
+        strangers = [] if task.form.beside_source else _files_of(destination)
         if strangers:
             raise OutputMismatch(
                 f"{destination.url}: holds {strangers[0]} and no export of JoyFleet; give the export its own folder"
@@ -165,6 +188,8 @@ def _claim(destination: Store, captioned: Captioned, task: ShardTask) -> None:
     try:
         there: dict[str, Any] = json.loads(destination.get(RECORD))
         there.pop("attempt")
+        # An option that came with a later release was not given.
+        there["options"] = {**_DEFAULTS, **there["options"]}
     except (ValueError, KeyError, TypeError) as err:
         raise StoreError(f"{destination.url}/{RECORD}: damaged ({err!r}); export into a new folder") from err
     found = list(differences(there, here))
@@ -241,17 +266,3 @@ def _end_with_parent(parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def _finish(captioned: Captioned, destination: Store, config: ExportConfig, exported: Exported) -> None:
-    if config.to is Target.HF:
-        write_card(destination, config, captioned.run.recipe, exported.columns, _counts(exported))
-    if config.to is Target.JOYCAPTION:
-        examples: list[Any] = []
-        for path in sorted(entry.path for entry in destination.list(PARTS)):
-            examples += json.loads(destination.get(path))
-        destination.put("train.json", json.dumps(examples, ensure_ascii=False, indent=1).encode())
-
-
-def _counts(exported: Exported) -> Mapping[str, int]:
-    return {"images": exported.num_exported, "shards": exported.num_shards, "bytes": exported.num_bytes}

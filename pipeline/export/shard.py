@@ -8,22 +8,19 @@ shard is exported again, with it never.
 import json
 import logging
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline.config import SourceConfig
-from pipeline.config.export import TABLES, ExportConfig, Target
+from pipeline.config.export import ExportConfig
 from pipeline.errors import OutputMismatch, PipelineError, StoreError
-from pipeline.export.choose import Chosen, choose
-from pipeline.export.pairs import sidecar_files, texts_beside, tuning_files
-from pipeline.export.tables import build_table, encode_table
-from pipeline.export.webdataset import build_tar
+from pipeline.export.choose import choose
+from pipeline.export.form import Form, ShardCaptions
 from pipeline.ledger.caption_table import from_parquet
 from pipeline.ledger.layout import committed_path
-from pipeline.readers import OpenShard, open_shard
-from pipeline.readers.splits import split_of
+from pipeline.readers import open_shard
 from pipeline.storage import Outcome, Store, put_if_absent, put_once
 from schemas.shard import Shard
 
@@ -32,8 +29,6 @@ log = logging.getLogger(__name__)
 FOLDER = ".joyfleet"
 """What is not data; readers of data sets skip hidden folders."""
 DONE = f"{FOLDER}/done"
-
-ENDINGS = {Target.PARQUET: "parquet", Target.HF: "parquet", Target.CSV: "csv", Target.JSONL: "jsonl"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +54,7 @@ class ShardTask:
 
     output: Store
     destination: Store
+    form: Form
     config: ExportConfig
     slots: tuple[str, ...]
     """Taken, in order."""
@@ -90,7 +86,16 @@ def export_shard(task: ShardTask, shard: Shard) -> ShardExport:
     written: dict[str, int] = {}
     columns = ""
     with _opened(task, shard) as opened:
-        for path, content, told in _files(task, shard, opened, choice.chosen):
+        captions = ShardCaptions(
+            shard=shard,
+            chosen=choice.chosen,
+            slots=task.slots,
+            config=task.config,
+            opened=opened,
+            joined=task.joined,
+            with_images=task.form.reads_images(task.config),
+        )
+        for path, content, told in task.form.files(captions):
             if put_once(task.destination, path, content) is Outcome.EXISTS:
                 raise OutputMismatch(
                     f"{task.destination.url}/{path}: stands there with other content; nothing was replaced. Remove it, "
@@ -114,35 +119,9 @@ def export_shard(task: ShardTask, shard: Shard) -> ShardExport:
 
 
 def _opened(task: ShardTask, shard: Shard) -> Any:  # noqa: ANN401 - a context manager of OpenShard | None
-    if task.config.with_images or task.joined:
+    if task.form.reads_images(task.config) or task.joined:
         return open_shard(shard, task.source, task.max_bytes)
     return nullcontext()
-
-
-def _files(
-    task: ShardTask, shard: Shard, opened: OpenShard | None, chosen: Sequence[Chosen]
-) -> Iterator[tuple[str, bytes, str]]:
-    """Yield path, content and the table's columns."""
-    config = task.config
-    if config.to in TABLES:
-        table = build_table(opened, chosen, task.slots, config)
-        folder = f"data/{split_of(shard.path) or 'train'}" if config.to is Target.HF else "data"
-        columns = ", ".join(f"{field.name}: {field.type}" for field in table.schema)
-        yield f"{folder}/{shard.path}.{ENDINGS[config.to]}", encode_table(table, config.to), columns
-        return
-    if config.to is Target.BESIDE:
-        found = texts_beside(chosen, config)
-    elif opened is None:
-        raise AssertionError(f"{config.to} needs images")
-    elif config.to is Target.WEBDATASET:
-        name = shard.path if shard.path.lower().endswith(".tar") else f"{shard.path}.tar"
-        found = iter([(name, build_tar(opened, chosen, config))])
-    elif config.to is Target.SIDECARS:
-        found = sidecar_files(opened, chosen, config)
-    else:
-        found = tuning_files(opened, chosen)
-    for path, content in found:
-        yield path, content, ""
 
 
 def _commit(task: ShardTask, made: ShardExport) -> ShardExport:

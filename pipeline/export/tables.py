@@ -1,11 +1,9 @@
-"""One row an image, as Parquet, CSV or JSON Lines: the source's columns, then the captions.
+"""One row an image, the source's columns, then the captions: what the forms that are tables have in common.
 
 A Parquet source keeps its columns with their types, so that an export of it is the data set with
 captions added. Other sources have no columns: their rows have the key and the carried fields.
 """
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -13,12 +11,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.config.export import ExportConfig, Target
+from pipeline.config.export import ExportConfig
 from pipeline.errors import PipelineError
 from pipeline.export.choose import Chosen
+from pipeline.export.form import ShardCaptions
 from pipeline.export.image import extension, images
 from pipeline.readers import OpenShard, ParquetShard
 from schemas.caption_row import CAPTION_ROW
+
+TABLE_OPTIONS = frozenset({"template", "column", "fields", "statuses", "join"})
+"""What every table honours, as fields of `ExportConfig`."""
 
 IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
 """What `datasets` stores for its Image feature."""
@@ -40,22 +42,21 @@ FEATURES = b"huggingface"
 """Key of the schema's metadata in which `datasets` keeps what Arrow's types do not tell."""
 
 
-def build_table(
-    opened: OpenShard | None, chosen: Sequence[Chosen], slots: Sequence[str], config: ExportConfig
-) -> pa.Table:
-    """Return the rows of a shard; `opened` is the source's shard where its columns or images are wanted.
+def build_table(captions: ShardCaptions) -> pa.Table:
+    """Return the rows of a shard.
 
     Raises:
         PipelineError: a column of the captions has the name of one of the source.
     """
-    joined = opened if isinstance(opened, ParquetShard) and config.join else None
+    opened, chosen = captions.opened, captions.chosen
+    joined = opened if isinstance(opened, ParquetShard) and captions.joined else None
     table = _base(chosen) if joined is None else joined.table([one.row for one in chosen])
-    if opened is not None and config.with_images:
+    if opened is not None and captions.with_images:
         name = IMAGE_COLUMN if joined is None else joined.image_column
         table = _with_images(table, name, opened, chosen)
     elif joined is not None:
         table = table.drop_columns([joined.image_column])
-    for field, values in _captions(chosen, slots, config):
+    for field, values in _captions(chosen, captions.slots, captions.config):
         if joined is None and field.name in BASE:
             continue
         if field.name in table.column_names:
@@ -119,28 +120,26 @@ def _captions(chosen: Sequence[Chosen], slots: Sequence[str], config: ExportConf
     return found
 
 
-def encode_table(table: pa.Table, target: Target) -> bytes:
+def columns_of(table: pa.Table) -> str:
+    """Return names and types, which are the same in all shards of an export."""
+    return ", ".join(f"{field.name}: {field.type}" for field in table.schema)
+
+
+def encode_parquet(table: pa.Table) -> bytes:
     """Return the file; equal tables give equal bytes."""
-    if target in (Target.PARQUET, Target.HF):
-        sink = pa.BufferOutputStream()
-        per_row = max(1, table.nbytes // max(1, table.num_rows))
-        pq.write_table(table, sink, compression="zstd", row_group_size=max(1, ROW_GROUP_BYTES // per_row))
-        return sink.getvalue().to_pybytes()
+    sink = pa.BufferOutputStream()
+    per_row = max(1, table.nbytes // max(1, table.num_rows))
+    pq.write_table(table, sink, compression="zstd", row_group_size=max(1, ROW_GROUP_BYTES // per_row))
+    return sink.getvalue().to_pybytes()
+
+
+def plain_rows(table: pa.Table) -> tuple[list[str], list[dict[str, Any]]]:
+    """Return the names and rows of all columns but those of bytes, which no form of text can hold."""
     plain = table.select([field.name for field in table.schema if not _is_bytes(field.type)])
     parsed = [field.name for field in plain.schema if field.metadata == IS_JSON]
-    rows: list[dict[str, Any]] = [row | {name: json.loads(row[name]) for name in parsed} for row in plain.to_pylist()]
-    if target is Target.JSONL:
-        return "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows).encode()
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, plain.column_names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
-    return text.getvalue().encode()
+    rows = [row | {name: json.loads(row[name]) for name in parsed} for row in plain.to_pylist()]
+    return plain.column_names, rows
 
 
 def _is_bytes(kind: pa.DataType) -> bool:
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
-
-
-def _cell(value: Any) -> Any:  # noqa: ANN401 - what a column may hold
-    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, dict | list) else value

@@ -96,7 +96,7 @@ def _reader(reference: Any, work: Work) -> Callable[[], Iterable[pa.Table]]:  # 
                     yield committed_batch(work.shard, num_images)
                     return
             # What killed the reader before may have been one of its images.
-            spent = Spent()
+            spent = Spent(on_timeout=lambda: spec.tally.decode_timeout.remote())
             batches = _read(spec, work, spent, apart=begun is not None and begun.times > 1)
             yield from _until_stopped(spec, batches, spent)
         except Exception as err:

@@ -30,6 +30,8 @@ class Counts:
     replicas: int = 0
     in_flight: int = 0
     """With the engines now: those of a replica that died are gone when it is up again."""
+    decode_timeouts: int = 0
+    """Images that ended at `images.timeout_s`: what moves while a reader fills a batch with them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +70,7 @@ class Detail:
 
 class _Tally:
     def __init__(self) -> None:
-        self._sums = {"read": 0, "asked": 0, "staged": 0}
+        self._sums = {"read": 0, "asked": 0, "staged": 0, "decode_timeouts": 0}
         self._decode_s = 0.0
         self._in_flight: dict[str, int] = {}
         self._up_at: dict[str, float] = {}
@@ -101,6 +103,9 @@ class _Tally:
         self._sums["read"] += num_images
         self._decode_s += decode_s
         return self._stopping
+
+    def decode_timeout(self) -> None:
+        self._sums["decode_timeouts"] += 1
 
     def begin_batch(self, replica: str, num_images: int) -> bool:
         if not self._stopping:

@@ -20,6 +20,7 @@ from PIL import (  # importing a plugin registers it; Image.open would import al
     Image,
     ImageFile,
     Jpeg2KImagePlugin,  # noqa: F401 # pyright: ignore[reportUnusedImport]
+    PngImagePlugin,
     TiffImagePlugin,
     WebPImagePlugin,  # noqa: F401 # pyright: ignore[reportUnusedImport]
 )
@@ -72,6 +73,17 @@ UPRIGHT = {
 }
 """EXIF orientation to the operation that undoes it."""
 
+# Pillow refuses a PNG for a colour profile, an XMP packet or a text above 1 MiB; profiles of printers have 1 to 4
+# MiB. Its own limit on the texts of a file together, 64 MiB, holds besides.
+PngImagePlugin.MAX_TEXT_CHUNK = 16 << 20
+
+# Pillow lists some of the grey TIFFs of more than 8 bits and unpacks the others as well: 12 bits have one order in
+# files of both endians, and for 16 bits WhiteIsZero is put right in `_grey_ends`. 10 and 14 bits it cannot unpack.
+for _prefix, _levels in ((b"II", "I;16"), (b"MM", "I;16B")):
+    for _photometric in (0, 1):
+        TiffImagePlugin.OPEN_INFO.setdefault((_prefix, _photometric, (1,), 1, (12,), ()), ("I;16", "I;12"))
+        TiffImagePlugin.OPEN_INFO.setdefault((_prefix, _photometric, (1,), 1, (16,), ()), (_levels, _levels))
+
 # A reader is one of many on its machine: one thread each. The pixels do not depend on it.
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
@@ -108,7 +120,8 @@ def decode(data: bytes, config: ImagesConfig, size: tuple[int, int], out: Pixels
     try:
         with quiet_pillow(), _open(data, config) as image:
             file_format = image.format or ""
-            picture = _opaque(_upright(image, apply=config.apply_exif_orientation), config.background)
+            ends = _grey_ends(image)
+            picture = _opaque(_upright(image, apply=config.apply_exif_orientation), config.background, ends)
             width, height = picture.size
             pixels = np.asarray(_squash(picture, size))
     except Image.DecompressionBombError as err:
@@ -172,10 +185,19 @@ def _orientation_of_tiff(image: TiffImagePlugin.TiffImageFile) -> int:
     return value if isinstance(value, int) else 1
 
 
-def _opaque(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
+def _grey_ends(image: ImageFile.ImageFile) -> tuple[float, float]:
+    """(black, white) of a grey image of 16-bit integers; of TIFF Pillow scales neither 12 bits nor WhiteIsZero."""
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return 0.0, 65535.0
+    bits: Any = image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE)
+    white = 4095.0 if bits == (12,) else 65535.0
+    return (white, 0.0) if image.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0 else (0.0, white)
+
+
+def _opaque(image: Image.Image, background: tuple[int, int, int], grey_ends: tuple[float, float]) -> Image.Image:
     """RGB, transparent pixels laid on `background`; converted before the resize, since palettes resize badly."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        image = levels_of(image)
+        image = levels_of(image, grey_ends)
     if not image.has_transparency_data:
         return image if image.mode == "RGB" else image.convert("RGB")
     if image.mode != "RGBA":
@@ -197,7 +219,7 @@ def _explain(err: BaseException, data: bytes, config: ImagesConfig) -> BadImage:
     if isinstance(err, Image.UnidentifiedImageError):
         if kind is None or not set(kind.split(" or ")) & set(config.formats):
             return _unsupported(kind, config, data)
-        what = f"{kind} with a damaged header"
+        what = f"{kind} with a header that is damaged, or that asks for what Pillow does not decode"
     else:
         what = f"{kind or 'image'}: {type(err).__name__}: {err}"
     cut = isinstance(err, EOFError) or "truncated" in str(err).lower() or ends_early(data, kind)

@@ -9,19 +9,19 @@ MIN_RANGE = 1e-35
 MAX_RANGE = 3e38
 
 
-def levels_of(image: Image.Image) -> Image.Image:
+def levels_of(image: Image.Image, ends: tuple[float, float]) -> Image.Image:
     """Scale a grey image of mode I;16*, I or F to L; to LA where a PNG names a transparent level.
 
-    16-bit modes have 65535 as white. For I (32-bit integers) and F (floats) no white is stored, so it is
-    read off the values: up to 1 (F only), up to 255, up to 65535 (I only), else the range is stretched
-    from minimum to maximum. NaN is black, infinities are the ends.
+    16-bit modes have `ends`, (black, white), where black may be the larger number. For I (32-bit integers) and
+    F (floats) no white is stored, so it is read off the values: up to 1 (F only), up to 255, up to 65535 (I only),
+    else the range is stretched from minimum to maximum. NaN is black, infinities are the ends.
     """
     values = np.array(image if image.mode != "I" else image.convert("F"), dtype=np.float32)
     transparent = image.info.get("transparency")
     alpha = (
         Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)) if transparent is not None else None
     )
-    black, white = (0.0, 65535.0) if image.mode.startswith("I;16") else _range(values, image.mode)
+    black, white = ends if image.mode.startswith("I;16") else _range(values, image.mode)
     if white - black > MAX_RANGE:
         values, black, white = values / 4, black / 4, white / 4
     # In place from here on: an image of 200 million pixels holds 0.8 GB in each copy.

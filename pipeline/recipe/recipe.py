@@ -64,7 +64,7 @@ def build_recipe(
                 "kv_cache_dtype": engine.kv_cache_dtype,
                 "max_model_len": engine.max_model_len,
             },
-            "images": {**job.images.model_dump(mode="json"), "side_px": weights.side_px},
+            "images": {**job.images.model_dump(mode="json", exclude={"timeout_s"}), "side_px": weights.side_px},
             "rows": job.source.model_dump(mode="json", exclude={"urls", "split"}),
             "quality": _quality(job, vocabulary),
             "seed": job.seed,

@@ -20,11 +20,12 @@ import pyarrow as pa
 
 from pipeline.config import ImagesConfig, SourceConfig
 from pipeline.errors import BadImage, PipelineError, ShardUnreadable
-from pipeline.images import Decoded, Decoder, decode
+from pipeline.images import Decoded, Decoder, decode_or_exit
 from pipeline.ledger.fragments import FragmentFacts
 from pipeline.readers import SourceRow, open_shard
 from schemas.batch import BATCH, BatchKind
 from schemas.shard import Shard
+from schemas.status import Reason
 
 Decode = Callable[[bytes, ImagesConfig, tuple[int, int], npt.NDArray[np.uint8]], Decoded]
 
@@ -44,6 +45,8 @@ class Spent:
     """Seconds that a reader has spent so far; for figures only, so no batch holds them."""
 
     decode_s: float = 0.0
+    on_timeout: Callable[[], object] = lambda: None
+    """Called for each image that ends at `images.timeout_s`: a batch of 64 such images may take an hour."""
 
 
 def read_shard(
@@ -64,7 +67,8 @@ def read_shard(
         shard: what to read.
         staged: valid fragments of an earlier run; their rows are neither read nor decoded.
         rows: read these only; by default all.
-        apart: decode in another process, since an image of this shard may have killed its reader.
+        apart: decode in another process, since an image of this shard may have killed its reader. Else an image
+            that takes longer than `images.timeout_s` ends this process.
         spent: counts on while batches are yielded.
     """
     done: set[int] = set()
@@ -80,7 +84,7 @@ def read_shard(
                 return
             wanted = range(opened.num_rows) if rows is None else rows
             wanted = set(wanted) - done if done else wanted
-            timed = _timed(decoder.decode if apart else decode, spent or Spent())
+            timed = _timed(decoder.decode if apart else decode_or_exit, spent or Spent())
             batches = _batches(spec, opened.rows(wanted), timed)
             yield from (batch.table(shard, opened.num_rows) for batch in batches)
     except ShardUnreadable as err:
@@ -98,6 +102,10 @@ def _timed(decode: Decode, spent: Spent) -> Decode:
         started = time.perf_counter()
         try:
             return decode(data, config, size, out)
+        except BadImage as err:
+            if err.reason is Reason.DECODE_TIMEOUT:
+                spent.on_timeout()
+            raise
         finally:
             spent.decode_s += time.perf_counter() - started
 

@@ -9,6 +9,7 @@ from pipeline.config.export import ExportConfig
 from pipeline.errors import ConfigError, OutputMismatch, PipelineError, StoreError
 from pipeline.export import shard as shard_module
 from pipeline.export.choose import choose
+from pipeline.export.forms import FORMS
 from pipeline.storage.local import LocalStore
 from tests.cli import finish, run, start, wait_until
 from tests.export.world import SLOTS, caption_all, export, files_of, write_images, write_parquets, write_tars
@@ -82,16 +83,12 @@ def test_options_that_do_not_fit_the_output_are_refused(tmp_path, captioned, opt
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"to": "webdataset", "fields": ("mode",)}, "fields cannot be honoured beside the other options of --to webda"),
-        ({"to": "sidecars", "statuses": ("rejected",)}, "status cannot be honoured"),
-        ({"to": "csv", "images": True}, "images cannot be honoured"),
-        ({"to": "joycaption", "template": "{long}"}, "template cannot be honoured"),
-        ({"to": "csv", "template": "{long}", "slots": ("long",)}, "template cannot be honoured"),
+        ({"to": "csv", "template": "{long}", "slots": ("long",)}, "--slot is not honoured beside --template"),
         ({"to": "csv", "template": "long"}, "has no placeholder"),
         ({"to": "csv", "fields": ("colour",)}, "no field colour in a caption row; allowed: shard, row"),
     ],
 )
-def test_options_that_cannot_be_honoured_are_refused(options, message):
+def test_options_that_contradict_each_other_or_the_columns_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         ExportConfig(**options)
 
@@ -183,6 +180,7 @@ def test_an_image_that_is_not_the_captioned_one_is_refused(tmp_path):
         shard_module.export_shard(
             shard_module.ShardTask(
                 output=captioned.store, destination=LocalStore(str(tmp_path / "x")), config=ExportConfig(to="hf"),
+                form=FORMS["hf"],
                 slots=SLOTS, source=captioned.source, max_bytes=1 << 20, joined=True,
             ),
             changed,

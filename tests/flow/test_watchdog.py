@@ -28,10 +28,13 @@ def test_it_bites_only_when_nothing_moves(monkeypatch):
     for step in range(5):
         now[0] += 9
         watchdog.look(Counts(read=step, asked=step, staged=step, replicas=1), 0, 0)
+    for timeouts in range(5):
+        now[0] += 9
+        watchdog.look(Counts(read=4, asked=4, staged=4, replicas=1, decode_timeouts=timeouts), 0, 0)
     now[0] += 9
-    watchdog.look(Counts(read=4, asked=4, staged=4, replicas=1), 0, 0)
+    watchdog.look(Counts(read=4, asked=4, staged=4, replicas=1, decode_timeouts=4), 0, 0)
     now[0] += 2
     with pytest.raises(
         Stalled, match="read: 4 images were read and no more come from the source, and nothing moved for 10 s"
     ):
-        watchdog.look(Counts(read=4, asked=4, staged=4, replicas=1), 0, 0)
+        watchdog.look(Counts(read=4, asked=4, staged=4, replicas=1, decode_timeouts=4), 0, 0)

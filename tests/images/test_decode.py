@@ -1,11 +1,12 @@
 import importlib
 import io
+import struct
 import threading
 import warnings
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 
 from pipeline.config import ImagesConfig
 from pipeline.errors import BadImage
@@ -125,6 +126,60 @@ def test_16_bit_grey_keeps_its_levels(file_format, mode):
     expected = stretched(picture().convert("L").convert("RGB"))
 
     assert np.array_equal(decode(encode(in_mode(mode), file_format), CONFIG, SIZE).pixels, expected)
+
+
+def grey_tiff(bits: int, photometric: int, endian: str, levels: np.ndarray) -> bytes:
+    """An uncompressed TIFF; Pillow writes none of 12 bits."""
+    height, width = levels.shape
+    if bits == 16:
+        data = levels.astype(f"{endian}u2").tobytes()
+    else:
+        packed = "".join(format(level, f"0{bits}b") for level in levels.flat)
+        data = int(packed, 2).to_bytes(len(packed) // 8, "big")
+    tags = {
+        256: width, 257: height, 258: bits, 259: 1, 262: photometric, 273: 8, 277: 1, 278: height, 279: len(data),
+    }  # fmt: skip
+    entries = b"".join(struct.pack(f"{endian}HHIHH", tag, 3, 1, value, 0) for tag, value in tags.items())
+    head = {"<": b"II*\0", ">": b"MM\0*"}[endian] + struct.pack(f"{endian}I", 8 + len(data))
+    return head + data + struct.pack(f"{endian}H", len(tags)) + entries + bytes(4)
+
+
+@pytest.mark.parametrize("endian", ["<", ">"])
+@pytest.mark.parametrize("photometric", [0, 1])
+@pytest.mark.parametrize("bits", [12, 16])
+def test_a_grey_tiff_has_its_own_white(bits, photometric, endian):
+    steps = np.arange(16).reshape(2, 8)
+
+    data = grey_tiff(bits, photometric, endian, steps * ((1 << bits) - 1) // 15)
+
+    expected = steps * 17 if photometric else 255 - steps * 17
+    assert np.array_equal(decode(data, CONFIG, (8, 2)).pixels[..., 0], expected)
+
+
+@pytest.mark.parametrize("bits", [10, 14])
+def test_a_tiff_that_pillow_does_not_unpack_is_refused(bits):
+    error = refused(grey_tiff(bits, 1, "<", np.ones((2, 8), int)))
+
+    assert error.reason == Reason.UNDECODABLE
+    assert error.message.startswith("TIFF with a header that is damaged, or that asks for what Pillow does not decode")
+
+
+@pytest.mark.parametrize("kind", ["icc_profile", "text"])
+def test_metadata_above_a_megabyte_cost_no_png(kind):
+    image, large = picture(), bytes(range(256)) * (12 << 10)
+    info = PngImagePlugin.PngInfo()
+    if kind == "text":
+        info.add_text("workflow", large.decode("latin-1"), zip=True)
+    data = encode(image, "PNG", **({"pnginfo": info} if kind == "text" else {"icc_profile": large}))
+
+    assert np.array_equal(decode(data, CONFIG, image.size).pixels, np.asarray(image))
+
+
+def test_a_profile_of_bomb_size_is_refused():
+    error = refused(encode(picture(), "PNG", icc_profile=bytes(17 << 20)))
+
+    assert error.reason == Reason.UNDECODABLE
+    assert "too large for PngImagePlugin.MAX_TEXT_CHUNK" in error.message
 
 
 def test_every_16_bit_level_is_rounded_to_the_nearest_of_8_bits():

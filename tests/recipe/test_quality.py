@@ -27,6 +27,11 @@ def test_a_changed_rule_is_another_recipe(changed):
     assert fingerprint(**changed) != fingerprint()
 
 
+def test_a_time_limit_of_decoding_is_in_no_recipe():
+    assert fingerprint(images={"timeout_s": 5}) == fingerprint()
+    assert fingerprint(images={"max_pixels": 5}) != fingerprint()
+
+
 def test_a_vocabulary_is_what_it_holds_wherever_it_lies(tmp_path):
     def with_tags(name, text):
         (tmp_path / name).write_text(text)

@@ -14,6 +14,7 @@ from typing import Any
 from pipeline.config.export import ExportConfig
 from pipeline.errors import PipelineError
 from pipeline.export.choose import Chosen
+from pipeline.export.form import File, Form, ShardCaptions
 from pipeline.export.image import extension, images
 from pipeline.readers import OpenShard, SampleShard
 
@@ -28,8 +29,15 @@ OF_A_CAPTION = (
 OF_THE_IMAGE = ("shard", "row", "key", "width", "height", "recipe")
 
 
-def build_tar(opened: OpenShard, chosen: Sequence[Chosen], config: ExportConfig) -> bytes:
-    """Return the tar; equal rows give equal bytes.
+def files(captions: ShardCaptions) -> Iterator[File]:
+    """Yield the shard's tar."""
+    path = captions.shard.path
+    content = _tar(captions.source, captions.chosen, captions.config)
+    yield File(path if path.lower().endswith(".tar") else f"{path}.tar", content)
+
+
+def _tar(opened: OpenShard, chosen: Sequence[Chosen], config: ExportConfig) -> bytes:
+    """Return the tar.
 
     Raises:
         PipelineError: a sample has a file of the name of a caption, or an image is not the one that was captioned.
@@ -80,3 +88,13 @@ def _names(keys: Sequence[str], rows: Sequence[int]) -> list[str]:
         plain.append(folder + slash + base.replace(".", "_"))
     times = Counter(plain)
     return [name if times[name] == 1 else f"{name}-r{row}" for name, row in zip(plain, rows, strict=True)]
+
+
+FORM = Form(
+    name="webdataset",
+    summary="tars of the source's samples with their captions",
+    files=files,
+    needs_images=True,
+    honours=frozenset({"template"}),
+    honours_with_template=frozenset({"column"}),
+)

@@ -1,0 +1,44 @@
+"""An image file and what belongs to it, under one name that no other image of the export has."""
+
+import re
+from collections.abc import Sequence
+
+from pipeline.errors import PipelineError
+from pipeline.export.choose import Chosen
+from pipeline.storage import Store
+from schemas.shard import Shard
+
+UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+MAX_NAME = 120
+"""Characters of a part of a name; file systems allow 255 bytes."""
+
+
+def safe(text: str) -> str:
+    """Return a text as part of a file name that any system takes."""
+    return UNSAFE.sub("_", text).strip("._")[:MAX_NAME]
+
+
+def name_of(one: Chosen) -> str:
+    """Return the stem of an image's files: its shard, its row, and its key for people."""
+    return f"{safe(str(one.image['shard']))}-{one.row:06d}-{safe(one.key)}"
+
+
+def check_names(shards: Sequence[Shard], destination: Store) -> None:  # noqa: ARG001 - as `Form.check` is called
+    """Refuse shards whose images would share names.
+
+    Raises:
+        PipelineError: names both.
+    """
+    seen: dict[str, str] = {}
+    for shard in shards:
+        other = seen.setdefault(safe(shard.path).lower(), shard.path)
+        if other != shard.path:
+            raise PipelineError(
+                f"shards {other} and {shard.path}: their images would have the same names; rename one, or export as "
+                "webdataset"
+            )
+
+
+def one_line(text: str) -> str:
+    """Return a caption as kohya's scripts want it, which take a file's first line alone (sd-scripts, read_caption)."""
+    return " ".join(text.split())

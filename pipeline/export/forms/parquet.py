@@ -1,0 +1,21 @@
+"""Parquet tables: the columns of a Parquet source, then the captions."""
+
+from collections.abc import Iterator
+
+from pipeline.export.form import File, Form, ShardCaptions
+from pipeline.export.tables import TABLE_OPTIONS, build_table, columns_of, encode_parquet
+
+
+def files(captions: ShardCaptions) -> Iterator[File]:
+    """Yield the shard's table."""
+    table = build_table(captions)
+    yield File(f"data/{captions.shard.path}.parquet", encode_parquet(table), columns_of(table))
+
+
+FORM = Form(
+    name="parquet",
+    summary="tables",
+    files=files,
+    needs_images=False,
+    honours=TABLE_OPTIONS | {"images"},
+)
