@@ -184,7 +184,7 @@ class _Driver:
         if receipt["kind"] == BatchKind.SKIPPED:
             return
         if receipt["kind"] == BatchKind.UNREADABLE:
-            self._quarantine(work.shard, receipt["message"])
+            self._quarantine(work.shard, receipt["message"], receipt["traceback"])
             return
         if receipt["kind"] == BatchKind.COMMITTED:
             self._commits.submit(work, Complete(work.shard.path, receipt["num_rows"], ()))
@@ -194,13 +194,14 @@ class _Driver:
         if complete is not None:
             self._commits.submit(work, complete)
 
-    def _quarantine(self, shard: Shard, message: str) -> None:
+    def _quarantine(self, shard: Shard, message: str, traceback: str | None) -> None:
         record = Quarantined(
             shard=shard.path,
             message=message,
             attempts=1,
             time=datetime.now(UTC).isoformat(timespec="seconds"),
             versions=self._prepared.run_facts.versions,
+            traceback=traceback,
         )
         put_quarantine(self._prepared.store, record)
         self._open.drop(shard.path)
