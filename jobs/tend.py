@@ -9,6 +9,7 @@ import click
 from jobs.caption import import_ahead, run_prepared, set_option
 from jobs.output import open_output
 from jobs.stop import stop_on_signals
+from jobs.terminal import echo
 from pipeline.config import parse_job
 from pipeline.flow.isolate import isolate_ray
 from pipeline.ledger.clean import clean as remove_leftovers
@@ -37,7 +38,7 @@ def retry(output: str, rows: str | None, overrides: Sequence[str]) -> None:
     shards = [record.shard for record in list_quarantine(opened.store)]
     remove_quarantine(opened.store, shards)
     for shard in shards:
-        click.echo(shard)
+        echo(shard, one_line=True)
     click.echo(f"{len(shards)} shards out of quarantine; run `joyfleet caption` again to read them")
 
 
@@ -74,5 +75,5 @@ def clean(output: str, *, dry_run: bool) -> None:
     opened = open_output(output)
     removed = remove_leftovers(opened.store, opened.run, opened.plan, dry_run=dry_run)
     for path in removed:
-        click.echo(path)
+        echo(path, one_line=True)
     click.echo(f"{len(removed)} files {'would be ' if dry_run else ''}removed")

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import click
 
 from jobs.output import Output, open_output
+from jobs.terminal import echo
 from pipeline.errors import ShardUnreadable
 from pipeline.ledger.plan import claim_plan, remaining
 from pipeline.ledger.verify import Violation, ViolationKind, verify_shard, verify_tree
@@ -40,9 +41,9 @@ def verify(output: str) -> None:
             num_images += images
             broken += found
     for one in [*broken, *quarantined]:
-        click.echo(f"{one.kind}: {one.shard}: {one.detail}")
+        echo(f"{one.kind}: {one.shard}: {one.detail}")
     for remark in verdict.remarks:
-        click.echo(f"note: {remark}")
+        echo(f"note: {remark}")
     rows = num_images * len(opened.run.slots)
     click.echo(
         f"{len(shards):,} of {len(current.shards):,} shards committed, {num_images:,} images x "

@@ -105,7 +105,9 @@ def _odd_members() -> Iterator[BadInput]:
     missing = str(Reason.MISSING_IMAGE)
     link = _link(tarfile.LNKTYPE)
     yield BadInput("hardlink.tar", tar_of([("a.jpg", GOOD)], extra=[link]), _ok(2))
-    yield BadInput("hardlink-to-nothing.tar", tar_of([("b.jpg", GOOD)], extra=[link]), ("ok", missing), "link to 'a.jpg'")
+    yield BadInput(
+        "hardlink-to-nothing.tar", tar_of([("b.jpg", GOOD)], extra=[link]), ("ok", missing), "link to 'a.jpg'"
+    )
     yield BadInput("unknown-type.tar", tar_of([("a.jpg", GOOD)], extra=[_link(b"9")]), ("ok", "empty_file"))
     yield BadInput("folders-of-windows.tar", _tar(".\\a.jpg", "x.v1\\a.jpg", "x.jpg"), _ok(3))
     yield BadInput("dot-dot-names.tar", _tar("../../etc/a.jpg", "a/../b.jpg"), _ok(2))
@@ -209,7 +211,9 @@ def _odd_values() -> Iterator[BadInput]:
         times = pa.array([0, 1], pa.timestamp("us", zone))
         yield BadInput(f"zone-{zone[:4]}.parquet", _parquet(jpg=two, odd=times), _ok(2))
     coded = pa.array(two).dictionary_encode()
-    yield BadInput("dictionary-image.parquet", _parquet(jpg=coded, key=pa.array(["a", "b"]).dictionary_encode()), _ok(2))
+    yield BadInput(
+        "dictionary-image.parquet", _parquet(jpg=coded, key=pa.array(["a", "b"]).dictionary_encode()), _ok(2)
+    )
     yield from _double_names()
 
 

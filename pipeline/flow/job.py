@@ -17,7 +17,7 @@ from pipeline.ledger.plan import Plan, Remaining, claim_plan, remaining
 from pipeline.ledger.run_record import claim_run
 from pipeline.prompts import Asker, catalog_digest, check_captions, generation_of
 from pipeline.quality import load_vocabulary, vocabulary_digest
-from pipeline.readers import list_shards
+from pipeline.readers import list_source
 from pipeline.recipe import Recipe, Weights, build_recipe, find_weights
 from pipeline.stages.caption import CaptionSpec
 from pipeline.stages.read import ReadSpec
@@ -79,11 +79,12 @@ def prepare_job(job: JobConfig) -> PreparedJob:
     """
     recipe, weights, remarks = check_job(job)
     store = open_store(job.output)
-    shards = list_shards(job.source)
+    listed = list_source(job.source)
+    remarks += listed.remarks
     probe(store)
     run_facts = facts_of(job, recipe)
     claim_run(store, recipe, _about(job, run_facts))
-    plan = claim_plan(store, shards)
+    plan = claim_plan(store, listed.shards)
     left = remaining(store, plan)
     if plan.unplanned:
         remarks.append(

@@ -13,9 +13,9 @@ UNITS_PER_S = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
 def to_python(scalar: Any) -> Any:  # noqa: ANN401 - pyarrow's scalars have no common useful type
-    """Return the value as `as_py` gives it, and where it gives none what comes nearest.
+    r"""Return the value as `as_py` gives it, and where it gives none what comes nearest.
 
-    - a string that is not UTF-8: its text with `\\xe9` for each byte that is not;
+    - a string that is not UTF-8: its text with `\xe9` for each byte that is not;
     - a time in a zone that is not known here: the time in UTC;
     - a date or time beyond Python's range: the text that Arrow has for it, or its number and unit;
     - a duration beyond Python's range: a timedelta's seconds, as a float;

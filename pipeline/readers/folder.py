@@ -214,9 +214,7 @@ def _looks(fs: Any, folder: str, images: Sequence[_Image]) -> tuple[dict[_Image,
     return looks, [left for why, names in odd.items() for left in left_out_of(why, names)]
 
 
-def _texts(
-    folder: str, files: Iterable[str], keys: Collection[str], source: SourceConfig
-) -> dict[str, dict[str, str]]:
+def _texts(folder: str, files: Iterable[str], keys: Collection[str], source: SourceConfig) -> dict[str, dict[str, str]]:
     """The names of the texts beside each image, by its key and their extension."""
     found: dict[str, dict[str, str]] = {}
     for path in sorted(files):

@@ -87,9 +87,7 @@ def group(members: Iterable[Member], links: Sequence[str] = ()) -> Grouping:
         found = _samples_of(files)
         samples += found
         rows = {sample.image for sample in found}
-        sides += [
-            one.name for extension, one in files.by_extension.items() if is_image(extension) and one not in rows
-        ]
+        sides += [one.name for extension, one in files.by_extension.items() if is_image(extension) and one not in rows]
     reasons = ((BESIDE, sides), (HIDDEN, filter(named_as_image, ignored)), (LINKS, filter(named_as_image, links)))
     left_out = tuple(found for why, names in reasons for found in left_out_of(why, names))
     return Grouping(samples, len(sides), len(ignored), left_out)

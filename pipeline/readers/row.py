@@ -1,6 +1,6 @@
 """What every kind of shard gives: its number of rows at once, then the rows in the shard's own order."""
 
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -48,6 +48,17 @@ class LeftOut:
         more = ", ..." if self.num_files > len(self.names) else ""
         files = "file with the name of an image is" if self.num_files == 1 else "files with the names of images are"
         return f"{self.num_files:,} {files} not read ({self.why}): {', '.join(self.names)}{more}"
+
+
+def add_up(parts: Iterable[tuple[str, Iterable[LeftOut]]]) -> list[LeftOut]:
+    """Add up what several shards leave out, by reason; each name is told with its shard's path."""
+    sums: dict[str, LeftOut] = {}
+    for shard, left_out in parts:
+        for one in left_out:
+            so_far = sums.get(one.why, LeftOut(one.why, 0, ()))
+            names = (*so_far.names, *(f"{shard}: {name}" for name in one.names))[:NAMED]
+            sums[one.why] = LeftOut(one.why, so_far.num_files + one.num_files, names)
+    return list(sums.values())
 
 
 class OpenShard(Protocol):

@@ -195,7 +195,22 @@ def trial(kind: str, num_cases: int, seed: int, folder: Path) -> tuple[Counter[s
 
 def odd_names(rng: random.Random) -> list[bytes]:
     """File names of any bytes that a disk takes, most of them with the extension of an image."""
-    pieces = (b"a", b"b", b".", b".", b",", b"#", b"%2C", b"\\", b"\xe9", b"\xff", b"\n", b"\x1b[2J", "é".encode(), b" ")
+    pieces = (
+        b"a",
+        b"b",
+        b".",
+        b".",
+        b",",
+        b"#",
+        b"%2C",
+        b"\\",
+        b"\xe9",
+        b"\xff",
+        b"\n",
+        b"\x1b[2J",
+        "é".encode(),
+        b" ",
+    )
     return [
         b"".join(rng.choices(pieces, k=rng.randrange(1, 6))) + rng.choice((b".jpg", b".jpg", b".JPG", b".txt", b""))
         for _ in range(6)
