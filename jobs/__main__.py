@@ -19,6 +19,7 @@ from jobs.report import report
 from jobs.status import status
 from jobs.submit import submit
 from jobs.tend import clean, retry
+from jobs.terminal import echo
 from jobs.verify import verify
 from pipeline.errors import PipelineError
 
@@ -58,7 +59,7 @@ def main() -> None:
     try:
         cli()
     except PipelineError as err:
-        click.echo(f"joyfleet: {err}", err=True)
+        echo(f"joyfleet: {err}", err=True)
         sys.exit(err.exit_code)
 
 

@@ -14,6 +14,7 @@ from jobs.logs import new_log, take_terminal
 from jobs.progress import ProgressLine
 from jobs.stop import Stop, stop_on_signals
 from jobs.summary import print_summary
+from jobs.terminal import echo, printable
 from pipeline.config import load_job
 from pipeline.errors import PipelineError
 from pipeline.flow.isolate import isolate_ray
@@ -59,7 +60,7 @@ def run_prepared(prepared: PreparedJob, stop: Stop) -> None:
     from pipeline.flow.run import Outcome, run_job  # noqa: PLC0415 - as above
 
     for remark in prepared.remarks:
-        click.echo(f"joyfleet: note: {remark}", err=True)
+        echo(f"joyfleet: note: {remark}", err=True)
     outcome = Outcome.of(prepared)
     stop.drain_from_now_on()
     log_path = new_log()
@@ -72,7 +73,7 @@ def run_prepared(prepared: PreparedJob, stop: Stop) -> None:
         error = err
     print_summary(terminal.out, prepared, outcome, log_path)
     if error is not None:
-        terminal.err.write(f"joyfleet: {error}\n")
+        terminal.err.write(f"joyfleet: {printable(error)}\n")
         sys.exit(error.exit_code)
     if outcome.exit_code:
         sys.exit(outcome.exit_code)

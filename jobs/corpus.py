@@ -18,6 +18,7 @@ from jobs.caption import set_option
 from jobs.logs import Terminal, new_log, take_terminal
 from jobs.progress import clock
 from jobs.stop import stop_on_signals
+from jobs.terminal import echo, printable
 from pipeline.config import Preset, RenderConfig, load_corpus
 from pipeline.errors import Interrupted, PipelineError
 from pipeline.flow.isolate import isolate_ray
@@ -63,7 +64,7 @@ def corpus(
 
     prepared = prepare_corpus(config)
     for remark in prepared.remarks:
-        click.echo(f"joyfleet: note: {remark}", err=True)
+        echo(f"joyfleet: note: {remark}", err=True)
     _run(prepared)
 
 
@@ -82,7 +83,7 @@ def _run(prepared: PreparedCorpus) -> None:
         error = PipelineError(f"{err}: staged by an earlier step, and gone; run again")
     # Another run that ended the job took away what this one was reading.
     if error is not None and (isinstance(error, Interrupted) or not prepared.finished):
-        terminal.err.write(f"joyfleet: {prepared.config.output}: {error}\n")
+        terminal.err.write(f"joyfleet: {prepared.config.output}: {printable(error)}\n")
         sys.exit(error.exit_code)
     _summary(prepared, terminal, time.monotonic() - started, log_path)
 
@@ -178,7 +179,7 @@ def _check(files: Sequence[str], preset: str) -> None:
             texts += 1
             if checked.fault is not None:
                 broken += 1
-                click.echo(f"{file}: {checked.place}: {checked.fault}")
+                echo(f"{file}: {checked.place}: {checked.fault}")
     click.echo(f"{texts:,} texts, {broken:,} broken")
     if broken or not texts:
         sys.exit(1)

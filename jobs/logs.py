@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
+from jobs.terminal import printable
 from pipeline.config import LogFormat
 
 ExceptHook = Callable[[type[BaseException], BaseException, TracebackType | None], None]
@@ -83,7 +84,7 @@ def _tell(terminal: Terminal, path: Path) -> ExceptHook:
     """Return a hook that tells of an error nobody expected on the terminal too, not in the log alone."""
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        terminal.err.write(f"joyfleet: {kind.__name__}: {error}; the traceback is in {path}\n")
+        terminal.err.write(f"joyfleet: {kind.__name__}: {printable(error)}; the traceback is in {path}\n")
         sys.__excepthook__(kind, error, trace)
 
     return hook

@@ -6,9 +6,8 @@ import json
 from collections import Counter
 from typing import TextIO
 
-import click
-
 from jobs.progress import size
+from jobs.terminal import echo
 from pipeline.config import JobConfig
 from pipeline.errors import ShardUnreadable
 from pipeline.readers import Listed, list_source, open_head
@@ -29,13 +28,13 @@ def show_source(job: JobConfig, num_rows: int, out: TextIO) -> None:
     """Print what a source's listing tells, and look into its first shard for `num_rows` rows; 0 looks into none."""
     listed = list_source(job.source)
     kinds = Counter(_kind(shard.path) for shard in listed.shards)
-    click.echo("found: " + ", ".join(f"{count:,} {kind}" for kind, count in sorted(kinds.items())), file=out)
+    echo("found: " + ", ".join(f"{count:,} {kind}" for kind, count in sorted(kinds.items())), file=out)
     splits = Counter(split_of(shard.path) for shard in listed.shards)
     if set(splits) - {None}:
         names = ", ".join(f"{name or 'none'} {count:,}" for name, count in sorted(splits.items(), key=str))
-        click.echo(f"splits: {names}; choose one with source.split", file=out)
+        echo(f"splits: {names}; choose one with source.split", file=out)
     for remark in listed.remarks:
-        click.echo(f"note: {remark}", file=out)
+        echo(f"note: {remark}", file=out)
     if listed.stats:
         _show_downloads(listed, job.source.urls[0], out)
     if num_rows:
@@ -55,22 +54,22 @@ def _show_downloads(listed: Listed, url: str, out: TextIO) -> None:
     reasons = "; ".join(f"{count:,} {reason}" for reason, count in found.reasons[:SHOWN])
     of = "" if found.files == len(listed.stats) else f", by {found.files:,} of {len(listed.stats):,} _stats.json"
     failed = f"{found.asked - found.downloaded:,} failed" + (f" ({reasons})" if reasons else "")
-    click.echo(f"img2dataset: {found.asked:,} URLs, {found.downloaded:,} images, {failed}{of}", file=out)
+    echo(f"img2dataset: {found.asked:,} URLs, {found.downloaded:,} images, {failed}{of}", file=out)
 
 
 def _show_rows(job: JobConfig, listed: Listed, num_rows: int, out: TextIO) -> None:
     shard = listed.shards[0]
     if shard.size > MAX_FETCH_BYTES and shard.path.lower().endswith(WHOLE):
-        click.echo(f"{shard.path}: {size(shard.size)}, not looked into", file=out)
+        echo(f"{shard.path}: {size(shard.size)}, not looked into", file=out)
         return
     # All fields are shown, so that one sees what `source.carry` could keep.
     source = job.source.model_copy(update={"carry": ("*",)})
     try:
         with open_head(shard, source, job.images.max_bytes, num_rows, carry=source.carry) as opened:
-            click.echo(f"{shard.path} begins with: {opened.layout}", file=out)
+            echo(f"{shard.path} begins with: {opened.layout}", file=out)
             for row in opened.rows(range(num_rows)):
                 what = row.message if row.data is None else size(len(row.data))
                 line = f"  {row.row}  {row.key}  {what}  {json.dumps(row.carried, ensure_ascii=False)}"
-                click.echo(line if len(line) <= WIDTH else f"{line[: WIDTH - 3]}...", file=out)
+                echo(line if len(line) <= WIDTH else f"{line[: WIDTH - 3]}...", file=out, one_line=True)
     except ShardUnreadable as err:
-        click.echo(f"{err}; it would go to quarantine", file=out)
+        echo(f"{err}; it would go to quarantine", file=out)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -16,6 +15,7 @@ from jobs.caption import set_option
 from jobs.logs import Terminal, new_log, take_terminal
 from jobs.look import show_source
 from jobs.progress import clock, size
+from jobs.terminal import printable, to_json
 from pipeline.config import JobConfig, load_job
 from pipeline.cost import Rate, Work, captions_per_image, card_rates, estimate, guess_tokens, staged_tokens
 from pipeline.engines.cards import CARDS
@@ -24,7 +24,7 @@ from pipeline.flow.isolate import isolate_ray
 from pipeline.flow.job import check_job, refuse_output_in_source
 from pipeline.ledger.plan import read_plan, remaining
 from pipeline.ledger.run_record import read_run
-from pipeline.readers import list_shards
+from pipeline.readers import list_source
 from pipeline.readers.survey import survey
 from pipeline.storage import open_store
 from schemas.shard import Shard
@@ -71,9 +71,9 @@ def plan(
         calibration = _calibrate(job, num_images, terminal)
     told = look(job, calibration, priced)
     for remark in told["remarks"]:
-        terminal.err.write(f"joyfleet: note: {remark}\n")
+        terminal.err.write(f"joyfleet: note: {printable(remark)}\n")
     if as_json:
-        terminal.out.write(json.dumps(told, ensure_ascii=False, indent=2) + "\n")
+        terminal.out.write(to_json(told, indent=2) + "\n")
     else:
         show_source(job, rows, terminal.out)
         _print(told, terminal.out)
@@ -86,7 +86,7 @@ def _calibrate(job: JobConfig, num_images: int, terminal: Terminal) -> Calibrati
     try:
         return calibrate(job, num_images)
     except PipelineError as err:
-        terminal.err.write(f"joyfleet: {err}\n")
+        terminal.err.write(f"joyfleet: {printable(err)}\n")
         sys.exit(err.exit_code)
 
 
@@ -105,7 +105,8 @@ def look(job: JobConfig, calibration: Calibration | None, prices: Mapping[str, f
     """Return all that the plan tells, as JSON."""
     recipe, weights, remarks = check_job(job)
     refuse_output_in_source(job, open_store(job.output))
-    shards = list_shards(job.source)
+    listed = list_source(job.source)
+    shards = listed.shards
     left = _left(job, recipe.fingerprint, shards, remarks)
     surveyed = survey(shards, job.source)
     total, todo = (sum(shard.size for shard in some) for some in (shards, left))
@@ -129,6 +130,8 @@ def look(job: JobConfig, calibration: Calibration | None, prices: Mapping[str, f
             "counted": surveyed.exact,
             "shards_looked_at": surveyed.sampled,
             "unreadable": surveyed.unreadable,
+            "remarks": listed.remarks,
+            "left_out": [f"in the shards looked at: {left_out}" for left_out in surveyed.left_out],
         },
         "left": asdict(work),
         "resumed": {"shards_done": len(shards) - len(left), "images_done": surveyed.images - work.images},
@@ -187,7 +190,9 @@ def _print(told: Mapping[str, Any], out: TextIO) -> None:
         table.add_row(name, value)
     console.print(table)
     for shard, message in list(source["unreadable"].items())[:SHOWN]:
-        console.print(f"unreadable: {shard}: {message}", markup=False)
+        console.print(printable(f"unreadable: {shard}: {message}"), markup=False)
+    for left_out in source["left_out"]:
+        console.print(printable(f"note: {left_out}"), markup=False)
     console.print(_times(made["times"]))
 
 

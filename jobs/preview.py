@@ -16,6 +16,7 @@ import click
 
 from jobs.caption import set_option
 from jobs.logs import new_log, take_terminal
+from jobs.terminal import echo
 from pipeline.config import JobConfig, load_job
 from pipeline.engines import Engine, EngineSpec, start_engine
 from pipeline.errors import ConfigError
@@ -85,7 +86,7 @@ def _show(recipes: Sequence[Recipe], sample: Sample, target: Path) -> None:
 def _checked(file: str, job: JobConfig) -> Recipe:
     recipe, weights, remarks = check_job(job)
     for remark in remarks:
-        click.echo(f"joyfleet: note: {remark}", err=True)
+        echo(f"joyfleet: note: {remark}", err=True)
     return Recipe(
         name=Path(file).name,
         read=read_spec(job, weights),

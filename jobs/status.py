@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from rich.text import Text
 
 from jobs.output import open_output
 from jobs.progress import clock, size
+from jobs.terminal import echo, printable, to_json
 from pipeline.ledger.plan import remaining
 from pipeline.ledger.quarantine import list_quarantine
 from pipeline.ledger.run_events import RunTold, read_runs
@@ -40,19 +40,19 @@ def status(output: str, *, watch: bool, every_s: float, as_json: bool) -> None:
     and each shard in quarantine.
     """
     if as_json:
-        click.echo(json.dumps(look(output), ensure_ascii=False))
+        click.echo(to_json(look(output)))
         while watch:
             time.sleep(every_s)
-            click.echo(json.dumps(look(output), ensure_ascii=False))
+            click.echo(to_json(look(output)))
         return
     seen = look(output)
     if not watch:
-        click.echo(render(seen))
+        echo(render(seen))
         return
-    with Live(Text(render(seen)), console=Console(soft_wrap=True), auto_refresh=False) as live:
+    with Live(Text(printable(render(seen))), console=Console(soft_wrap=True), auto_refresh=False) as live:
         while True:
             time.sleep(every_s)
-            live.update(Text(render(look(output))), refresh=True)
+            live.update(Text(printable(render(look(output)))), refresh=True)
 
 
 def look(output: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.progress import clock
+from jobs.terminal import printable
 
 if TYPE_CHECKING:
     from pipeline.flow.job import PreparedJob
@@ -26,9 +27,11 @@ def print_summary(out: TextIO, prepared: PreparedJob, outcome: Outcome, log_path
         table.add_row(name, value)
     console.print(table)
     for shard, message in list(outcome.shards_quarantined.items())[:SHOWN]:
-        console.print(f"quarantined: {shard}: {message}", markup=False)
+        console.print(printable(f"quarantined: {shard}: {message}"), markup=False)
+    for left_out in outcome.left_out:
+        console.print(printable(f"note: {left_out}"), markup=False)
     for shard in outcome.shards_lost[:SHOWN]:
-        console.print(f"lost to another run, which committed it: {shard}", markup=False)
+        console.print(printable(f"lost to another run, which committed it: {shard}"), markup=False)
     if len(outcome.shards_lost) > SHOWN:
         console.print(f"... and {len(outcome.shards_lost) - SHOWN} more, each named in the log", markup=False)
     console.print(f"log: {log_path}", markup=False)

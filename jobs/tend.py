@@ -9,6 +9,7 @@ import click
 from jobs.caption import import_ahead, run_prepared, set_option
 from jobs.output import job_of_output, open_output
 from jobs.stop import stop_on_signals
+from jobs.terminal import echo
 from pipeline.config import JobConfig
 from pipeline.errors import ConfigError
 from pipeline.flow.isolate import isolate_ray
@@ -51,7 +52,7 @@ def retry(output: str, rows: str | None, job_file: str | None, overrides: Sequen
     shards = [record.shard for record in list_quarantine(opened.store)]
     remove_quarantine(opened.store, shards)
     for shard in shards:
-        click.echo(shard)
+        echo(shard, one_line=True)
     click.echo(f"{len(shards)} shards out of quarantine; run `joyfleet caption` again to read them")
 
 
@@ -89,9 +90,9 @@ def clean(output: str, *, dry_run: bool) -> None:
     opened = open_output(output)
     cleaned = remove_leftovers(opened.store, opened.run, opened.plan, dry_run=dry_run)
     for path in cleaned.removed:
-        click.echo(path)
+        echo(path, one_line=True)
     for path, reason in list(cleaned.left.items())[:SHOWN]:
-        click.echo(f"note: {path} stays: {reason}")
+        echo(f"note: {path} stays: {reason}")
     if len(cleaned.left) > SHOWN:
         click.echo(f"note: {len(cleaned.left) - SHOWN:,} more stay")
     click.echo(f"{len(cleaned.removed)} files {'would be ' if dry_run else ''}removed")

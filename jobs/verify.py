@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import click
 
 from jobs.output import Output, open_output, source_option
+from jobs.terminal import echo
 from pipeline.config import SourceConfig
 from pipeline.errors import ShardUnreadable
 from pipeline.ledger.plan import remaining
@@ -46,9 +47,9 @@ def verify(output: str, sources: Sequence[str]) -> None:
             num_without_digest += not found.has_digest
             broken += found.violations
     for one in [*broken, *quarantined]:
-        click.echo(f"{one.kind}: {one.shard}: {one.detail}")
+        echo(f"{one.kind}: {one.shard}: {one.detail}")
     for remark in [*verdict.remarks, *_undigested(num_without_digest, len(shards))]:
-        click.echo(f"note: {remark}")
+        echo(f"note: {remark}")
     rows = num_images * len(opened.run.slots)
     click.echo(
         f"{len(shards):,} of {len(current.shards):,} shards committed, {num_images:,} images x "

@@ -63,6 +63,7 @@ BATCH: pa.Schema = pa.schema(
         pa.field("fragment", pa.string(), metadata={"doc": "RESUMED: path of the fragment in the output"}),
         pa.field("rows", pa.list_(pa.int64()), nullable=False, metadata={"doc": "RESUMED: rows that it covers"}),
         pa.field("message", pa.string(), metadata={"doc": "UNREADABLE: what was found"}),
+        pa.field("traceback", pa.string(), metadata={"doc": "UNREADABLE: of a defect of ours; null if it is none"}),
         pa.field("error", pa.binary(), metadata={"doc": "FATAL: a pickled PipelineError"}),
     ]
 )
@@ -78,6 +79,7 @@ RECEIPT: pa.Schema = pa.schema(
         pa.field("rejected", pa.int64(), nullable=False),
         pa.field("failed", pa.int64(), nullable=False),
         pa.field("message", pa.string()),
+        pa.field("traceback", pa.string(), metadata={"doc": "as in a batch"}),
         pa.field("error", pa.binary(), metadata={"doc": "FATAL: a pickled PipelineError"}),
     ]
 )

@@ -98,10 +98,18 @@ def tars() -> Iterator[BadInput]:
 
 
 def _odd_members() -> Iterator[BadInput]:
-    kinds = {"symlink": tarfile.SYMTYPE, "hardlink": tarfile.LNKTYPE, "device": tarfile.CHRTYPE}
+    kinds = {"symlink": tarfile.SYMTYPE, "device": tarfile.CHRTYPE}
     kinds |= {"fifo": tarfile.FIFOTYPE, "folder": tarfile.DIRTYPE}
     for name, kind in kinds.items():
         yield BadInput(f"{name}.tar", tar_of([("a.jpg", GOOD)], extra=[_link(kind)]), _ok(1))
+    missing = str(Reason.MISSING_IMAGE)
+    link = _link(tarfile.LNKTYPE)
+    yield BadInput("hardlink.tar", tar_of([("a.jpg", GOOD)], extra=[link]), _ok(2))
+    yield BadInput(
+        "hardlink-to-nothing.tar", tar_of([("b.jpg", GOOD)], extra=[link]), ("ok", missing), "link to 'a.jpg'"
+    )
+    yield BadInput("unknown-type.tar", tar_of([("a.jpg", GOOD)], extra=[_link(b"9")]), ("ok", "empty_file"))
+    yield BadInput("folders-of-windows.tar", _tar(".\\a.jpg", "x.v1\\a.jpg", "x.jpg"), _ok(3))
     yield BadInput("dot-dot-names.tar", _tar("../../etc/a.jpg", "a/../b.jpg"), _ok(2))
     yield BadInput("absolute-names.tar", _tar("/etc/passwd.jpg", "/b.jpg"), _ok(2))
     yield BadInput(
@@ -112,11 +120,16 @@ def _odd_members() -> Iterator[BadInput]:
     yield BadInput("duplicate-keys.tar", _tar("a.jpg", "a.jpg", "a.jpg"), _ok(3))
     yield BadInput("no-extension.tar", _tar("0001", "0002"), None, "2 files and no sample")
     yield BadInput("mac-leftovers.tar", _tar("a.jpg", "__MACOSX/._a.jpg", ".DS_Store"), _ok(1))
-    missing = str(Reason.MISSING_IMAGE)
     yield BadInput("text-without-image.tar", tar_of([("a.txt", b"t"), ("b.jpg", GOOD)]), (missing, "ok"))
     yield BadInput("texts-alone.tar", tar_of([("a.txt", b"t"), ("b.json", b"{}")]), (missing, missing))
     yield BadInput("json-broken.tar", tar_of([("a.jpg", GOOD), ("a.json", b'{"x": ')]), _ok(1))
     yield BadInput("json-deep.tar", tar_of([("a.jpg", GOOD), ("a.json", b"[" * 100_000)]), _ok(1))
+    nested = b'{"x": ' + b"[" * 900 + b"]" * 900 + b"}"  # parses, and is deeper than what makes it JSON again
+    yield BadInput("json-nested.tar", tar_of([("a.jpg", GOOD), ("a.json", nested)]), _ok(1))
+    size = tarfile.TarInfo("a.jpg")
+    size.pax_headers = {"size": "9" * 5000}
+    header = size.tobuf(tarfile.PAX_FORMAT)
+    yield BadInput("absurd-pax-size.tar", header + bytes(1024), ("empty_file",))
     sparse = tarfile.TarInfo("holes.jpg")
     sparse.type = b"S"
     header = sparse.tobuf(tarfile.GNU_FORMAT)
@@ -128,8 +141,12 @@ def _odd_members() -> Iterator[BadInput]:
 
 
 def _parquet(rows_per_group: int = 1000, **columns: object) -> bytes:
+    return _written(pa.table(columns), rows_per_group)
+
+
+def _written(table: pa.Table, rows_per_group: int = 1000) -> bytes:
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.table(columns), sink, row_group_size=rows_per_group, write_page_checksum=True)
+    pq.write_table(table, sink, row_group_size=rows_per_group, write_page_checksum=True)
     return sink.getvalue().to_pybytes()
 
 
@@ -159,11 +176,60 @@ def parquets() -> Iterator[BadInput]:
     yield BadInput("large-binary.parquet", _parquet(jpg=pa.array([GOOD], pa.large_binary())), _ok(1))
     yield BadInput("huge-row-group.parquet", _parquet(100_000, jpg=[GOOD] * 1500), _ok(1500))
     yield BadInput("a-group-a-row.parquet", _parquet(1, jpg=[GOOD] * 5), _ok(5))
+    yield from _odd_values()
     damaged = str(Reason.SHARD_DAMAGED)
     three = bytearray(_parquet(1, jpg=[GOOD, GOOD[::-1] + b"!", GOOD]))
     middle = three.index(GOOD[::-1][:50])
     three[middle : middle + 200] = bytes(200)
     yield BadInput("damaged-row-group.parquet", bytes(three), ("ok", damaged, "ok"))
+
+
+def _not_utf8(num: int) -> pa.StringArray:
+    """Strings as a careless writer leaves them: Latin-1 under the type of UTF-8."""
+    texts = [f"Café {number}".encode("latin-1") for number in range(num)]
+    offsets = [sum(map(len, texts[:number])) for number in range(num + 1)]
+    buffers = (None, pa.array(offsets, pa.int32()).buffers()[1], pa.py_buffer(b"".join(texts)))
+    return pa.Array.from_buffers(pa.string(), num, buffers)
+
+
+def _odd_values() -> Iterator[BadInput]:
+    """Values that Arrow holds and Python does not."""
+    missing, two = str(Reason.MISSING_IMAGE), [GOOD, GOOD]
+    yield BadInput("key-not-utf8.parquet", _parquet(key=_not_utf8(2), jpg=two), _ok(2))
+    yield BadInput("text-not-utf8.parquet", _parquet(jpg=two, caption=_not_utf8(2)), _ok(2))
+    paths = pa.StructArray.from_arrays([pa.array([GOOD, None]), _not_utf8(2)], ["bytes", "path"])
+    yield BadInput("path-not-utf8.parquet", _parquet(image=paths), ("ok", missing), "a path: Caf\\xe9 1")
+    errors = _parquet(jpg=[GOOD, None], status=["success", "failed"], error_message=_not_utf8(2))
+    yield BadInput("error-not-utf8.parquet", errors, ("ok", missing), "error_message: Caf\\xe9 1")
+    for kind in (pa.date32(), pa.time32("s")):
+        odd = pa.array([2**31 - 1, -(2**31)], pa.int32()).view(kind)
+        yield BadInput(f"far-{kind}.parquet", _parquet(jpg=two, odd=odd), _ok(2))
+    for kind in (pa.timestamp("us"), pa.timestamp("ns"), pa.timestamp("us", "UTC"), pa.duration("s"), pa.time64("us")):
+        odd = pa.array([2**62, -(2**63)], pa.int64()).view(kind)
+        yield BadInput(f"far-{kind}.parquet".replace("/", "-"), _parquet(jpg=two, odd=odd), _ok(2))
+    for zone in ("Mars/Base", "America"):
+        times = pa.array([0, 1], pa.timestamp("us", zone))
+        yield BadInput(f"zone-{zone[:4]}.parquet", _parquet(jpg=two, odd=times), _ok(2))
+    coded = pa.array(two).dictionary_encode()
+    yield BadInput(
+        "dictionary-image.parquet", _parquet(jpg=coded, key=pa.array(["a", "b"]).dictionary_encode()), _ok(2)
+    )
+    yield from _double_names()
+
+
+def _double_names() -> Iterator[BadInput]:
+    images, texts = pa.array([GOOD, GOOD]), pa.array(["a", "b"])
+    for name, twice in (("jpg", images), ("key", texts), ("caption", texts)):
+        columns = {"jpg": images, "key": texts, name: twice}
+        table = pa.Table.from_arrays([*columns.values(), twice], names=[*columns, name])
+        message = f"2 columns have the name '{name}'"
+        yield BadInput(f"two-columns-{name}.parquet", _written(table), None, message)
+    for name, twice in (("bytes", images), ("path", texts)):
+        image = pa.StructArray.from_arrays([images, texts, twice], names=["bytes", "path", name])
+        message = f"2 fields of column image have the name '{name}'"
+        yield BadInput(f"two-fields-{name}.parquet", _written(pa.table({"image": image})), None, message)
+    odd = pa.StructArray.from_arrays([texts, texts], names=["a", "a"])
+    yield BadInput("two-fields-carried.parquet", _written(pa.table({"jpg": images, "odd": odd})), _ok(2))
 
 
 def _zip(*files: tuple[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
@@ -202,6 +268,10 @@ def zips() -> Iterator[BadInput]:
     yield BadInput("encrypted-file.zip", _marked_zip(8, 1), ("ok", damaged, "ok"))
     yield BadInput("unknown-compression.zip", _marked_zip(10, 93), ("ok", damaged, "ok"))
     yield BadInput("unpacks-to-more.zip", _marked_zip(24, 1), ("ok", damaged, "ok"))
+    yield BadInput("no-name.zip", _zip(("a.jpg", GOOD), ("", b"x"), ("b.jpg", GOOD)), _ok(2))
+    bz2 = bytearray(_zip(("a.jpg", GOOD), ("b.jpg", GOOD), method=zipfile.ZIP_BZIP2))
+    bz2[60:90] = bytes(30)
+    yield BadInput("bzip2-changed.zip", bytes(bz2), (damaged, "ok"))
     yield BadInput("bomb.zip", _zip(("a.jpg", bytes(4 << 20)), ("b.jpg", GOOD)), ("too_many_bytes", "ok"))
 
 
@@ -215,6 +285,7 @@ def folders() -> Iterator[BadInput]:
     yield one("html", ("unsupported_format", "ok"), a__jpg=b"<html></html>", b__jpg=GOOD)
     yield one("truncated", ("truncated_image", "ok"), a__jpg=GOOD[: len(GOOD) // 2], b__jpg=GOOD)
     yield one("too-many-bytes", ("too_many_bytes", "ok"), a__jpg=GOOD + bytes(1 << 20), b__jpg=GOOD)
+    yield one("dotted-names", _ok(3), figure1__jpg=GOOD, figure1__1__jpg=GOOD, figure1__mask__png=GOOD)
     yield one("two-of-a-name", _ok(2), a__jpg=GOOD, a__PNG=encode(picture(), "PNG"))
     yield one("json-broken", _ok(1), a__jpg=GOOD, a__json=b'{"x": ')
 

@@ -70,11 +70,30 @@ def parse_job(data: Mapping[str, Any], overrides: Sequence[str] = (), *, origin:
 def parse_config(kind: type[Config], data: Mapping[str, Any], overrides: Sequence[str], *, origin: str) -> Config:
     """Like `load_config`, from the mapping that the file would hold."""
     _refuse_unknown_environment(kind)
-    layers = _layers(kind, data)
+    layers = _layers(kind, _long_forms(kind, data))
     try:
         return kind.model_validate(layers(**_nested(overrides)).model_dump())
     except ValidationError as err:
         raise ConfigError(_explain(err, origin, kind)) from err
+
+
+def _long_forms(kind: type[BaseModel], data: Mapping[str, Any]) -> dict[str, Any]:
+    """Write out `source: photos` as `source: {urls: [photos]}`, since only mappings of two layers become one."""
+    fields = kind.model_fields
+    return {
+        name: _long_form(fields[name].annotation, value) if name in fields else value for name, value in data.items()
+    }
+
+
+def _long_form(annotation: Any, value: Any) -> Any:  # noqa: ANN401 - a type expression and raw YAML
+    if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        return value
+    if isinstance(value, Mapping):
+        return _long_forms(annotation, value)
+    try:
+        return annotation.model_validate(value).model_dump(exclude_unset=True)
+    except ValidationError:
+        return value  # what is wrong with it is told when the whole is checked
 
 
 def _layers(kind: type[Part], data: Mapping[str, Any]) -> type[BaseSettings]:
@@ -125,6 +144,8 @@ def _nested(overrides: Sequence[str]) -> dict[str, Any]:
         *parents, last = key.split(".")
         for parent in parents:
             node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise ConfigError(f"--set {override}: {parent} is set as a whole by another --set; give its keys alone")
         node[last] = value
     return tree
 

@@ -98,7 +98,7 @@ def _reader(reference: Any, work: Work) -> Callable[[], Iterable[pa.Table]]:  # 
             # What killed the reader before may have been one of its images.
             spent = Spent(on_timeout=lambda: spec.tally.decode_timeout.remote())
             batches = _read(spec, work, spent, apart=begun is not None and begun.times > 1)
-            yield from _until_stopped(spec, batches, spent)
+            yield from _until_stopped(spec, work.shard.path, batches, spent)
         except Exception as err:
             # Of a reader that it repeats, Ray drops as many results as it has of the first one, an error among them.
             spec.tally.reader_failed.remote(work.shard.path, f"{type(err).__name__}: {err}")
@@ -109,7 +109,7 @@ def _reader(reference: Any, work: Work) -> Callable[[], Iterable[pa.Table]]:  # 
     return read
 
 
-def _until_stopped(spec: FlowSpec, batches: Iterable[pa.Table], spent: Spent) -> Iterator[pa.Table]:
+def _until_stopped(spec: FlowSpec, shard: str, batches: Iterable[pa.Table], spent: Spent) -> Iterator[pa.Table]:
     """Yield the batches, and end early when the run stops: what is cut off then, no receipt will miss."""
     told: Any = None
     decode_s = 0.0
@@ -117,6 +117,8 @@ def _until_stopped(spec: FlowSpec, batches: Iterable[pa.Table], spent: Spent) ->
         # Not waited for: a reader that waits gives its CPU away, and one batch more does no harm.
         if told is not None and ray.wait([told], timeout=0)[0] and answer_of(told):
             return
+        if told is None and spent.left_out:
+            spec.tally.leave_out.remote(shard, spent.left_out)
         told = spec.tally.read.remote(len(batch["images"][0]), spent.decode_s - decode_s)
         decode_s = spent.decode_s
         yield batch

@@ -28,12 +28,13 @@ from pipeline.flow.dataset import FlowSpec, build_dataset
 from pipeline.flow.job import PreparedJob
 from pipeline.flow.metrics import Facts, Metrics
 from pipeline.flow.progress import Progress, Snapshot
-from pipeline.flow.tally import Counts, read_counts, read_detail, read_failures, start_tally
+from pipeline.flow.tally import Counts, read_counts, read_detail, read_failures, read_left_out, start_tally
 from pipeline.flow.told import told
 from pipeline.flow.watchdog import Watchdog
 from pipeline.ledger.open_shards import Complete, OpenShards, Receipt
 from pipeline.ledger.plan import remaining
 from pipeline.ledger.quarantine import Quarantined, list_quarantine, put_quarantine
+from pipeline.readers import LeftOut, add_up
 from schemas.batch import BatchKind
 from schemas.shard import Shard
 
@@ -55,6 +56,8 @@ class Outcome:
     """Committed by another run while this one worked on them."""
     shards_quarantined: dict[str, str] = field(default_factory=dict)
     """Shard to reason; those of earlier runs included."""
+    left_out: list[LeftOut] = field(default_factory=list)
+    """Images inside the shards that this run read which are no rows of their own."""
     images: int = 0
     """In the shards that this run committed."""
     images_captioned: int = 0
@@ -165,6 +168,7 @@ class _Driver:
                     self._drain(receipts, report)
                     return
         self._show(report, at_once=True)
+        self._outcome.left_out = add_up(sorted(read_left_out(self._tally).items()))
         self._check_end()
 
     def _step(self, receipts: _Receipts, report: Report) -> int:
@@ -184,7 +188,7 @@ class _Driver:
         if receipt["kind"] == BatchKind.SKIPPED:
             return
         if receipt["kind"] == BatchKind.UNREADABLE:
-            self._quarantine(work.shard, receipt["message"])
+            self._quarantine(work.shard, receipt["message"], receipt["traceback"])
             return
         if receipt["kind"] == BatchKind.COMMITTED:
             self._commits.submit(work, Complete(work.shard.path, receipt["num_rows"], ()))
@@ -194,13 +198,14 @@ class _Driver:
         if complete is not None:
             self._commits.submit(work, complete)
 
-    def _quarantine(self, shard: Shard, message: str) -> None:
+    def _quarantine(self, shard: Shard, message: str, traceback: str | None) -> None:
         record = Quarantined(
             shard=shard.path,
             message=message,
             attempts=1,
             time=datetime.now(UTC).isoformat(timespec="seconds"),
             versions=self._prepared.run_facts.versions,
+            traceback=traceback,
         )
         put_quarantine(self._prepared.store, record)
         self._open.drop(shard.path)

@@ -15,6 +15,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from pipeline.readers import LeftOut
 from pipeline.stages.caption import CaptionStats
 
 log = logging.getLogger(__name__)
@@ -78,6 +79,7 @@ class _Tally:
         self._stats: dict[str, CaptionStats] = {}
         self._begun: dict[str, int] = {}
         self._failures: dict[str, str] = {}
+        self._left_out: dict[str, tuple[LeftOut, ...]] = {}
         self._stopping = False
 
     def replica_up(self, replica: str) -> None:
@@ -98,6 +100,12 @@ class _Tally:
 
     def failures(self) -> dict[str, str]:
         return self._failures
+
+    def leave_out(self, shard: str, left_out: tuple[LeftOut, ...]) -> None:
+        self._left_out[shard] = left_out
+
+    def left_out(self) -> dict[str, tuple[LeftOut, ...]]:
+        return self._left_out
 
     def read(self, num_images: int, decode_s: float) -> bool:
         self._sums["read"] += num_images
@@ -165,6 +173,11 @@ def read_detail(tally: Any) -> Detail | None:  # noqa: ANN401 - see above
 def read_failures(tally: Any) -> dict[str, str]:  # noqa: ANN401 - see above
     """Return what readers ended with, by shard."""
     return answer_of(tally.failures.remote()) or {}
+
+
+def read_left_out(tally: Any) -> dict[str, tuple[LeftOut, ...]]:  # noqa: ANN401 - see above
+    """Return the images of shards that are no rows, by shard."""
+    return answer_of(tally.left_out.remote()) or {}
 
 
 def answer_of(asked: Any) -> Any:  # noqa: ANN401 - see above

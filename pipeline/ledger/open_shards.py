@@ -23,6 +23,7 @@ class Receipt:
     rejected: int = 0
     failed: int = 0
     message: str | None = None
+    traceback: str | None = None
     error: bytes | None = None
 
 

@@ -22,6 +22,8 @@ class Quarantined:
     time: str
     """UTC, ISO 8601."""
     versions: Mapping[str, str]
+    traceback: str | None = None
+    """Of a defect of JoyFleet; None where the shard alone is at fault, and in records of earlier releases."""
 
 
 def put_quarantine(store: Store, record: Quarantined) -> None:

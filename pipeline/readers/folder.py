@@ -1,6 +1,10 @@
 """A folder of loose images, cut into shards that nobody packed: each a stretch of its sorted names.
 
-A shard of a folder is all samples whose keys lie from its first to its last, and its URL says which:
+Each file with the name of an image is a row of its own, and its key is its name up to the last dot: `figure1.jpg` and
+`figure1.1.jpg` are two pictures, since nobody packed them as a picture and its mask. A text belongs to the images with
+the longest key that its name begins with: `figure1.1.txt` to `figure1.1.jpg`, `figure1.tags.txt` to `figure1.jpg`.
+
+A shard of a folder is all images whose keys lie from its first to its last, and its URL says which:
 `photos#first,last`. So a worker finds them by listing, and nothing else need be handed to it or
 stored. Its etag is a digest of the names, sizes and times of its images: one that is added, changed
 or gone is a changed shard, as with any other kind. Texts beside the images are in no etag, since they
@@ -8,11 +12,11 @@ may be written at any time; a text without an image is no row, since folders hol
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import chain, groupby
 from operator import attrgetter
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -20,12 +24,13 @@ from fsspec.core import url_to_fs
 
 from pipeline.config import SourceConfig
 from pipeline.errors import ConfigError
-from pipeline.readers.grouping import group, is_image, split_name
-from pipeline.readers.listing import Info, Look, files_below, look
+from pipeline.readers.grouping import HIDDEN, Grouping, Sample, left_out_of, named_as_image, split_name
+from pipeline.readers.listing import Info, Look, NotRegular, files_below, look
 from pipeline.readers.member import Member
+from pipeline.readers.row import LeftOut, no_check
 from pipeline.readers.samples import MemberUnreadable, SampleShard
 from pipeline.readers.splits import in_split
-from pipeline.readers.transport import changed, is_local, with_tries
+from pipeline.readers.transport import changed, is_local, open_regular, with_tries
 from schemas.shard import Shard
 
 AHEAD_FILES = 64
@@ -36,13 +41,12 @@ AHEAD_BYTES = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class _File:
-    """A file of a folder that belongs to a sample."""
+class _Image:
+    """A file of a folder that is a row."""
 
     key: str
     name: str
     """Below the folder, as the store has it."""
-    is_image: bool
     info: Info = field(compare=False)
 
 
@@ -51,21 +55,25 @@ def folder_shards(
     folder: str,
     files: dict[str, Info],
     source: SourceConfig,
-) -> Iterator[Shard]:
-    """Yield the shards of the images among the files of a folder, with paths relative to it.
+) -> tuple[list[Shard], list[LeftOut]]:
+    """Find the shards of the images among the files of a folder, with paths relative to it, and what is in none.
 
     Raises:
         ConfigError: an image that is a link to nothing.
     """
-    images = [file for file in _sorted(folder, files, source) if file.is_image]
-    by_key = [list(same) for _, same in groupby(images, key=attrgetter("key"))]
+    looks, left_out = _looks(fs, folder, _images(folder, files, source))
+    by_key = [list(same) for _, same in groupby(looks, key=attrgetter("key"))]
     url = folder if is_local(fs) else str(fs.unstrip_protocol(folder))
+    shards: list[Shard] = []
     for number, start in enumerate(range(0, len(by_key), source.images_per_shard)):
         mine = list(chain.from_iterable(by_key[start : start + source.images_per_shard]))
-        looks = {file: look(fs, f"{folder}/{file.name}", file.info) for file in mine}
         stretch = f"{_quoted(mine[0].key)},{_quoted(mine[-1].key)}"
-        size = sum(seen.size for seen in looks.values())
-        yield Shard(f"images-{number:05d}", f"{url}#{stretch}", size, _digest(looks))
+        size = sum(looks[image].size for image in mine)
+        etag = _digest({image: looks[image] for image in mine})
+        shards.append(Shard(f"images-{number:05d}", f"{url}#{stretch}", size, etag))
+    names = (path[len(folder) + 1 :] for path in files)
+    hidden = sorted(_label(name) for name in names if named_as_image(name) and split_name(name) is None)
+    return shards, [*left_out, *left_out_of(HIDDEN, hidden)]
 
 
 def folder_shard(shard: Shard, source: SourceConfig, max_bytes: int) -> SampleShard:
@@ -79,68 +87,155 @@ def folder_shard(shard: Shard, source: SourceConfig, max_bytes: int) -> SampleSh
     fs, folder = url_to_fs(url)
     below = _shared_folder(first, last)
     files = with_tries(shard, lambda: files_below(fs, f"{folder}/{below}" if below else folder))
-    found = [file for file in _sorted(folder, files, source) if first <= file.key <= last]
+    images = _images(folder, files, source)
     try:
-        looks = {file: look(fs, f"{folder}/{file.name}", file.info) for file in found}
+        looks, _ = _looks(fs, folder, [image for image in images if first <= image.key <= last])
     except ConfigError as err:
         raise changed(shard, str(err)) from err
-    etag = _digest({file: seen for file, seen in looks.items() if file.is_image})
+    etag = _digest(looks)
     if etag != shard.etag:
         raise changed(shard, f"etag {etag} instead of {shard.etag}")
-    members = [Member(_label(file.name), number, seen.size) for number, (file, seen) in enumerate(looks.items())]
-    grouping = group(members)
-    samples = [sample for sample in grouping.samples if sample.image is not None]
-    wrapped = _FolderFiles(shard, fs, [f"{folder}/{file.name}" for file in looks], members)
-    return SampleShard(shard, wrapped, replace(grouping, samples=samples), source.carry, max_bytes, None)
+    # Of all keys, since a text of an image of the next shard is no text of this one's.
+    texts = _texts(folder, files, {image.key for image in images}, source) if source.carry else {}
+    members = _Members(fs, folder)
+    samples: list[Sample] = []
+    for image, seen in looks.items():
+        # In the order in which they are read, so that a store is asked for them together.
+        beside = {extension: members.text(name, files) for extension, name in texts.get(image.key, {}).items()}
+        found = {extension: member for extension, member in beside.items() if member is not None}
+        samples.append(Sample(_label(image.key), members.add(image.name, seen.size, seen.etag), found))
+    return SampleShard(shard, _FolderFiles(shard, fs, members), Grouping(samples, 0, 0), source.carry, max_bytes, None)
+
+
+class _Members:
+    """The files of a shard, by the numbers that stand in `Member.offset`."""
+
+    def __init__(self, fs: Any, folder: str) -> None:  # noqa: ANN401 - fsspec has no types
+        self._fs = fs
+        self._folder = folder
+        self._texts: dict[str, Member | None] = {}
+        self.members: list[Member] = []
+        self.paths: list[str] = []
+        self.etags: list[str | None] = []
+        """As listed; None for a text, which may be written at any time."""
+
+    def add(self, name: str, size: int, etag: str | None) -> Member:
+        self.members.append(Member(_label(name), len(self.members), size))
+        self.paths.append(f"{self._folder}/{name}")
+        self.etags.append(etag)
+        return self.members[-1]
+
+    def text(self, name: str, files: Mapping[str, Info]) -> Member | None:
+        """A text beside one image or several; None if it is gone, a link to nothing or not a regular file."""
+        if name not in self._texts:
+            path = f"{self._folder}/{name}"
+            try:
+                self._texts[name] = self.add(name, look(self._fs, path, files[path]).size, None)
+            except ConfigError:
+                self._texts[name] = None
+        return self._texts[name]
 
 
 class _FolderFiles:
-    def __init__(self, shard: Shard, fs: Any, paths: Sequence[str], members: Sequence[Member]) -> None:  # noqa: ANN401
+    def __init__(self, shard: Shard, fs: Any, members: _Members) -> None:  # noqa: ANN401
         self._shard = shard
         self._fs = fs
-        self._paths = paths
-        self._members = members
+        self._files = members
         self._ahead: dict[int, bytes] = {}
+        # Each image is compared with what was listed when it is read.
+        self.check = no_check
 
     def read(self, member: Member) -> bytes:
-        data = self._local(member) if is_local(self._fs) else self._remote(member)
+        if not is_local(self._fs):
+            data, etag = self._remote(member), None
+        else:
+            data, etag = self._local(member)
+        planned = self._files.etags[member.offset]
+        if planned is None and len(data) != member.size:
+            raise MemberUnreadable("changed while it was read")
         if len(data) != member.size:
             raise changed(self._shard, f"{member.name} has {len(data)} bytes instead of {member.size}")
+        if etag is not None and planned not in (None, etag):
+            raise changed(self._shard, f"{member.name} is of {etag} instead of {planned}")
         return data
 
-    def _local(self, member: Member) -> bytes:
+    def _local(self, member: Member) -> tuple[bytes, str]:
         try:
-            return Path(self._paths[member.offset]).read_bytes()
+            with open_regular(self._files.paths[member.offset]) as file:
+                # One more than listed, to tell a file that has grown; a device in its place would have no end.
+                data = file.read(member.size + 1)
+                return data, f"mtime-{os.fstat(file.fileno()).st_mtime_ns}"
         except FileNotFoundError as err:
+            if self._files.etags[member.offset] is None:
+                raise MemberUnreadable("is gone") from err
             raise changed(self._shard, f"{member.name} is gone") from err
         except PermissionError as err:
             raise MemberUnreadable(f"cannot be read ({err.strerror})") from err
 
     def _remote(self, member: Member) -> bytes:
         if member.offset not in self._ahead:
-            ahead = range(member.offset + 1, min(member.offset + AHEAD_FILES, len(self._members)))
-            numbers = [member.offset, *(one for one in ahead if self._members[one].size <= AHEAD_BYTES)]
-            paths = {self._paths[number]: number for number in numbers}
-            fetched: dict[str, bytes] = with_tries(self._shard, lambda: self._fs.cat(list(paths)))
-            self._ahead = {paths[path]: data for path, data in fetched.items()}
+            members, paths = self._files.members, self._files.paths
+            ahead = range(member.offset + 1, min(member.offset + AHEAD_FILES, len(members)))
+            numbers = [member.offset, *(one for one in ahead if members[one].size <= AHEAD_BYTES)]
+            wanted = {paths[number]: number for number in numbers}
+            fetched: dict[str, bytes] = with_tries(self._shard, lambda: self._fs.cat(list(wanted)))
+            self._ahead = {wanted[path]: data for path, data in fetched.items()}
         return self._ahead[member.offset]
 
 
-def _sorted(folder: str, files: Mapping[str, Info], source: SourceConfig) -> list[_File]:
-    """The files that belong to samples, by key, then by name."""
-    found: list[_File] = []
+def _images(folder: str, files: Mapping[str, Info], source: SourceConfig) -> list[_Image]:
+    """The files that are rows, by key, then by name."""
+    found: list[_Image] = []
     for path, info in files.items():
         name = path[len(folder) + 1 :]
-        split = split_name(name)
-        if split is not None and in_split(name, source.split, by_folder=True):
-            found.append(_File(split[0], name, is_image(split[1]), info))
+        if _is_row(name) and in_split(name, source.split, by_folder=True):
+            found.append(_Image(name.rpartition(".")[0], name, info))
     return sorted(found, key=attrgetter("key", "name"))
 
 
-def _digest(looks: Mapping[_File, Look]) -> str:
+def _is_row(name: str) -> bool:
+    """Whether a file has the name of an image, and is not hidden."""
+    return named_as_image(name) and split_name(name) is not None
+
+
+def _looks(fs: Any, folder: str, images: Sequence[_Image]) -> tuple[dict[_Image, Look], list[LeftOut]]:  # noqa: ANN401
+    """What the images look like now, and those that are no regular files.
+
+    Raises:
+        ConfigError: a link to nothing.
+    """
+    looks: dict[_Image, Look] = {}
+    odd: dict[str, list[str]] = {}
+    for image in images:
+        try:
+            looks[image] = look(fs, f"{folder}/{image.name}", image.info)
+        except NotRegular as err:
+            odd.setdefault(f"{err.kind}, not a regular file", []).append(_label(image.name))
+    return looks, [left for why, names in odd.items() for left in left_out_of(why, names)]
+
+
+def _texts(folder: str, files: Iterable[str], keys: Collection[str], source: SourceConfig) -> dict[str, dict[str, str]]:
+    """The names of the texts beside each image, by its key and their extension."""
+    found: dict[str, dict[str, str]] = {}
+    for path in sorted(files):
+        name = path[len(folder) + 1 :]
+        if named_as_image(name) or split_name(name) is None or not in_split(name, source.split, by_folder=True):
+            continue
+        parent, slash, base = name.rpartition("/")
+        parts = base.split(".")
+        for number in range(len(parts) - 1, 0, -1):
+            key = f"{parent}{slash}{'.'.join(parts[:number])}"
+            if key in keys:
+                extension = _label(".".join(parts[number:]).lower())
+                found.setdefault(key, {}).setdefault(extension, name)
+                break
+    return found
+
+
+def _digest(looks: Mapping[_Image, Look]) -> str:
     digest = hashlib.sha256()
-    for file, seen in looks.items():
-        digest.update(f"{file.name}\0{seen.size}\0{seen.etag}\n".encode(errors="surrogateescape"))
+    for image, seen in looks.items():
+        digest.update(f"{image.name}\0{seen.size}\0{seen.etag}\n".encode(errors="surrogateescape"))
     return f"images-{digest.hexdigest()[:32]}"
 
 

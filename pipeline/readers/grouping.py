@@ -1,4 +1,4 @@
-"""Which files of a tar, a zip or a folder are images, which name each image has, and which texts belong to it.
+"""Which files of a tar or a zip are images, which name each image has, and which texts belong to it.
 
 The rules are WebDataset's, made safe for tars that were packed from a folder:
 
@@ -14,13 +14,16 @@ The rules are WebDataset's, made safe for tars that were packed from a folder:
   own `img.v1.2.txt`, which WebDataset would merge into one sample.
 - A sample with no image is a row too, with a reason. Ignored are files without an extension,
   hidden ones (`.DS_Store`, `._a.jpg`), `__MACOSX/` and `__index__` files: they belong to no sample.
+- Images that are no rows, side files and ignored ones, are counted and named: `Grouping.left_out`.
+- In a folder of loose images nobody packed samples: each image is a row, see `pipeline.readers.folder`.
 - Rows follow the order of the samples' first files, within a sample the order of its images.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pipeline.readers.member import Member
+from pipeline.readers.row import NAMED, LeftOut
 
 # Wider than what can be decoded: what Pillow does not read becomes a failed row that names the format.
 # fmt: off
@@ -52,6 +55,8 @@ class Grouping:
     samples: list[Sample]
     side_images: int
     ignored: int
+    left_out: tuple[LeftOut, ...] = ()
+    """The images among the latter two, by reason."""
 
 
 @dataclass(slots=True)
@@ -60,15 +65,15 @@ class _Files:
     by_extension: dict[str, Member] = field(default_factory=dict)
 
 
-def group(members: Iterable[Member]) -> Grouping:
-    """Find the rows of a whole shard by the rules above."""
+def group(members: Iterable[Member], links: Sequence[str] = ()) -> Grouping:
+    """Find the rows of a whole shard by the rules above; `links` are names of files without bytes, left out."""
     latest: dict[str, _Files] = {}
     groups: list[_Files] = []
-    ignored = 0
+    ignored: list[str] = []
     for member in members:
         split = split_name(member.name)
         if split is None:
-            ignored += 1
+            ignored.append(member.name)
             continue
         key, extension = split
         files = latest.get(key)
@@ -77,25 +82,49 @@ def group(members: Iterable[Member]) -> Grouping:
             groups.append(files)
         files.by_extension[extension] = member
     samples: list[Sample] = []
-    side_images = 0
+    sides: list[str] = []
     for files in groups:
         found = _samples_of(files)
         samples += found
-        side_images += sum(map(is_image, files.by_extension)) - sum(sample.image is not None for sample in found)
-    return Grouping(samples, side_images, ignored)
+        rows = {sample.image for sample in found}
+        sides += [one.name for extension, one in files.by_extension.items() if is_image(extension) and one not in rows]
+    reasons = ((BESIDE, sides), (HIDDEN, filter(named_as_image, ignored)), (LINKS, filter(named_as_image, links)))
+    left_out = tuple(found for why, names in reasons for found in left_out_of(why, names))
+    return Grouping(samples, len(sides), len(ignored), left_out)
+
+
+BESIDE = "masks and the like, beside an image of the same name without the middle part"
+HIDDEN = "hidden, an index or below __MACOSX"
+LINKS = "links or devices inside a tar, which hold no bytes"
+
+
+def left_out_of(why: str, names: Iterable[str]) -> Iterator[LeftOut]:
+    """Yield what says that these are left out, if there are any."""
+    all_names = list(names)
+    if all_names:
+        yield LeftOut(why, len(all_names), tuple(all_names[:NAMED]))
 
 
 def split_name(name: str) -> tuple[str, str] | None:
     """Key and extension of a file, or None for one that belongs to no sample."""
     folder, slash, base = name.rpartition("/")
+    # Old packers of Windows leave `photos.v1\a.jpg`: its folder belongs to the key and holds no extension.
+    inner, backslash, base = base.rpartition("\\")
     stem, dot, extension = base.partition(".")
     if not stem or not dot or not extension or "__MACOSX" in folder.split("/") or _is_index(stem):
         return None
+    stem = inner + backslash + stem
     return folder.removeprefix("./") + slash + stem if folder not in (".", "") else stem, extension.lower()
 
 
 def _is_index(stem: str) -> bool:
     return len(stem) > 4 and stem.startswith("__") and stem.endswith("__")
+
+
+def named_as_image(name: str) -> bool:
+    """Whether a file has the name of an image, wherever it lies."""
+    _, dot, extension = name.rpartition("/")[2].rpartition(".")
+    return bool(dot) and is_image(extension.lower())
 
 
 def is_image(extension: str) -> bool:

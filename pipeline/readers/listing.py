@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.errors import ConfigError
-from pipeline.readers.transport import is_local, store_etag
+from pipeline.readers.transport import is_local, not_regular, store_etag
 
 Info = dict[str, Any]
 """What fsspec says of a file; empty for a local one that was not asked yet."""
@@ -19,6 +19,18 @@ ETAG_FIELDS = (
     *("content_md5", "md5Hash", "blob_id", "generation", "checksum"),
     *("LastModified", "last_modified", "mtime", "updated", "created"),
 )
+
+
+class NotRegular(ConfigError):
+    """A local file that is a pipe, a device or the like."""
+
+    def __init__(self, path: str, kind: str) -> None:
+        super().__init__(path, kind)
+        self.kind = kind
+        self._path = path
+
+    def __str__(self) -> str:
+        return f"source {self._path}: {self.kind}, not a regular file; remove it, or the link to it"
 
 
 class Look(NamedTuple):
@@ -43,6 +55,7 @@ def look(fs: Any, path: str, info: Info) -> Look:  # noqa: ANN401 - fsspec has n
 
     Raises:
         ConfigError: a link to nothing, or the store does not tell sizes.
+        NotRegular: a local file that is not a regular one.
     """
     if is_local(fs):
         # fsspec reports seconds as a float, and of a link instead of its target.
@@ -50,6 +63,9 @@ def look(fs: Any, path: str, info: Info) -> Look:  # noqa: ANN401 - fsspec has n
             stat = Path(path).stat()
         except OSError as err:
             raise ConfigError(f"source {path}: {err.strerror}; remove the link or restore its target") from err
+        kind = not_regular(stat.st_mode)
+        if kind:
+            raise NotRegular(path, kind)
         return Look(stat.st_size, f"mtime-{stat.st_mtime_ns}")
     if info.get("size") is None:
         raise ConfigError(f"source {path}: the store does not tell its size; copy the shards to S3, GCS or a disk")

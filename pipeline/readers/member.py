@@ -12,3 +12,5 @@ class Member(NamedTuple):
     """Where its reader finds it: the first byte of its data in a tar, its number among the files of a zip or folder."""
     size: int
     """Bytes, unpacked."""
+    fault: str | None = None
+    """Why it has no bytes here, if so: a link to a file that the shard does not hold."""

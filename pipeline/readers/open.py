@@ -2,6 +2,7 @@
 
 from collections.abc import Generator
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 
 from pipeline.config import SourceConfig
 from pipeline.errors import ShardUnreadable
@@ -11,7 +12,7 @@ from pipeline.readers.parquet import ParquetShard
 from pipeline.readers.row import OpenShard
 from pipeline.readers.source import SHARD_SUFFIXES
 from pipeline.readers.tar import tar_shard
-from pipeline.readers.transport import open_local
+from pipeline.readers.transport import check_unchanged, open_local
 from pipeline.readers.zip import zip_shard
 from schemas.shard import Shard
 
@@ -40,15 +41,16 @@ def _open(shard: Shard, source: SourceConfig, max_bytes: int, files: ExitStack) 
     if not shard.path.lower().endswith(SHARD_SUFFIXES):
         return folder_shard(shard, source, max_bytes)
     file = files.enter_context(closing(open_local(shard)))
+    check = partial(check_unchanged, file, shard)
     if not shard.size:
         raise ShardUnreadable(f"{shard.url}: 0 bytes; restore the shard and retry")
     if shard.path.lower().endswith(".parquet"):
-        return ParquetShard(file, shard, source, max_bytes)
+        return ParquetShard(file, shard, source, max_bytes, check)
     if shard.path.lower().endswith(".zip"):
-        return zip_shard(file, shard, source.carry, max_bytes)
+        return zip_shard(file, shard, source.carry, max_bytes, check)
     if file.read(len(MAGIC)) != MAGIC:
-        return tar_shard(file, shard, source.carry, max_bytes)
+        return tar_shard(file, shard, source.carry, max_bytes, check)
     file.seek(0)
     unpacked, cut = gunzip(file, shard.size)
     files.enter_context(closing(unpacked))
-    return tar_shard(unpacked, shard, source.carry, max_bytes, cut)
+    return tar_shard(unpacked, shard, source.carry, max_bytes, check, cut)

@@ -9,7 +9,7 @@ known from the footer.
 """
 
 import logging
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -19,8 +19,9 @@ import pyarrow.types as pt
 
 from pipeline.config import SourceConfig
 from pipeline.errors import ShardUnreadable
+from pipeline.readers.arrow_value import dictionary_value, to_python
 from pipeline.readers.carry import EVERYTHING, fields_to_json
-from pipeline.readers.row import JSON, SourceRow
+from pipeline.readers.row import JSON, Check, LeftOut, SourceRow, no_check
 from schemas.shard import Shard
 from schemas.status import Reason
 
@@ -35,6 +36,9 @@ BATCH_ROWS = 16
 """At most 16 images in memory at once; below it the reader's own overhead shows."""
 
 BUFFER_BYTES = 1 << 20
+
+MANY_ROWS = 1_000_000
+"""More rows than this and than the file has bytes are a damaged footer: columns of nulls alone hold no images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,9 @@ class _Columns:
 class ParquetShard:
     """An `OpenShard` over a Parquet file, which the caller closes."""
 
-    def __init__(self, file: BinaryIO, shard: Shard, source: SourceConfig, max_bytes: int) -> None:
+    def __init__(
+        self, file: BinaryIO, shard: Shard, source: SourceConfig, max_bytes: int, check: Check = no_check
+    ) -> None:
         """Read the footer.
 
         Raises:
@@ -60,13 +66,18 @@ class ParquetShard:
         """
         self._url = shard.url
         self._max_bytes = max_bytes
+        self.check = check
         try:
             self._file = pq.ParquetFile(
                 file, pre_buffer=False, buffer_size=BUFFER_BYTES, page_checksum_verification=True
             )
             self._columns = _columns(self._file.schema_arrow, source, shard.url)
-        except (pa.ArrowException, OSError) as err:
+            fault = _contradiction(self._file, shard.size)
+        # ValueError: names of columns that are not UTF-8, and numbers beyond what Arrow's Python side takes.
+        except (pa.ArrowException, OSError, ValueError, OverflowError) as err:
             raise ShardUnreadable(f"{shard.url}: not a Parquet file that can be read ({err}); restore it") from err
+        if fault:
+            raise ShardUnreadable(f"{shard.url}: not a Parquet file that can be read ({fault}); restore it")
         self.num_rows = int(self._file.metadata.num_rows)
 
     @property
@@ -76,6 +87,10 @@ class ParquetShard:
         others = [name for name in self._file.schema_arrow.names if name not in (columns.image, columns.key)]
         key = f"column {columns.key}" if columns.key else "the image's path, or the row's number"
         return f"images in column {columns.image}, keys from {key}; other columns: {', '.join(others) or 'none'}"
+
+    @property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        return ()
 
     @property
     def image_column(self) -> str:
@@ -108,31 +123,42 @@ class ParquetShard:
             if wanted is None or any(row in wanted for row in range(start, end)):
                 yield from self._group(number, range(start, end), wanted)
             start = end
+        self.check()
 
     def _group(self, number: int, numbers: range, wanted: Container[int] | None) -> Iterator[SourceRow]:
         row = numbers.start
         message = f"{self._url}: row group {number} has fewer rows than the footer says"
-        try:
-            for batch in self._file.iter_batches(BATCH_ROWS, row_groups=[number], columns=self._columns.names()):
-                for index in range(min(batch.num_rows, numbers.stop - row)):
-                    if wanted is None or row in wanted:
-                        yield self._row(row, batch, index)
-                    row += 1
-        except (pa.ArrowException, OSError) as err:  # the file is local: what fails is its content
-            message = f"{self._url}: row group {number} cannot be read from row {row} on: {err}"
-            log.warning("%s", message)
+        batches = self._file.iter_batches(BATCH_ROWS, row_groups=[number], columns=self._columns.names())
+        while (batch := self._next(batches)) is not None:
+            if isinstance(batch, str):
+                message = f"{self._url}: row group {number} cannot be read from row {row} on: {batch}"
+                log.warning("%s", message)
+                break
+            for index in range(min(batch.num_rows, numbers.stop - row)):
+                if wanted is None or row in wanted:
+                    yield self._row(row, batch, index)
+                row += 1
         for lost in range(row, numbers.stop):
             if wanted is None or lost in wanted:
                 yield SourceRow(lost, str(lost), None, reason=Reason.SHARD_DAMAGED, message=message)
 
+    @staticmethod
+    def _next(batches: Iterator[pa.RecordBatch]) -> pa.RecordBatch | str | None:
+        """The next batch, None after the last, or what is wrong with it: the file is local, so with its content."""
+        try:
+            return next(batches, None)
+        except (pa.ArrowException, OSError) as err:
+            return str(err)
+
     def _row(self, row: int, batch: pa.RecordBatch, index: int) -> SourceRow:
         data, path = _cell(batch.column(self._columns.image)[index])
-        key: Any = batch.column(self._columns.key)[index].as_py() if self._columns.key else path
+        key = to_python(batch.column(self._columns.key)[index]) if self._columns.key else path
         key = str(row) if key is None else str(key)
         carried = self._carried(batch, index)
         if data is None:
             message = f"column {self._columns.image} is null" + (f", with only a path: {path}" if path else "")
-            message += "".join(f"; {name}: {batch.column(name)[index]}" for name in self._columns.download)
+            downloads = ((name, to_python(batch.column(name)[index])) for name in self._columns.download)
+            message += "".join(f"; {name}: {value}" for name, value in downloads)
             return SourceRow(row, key, None, carried, Reason.MISSING_IMAGE, message)
         if data.size > self._max_bytes:
             message = f"{data.size} bytes, more than max_bytes={self._max_bytes}"
@@ -140,17 +166,29 @@ class ParquetShard:
         return SourceRow(row, key, data.to_pybytes(), carried)
 
     def _carried(self, batch: pa.RecordBatch, index: int) -> dict[str, JSON]:
-        return fields_to_json({name: batch.column(name)[index].as_py() for name in self._columns.carry})
+        return fields_to_json({name: to_python(batch.column(name)[index]) for name in self._columns.carry})
+
+
+def _contradiction(file: pq.ParquetFile, size: int) -> str | None:
+    """What a damaged footer says of its rows that cannot be: the reader would make up a row for each.
+
+    It does not ask for the metadata of columns: pyarrow 26 aborts the process on some that are damaged.
+    """
+    metadata = file.metadata
+    groups = [int(metadata.row_group(number).num_rows) for number in range(metadata.num_row_groups)]
+    if min(groups, default=0) < 0 or sum(groups) != metadata.num_rows:
+        return f"its footer says {metadata.num_rows} rows, its row groups {', '.join(map(str, groups[:9]))}"
+    return f"{sum(groups)} rows in {size} bytes" if sum(groups) > max(MANY_ROWS, size) else None
 
 
 def _cell(cell: Any) -> tuple[pa.Buffer | None, str | None]:  # noqa: ANN401 - a scalar, bytes or struct
     """The bytes, not yet copied, and the path beside them."""
     if not isinstance(cell, pa.StructScalar):
-        return cell.as_buffer(), None
+        return dictionary_value(cell).as_buffer(), None
     if not cell.is_valid:
         return None, None
-    path = cell["path"].as_py() if "path" in cell else None
-    return cell["bytes"].as_buffer(), path
+    path = to_python(cell["path"]) if "path" in cell else None
+    return dictionary_value(cell["bytes"]).as_buffer(), None if path is None else str(path)
 
 
 def _columns(schema: pa.Schema, source: SourceConfig, url: str) -> _Columns:
@@ -163,11 +201,26 @@ def _columns(schema: pa.Schema, source: SourceConfig, url: str) -> _Columns:
     key = source.key_column or next((name for name in KEY_COLUMNS if _is_key(schema, name)), None)
     carry = tuple(name for name in carry if name != image and not _is_bytes(schema, name))
     download = DOWNLOAD_COLUMNS if set(DOWNLOAD_COLUMNS) <= set(schema.names) else ()
-    return _Columns(image, key, carry, download)
+    columns = _Columns(image, key, carry, download)
+    _refuse_twice(schema.names, columns.names(), url, "columns")
+    kind = _kind(schema, image)
+    if pt.is_struct(kind):
+        _refuse_twice([field.name for field in kind], ("bytes", "path"), url, f"fields of column {image}")
+    return columns
+
+
+def _refuse_twice(names: Sequence[str], used: Iterable[str], url: str, what: str) -> None:
+    """Refuse a name that would be one of two: which of them is meant is nowhere said."""
+    for name in used:
+        if names.count(name) > 1:
+            raise ShardUnreadable(
+                f"{url}: {names.count(name)} {what} have the name {name!r}; write the file again with names that "
+                "differ, or set source.image_column, source.key_column and source.carry to others"
+            )
 
 
 def _image_column(schema: pa.Schema, configured: str | None, url: str) -> str:
-    candidates = [name for name in schema.names if _holds_images(schema, name)]
+    candidates = [name for name in dict.fromkeys(schema.names) if _holds_images(schema, name)]
     found = ", ".join(f"{field.name} ({field.type})" for field in schema)
     if configured is not None:
         if configured in candidates:
@@ -187,23 +240,32 @@ def _image_column(schema: pa.Schema, configured: str | None, url: str) -> str:
     )
 
 
+def _kind(schema: pa.Schema, name: str) -> pa.DataType:
+    """The type of the first column of this name."""
+    return schema.field(schema.names.index(name)).type
+
+
 def _is_bytes(schema: pa.Schema, name: str) -> bool:
-    kind = schema.field(name).type
+    return _are_bytes(_kind(schema, name))
+
+
+def _are_bytes(kind: pa.DataType) -> bool:
+    kind = kind.value_type if pt.is_dictionary(kind) else kind
     return (
         pt.is_binary(kind) or pt.is_large_binary(kind) or pt.is_binary_view(kind) or pt.is_fixed_size_binary(kind)
     )  # fmt: skip
 
 
 def _holds_images(schema: pa.Schema, name: str) -> bool:
-    kind = schema.field(name).type
+    kind = _kind(schema, name)
     if pt.is_struct(kind):
-        fields = pa.schema(list(kind))
-        return "bytes" in fields.names and _is_bytes(fields, "bytes")
-    return _is_bytes(schema, name)
+        return any(field.name == "bytes" and _are_bytes(field.type) for field in kind)
+    return _are_bytes(kind)
 
 
 def _is_key(schema: pa.Schema, name: str) -> bool:
     if name not in schema.names:
         return False
-    kind = schema.field(name).type
+    kind = _kind(schema, name)
+    kind = kind.value_type if pt.is_dictionary(kind) else kind
     return pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind) or pt.is_integer(kind)

@@ -15,7 +15,7 @@ from pipeline.errors import ShardUnreadable
 from pipeline.readers.carry import EVERYTHING, fields_to_json, to_json
 from pipeline.readers.grouping import IMAGE_EXTENSIONS, Grouping, Sample
 from pipeline.readers.member import Member
-from pipeline.readers.row import JSON, SourceRow
+from pipeline.readers.row import JSON, Check, LeftOut, SourceRow
 from schemas.shard import Shard
 from schemas.status import Reason
 
@@ -38,6 +38,11 @@ class MemberUnreadable(Exception):
 
 class Files(Protocol):
     """What wraps the files of a shard."""
+
+    @property
+    def check(self) -> Check:
+        """See `OpenShard.check`."""
+        ...
 
     def read(self, member: Member) -> bytes:
         """Return the whole file.
@@ -71,6 +76,8 @@ class SampleShard:
         self._max_bytes = max_bytes
         self._samples = grouping.samples
         self._lost = lost
+        self.check = files.check
+        self.left_out: tuple[LeftOut, ...] = grouping.left_out
         self.num_rows = len(self._samples) + (lost is not None)
         log.info(
             "shard=%s rows=%d side_images=%d ignored_files=%d",
@@ -92,6 +99,7 @@ class SampleShard:
                     yield self._row(row, sample)
         except OSError as err:
             raise ShardUnreadable(f"{self._url}: {err}; check the disk and retry") from err
+        self.check()
         last = len(self._samples)
         if self._lost is not None and (wanted is None or last in wanted):
             yield SourceRow(last, self._lost.key, None, reason=Reason.SHARD_DAMAGED, message=self._lost.message)
@@ -114,6 +122,9 @@ class SampleShard:
         carried = self._carried(sample.texts) if self._carry else {}
         if sample.image is None:
             return SourceRow(row, sample.key, None, carried, Reason.MISSING_IMAGE, self._why_missing(sample))
+        if sample.image.fault is not None:
+            message = f"{self._url}: {sample.image.name}: {sample.image.fault}"
+            return SourceRow(row, sample.key, None, carried, Reason.MISSING_IMAGE, message)
         if sample.image.size > self._max_bytes:
             message = f"{sample.image.size} bytes, more than max_bytes={self._max_bytes}"
             return SourceRow(row, sample.key, None, carried, Reason.TOO_MANY_BYTES, message)
@@ -138,11 +149,11 @@ class SampleShard:
             return {"json_error": f"{member.size} bytes, more than {MAX_TEXT_BYTES}"}
         try:
             value: Any = json.loads(self._files.read(member))
+            if not isinstance(value, dict):
+                return {"json_error": f"holds {type(value).__name__}, not an object"}
+            return fields_to_json(value)
         except (ValueError, RecursionError, MemberUnreadable) as err:
             return {"json_error": f"{type(err).__name__}: {err}"}
-        if not isinstance(value, dict):
-            return {"json_error": f"holds {type(value).__name__}, not an object"}
-        return fields_to_json(value)
 
     def _carried(self, texts: Mapping[str, Member]) -> dict[str, JSON]:
         fields = self._json(texts)

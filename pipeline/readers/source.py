@@ -12,7 +12,7 @@ from fsspec.core import url_to_fs
 from pipeline.config import SourceConfig
 from pipeline.errors import ConfigError
 from pipeline.readers.folder import folder_shards
-from pipeline.readers.grouping import is_image, split_name
+from pipeline.readers.grouping import named_as_image, split_name
 from pipeline.readers.listing import Info, files_below, look
 from pipeline.readers.outputs import without_outputs
 from pipeline.readers.splits import in_split, split_of
@@ -70,12 +70,13 @@ def list_source(source: SourceConfig, suffixes: tuple[str, ...] = SHARD_SUFFIXES
     listings = [_list_entry(fs, url, suffixes) for url in source.urls]
     _refuse_twice([listing.root for listing in listings if listing.loose])
     root = _common_folder([listing.root for listing in listings])
-    found = {shard.path: shard for listing in listings for shard in _shards(fs, listing, root, source)}
+    left_out: list[str] = []
+    found = {shard.path: shard for listing in listings for shard in _shards(fs, listing, root, source, left_out)}
     if not found:
         raise ConfigError(_no_such_split(source, listings))
     return Listed(
         sorted(found.values(), key=lambda shard: shard.path),
-        tuple(remark for listing in listings for remark in listing.remarks),
+        (*(remark for listing in listings for remark in listing.remarks), *left_out),
         tuple(path for listing in listings for path in listing.stats),
     )
 
@@ -189,8 +190,7 @@ def _records(files: Mapping[str, Info], stats: tuple[str, ...]) -> set[str]:
 
 
 def _is_loose_image(path: str) -> bool:
-    split = split_name(path.rpartition("/")[2])
-    return split is not None and is_image(split[1])
+    return named_as_image(path) and split_name(path.rpartition("/")[2]) is not None
 
 
 def _nothing(url: str, files: Mapping[str, Info], images: int, suffixes: tuple[str, ...]) -> str:
@@ -239,10 +239,18 @@ def _common_folder(roots: list[str]) -> str:
     return "/".join(shared)
 
 
-def _shards(fs: Any, listing: _Listing, root: str, source: SourceConfig) -> Iterator[Shard]:  # noqa: ANN401
+def _shards(
+    fs: Any,  # noqa: ANN401 - fsspec has no types
+    listing: _Listing,
+    root: str,
+    source: SourceConfig,
+    remarks: list[str],
+) -> Iterator[Shard]:
     if listing.loose:
         below = listing.root[len(root) + 1 :]
-        for shard in folder_shards(fs, listing.root, listing.files, source):
+        shards, left_out = folder_shards(fs, listing.root, listing.files, source)
+        remarks += [f"{listing.root}: {left}" for left in left_out]
+        for shard in shards:
             yield Shard(f"{below}/{shard.path}" if below else shard.path, shard.url, shard.size, shard.etag)
         return
     for path, info in listing.files.items():

@@ -23,6 +23,7 @@ from pipeline.readers.grouping import group
 from pipeline.readers.gunzip import MAGIC
 from pipeline.readers.member import Member
 from pipeline.readers.parquet import ParquetShard
+from pipeline.readers.row import LeftOut, add_up
 from pipeline.readers.source import SHARD_SUFFIXES
 from pipeline.readers.tar_walk import BLOCK, TarDamage, walk
 from pipeline.readers.transport import store_errors
@@ -43,6 +44,7 @@ class Looked:
     shard: Shard
     rows: float
     exact: bool
+    left_out: tuple[LeftOut, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +58,8 @@ class Survey:
     sampled: int
     unreadable: dict[str, str]
     """Of the sampled shards, those that cannot be read, and why."""
+    left_out: tuple[LeftOut, ...]
+    """Images of the sampled shards, or of their heads, that are no rows of their own."""
 
 
 def survey(shards: Sequence[Shard], source: SourceConfig) -> Survey:
@@ -68,7 +72,14 @@ def survey(shards: Sequence[Shard], source: SourceConfig) -> Survey:
     unreadable = {shard.path: one for shard, one in zip(sampled, found, strict=True) if isinstance(one, str)}
     images, error = _extrapolated(looked, shards, len(unreadable) / max(1, len(sampled)))
     exact = len(looked) == len(shards) and all(one.exact for one in looked)
-    return Survey(images=round(images), error=error, exact=exact, sampled=len(sampled), unreadable=unreadable)
+    return Survey(
+        images=round(images),
+        error=error,
+        exact=exact,
+        sampled=len(sampled),
+        unreadable=unreadable,
+        left_out=tuple(add_up((one.shard.path, one.left_out) for one in looked)),
+    )
 
 
 def _extrapolated(looked: Sequence[Looked], shards: Sequence[Shard], unreadable: float) -> tuple[float, float]:
@@ -91,7 +102,8 @@ def _look(shard: Shard, source: SourceConfig) -> Looked | str:
         fs, path = url_to_fs(shard.url)
         if shard.path.lower().endswith(".zip"):
             with fs.open(path, "rb", block_size=FOOTER_BLOCK_BYTES) as file:
-                return Looked(shard, zip_shard(file, shard, (), max_bytes=0).num_rows, exact=True)
+                found = zip_shard(file, shard, (), max_bytes=0)
+                return Looked(shard, found.num_rows, exact=True, left_out=found.left_out)
         if shard.path.lower().endswith(".parquet"):
             with fs.open(path, "rb", block_size=FOOTER_BLOCK_BYTES) as file:
                 return Looked(shard, ParquetShard(file, shard, source, max_bytes=0).num_rows, exact=True)
@@ -113,28 +125,32 @@ def _look_at_tar(shard: Shard, head: bytes) -> Looked | str:
             tar = zlib.decompressobj(wbits=31).decompress(head)
         except zlib.error as err:
             return f"{shard.url}: gzip: {err}"
-    members, damage = _members(tar)
-    samples = group(members).samples
+    links: list[str] = []
+    members, damage = _members(tar, links)
+    grouping = group(members, links)
+    samples, left_out = grouping.samples, grouping.left_out
     if damage is None:
-        return Looked(shard, len(samples), exact=share >= 1)
+        return Looked(shard, len(samples), exact=share >= 1, left_out=left_out)
     if share >= 1 or not samples:  # what the run will make of it
-        return Looked(shard, len(samples) + 1, exact=share >= 1) if samples else f"{shard.url}: {damage.what}"
+        if not samples:
+            return f"{shard.url}: {damage.what}"
+        return Looked(shard, len(samples) + 1, exact=share >= 1, left_out=left_out)
     # The file that the cut went through belongs to the part that was not seen.
     covered = share * (members[-1].offset + _padded(members[-1].size)) / len(tar)
-    return Looked(shard, len(samples) / covered, exact=False)
+    return Looked(shard, len(samples) / covered, exact=False, left_out=left_out)
 
 
 def _padded(size: int) -> int:
     return -(-size // BLOCK) * BLOCK
 
 
-def _members(tar: bytes) -> tuple[list[Member], TarDamage | None]:
+def _members(tar: bytes, links: list[str]) -> tuple[list[Member], TarDamage | None]:
     members: list[Member] = []
     with tempfile.TemporaryFile() as file:
         file.write(tar)
         file.flush()
         try:
-            for member in walk(file, file.seek(0, io.SEEK_END)):
+            for member in walk(file, file.seek(0, io.SEEK_END), links):
                 members.append(member)  # noqa: PERF402 - those before the cut count
         except TarDamage as damage:
             return members, damage

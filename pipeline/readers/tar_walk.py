@@ -5,7 +5,9 @@ a flipped bit the rest of a shard is lost without a word. Here a walk that does 
 end marker followed by nothing raises `TarDamage`, after it has yielded every whole file before it.
 
 Read are ustar, old GNU and v7 headers, GNU long names, pax `path` and `size`, base-256 sizes. Names
-are labels: nothing is ever written to them. Links, devices and folders hold no bytes and are left out.
+are labels: nothing is ever written to them. A hard link is the file that it names, if that came before it; symbolic
+links, devices and folders hold no bytes and are left out. An image of a type that POSIX does not know is read as it
+asks for: as a file.
 """
 
 import io
@@ -14,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
 
+from pipeline.readers.grouping import named_as_image
 from pipeline.readers.member import Member
 
 BLOCK = 512
@@ -28,6 +31,11 @@ BODILESS_TYPES = (b"1", b"2", b"3", b"4", b"5", b"6")
 """Links, devices, folders and pipes: a size in their header is not followed by data."""
 EXTENSION_TYPES = (b"L", b"K", b"x", b"X", b"g")
 SPARSE_TYPE = b"S"
+HARD_LINK = b"1"
+FOLDER = b"5"
+
+MAX_SIZE_DIGITS = 20
+"""Of a pax `size`: 2**64 has so many."""
 
 
 class TarDamage(Exception):
@@ -45,21 +53,30 @@ class _Pending:
 
     name: bytes | None = None
     size: int | None = None
+    link: bytes | None = None
 
 
 class _Header(NamedTuple):
     name: bytes
     size: int
     kind: bytes
+    link: bytes
+    """Of a link: the name that it stands for."""
 
 
-def walk(file: BinaryIO, size: int) -> Iterator[Member]:
+def walk(file: BinaryIO, size: int, links: list[str] | None = None) -> Iterator[Member]:
     """Yield the files of a tar in their order.
+
+    Args:
+        file: the tar.
+        size: its bytes.
+        links: the names of symbolic links and devices are added to it.
 
     Raises:
         TarDamage: the tar does not end as a tar ends; all whole files before that were yielded.
     """
     offset, pending = 0, _Pending()
+    files: dict[str, Member] = {}
     while True:
         block = read_at(file, BLOCK, offset)
         if not block.strip(b"\0") and len(block) == BLOCK:
@@ -73,14 +90,33 @@ def walk(file: BinaryIO, size: int) -> Iterator[Member]:
             continue
         length = header.size if pending.size is None else pending.size
         length = 0 if header.kind in BODILESS_TYPES else length
-        name = (pending.name or header.name).decode("utf-8", "backslashreplace")
+        name, link = (
+            one.decode("utf-8", "backslashreplace")
+            for one in (pending.name or header.name, pending.link or header.link)
+        )
         if header.kind == SPARSE_TYPE:
             raise TarDamage(offset, f"{name!r} is stored as a sparse file; pack the tar again without --sparse")
         if data + length > size:
             raise TarDamage(offset, f"{name!r} has {size - data} of {length} bytes: the tar is cut")
-        if header.kind in FILE_TYPES and not name.endswith("/"):  # v7 marks folders by the slash alone
-            yield Member(name, data, length)
+        if header.kind == HARD_LINK:
+            yield from _linked(name, files.get(link.removeprefix("./")), link)
+        elif header.kind in BODILESS_TYPES:
+            if links is not None and header.kind != FOLDER:
+                links.append(name)
+        elif not name.endswith("/") and (header.kind in FILE_TYPES or named_as_image(name)):
+            # v7 marks folders by the slash alone.
+            member = files[name.removeprefix("./")] = Member(name, data, length)
+            yield member
         offset, pending = data + _padded(length), _Pending()
+
+
+def _linked(name: str, target: Member | None, link: str) -> Iterator[Member]:
+    if target is not None:
+        yield target._replace(name=name)
+    elif named_as_image(name):
+        yield Member(
+            name, 0, 0, f"a hard link to {link!r}, which does not come before it in this tar; pack that file along"
+        )
 
 
 def read_at(file: BinaryIO, size: int, offset: int) -> bytes:
@@ -110,7 +146,8 @@ def _parse(block: bytes, offset: int) -> _Header:
         raise TarDamage(offset, "no tar header: its checksum is wrong")
     name = block[:100].split(b"\0", 1)[0]
     prefix = block[345:500].split(b"\0", 1)[0] if block[257:263] == b"ustar\0" else b""
-    return _Header(prefix + b"/" + name if prefix else name, length, block[156:157])
+    link = block[157:257].split(b"\0", 1)[0]
+    return _Header(prefix + b"/" + name if prefix else name, length, block[156:157], link)
 
 
 def _sums_to(header: bytes, announced: int) -> bool:
@@ -138,11 +175,15 @@ def _extension(file: BinaryIO, offset: int, length: int) -> bytes:
 def _extend(pending: _Pending, kind: bytes, body: bytes) -> None:
     if kind == b"L":
         pending.name = body.split(b"\0", 1)[0]
+    if kind == b"K":
+        pending.link = body.split(b"\0", 1)[0]
     if kind in (b"x", b"X"):
         records = _pax_records(body)
         pending.name = records.get(b"path", pending.name)
-        if b"size" in records and records[b"size"].isdigit():
-            pending.size = int(records[b"size"])
+        pending.link = records.get(b"linkpath", pending.link)
+        size = records.get(b"size", b"")
+        if size.isdigit() and len(size) <= MAX_SIZE_DIGITS:
+            pending.size = int(size)
 
 
 def _pax_records(body: bytes) -> dict[bytes, bytes]:

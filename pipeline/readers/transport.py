@@ -10,7 +10,9 @@ Files are read, not mapped: a mapped file that is cut by someone else kills the 
 
 import errno
 import logging
+import os
 import random
+import stat
 import sys
 import tempfile
 import time
@@ -120,14 +122,57 @@ def changed(shard: Shard, how: str) -> ShardUnreadable:
     return ShardUnreadable(f"{shard.url}: changed since the plan, {how}; restore it, or plan it into a new output")
 
 
+def check_unchanged(file: BinaryIO, shard: Shard) -> None:
+    """Compare a local file that lies where it was listed with what was listed; a copy of a store's cannot change.
+
+    A file that another has replaced by name is still what it was to those who have it open.
+
+    Raises:
+        ShardUnreadable: it was written to since.
+    """
+    seen = os.fstat(file.fileno())
+    modified = f"mtime-{seen.st_mtime_ns}"
+    if shard.etag.startswith("mtime-") and (seen.st_size, modified) != (shard.size, shard.etag):
+        raise changed(shard, f"{seen.st_size} bytes, {modified} instead of {shard.size} bytes, {shard.etag}")
+
+
+KINDS = (
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a character device"),
+    (stat.S_ISBLK, "a block device"),
+    (stat.S_ISDIR, "a folder"),
+)
+
+
+def not_regular(mode: int) -> str | None:
+    """What a file is that is not a regular one: such a file may have no end, or wait for ever for a writer."""
+    return next((kind for is_kind, kind in KINDS if is_kind(mode)), None)
+
+
+def open_regular(path: str) -> BinaryIO:
+    """Open a local file that is a regular one, without waiting for what is not.
+
+    Raises:
+        OSError: it cannot be opened, or is no regular file.
+    """
+    # Without O_NONBLOCK a named pipe is waited for until somebody writes into it.
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115 - as above
+    kind = not_regular(os.fstat(file.fileno()).st_mode)
+    if kind:
+        file.close()
+        raise OSError(f"{kind}, not a regular file")
+    return file
+
+
 def _open_in_place(shard: Shard, path: str) -> BinaryIO:
     try:
-        file = Path(path).open("rb")  # noqa: SIM115 - the caller's to close
-        modified = f"mtime-{Path(path).stat().st_mtime_ns}"
+        file = open_regular(path)
     except OSError as err:
         raise ShardUnreadable(
             f"{shard.url}: cannot be opened ({type(err).__name__}: {err}); restore it and retry"
         ) from err
+    modified = f"mtime-{os.fstat(file.fileno()).st_mtime_ns}"
     if shard.etag.startswith("mtime-") and modified != shard.etag:
         file.close()
         raise changed(shard, f"{modified} instead of {shard.etag}")

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import pickle
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,10 +24,12 @@ from pipeline.config import ImagesConfig, SourceConfig
 from pipeline.errors import BadImage, PipelineError, ShardUnreadable
 from pipeline.images import Decoded, Decoder, decode_or_exit
 from pipeline.ledger.fragments import FragmentFacts
-from pipeline.readers import SourceRow, open_shard
+from pipeline.readers import LeftOut, SourceRow, open_shard
 from schemas.batch import BATCH, BatchKind
 from schemas.shard import Shard
 from schemas.status import Reason
+
+log = logging.getLogger(__name__)
 
 Decode = Callable[[bytes, ImagesConfig, tuple[int, int], npt.NDArray[np.uint8]], Decoded]
 
@@ -42,11 +46,14 @@ class ReadSpec:
 
 @dataclass(slots=True)
 class Spent:
-    """Seconds that a reader has spent so far; for figures only, so no batch holds them."""
+    """What a reader tells beside its batches, for people; no decision rests on it."""
 
     decode_s: float = 0.0
+    """Seconds so far."""
     on_timeout: Callable[[], object] = lambda: None
     """Called for each image that ends at `images.timeout_s`: a batch of 64 such images may take an hour."""
+    left_out: tuple[LeftOut, ...] = field(default=())
+    """Images of the shard that are no rows, known before its first batch."""
 
 
 def read_shard(
@@ -61,6 +68,10 @@ def read_shard(
     """Yield the batches of a shard, in row order after those that tell what is staged already.
 
     The same arguments give the same batches: a task that is retried re-emits what it emitted.
+
+    A batch leaves only after a look whether the shard is still what was planned, so that nothing of another
+    content is staged under its etag. The batch with the last row leaves when the shard is closed and nothing
+    can fail any more: a shard is whole, or it is in quarantine, and never on its way to both.
 
     Args:
         spec: how to read.
@@ -78,17 +89,53 @@ def read_shard(
     if staged and len(done) == staged[0].num_images:
         return
     try:
-        with Decoder() as decoder, open_shard(shard, spec.source, spec.images.max_bytes) as opened:
-            if opened.num_rows == 0:
-                yield _marker(BatchKind.EMPTY, shard, 0)
-                return
-            wanted = range(opened.num_rows) if rows is None else rows
-            wanted = set(wanted) - done if done else wanted
-            timed = _timed(decoder.decode if apart else decode_or_exit, spent or Spent())
-            batches = _batches(spec, opened.rows(wanted), timed)
-            yield from (batch.table(shard, opened.num_rows) for batch in batches)
+        yield from _read(spec, shard, done, rows, apart=apart, spent=spent or Spent())
     except ShardUnreadable as err:
         yield _marker(BatchKind.UNREADABLE, shard, 0, message=str(err))
+    except (PipelineError, MemoryError):
+        raise
+    # The last resort, and the only one: whatever odd bytes make of our readers and of those that we use, it is this
+    # shard's fault and a defect of ours, and the others go on. The record and the log have the traceback.
+    except Exception as err:  # noqa: BLE001 - see above
+        yield _defect(shard, err)
+
+
+def _read(
+    spec: ReadSpec, shard: Shard, done: set[int], rows: Sequence[int] | None, *, apart: bool, spent: Spent
+) -> Iterator[pa.Table]:
+    last: pa.Table | None = None
+    with Decoder() as decoder, open_shard(shard, spec.source, spec.images.max_bytes) as opened:
+        spent.left_out = opened.left_out
+        wanted = range(opened.num_rows) if rows is None else rows
+        wanted = set(wanted) - done if done else wanted
+        num_left = len(wanted)
+        for batch in _batches(spec, opened.rows(wanted), _timed(decoder.decode if apart else decode_or_exit, spent)):
+            table = batch.table(shard, opened.num_rows)
+            opened.check()
+            num_left -= len(batch.images)
+            if num_left:
+                yield table
+            else:
+                last = table
+        if opened.num_rows == 0:
+            last = _marker(BatchKind.EMPTY, shard, 0)
+    if last is not None:
+        yield last
+
+
+def _defect(shard: Shard, err: Exception) -> pa.Table:
+    log.error("shard=%s: a defect of JoyFleet", shard.path, exc_info=err)
+    message = (
+        f"{shard.url}: a defect of JoyFleet ended its reading ({type(err).__name__}: {err}); please report it with the "
+        "traceback in the shard's quarantine record, and restore or remove the shard"
+    )
+    trace = "".join(traceback.format_exception(err))
+    return _table(BatchKind.UNREADABLE, shard, 0, message=_clean(message), traceback=_clean(trace))
+
+
+def _clean(text: str) -> str:
+    """Text that Arrow takes: a name that is not UTF-8 has lone surrogates."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def batches_of(spec: ReadSpec, shard: Shard, num_rows: int, rows: Iterable[SourceRow]) -> Iterator[pa.Table]:
@@ -140,7 +187,7 @@ class _Batch:
             "key": row.key,
             "source": json.dumps(row.carried, ensure_ascii=False, sort_keys=True),
             "reason": row.reason.value if row.reason else None,
-            "message": row.message,
+            "message": None if row.message is None else _clean(row.message),
         }
         if row.data is not None:
             image |= self._decode(bytes(row.data))
@@ -176,6 +223,7 @@ def _table(kind: BatchKind, shard: Shard, num_rows: int, **columns: Any) -> pa.T
         "fragment": [columns.get("fragment")],
         "rows": [columns.get("rows", [])],
         "message": [columns.get("message")],
+        "traceback": [columns.get("traceback")],
         "error": [columns.get("error")],
     }
     return pa.table([_array(values[field.name], field.type) for field in BATCH], schema=BATCH)
@@ -186,7 +234,7 @@ def _array(value: Any, dtype: pa.DataType) -> pa.Array:  # noqa: ANN401 - Arrow 
 
 
 def _marker(kind: BatchKind, shard: Shard, num_rows: int, *, message: str | None = None) -> pa.Table:
-    return _table(kind, shard, num_rows, message=message)
+    return _table(kind, shard, num_rows, message=None if message is None else _clean(message))
 
 
 def fatal_batch(shard: Shard, error: PipelineError) -> pa.Table:

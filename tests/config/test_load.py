@@ -146,3 +146,22 @@ def test_a_missing_file_is_named():
 def test_an_override_has_a_key_and_a_value():
     with pytest.raises(ConfigError, match="--set seed: not of the form"):
         parse_job(SMALL, ["seed"])
+
+
+@pytest.mark.parametrize("source", ["photos", ["photos"], {"urls": ["photos"]}])
+def test_a_key_may_be_set_beside_a_short_form(monkeypatch, source):
+    data = {**SMALL, "source": source, "engine": {"replicas": 3}}
+
+    job = parse_job(data, ["source.carry=[tags]", "engine.replicas.max=5", "model.revision=abc"])
+
+    assert (job.source.urls, job.source.carry) == (("photos",), ("tags",))
+    assert (job.engine.replicas.min, job.engine.replicas.max) == (3, 5)
+    assert (job.model.id, job.model.revision) == ("standin", "abc")
+    monkeypatch.setenv("JOYFLEET_SOURCE__CARRY", '["txt"]')
+    assert parse_job(data).source.carry == ("txt",)
+    assert parse_job(data).source.urls == ("photos",)
+
+
+def test_a_key_of_what_is_set_as_a_whole_is_refused():
+    with pytest.raises(ConfigError, match=r"--set source\.carry=\[x\]: source is set as a whole by another --set"):
+        parse_job(SMALL, ["source=photos", "source.carry=[x]"])

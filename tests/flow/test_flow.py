@@ -194,3 +194,37 @@ def test_a_model_of_another_shape_ends_the_run_with_one_line(tmp_path):
     done = run(tmp_path, "caption", job)
     assert done.code == 1, done
     assert done.err.splitlines()[-1].startswith(f"joyfleet: {model}: image_token_index is 7, but the tokenizer's")
+
+
+def test_a_defect_of_a_reader_costs_its_shard_and_the_run_goes_on(tmp_path):
+    (tmp_path / "in").mkdir()
+    files = {f"{number}.jpg": jpeg("red") for number in range(8)}
+    tar_of(tmp_path / "in" / "a.tar", {**files, "0.mask.png": jpeg("blue")})
+    tar_of(tmp_path / "in" / "z.tar", {**files, "5.json": b'{"break": "a reader"}'})
+    # Python runs it in each process of the run: a reader that fails in the middle of one shard.
+    (tmp_path / "hooks").mkdir()
+    (tmp_path / "hooks" / "sitecustomize.py").write_text(
+        "import json\n"
+        "loads = json.loads\n"
+        "def broken(data, *args, **kwargs):\n"
+        '    if data == b\'{"break": "a reader"}\':\n'
+        "        raise IndexError('string index out of range')\n"
+        "    return loads(data, *args, **kwargs)\n"
+        "json.loads = broken\n"
+    )
+    output = tmp_path / "out"
+    source = {"urls": [str(tmp_path / "in")], "carry": ["*"]}
+    job = write_job(tmp_path, source, output, engine={"batch_images": 2})
+
+    done = run(tmp_path, "caption", job, PYTHONPATH=f"{tmp_path}/hooks:{Path(__file__).parents[2]}")
+
+    assert done.code == 3, done
+    assert "quarantined: z.tar: " in done.out
+    assert "a defect of JoyFleet ended its reading (IndexError: string index out of range)" in done.out
+    assert "Traceback" not in done.out + done.err
+    assert "note: 1 file with the name of an image is not read (masks and the like" in done.out
+    assert "a.tar: 0.mask.png" in done.out
+    assert [row["status"] for row in committed_rows(output)] == ["ok"] * 8
+    record = json.loads((output / "quarantine" / "z.tar.json").read_text())
+    assert "IndexError: string index out of range" in record["traceback"]
+    assert not (output / "captions" / "z.tar.parquet").exists()

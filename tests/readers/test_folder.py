@@ -1,3 +1,5 @@
+import os
+
 import fsspec
 import pytest
 
@@ -154,3 +156,114 @@ def test_folders_that_overlap_are_refused(tmp_path):
 
     with pytest.raises(ConfigError, match=r"all and .*/sub overlap, so images would count twice"):
         list_shards(config(tmp_path / "all", tmp_path / "all/sub"))
+
+
+def test_a_dotted_name_is_a_picture_of_its_own_with_its_own_text(tmp_path):
+    fill(tmp_path, "figure1.jpg", "figure1.1.jpg", "figure1.mask.png", "a.b.c/x.jpg", "img.v1.2.jpg", "img.v1.3.JPG")
+    fill(tmp_path, "figure1.txt", "figure1.1.txt", "figure1.tags.txt", "figure1.1.tags.txt", "img.v1.3.json.txt")
+    source = config(tmp_path, carry=("*",), images_per_shard=4)
+
+    rows = [row for shard in list_shards(source) for row in rows_of(source, shard)]
+
+    assert {row.key: row.data.decode()[1:] for row in rows} == {
+        "a.b.c/x": "a.b.c/x.jpg",
+        "figure1": "figure1.jpg",
+        "figure1.1": "figure1.1.jpg",
+        "figure1.mask": "figure1.mask.png",
+        "img.v1.2": "img.v1.2.jpg",
+        "img.v1.3": "img.v1.3.JPG",
+    }
+    assert {row.key: sorted(row.carried) for row in rows if row.carried} == {
+        "figure1": ["tags.txt", "txt"],
+        "figure1.1": ["tags.txt", "txt"],
+        "img.v1.3": ["json.txt"],
+    }
+    assert list_source(source).remarks == ()
+
+
+def test_a_text_of_an_image_of_the_next_shard_is_not_taken_for_this_ones(tmp_path):
+    fill(tmp_path, "a.jpg", "a.b.jpg", "a.b.txt")
+    source = config(tmp_path, carry=("*",), images_per_shard=1)
+
+    rows = [row for shard in list_shards(source) for row in rows_of(source, shard)]
+
+    assert [(row.key, row.carried) for row in rows] == [("a", {}), ("a.b", {"txt": "xa.b.txt"})]
+
+
+def test_folders_without_dotted_names_are_the_shards_that_they_were(tmp_path):
+    """Etags of release 0.1, which outputs of that time hold."""
+    names = ["b/000.jpg", "a/001.JPG", "a/001.png", "a/x/002.webp", "é, #1.jpg", "c.PNG", "z\\y.jpg"]
+    for number, name in enumerate(names):
+        fill(tmp_path, name)
+        (tmp_path / name).write_bytes(b"x" * (number + 1))
+        os.utime(tmp_path / name, ns=(10**18 + number, 10**18 + number))
+    fill(tmp_path, "a/001.txt", "a/001.tags.txt", "notes.txt")
+    source = config(tmp_path, images_per_shard=3, carry=("*",))
+
+    shards = list_shards(source)
+
+    assert [(shard.url.rpartition("#")[2], shard.size, shard.etag) for shard in shards] == [
+        ("a/001,b/000", 10, "images-1090e57917138909cae6af827cad1ea0"),
+        ("c,%C3%A9%2C%20%231", 18, "images-3f237c87ee7ef4c4516b5e03361e7677"),
+    ]
+    rows = [row for shard in shards for row in rows_of(source, shard)]
+    assert [(row.row, row.key, len(row.data), sorted(row.carried)) for row in rows] == [
+        (0, "a/001", 2, ["tags.txt", "txt"]),
+        (1, "a/001", 3, ["tags.txt", "txt"]),
+        (2, "a/x/002", 4, []),
+        (3, "b/000", 1, []),
+        (0, "c", 6, []),
+        (1, "z\\y", 7, []),
+        (2, "é, #1", 5, []),
+    ]
+
+
+def test_images_that_are_hidden_are_named(tmp_path):
+    fill(tmp_path, "a.jpg", "._a.jpg", "__MACOSX/b.jpg", ".DS_Store", "notes.txt")
+
+    assert list_source(config(tmp_path)).remarks == (
+        f"{tmp_path}: 2 files with the names of images are not read (hidden, an index or below __MACOSX): "
+        "._a.jpg, __MACOSX/b.jpg",
+    )
+
+
+def test_pipes_and_links_to_devices_are_left_out_and_named(tmp_path):
+    fill(tmp_path, "a.jpg", "b.jpg")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "zero.jpg").symlink_to("/dev/zero")
+    os.mkfifo(tmp_path / "a.txt")
+    (tmp_path / "b.txt").symlink_to(tmp_path / "nothing")
+    source = config(tmp_path, carry=("*",))
+
+    found = list_source(source)
+
+    assert [row.key for shard in found.shards for row in rows_of(source, shard)] == ["a", "b"]
+    assert found.remarks == (
+        f"{tmp_path}: 1 file with the name of an image is not read (a named pipe, not a regular file): pipe.jpg",
+        f"{tmp_path}: 1 file with the name of an image is not read (a character device, not a regular file): zero.jpg",
+    )
+
+
+@pytest.mark.parametrize("odd", ["pipe", "device"])
+def test_an_image_that_becomes_a_pipe_or_a_device_does_not_hold_up_its_reader(tmp_path, odd):
+    fill(tmp_path, "a.jpg", "b.jpg")
+    source = config(tmp_path)
+    [shard] = list_shards(source)
+
+    with open_shard(shard, source, MAX_BYTES) as opened:
+        (tmp_path / "b.jpg").unlink()
+        os.mkfifo(tmp_path / "b.jpg") if odd == "pipe" else (tmp_path / "b.jpg").symlink_to("/dev/zero")
+        with pytest.raises(ShardUnreadable, match=r"a (named pipe|character device), not a regular file"):
+            list(opened.rows(None))
+
+
+def test_an_image_overwritten_in_place_with_as_many_bytes_is_told(tmp_path):
+    fill(tmp_path, "a.jpg", "b.jpg")
+    source = config(tmp_path)
+    [shard] = list_shards(source)
+
+    with open_shard(shard, source, MAX_BYTES) as opened:
+        fill(tmp_path, "b.jpg", data=b"y")
+        os.utime(tmp_path / "b.jpg", ns=(1, 1))
+        with pytest.raises(ShardUnreadable, match=r"changed since the plan, b\.jpg is of mtime-1 instead of mtime-"):
+            list(opened.rows(None))

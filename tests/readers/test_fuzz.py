@@ -4,6 +4,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,6 +12,7 @@ from pipeline.config import ImagesConfig
 from pipeline.errors import BadImage, ShardUnreadable
 from pipeline.images import decode
 from tests.odd_images import encode, picture
+from tests.readers.fuzz import FORMATS, folder_trial, trial
 from tests.readers.shards import read, shard_of, tar_of
 
 FILES = [(f"{number}.jpg", bytes([number]) * 700) for number in range(4)] + [("0.txt", b"t")]
@@ -70,3 +72,25 @@ def test_a_damaged_image_gives_pixels_or_a_reason(data, edits):
     except BadImage:
         return
     assert decoded.pixels.shape == (32, 32, 3)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_hundred_damaged_shards_end_as_rows_or_in_quarantine(tmp_path, kind):
+    ends, defects = trial(kind, 100, 1, tmp_path)
+
+    assert (defects, ends.total()) == ([], 100)
+
+
+def test_a_folder_of_odd_names_is_read(tmp_path):
+    assert set(folder_trial(20, 1, tmp_path)) == {"ok"}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", FORMATS)
+def test_3200_damaged_shards_end_as_rows_or_in_quarantine(tmp_path, kind, capsys):
+    ends, defects = trial(kind, 3200, 2, tmp_path)
+
+    with capsys.disabled():
+        names = ("ok", "failed rows", "quarantined", "defect")
+        print(f"\n{kind}: {ends.total():,} damaged shards: {', '.join(f'{ends[name]:,} {name}' for name in names)}")
+    assert (defects, ends.total()) == ([], 3200)

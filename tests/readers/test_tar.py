@@ -5,7 +5,9 @@ import tarfile
 
 import pytest
 
+from pipeline.config import SourceConfig
 from pipeline.errors import ShardUnreadable
+from pipeline.readers import open_shard
 from pipeline.readers.grouping import group
 from pipeline.readers.member import Member
 from schemas.status import Reason
@@ -73,17 +75,76 @@ def test_names_are_labels_and_never_paths(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.tar"]
 
 
-def test_links_devices_and_folders_are_left_out(tmp_path):
-    extra = []
-    kinds = (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE)
-    for kind in kinds:
-        info = tarfile.TarInfo(f"link{len(extra)}.jpg")
-        info.type, info.linkname = kind, "/etc/passwd"
-        extra.append(info)
+def header_of(name, kind, link=""):
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, link
+    return info
 
-    rows = read(shard_of(tmp_path / "a.tar", tar_of([("a.jpg", b"1")], extra=extra)))
 
-    assert keys_and_data(rows) == [("a", b"1")]
+def test_symbolic_links_devices_and_folders_are_left_out_and_named(tmp_path):
+    kinds = (tarfile.SYMTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE)
+    extra = [header_of(f"link{number}.jpg", kind, "/etc/passwd") for number, kind in enumerate(kinds)]
+    shard = shard_of(tmp_path / "a.tar", tar_of([("a.jpg", b"1")], extra=extra))
+
+    assert keys_and_data(read(shard)) == [("a", b"1")]
+    with open_shard(shard, SourceConfig(urls=(shard.url,)), 1 << 20) as opened:
+        [left_out] = opened.left_out
+    assert str(left_out) == (
+        "3 files with the names of images are not read (links or devices inside a tar, which hold no bytes): "
+        "link0.jpg, link1.jpg, link2.jpg"
+    )
+
+
+@pytest.mark.parametrize("tar_format", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+@pytest.mark.parametrize("name", ["a", "./a", "x" * 150])
+def test_a_hard_link_is_the_file_that_it_names(tmp_path, tar_format, name):
+    links = [header_of("b.jpg", tarfile.LNKTYPE, f"{name}.jpg"), header_of("b.txt", tarfile.LNKTYPE, "a.txt")]
+    data = tar_of([(f"{name}.jpg", b"x" * 600), ("a.txt", b"text")], tar_format, links)
+
+    rows = read(shard_of(tmp_path / "a.tar", data), carry=("txt",))
+
+    assert [(row.key, row.data) for row in rows if row.data] == [
+        (name.removeprefix("./"), b"x" * 600),
+        ("b", b"x" * 600),
+    ]
+    assert rows[-1].carried == {"txt": "text"}
+
+
+def test_a_hard_link_to_what_the_tar_does_not_hold_is_a_row_that_says_so(tmp_path):
+    links = [header_of("b.jpg", tarfile.LNKTYPE, "/etc/passwd"), header_of("b.txt", tarfile.LNKTYPE, "/etc/passwd")]
+
+    rows = read(shard_of(tmp_path / "a.tar", tar_of([("a.jpg", b"1")], extra=links)), carry=("*",))
+
+    assert [(row.key, row.data, row.reason) for row in rows] == [
+        ("a", b"1", None),
+        ("b", None, Reason.MISSING_IMAGE),
+    ]
+    assert rows[1].message.endswith(
+        "b.jpg: a hard link to '/etc/passwd', which does not come before it in this tar; pack that file along"
+    )
+
+
+@pytest.mark.parametrize("kind", [b"9", b"Z", b"V"])
+def test_an_image_of_an_unknown_type_is_read_as_a_file(tmp_path, kind):
+    data = bytearray(tar_of([("a.jpg", b"x" * 700), ("README.d", b"2"), ("b.jpg", b"3")]))
+    for start in (0, 512 + 1024):
+        data[start + 156 : start + 157] = kind
+        data[start + 148 : start + 156] = b" " * 8
+        data[start + 148 : start + 156] = b"%06o\0 " % sum(data[start : start + 512])
+
+    rows = read(shard_of(tmp_path / "a.tar", bytes(data)))
+
+    assert keys_and_data(rows) == [("a", b"x" * 700), ("b", b"3")]
+
+
+def test_folders_of_windows_belong_to_the_key(tmp_path):
+    names = [".\\a.jpg", "x.v1\\a.jpg", "x.jpg", "x.v1\\c.d.jpg", "y/x.v1\\b.jpg", "x.v1\\a.mask.png"]
+
+    rows = rows_of(tmp_path, [(name, name.encode()) for name in [*names, "x.v1\\a.txt"]], carry=("txt",))
+
+    assert [row.key for row in rows] == [".\\a", "x.v1\\a", "x", "x.v1\\c.d", "y/x.v1\\b"]
+    assert [row.data.decode() for row in rows] == names[:5]
+    assert rows[1].carried == {"txt": "x.v1\\a.txt"}
 
 
 def test_a_size_in_base_256_is_read(tmp_path):
@@ -288,3 +349,16 @@ def test_side_images_and_ignored_files_are_counted():
 
     assert [sample.key for sample in grouping.samples] == ["a", "b.x", "b.y", "c"]
     assert (grouping.side_images, grouping.ignored) == (1, 1)
+    [beside] = grouping.left_out
+    assert (beside.num_files, beside.names) == (1, ("a.mask.png",))
+
+
+def test_images_among_ignored_files_are_counted_and_the_first_are_named():
+    names = [*(f"__MACOSX/{number}.jpg" for number in range(5)), "README", ".DS_Store", "jpg", "a.jpg"]
+
+    [hidden] = group([Member(name, 0, 0) for name in names]).left_out
+
+    assert str(hidden) == (
+        "5 files with the names of images are not read (hidden, an index or below __MACOSX): "
+        "__MACOSX/0.jpg, __MACOSX/1.jpg, __MACOSX/2.jpg, ..."
+    )

@@ -10,7 +10,7 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
 from pipeline.config import SourceConfig
-from pipeline.errors import ShardUnreadable
+from pipeline.errors import ConfigError, ShardUnreadable
 from pipeline.readers import list_shards, open_shard
 from schemas.shard import Shard
 from tests.readers.shards import MAX_BYTES, read, shard_of, tar_of
@@ -163,3 +163,37 @@ def test_an_error_of_the_consumer_passes_through(tmp_path):
 
     with pytest.raises(OSError, match="mine"), open_shard(shard, SourceConfig(urls=("x",)), MAX_BYTES):
         raise OSError("mine")
+
+
+@pytest.mark.parametrize("name", ["1.tar", "1.zip", "1.parquet", "1.tar.gz"])
+@pytest.mark.parametrize("target", ["pipe", "/dev/zero"])
+def test_a_shard_that_is_no_regular_file_is_refused(tmp_path, name, target):
+    if target == "pipe":
+        os.mkfifo(tmp_path / name)
+    else:
+        (tmp_path / name).symlink_to(target)
+
+    with pytest.raises(ConfigError, match=rf"{name}: a (named pipe|character device), not a regular file; remove it"):
+        list_shards(SourceConfig(urls=(str(tmp_path),)))
+    with pytest.raises(ShardUnreadable, match=r"cannot be opened \(OSError: a .*, not a regular file\)"):
+        read(Shard(name, str(tmp_path / name), 5, ""))
+
+
+def test_a_shard_overwritten_in_place_is_told_at_the_end_of_its_rows(tmp_path):
+    shard = shard_of(tmp_path / "1.tar", DATA)
+    with open_shard(shard, SourceConfig(urls=(shard.url,)), MAX_BYTES) as opened:
+        rows = opened.rows(None)
+        next(rows)
+        (tmp_path / "1.tar").write_bytes(DATA.replace(b"2", b"3"))
+        os.utime(tmp_path / "1.tar", ns=(1, 1))
+        assert next(rows).data
+        with pytest.raises(ShardUnreadable, match=r"changed since the plan, \d+ bytes, mtime-1 instead of \d+ bytes"):
+            next(rows)
+
+
+def test_a_shard_replaced_by_name_is_read_to_its_end(tmp_path):
+    shard = shard_of(tmp_path / "1.tar", DATA)
+    with open_shard(shard, SourceConfig(urls=(shard.url,)), MAX_BYTES) as opened:
+        (tmp_path / "2.tar").write_bytes(DATA.replace(b"2", b"3"))
+        (tmp_path / "2.tar").replace(tmp_path / "1.tar")
+        assert [row.data for row in opened.rows(None)] == [b"1", b"2"]
