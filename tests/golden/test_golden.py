@@ -1,6 +1,7 @@
 """What the first edition wrote is read, resumed, retried, reported and exported by the code of today."""
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -93,9 +94,9 @@ def test_the_same_corpus_has_the_same_fingerprint(folder, output, finished):
 
 def test_a_job_with_another_recipe_is_refused(folder):
     before = bytes_of(folder)
-    with pytest.raises(OutputMismatch, match=r"sampling\.temperature: 0\.5 there, 0\.1 here"):
+    with pytest.raises(OutputMismatch, match=rf"{re.escape(golden.TEMPERATURE)}.*0\.5.*0\.1"):
         prepare_job(load_job("job.yaml", [f"{golden.TEMPERATURE}=0.1"]))
-    with pytest.raises(OutputMismatch, match=r"render\.gen_meta: 0\.3 there, 0\.7 here"):
+    with pytest.raises(OutputMismatch, match=rf"{re.escape(golden.GEN_META)}.*0\.3.*0\.7"):
         prepare_corpus(load_corpus("corpus.yaml", [f"{golden.GEN_META}=0.7"]))
     assert bytes_of(folder) == before
 
@@ -138,12 +139,10 @@ def test_plan_finds_what_is_left(folder):
 
 
 def test_verify_finds_nothing_wrong_but_the_shard_that_is_not_committed(folder):
-    told = invoke(golden.VERIFY, OUTPUT, code=1)
-    assert [line.split(":")[:2] for line in told.splitlines()[:2]] == [
-        ["not_committed", f" {UNFINISHED}"],
-        ["quarantined", " shards/00003.tar"],
-    ]
-    assert "25 images x 2 slots = 50 caption rows: 1 violations" in told
+    [unfinished, quarantined, counts] = invoke(golden.VERIFY, OUTPUT, code=1).splitlines()
+    assert UNFINISHED in unfinished
+    assert "shards/00003.tar" in quarantined
+    assert "50 caption rows" in counts
 
 
 def test_clean_finds_no_leftovers(folder):
@@ -196,8 +195,10 @@ def test_a_run_resumes_takes_what_is_staged_and_asks_again_what_failed(folder):
     golden.repair(folder)
     invoke(golden.LEAVE_QUARANTINE, OUTPUT)
     assert shards_of(OUTPUT)["left"] == 2
-    told = shell(folder, golden.CAPTION, "job.yaml")
-    assert f"{STAGED_IMAGES} images staged by earlier runs" in told
+    shell(folder, golden.CAPTION, "job.yaml")
+    last = json.loads(invoke(golden.STATUS, OUTPUT, "--json"))["runs"][-1]
+    assert (last["state"], last["exit_code"]) == ("complete", 0)
+    assert last["images"] == DAMAGED_IMAGES + UNFINISHED_IMAGES - STAGED_IMAGES
     after = bytes_of(output / "captions")
     assert {path: after[path] for path in before} == before
     rows = by_identity(committed_rows(output))
