@@ -189,7 +189,8 @@ class _Driver:
         if receipt["kind"] == BatchKind.COMMITTED:
             self._commits.submit(work, Complete(work.shard.path, receipt["num_rows"], ()))
             return
-        complete = self._open.add(Receipt(**receipt))
+        # The plan's own text: each receipt brings a copy of it, which would stay with the finished shards.
+        complete = self._open.add(Receipt(**{**receipt, "shard": work.shard.path}))
         self._progress.add_receipt(receipt)
         if complete is not None:
             self._commits.submit(work, complete)
