@@ -27,6 +27,7 @@ from pipeline.config import EngineConfig, EngineKind
 from pipeline.engines import EngineSpec, start_engine
 from pipeline.engines.presets import planned_num_seqs, readers_per_replica
 from pipeline.errors import PipelineError
+from pipeline.flow.block_stats import drop_block_stats
 from pipeline.flow.cluster import Cluster, accelerator_here, check_accelerators, check_gpus
 from pipeline.flow.tally import ANSWER_TIMEOUT_S, Begun, answer_of
 from pipeline.flow.work import Work
@@ -242,3 +243,4 @@ def _configure_context() -> None:
     context.op_resource_reservation_enabled = False
     # Ray's 1.75 tasks for each that an actor works on is more than we hand it (one in reserve): no pool would grow.
     context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
+    drop_block_stats(context)

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -22,6 +22,7 @@ from ray.data import Dataset
 from ray.exceptions import RayError
 
 from pipeline.errors import Interrupted, NothingDone, PipelineError
+from pipeline.flow.arenas import limit_arenas
 from pipeline.flow.cluster import Cluster, connected
 from pipeline.flow.commits import Commits
 from pipeline.flow.dataset import FlowSpec, build_dataset
@@ -112,6 +113,7 @@ def run_job(prepared: PreparedJob, outcome: Outcome, report: Report, stop: threa
 
 def _run(prepared: PreparedJob, outcome: Outcome, report: Report, stop: threading.Event) -> None:
     started = time.monotonic()
+    limit_arenas()
     try:
         with connected(prepared.job.cluster, prepared.job.logs) as cluster:
             outcome.worker_logs = cluster.logs
@@ -193,7 +195,8 @@ class _Driver:
         if receipt["kind"] == BatchKind.COMMITTED:
             self._commits.submit(work, Complete(work.shard.path, receipt["num_rows"], ()))
             return
-        complete = self._open.add(Receipt(**receipt))
+        # The plan's own text: each receipt brings a copy of it, which would stay with the finished shards.
+        complete = self._open.add(replace(Receipt(**receipt), shard=work.shard.path))
         self._progress.add_receipt(receipt)
         if complete is not None:
             self._commits.submit(work, complete)

@@ -19,6 +19,7 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset
 from ray.exceptions import RayError
 
 from pipeline.errors import Interrupted, PipelineError, Stalled
+from pipeline.flow.block_stats import drop_block_stats
 from pipeline.flow.cluster import Cluster
 
 Item = TypeVar("Item")
@@ -90,6 +91,7 @@ def _dataset(work: Callable[[Item], Result], items: Sequence[Item], cluster: Clu
     context.target_max_block_size = 1
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    drop_block_stats(context)
     rows = [{"item": pickle.dumps(item)} for item in items]
     compute: dict[str, Any] = {"min_size": 1, "max_size": max(1, cluster.num_cpus - 1)}
     return ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(

@@ -1,4 +1,7 @@
-"""Runs the benchmarks one after the other: `python -m tests.benchmarks [NAME ...]`; all of them take an hour."""
+"""Runs the benchmarks one after the other: `python -m tests.benchmarks [NAME ...]`.
+
+All of them take over three hours, two of which are `soak`.
+"""
 
 import subprocess
 import sys

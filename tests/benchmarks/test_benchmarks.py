@@ -5,6 +5,7 @@ import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pipeline.config import GpuPreset
@@ -15,6 +16,7 @@ from tests.benchmarks.__main__ import NAMES
 from tests.benchmarks.gpu import shares
 from tests.benchmarks.growth import bookkeeping
 from tests.benchmarks.report import Middle, table
+from tests.benchmarks.soak import Series, row_of, slope
 
 
 def test_the_page_lists_what_the_suite_runs():
@@ -77,6 +79,25 @@ def test_a_table_has_all_columns_of_all_rows():
 def test_bookkeeping_ends_with_every_shard_whole(tmp_path):
     rows = bookkeeping(tmp_path, 100)
     assert [row["shards"] for row in rows] == list(range(0, 101, 10))
+
+
+def test_a_slope_is_not_bent_by_a_few_wild_samples():
+    images = np.linspace(0, 10, 101)
+    memory = 100 + 3 * images
+    memory[::10] += 500
+    assert slope(images, memory) == pytest.approx(3, abs=0.1)
+
+
+def test_a_soak_tells_growth_that_ends_from_growth_that_goes_on():
+    # One sample a second, 10,000 images a second; the warm-up is the first quarter of 400 s.
+    def row(*memory: float) -> str:
+        points = [(float(second), 10_000 * second, mb, mb, mb) for second, mb in enumerate(memory)]
+        found = row_of(Series(points=points), 400)
+        assert found
+        return found["per_million_by_quarter"]
+
+    assert row(*(100 + 0.02 * second for second in range(401))) == "2.0 2.0 2.0 2.0"
+    assert row(*(100 + 0.02 * min(second, 250) for second in range(401))) == "2.0 2.0 0.0 0.0"
 
 
 @pytest.mark.parametrize("card", [GpuPreset.H100, GpuPreset.A10G])

@@ -1,0 +1,128 @@
+"""What a run may not keep for every batch that passes: it would end a run of weeks."""
+
+import ctypes
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray.data._internal.execution.execution_callback import ExecutionCallback
+from ray.data._internal.execution.operators.map_operator import MapOperator
+
+from pipeline.config import ClusterConfig
+from pipeline.flow.isolate import TASK_EVENTS, isolate_ray
+from pipeline.flow.progress import Progress
+from pipeline.flow.run import _Driver
+from pipeline.flow.work import Work
+from pipeline.ledger.open_shards import OpenShards
+from pipeline.standin.dataset import draw_dataset
+from schemas.batch import RECEIPT, BatchKind
+from schemas.shard import Shard
+from tests.cli import run, write_job
+
+NUM_IMAGES = 64
+
+
+class TellKept(ExecutionCallback):
+    """Named to Ray Data in a run's environment: writes what each operator gave out and what it kept of it."""
+
+    def after_execution_succeeds(self, executor) -> None:
+        told = [
+            (operator.name, operator.metrics.num_outputs_taken, len(operator._output_blocks_stats))
+            for operator in executor._topology
+            if isinstance(operator, MapOperator)
+        ]
+        libc = ctypes.CDLL(None)
+        libc.fdopen.restype = ctypes.c_void_p
+        with Path(os.environ["TELL_KEPT"]).open("w+b") as file:
+            libc.malloc_info(0, ctypes.c_void_p(libc.fdopen(os.dup(file.fileno()), b"w")))
+            libc.fflush(None)
+            file.seek(0)
+            arenas = file.read().count(b"<heap nr=")
+        Path(os.environ["TELL_KEPT"]).write_text(json.dumps({"operators": told, "arenas": arenas}))
+
+
+@pytest.mark.slow
+def test_a_driver_keeps_nothing_of_a_batch_that_has_passed_and_few_heaps(tmp_path):
+    draw_dataset(tmp_path / "in", num_images=NUM_IMAGES, seed=1, shard_rows=NUM_IMAGES // 2)
+    job = write_job(tmp_path, tmp_path / "in", tmp_path / "out", engine={"batch_images": 1})
+    kept = tmp_path / "kept.json"
+    tell = f"{__name__}.{TellKept.__name__}"
+    done = run(tmp_path, "caption", job, RAY_DATA_EXECUTION_CALLBACKS=tell, TELL_KEPT=str(kept))
+    assert done.code == 0, done
+    told = json.loads(kept.read_text())
+    operators = told["operators"]
+    assert [taken for _, taken, _ in operators] == [NUM_IMAGES, NUM_IMAGES], operators
+    assert [blocks for *_, blocks in operators] == [0, 0], operators
+    # Threads of the planning may have had one before the limit; Ray's fill all that glibc allows, eight a core.
+    assert told["arenas"] in range(1, 5)
+
+
+THREADS = """
+import ctypes, os, threading
+from pipeline.flow.arenas import limit_arenas
+limit_arenas()
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+gate = threading.Barrier(17)
+def allocate():
+    gate.wait()
+    libc.malloc(100)
+    gate.wait()
+threads = [threading.Thread(target=allocate) for _ in range(16)]
+[thread.start() for thread in threads]
+gate.wait()
+gate.wait()
+libc.fdopen.restype = ctypes.c_void_p
+libc.malloc_info(0, ctypes.c_void_p(libc.fdopen(os.dup(1), b"w")))
+libc.fflush(None)
+"""
+
+
+def test_a_finished_shard_is_kept_by_the_plans_own_text():
+    shard = Shard("photos/00001.tar", "/photos/00001.tar", 100, "etag")
+    driver = object.__new__(_Driver)
+    driver._works, driver._open, driver._commits = {shard.path: Work(shard, ())}, OpenShards(), Submitted()
+    driver._progress = Progress(shards=1, bytes_total=100, bytes_before=0, shards_before=0, num_slots=1)
+    empty = dict.fromkeys(RECEIPT.names) | {"ok": 0, "rejected": 0, "failed": 0}
+    receipt = empty | {"kind": BatchKind.EMPTY, "shard": "".join(list(shard.path)), "num_rows": 0, "rows": []}
+    assert receipt["shard"] is not shard.path
+    driver._take(receipt)
+    assert [complete.shard for _, complete in driver._commits.submitted] == [shard.path]
+    assert next(iter(driver._open._finished)) is shard.path
+
+
+class Submitted:
+    def __init__(self) -> None:
+        self.submitted: list[Any] = []
+
+    def submit(self, *commit: Any) -> None:
+        self.submitted.append(commit)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="arenas are glibc's")
+@pytest.mark.parametrize(("given", "arenas"), [(None, 2), ("3", 3)])
+def test_threads_of_a_driver_share_their_heaps(given, arenas):
+    environment = {key: value for key, value in os.environ.items() if key != "MALLOC_ARENA_MAX"}
+    environment |= {"MALLOC_ARENA_MAX": given} if given else {}
+    told = subprocess.run([sys.executable, "-c", THREADS], env=environment, capture_output=True, text=True, check=True)
+    assert told.stdout.count("<heap nr=") == arenas, told.stdout
+
+
+@pytest.mark.parametrize("given", [None, "77"])
+def test_task_events_are_capped_unless_the_user_says_otherwise(monkeypatch, given):
+    name = next(iter(TASK_EVENTS))
+    copy = {key: value for key, value in os.environ.items() if key not in {"RAY_ADDRESS", *TASK_EVENTS}}
+    monkeypatch.setattr(os, "environ", copy | ({name: given} if given else {}))
+    isolate_ray(ClusterConfig(num_cpus=2))
+    assert os.environ[name] == (given or TASK_EVENTS[name])
+
+
+def test_the_task_events_of_a_cluster_are_its_own(monkeypatch):
+    monkeypatch.setattr(os, "environ", {key: value for key, value in os.environ.items() if key not in TASK_EVENTS})
+    isolate_ray(ClusterConfig(address="10.0.0.1:6379"))
+    assert not TASK_EVENTS.keys() & os.environ.keys()
