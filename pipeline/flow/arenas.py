@@ -1,6 +1,6 @@
 """Keeps glibc from giving each of the driver's threads a heap of its own, each with its own holes.
 
-What the driver has in use does not grow with the images (57.3 and 57.6 MB by `malloc_info` after 2,000 and 4,700
+What the driver has in use hardly grows with the images (57.5 and 57.6 MB by `malloc_info` after 2,000 and 4,700
 batches). But Ray starts many threads in it, and glibc gives them up to eight arenas a core: with 16 of them the
 free memory between blocks in use grew on (10 to 12 MB), with two it stays at 3.5 MB, at the same rate of batches
 (docs/benchmarks.md). Workers are left alone: they may compute in threads.
