@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jobs.logs import new_log, take_terminal
-from jobs.progress import ProgressLine
-from jobs.stop import Stop, stop_on_signals
+from jobs.logs import new_log, redirect_output
+from jobs.progress_line import ProgressLine
+from jobs.signals import StopRequest, stop_on_signals
 from jobs.summary import print_summary
 from jobs.terminal import echo, printable
 from pipeline.config import load_job
 from pipeline.errors import PipelineError
-from pipeline.flow.isolate import isolate_ray
+from pipeline.flow.ray_env import prepare_ray_env
 
 if TYPE_CHECKING:
-    from pipeline.flow.job import PreparedJob
+    from pipeline.flow.prepared_job import PreparedJob
 
 set_option = click.option(
     "--set",
@@ -37,10 +37,10 @@ set_option = click.option(
 def caption(job_file: str, overrides: Sequence[str]) -> None:
     """Caption the images of JOB_FILE's source into its output; run it again to go on where it stopped."""
     job = load_job(job_file, overrides)
-    isolate_ray(job.cluster)
+    prepare_ray_env(job.cluster)
     with stop_on_signals() as stop:
         # Ray reads its environment when it is imported, so not before the lines above.
-        from pipeline.flow.job import prepare_job  # noqa: PLC0415
+        from pipeline.flow.prepared_job import prepare_job  # noqa: PLC0415
 
         import_ahead()
         run_prepared(prepare_job(job), stop)
@@ -52,19 +52,19 @@ def import_ahead() -> None:
     To be called when all else is imported: two threads on one circle of imports would see half a module.
     """
     # No daemon: a process that ends in the middle of loading Ray's library may crash.
-    threading.Thread(target=import_module, args=("pipeline.flow.run",)).start()
+    threading.Thread(target=import_module, args=("pipeline.flow.driver",)).start()
 
 
-def run_prepared(prepared: PreparedJob, stop: Stop) -> None:
+def run_prepared(prepared: PreparedJob, stop: StopRequest) -> None:
     """Run what is prepared, with a progress line and a summary; ends the process unless all is done."""
-    from pipeline.flow.run import Outcome, run_job  # noqa: PLC0415 - as above
+    from pipeline.flow.driver import RunResult, run_job  # noqa: PLC0415 - as above
 
     for remark in prepared.remarks:
         echo(f"joyfleet: note: {remark}", err=True)
-    outcome = Outcome.of(prepared)
+    outcome = RunResult.of(prepared)
     stop.drain_from_now_on()
     log_path = new_log()
-    terminal = take_terminal(log_path, prepared.job.logs)
+    terminal = redirect_output(log_path, prepared.job.logs)
     error = None
     try:
         with ProgressLine(terminal.err) as line:

@@ -15,16 +15,16 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.caption import set_option
-from jobs.logs import Terminal, new_log, take_terminal
-from jobs.progress import clock
-from jobs.stop import stop_on_signals
+from jobs.logs import Terminal, new_log, redirect_output
+from jobs.progress_line import clock
+from jobs.signals import stop_on_signals
 from jobs.terminal import echo, printable
 from pipeline.config import Preset, RenderConfig, load_corpus
 from pipeline.errors import Interrupted, PipelineError
-from pipeline.flow.isolate import isolate_ray
+from pipeline.flow.ray_env import prepare_ray_env
 
 if TYPE_CHECKING:
-    from pipeline.corpus.job import PreparedCorpus, Step
+    from pipeline.corpus.corpus_job import PreparedCorpus, Step
     from pipeline.flow.cluster import Cluster
 
 log = logging.getLogger(__name__)
@@ -59,8 +59,8 @@ def corpus(
     if job_file is None or more_files:
         raise click.UsageError("give one JOB_FILE, or --check FILE...")
     config = load_corpus(job_file, overrides)
-    isolate_ray(config.cluster)
-    from pipeline.corpus.job import prepare_corpus  # noqa: PLC0415 - DuckDB is for this verb alone
+    prepare_ray_env(config.cluster)
+    from pipeline.corpus.corpus_job import prepare_corpus  # noqa: PLC0415 - DuckDB is for this verb alone
 
     prepared = prepare_corpus(config)
     for remark in prepared.remarks:
@@ -70,7 +70,7 @@ def corpus(
 
 def _run(prepared: PreparedCorpus) -> None:
     log_path = new_log()
-    terminal = take_terminal(log_path)
+    terminal = redirect_output(log_path)
     started = time.monotonic()
     error = None
     try:
@@ -89,7 +89,7 @@ def _run(prepared: PreparedCorpus) -> None:
 
 
 def _drive(prepared: PreparedCorpus, terminal: Terminal, stop: threading.Event) -> None:
-    from pipeline.corpus.job import remove_staged, steps  # noqa: PLC0415 - as above
+    from pipeline.corpus.corpus_job import remove_staged, steps  # noqa: PLC0415 - as above
 
     if prepared.finished:
         remove_staged(prepared)  # a run that was killed between its last two lines leaves it
@@ -111,12 +111,12 @@ def _drive(prepared: PreparedCorpus, terminal: Terminal, stop: threading.Event) 
 def _everywhere(
     step: Step, prepared: PreparedCorpus, cluster: Cluster, terminal: Terminal, stop: threading.Event
 ) -> None:
-    from pipeline.flow.spread import spread  # noqa: PLC0415 - as above
+    from pipeline.flow.parallel_map import parallel_map  # noqa: PLC0415 - as above
 
     assert step.work is not None
     shown_at = time.monotonic() - EVERY_S
     stall_s = prepared.config.cluster.stall_timeout_s
-    for done, _ in enumerate(spread(step.work, step.items, cluster, stop, stall_s), 1):
+    for done, _ in enumerate(parallel_map(step.work, step.items, cluster, stop, stall_s), 1):
         if time.monotonic() - shown_at >= EVERY_S or done == len(step.items):
             shown_at = time.monotonic()
             terminal.err.write(f"{step.name} {done:,}/{len(step.items):,}\n")
@@ -143,7 +143,7 @@ def _here(work: Callable[[], object], stop: threading.Event) -> None:
 
 
 def _summary(prepared: PreparedCorpus, terminal: Terminal, seconds: float, log_path: Path) -> None:
-    from pipeline.corpus.report import read_texts  # noqa: PLC0415 - as above
+    from pipeline.corpus.corpus_report import read_texts  # noqa: PLC0415 - as above
 
     texts = read_texts(prepared.store)
     console = Console(file=terminal.out, soft_wrap=True, highlight=False)
@@ -169,8 +169,8 @@ def _summary(prepared: PreparedCorpus, terminal: Terminal, seconds: float, log_p
 
 def _check(files: Sequence[str], preset: str) -> None:
     """Tell every text that breaks the grammar; end with 1 if there is one."""
-    from pipeline.corpus.check import check_file  # noqa: PLC0415 - as above
-    from pipeline.corpus.grammar import profile_of  # noqa: PLC0415 - as above
+    from pipeline.corpus.check_texts import check_file  # noqa: PLC0415 - as above
+    from pipeline.corpus.text_grammar import profile_of  # noqa: PLC0415 - as above
 
     profile = profile_of(RenderConfig.model_validate(preset))
     texts = broken = 0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.standin.dataset import draw_dataset
+from pipeline.standin.demo_data import draw_dataset
 
 
 @click.command()

@@ -16,14 +16,14 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from jobs.output import open_output, source_option
-from jobs.progress import size
-from pipeline.config.export import ExportConfig, flag_of
+from jobs.progress_line import size
+from pipeline.config.export_config import ExportConfig, flag_of
 from pipeline.errors import ConfigError
 from pipeline.export import Captioned, Exported, run_export
 from pipeline.export.form import FILTERS, Form
 from pipeline.export.forms import FORMS, form_of
 from pipeline.export.hub import push_folder
-from pipeline.ledger.plan import Plan
+from pipeline.ledger.shard_plan import Plan
 from pipeline.storage import open_store
 
 QUARANTINED = 3

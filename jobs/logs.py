@@ -59,7 +59,7 @@ def _formatter(form: LogFormat) -> logging.Formatter:
     return logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s")
 
 
-def take_terminal(path: Path, form: LogFormat = LogFormat.TEXT) -> Terminal:
+def redirect_output(path: Path, form: LogFormat = LogFormat.TEXT) -> Terminal:
     """Send logging, warnings and all that is printed from now on to a file; return the terminal.
 
     Ray prints from Python loggers with handlers of their own, from C++ and from threads that outlive

@@ -17,10 +17,10 @@ from pydantic import ValidationError
 from pipeline.config import ImagesConfig, JobConfig, SourceConfig, load_job, parse_job
 from pipeline.config.trust import refuse_foreign_sources, without_powers
 from pipeline.errors import ConfigError, StoreError
-from pipeline.ledger.footer import RunFacts
+from pipeline.ledger.footer import RunIdentity
 from pipeline.ledger.layout import RUN
-from pipeline.ledger.plan import Plan, claim_plan, read_plan
 from pipeline.ledger.run_record import RunRecord, read_run
+from pipeline.ledger.shard_plan import Plan, claim_plan, read_plan
 from pipeline.readers import list_shards
 from pipeline.storage import Store, open_store
 
@@ -38,7 +38,7 @@ class Output:
     """An output that some run has claimed."""
 
     store: Store
-    run: RunFacts
+    run: RunIdentity
     plan: Plan
     described_source: SourceConfig
     """As the output has it, to be handed on where it is not read; see `source`."""
@@ -95,7 +95,9 @@ def open_output(url: str, sources: Sequence[str] = ()) -> Output:
     try:
         source = SourceConfig.model_validate(job["source"])
         images = ImagesConfig.model_validate(job["images"])
-        run = RunFacts(recipe=record.fingerprint, slots=tuple(record.about["slots"]), versions=record.about["versions"])
+        run = RunIdentity(
+            recipe=record.fingerprint, slots=tuple(record.about["slots"]), versions=record.about["versions"]
+        )
     except (ValidationError, KeyError, TypeError) as err:
         raise StoreError(f"{url}/{RUN}: damaged ({' '.join(str(err).split())}); restore it") from err
     return Output(

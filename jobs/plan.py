@@ -12,20 +12,20 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.caption import set_option
-from jobs.logs import Terminal, new_log, take_terminal
-from jobs.look import show_source
-from jobs.progress import clock, size
+from jobs.logs import Terminal, new_log, redirect_output
+from jobs.progress_line import clock, size
+from jobs.source_summary import show_source
 from jobs.terminal import printable, to_json
 from pipeline.config import JobConfig, load_job
-from pipeline.cost import Rate, Work, captions_per_image, card_rates, estimate, guess_tokens, staged_tokens
-from pipeline.engines.cards import CARDS
+from pipeline.cost import Rate, Workload, captions_per_image, card_rates, estimate, guess_tokens, staged_tokens
+from pipeline.engines.gpus import GPUS
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.flow.isolate import isolate_ray
-from pipeline.flow.job import check_job, refuse_output_in_source
-from pipeline.ledger.plan import read_plan, remaining
+from pipeline.flow.prepared_job import check_job, refuse_output_in_source
+from pipeline.flow.ray_env import prepare_ray_env
 from pipeline.ledger.run_record import read_run
+from pipeline.ledger.shard_plan import read_plan, remaining
 from pipeline.readers import list_source
-from pipeline.readers.survey import survey
+from pipeline.readers.count_estimate import estimate_counts
 from pipeline.storage import open_store
 from schemas.shard import Shard
 
@@ -66,8 +66,8 @@ def plan(
     if num_images is not None:
         # Before the terminal is taken, so that a wrong config is told as by every verb.
         check_job(job)
-        isolate_ray(job.cluster)
-        terminal = take_terminal(new_log(), job.logs)
+        prepare_ray_env(job.cluster)
+        terminal = redirect_output(new_log(), job.logs)
         calibration = _calibrate(job, num_images, terminal)
     told = look(job, calibration, priced)
     for remark in told["remarks"]:
@@ -91,7 +91,7 @@ def _calibrate(job: JobConfig, num_images: int, terminal: Terminal) -> Calibrati
 
 
 def _prices(words: Sequence[str]) -> dict[str, float]:
-    known = {*(card.value for card in CARDS), MACHINE}
+    known = {*(card.value for card in GPUS), MACHINE}
     found: dict[str, float] = {}
     for word in words:
         name, _, amount = word.partition("=")
@@ -108,9 +108,9 @@ def look(job: JobConfig, calibration: Calibration | None, prices: Mapping[str, f
     listed = list_source(job.source)
     shards = listed.shards
     left = _left(job, recipe.fingerprint, shards, remarks)
-    surveyed = survey(shards, job.source)
+    surveyed = estimate_counts(shards, job.source)
     total, todo = (sum(shard.size for shard in some) for some in (shards, left))
-    work = Work(
+    work = Workload(
         shards=len(left),
         bytes=todo,
         images=round(surveyed.images * todo / total) if total else 0,

@@ -13,11 +13,11 @@ from jobs.caption import set_option
 from pipeline.config import JobConfig, load_job, parse_job
 from pipeline.engines import start_engine
 from pipeline.errors import BadImage, ConfigError
-from pipeline.flow.job import check_job, engine_spec, read_spec
-from pipeline.images import Decoder
+from pipeline.flow.prepared_job import check_job, engine_spec, read_spec
+from pipeline.images import IsolatedDecoder
 from pipeline.readers import list_shards
-from pipeline.stages.sample import draw_sample
-from pipeline.standin.dataset import draw_dataset
+from pipeline.stages.source_sample import draw_sample
+from pipeline.standin.demo_data import draw_dataset
 
 PICTURES = 12
 STANDIN = {"model": "standin", "captions": {"slot": "caption", "mode": "descriptive"}}
@@ -33,14 +33,14 @@ def playground(job_file: str | None, port: int, overrides: Sequence[str]) -> Non
     # Read when gradio is imported: no version check, no statistics.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     try:
-        from jobs.playground_page import HOST, Desk, build_app, serve  # noqa: PLC0415 - an extra, seconds of imports
+        from jobs.playground_page import HOST, PlaygroundSession, build_app, serve  # noqa: PLC0415 - an extra, seconds of imports
     except ImportError as err:
         raise ConfigError(f"playground: needs the package {err.name}; run: pip install 'joyfleet[playground]'") from err
     with tempfile.TemporaryDirectory(prefix="joyfleet-") as folder:
         job, pictures = _pictures(job_file, overrides, Path(folder))
         recipe, weights, _ = check_job(job)
         click.echo("joyfleet: the engine starts", err=True)
-        desk = Desk(job, start_engine(engine_spec(job, recipe, weights)), weights.side_px)
+        desk = PlaygroundSession(job, start_engine(engine_spec(job, recipe, weights)), weights.side_px)
         try:
             click.echo(f"http://{HOST}:{port}/")
             serve(build_app(desk, pictures), port, wait=True)
@@ -60,7 +60,7 @@ def _pictures(job_file: str | None, overrides: Sequence[str], folder: Path) -> t
     _, weights, _ = check_job(job)
     sample = draw_sample(read_spec(job, weights), list_shards(job.source), job.seed, PICTURES)
     files: list[Path] = []
-    with Decoder() as decoder:
+    with IsolatedDecoder() as decoder:
         for data in (row.data for one in sample.shards for row in one.rows if row.data is not None):
             try:
                 kind = decoder.decode(data, job.images, (weights.side_px, weights.side_px)).format

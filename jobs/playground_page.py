@@ -17,7 +17,7 @@ from pipeline.config import JobConfig
 from pipeline.engines import Engine
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.prompts import GENERATIONS, generation_of, load_generation
-from pipeline.report.tryout import (
+from pipeline.report.playground_session import (
     Answers,
     Choice,
     answers_html,
@@ -35,7 +35,7 @@ HOST = "127.0.0.1"
 MAX_SAMPLES = 8
 
 
-class Desk:
+class PlaygroundSession:
     """An engine on an event loop of its own; threads ask it."""
 
     def __init__(self, job: JobConfig, engine: Engine, side_px: int) -> None:
@@ -47,7 +47,7 @@ class Desk:
         self._thread.start()
 
     def ask(self, job: JobConfig, data: bytes) -> Answers:
-        """Ask as `pipeline.report.tryout.ask`; blocks the calling thread."""
+        """Ask as `pipeline.report.playground_session.ask`; blocks the calling thread."""
         asking = ask(self._engine, job, self._side_px, data)
         return asyncio.run_coroutine_threadsafe(asking, self._loop).result()
 
@@ -59,7 +59,7 @@ class Desk:
         self._loop.close()
 
 
-def build_app(desk: Desk, pictures: Sequence[Path]) -> gr.Blocks:
+def build_app(desk: PlaygroundSession, pictures: Sequence[Path]) -> gr.Blocks:
     """Return the page: choices on the left, the prompt, the answers and the recipe on the right."""
     first = generation_of(desk.job.model.id, desk.job.model.generation).name
     with gr.Blocks(title="JoyFleet playground", analytics_enabled=False) as app:
@@ -126,7 +126,7 @@ def _on_mode(generation: str, mode: str) -> list[Any]:
     return [gr.update(choices=tones, value=tones[0]), gr.update(choices=lengths, value=lengths[0])]
 
 
-def _told(desk: Desk, picked: Sequence[Any]) -> tuple[str, str, str]:
+def _told(desk: PlaygroundSession, picked: Sequence[Any]) -> tuple[str, str, str]:
     choice = _choice(picked)
     try:
         prompt, system = words_of(desk.job, choice)
@@ -135,7 +135,7 @@ def _told(desk: Desk, picked: Sequence[Any]) -> tuple[str, str, str]:
     return prompt, system, recipe_yaml(desk.job, choice)
 
 
-def _answered(desk: Desk, path: str | None, drawn: tuple[int, int], picked: Sequence[Any]) -> str:
+def _answered(desk: PlaygroundSession, path: str | None, drawn: tuple[int, int], picked: Sequence[Any]) -> str:
     """Return the answers as HTML. What is wrong is told in the page: the server goes on."""
     if path is None:
         raise gr.Error("pick an image first", print_exception=False)

@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING
 import click
 
 from jobs.caption import set_option
-from jobs.logs import new_log, take_terminal
+from jobs.logs import new_log, redirect_output
 from jobs.terminal import echo
 from pipeline.config import JobConfig, load_job
 from pipeline.engines import Engine, EngineSpec, start_engine
 from pipeline.errors import ConfigError
-from pipeline.flow.job import caption_spec, check_job, engine_spec, facts_of, read_spec
+from pipeline.flow.prepared_job import caption_spec, check_job, engine_spec, facts_of, read_spec
 from pipeline.readers import list_shards
-from pipeline.stages.caption import CaptionSpec
-from pipeline.stages.read import ReadSpec
-from pipeline.stages.sample import Sample, draw_sample
+from pipeline.stages.captioning import CaptionSpec
+from pipeline.stages.read_batches import ReadSpec
+from pipeline.stages.source_sample import Sample, draw_sample
 
 if TYPE_CHECKING:
-    from pipeline.report.preview import Previewed
+    from pipeline.report.preview_page import Previewed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,10 +68,10 @@ def preview(job_file: str, num_images: int, compare: str | None, page: str | Non
 
 
 def _show(recipes: Sequence[Recipe], sample: Sample, target: Path) -> None:
-    from pipeline.report.preview import preview_page  # noqa: PLC0415 - datasketch and scipy come with its package
+    from pipeline.report.preview_page import preview_page  # noqa: PLC0415 - datasketch and scipy come with its package
 
     log_path = new_log()
-    terminal = take_terminal(log_path)
+    terminal = redirect_output(log_path)
     num_images = sum(len(one.rows) for one in sample.shards)
     terminal.err.write(
         f"joyfleet: {num_images} images of {len(sample.shards)} shards; the engine starts (log: {log_path})\n"
@@ -97,7 +97,7 @@ def _checked(file: str, job: JobConfig) -> Recipe:
 
 def _captioned(recipes: Sequence[Recipe], sample: Sample) -> Iterator[Previewed]:
     """Caption the sample with each recipe; recipes with one engine share it, others start theirs in turn."""
-    from pipeline.report.preview import caption_sample  # noqa: PLC0415 - as above
+    from pipeline.report.preview_page import caption_sample  # noqa: PLC0415 - as above
 
     rest = list(recipes)
     while rest:

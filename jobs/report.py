@@ -39,13 +39,13 @@ def report(output: str, page: str | None, sources: Sequence[str]) -> None:
 def _page(opened: Output, files: str) -> str:
     # matplotlib, datasketch and scipy: a second and a half of imports that no other verb should pay.
     try:
+        from pipeline.report.output_stats import output_stats  # noqa: PLC0415
         from pipeline.report.page import Subject, report_page  # noqa: PLC0415
-        from pipeline.report.survey import survey_output  # noqa: PLC0415
         from pipeline.report.thumbnails import ImageSource, read_thumbnails  # noqa: PLC0415
     except ImportError as err:
         raise ConfigError(f"report: needs the package {err.name}; run: pip install 'joyfleet[report]'") from err
     plan = opened.readable_plan()
-    survey, quality = survey_output(opened.store)
+    survey, quality = output_stats(opened.store)
     job = opened.about["job"]
     subject = Subject(
         url=opened.store.url,

@@ -15,11 +15,11 @@ from rich.live import Live
 from rich.text import Text
 
 from jobs.output import open_output
-from jobs.progress import clock, size
+from jobs.progress_line import clock, size
 from jobs.terminal import echo, printable, to_json
-from pipeline.ledger.plan import remaining
 from pipeline.ledger.quarantine import list_quarantine
-from pipeline.ledger.run_events import RunTold, read_runs
+from pipeline.ledger.run_events import RunStatus, read_runs
+from pipeline.ledger.shard_plan import remaining
 
 RUNS = 20
 """Newest runs that are read, a request each."""
@@ -83,7 +83,7 @@ def look(output: str) -> dict[str, Any]:
     }
 
 
-def _run(run: RunTold, now: datetime) -> dict[str, Any]:
+def _run(run: RunStatus, now: datetime) -> dict[str, Any]:
     state, moment, silent_s = run.state(now), run.moment, (now - run.told).total_seconds()
     eta_s = moment.eta_s if moment and state == "running" else None
     return {

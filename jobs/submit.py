@@ -14,11 +14,11 @@ import click
 from jobs.caption import set_option
 from pipeline.config import load_job
 from pipeline.errors import ConfigError, Interrupted
-from pipeline.flow.isolate import API_VARIABLE, isolate_ray
+from pipeline.flow.ray_env import API_VARIABLE, prepare_ray_env
 from pipeline.prompts import check_captions
 
 if TYPE_CHECKING:
-    from pipeline.flow.submit import Ended, Following, JobServer
+    from pipeline.flow.job_submission import Ended, Following, JobServer
 
 
 @click.command()
@@ -49,11 +49,11 @@ def submit(
     """
     job = load_job(str(job_file), overrides)
     check_captions(job)
-    isolate_ray(job.cluster, sent_to=address)
+    prepare_ray_env(job.cluster, sent_to=address)
     logging.disable(logging.INFO)  # Ray's client names each file that it leaves out
     try:
         # Ray reads its environment when it is imported, so not before the line above.
-        from pipeline.flow.submit import Following, JobServer, make_submission  # noqa: PLC0415
+        from pipeline.flow.job_submission import Following, JobServer, make_submission  # noqa: PLC0415
     except ModuleNotFoundError as err:
         raise ConfigError(f"{err.name} is not installed; submitting needs pip install 'joyfleet[cluster]'") from err
 

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, TextIO
 from rich.console import Console
 from rich.table import Table
 
-from jobs.progress import clock
+from jobs.progress_line import clock
 from jobs.terminal import printable
 
 if TYPE_CHECKING:
-    from pipeline.flow.job import PreparedJob
-    from pipeline.flow.run import Outcome
+    from pipeline.flow.driver import RunResult
+    from pipeline.flow.prepared_job import PreparedJob
 
 SHOWN = 5
 """Shards listed by name."""
 
 
-def print_summary(out: TextIO, prepared: PreparedJob, outcome: Outcome, log_path: Path) -> None:
+def print_summary(out: TextIO, prepared: PreparedJob, outcome: RunResult, log_path: Path) -> None:
     """Print the table, then shards that need attention, then where the logs are."""
     console = Console(file=out, soft_wrap=True, highlight=False)
     table = Table(show_header=False, box=None, pad_edge=False)
@@ -39,7 +39,7 @@ def print_summary(out: TextIO, prepared: PreparedJob, outcome: Outcome, log_path
         console.print(f"logs of Ray's workers and vLLM: {outcome.worker_logs}", markup=False)
 
 
-def _rows(prepared: PreparedJob, outcome: Outcome) -> list[tuple[str, str]]:
+def _rows(prepared: PreparedJob, outcome: RunResult) -> list[tuple[str, str]]:
     done = outcome.shards_before + outcome.shards_committed + len(outcome.shards_lost)
     captions = sum(outcome.statuses.values())
     statuses = ", ".join(f"{rows:,} {status}" for status, rows in outcome.statuses.items())

@@ -8,13 +8,13 @@ import click
 
 from jobs.caption import import_ahead, run_prepared, set_option
 from jobs.output import job_of_output, open_output
-from jobs.stop import stop_on_signals
+from jobs.signals import stop_on_signals
 from jobs.terminal import echo
 from pipeline.config import JobConfig
 from pipeline.errors import ConfigError
-from pipeline.flow.isolate import isolate_ray
-from pipeline.ledger.clean import clean as remove_leftovers
+from pipeline.flow.ray_env import prepare_ray_env
 from pipeline.ledger.quarantine import list_quarantine, remove_quarantine
+from pipeline.ledger.staging_cleanup import clean as remove_leftovers
 from schemas.status import Status
 
 SHOWN = 20
@@ -65,10 +65,10 @@ def _statuses(rows: str) -> list[Status]:
 
 def _retry_rows(job: JobConfig, statuses: Sequence[Status]) -> None:
     """Run a job over the rows of these statuses."""
-    isolate_ray(job.cluster)
+    prepare_ray_env(job.cluster)
     with stop_on_signals() as stop:
         # Ray reads its environment when it is imported, so not before the lines above.
-        from pipeline.flow.job import prepare_retry  # noqa: PLC0415
+        from pipeline.flow.prepared_job import prepare_retry  # noqa: PLC0415
 
         import_ahead()
         prepared = prepare_retry(job, statuses)

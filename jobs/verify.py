@@ -13,8 +13,8 @@ from jobs.output import Output, open_output, source_option
 from jobs.terminal import echo
 from pipeline.config import SourceConfig
 from pipeline.errors import ShardUnreadable
-from pipeline.ledger.plan import remaining
-from pipeline.ledger.verify import ShardVerdict, SourceImage, Violation, ViolationKind, verify_shard, verify_tree
+from pipeline.ledger.shard_plan import remaining
+from pipeline.ledger.verification import ShardVerdict, SourceImage, Violation, ViolationKind, verify_shard, verify_tree
 from pipeline.readers import open_shard
 from schemas.shard import Shard
 

@@ -15,7 +15,7 @@ SPEC = "https://openlineage.io/spec/2-0-2/OpenLineage.json"
 FACETS = "https://openlineage.io/spec/facets"
 
 RUN_FACET = "joyfleet"
-"""Name of the run facet that holds a `Moment` and what else is not in OpenLineage's own facets."""
+"""Name of the run facet that holds a `RunProgress` and what else is not in OpenLineage's own facets."""
 
 
 class EventType(StrEnum):
@@ -35,7 +35,7 @@ ENDED = frozenset({EventType.COMPLETE, EventType.ABORT, EventType.FAIL})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Moment:
+class RunProgress:
     """How far a run was. Names are those of the JSON in the facet."""
 
     seconds: float

@@ -6,8 +6,15 @@ from pathlib import Path
 import yaml
 
 from pipeline.config import parse_job
-from pipeline.config.job import EngineConfig, ImagesConfig, JobClusterConfig, JobConfig, SamplingConfig, SourceConfig
-from pipeline.config.quality import QualityConfig, RepairConfig, RuleActions, TagsConfig
+from pipeline.config.job_config import (
+    EngineConfig,
+    ImagesConfig,
+    JobClusterConfig,
+    JobConfig,
+    SamplingConfig,
+    SourceConfig,
+)
+from pipeline.config.quality_config import QualityConfig, RepairConfig, RuleActions, TagsConfig
 from pipeline.prompts import check_captions
 from schemas.caption_row import CAPTION_ROW
 

@@ -1,20 +1,10 @@
 """A job as one checked record: the YAML file, overridden by the environment, overridden by the command line."""
 
 from pipeline.config.base import without_secrets
-from pipeline.config.captions import Length, RequestConfig, SlotConfig, WordsDistribution
-from pipeline.config.corpus import (
-    LengthConfig,
-    Persons,
-    QualityBy,
-    RecordTagsConfig,
-    RenderConfig,
-    Steps,
-    StyleConfig,
-    TaskTables,
-    WordsConfig,
-)
-from pipeline.config.corpus_job import CorpusConfig
-from pipeline.config.job import (
+from pipeline.config.captions_config import Length, RequestConfig, SlotConfig, WordsDistribution
+from pipeline.config.corpus_config import CorpusConfig
+from pipeline.config.corpus_presets import Preset, Rating
+from pipeline.config.job_config import (
     ClusterConfig,
     EndpointConfig,
     EngineConfig,
@@ -29,8 +19,7 @@ from pipeline.config.job import (
     SourceConfig,
 )
 from pipeline.config.load import ENV_PREFIX, load_corpus, load_job, parse_job
-from pipeline.config.presets import Preset, Rating
-from pipeline.config.quality import (
+from pipeline.config.quality_config import (
     Action,
     Categories,
     Openings,
@@ -42,6 +31,17 @@ from pipeline.config.quality import (
     Truncated,
     Underscores,
     UserRule,
+)
+from pipeline.config.render_config import (
+    LengthConfig,
+    Persons,
+    QualityBy,
+    RecordTagsConfig,
+    RenderConfig,
+    Steps,
+    StyleConfig,
+    TaskTables,
+    WordsConfig,
 )
 
 __all__ = [

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
 
-class Part(BaseModel):
+class ConfigPart(BaseModel):
     """A part of the config. An unknown key raises; a built part never changes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)

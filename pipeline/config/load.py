@@ -18,12 +18,12 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from pipeline.config.base import Part, without_user
-from pipeline.config.corpus_job import CorpusConfig
-from pipeline.config.job import JobConfig
+from pipeline.config.base import ConfigPart, without_user
+from pipeline.config.corpus_config import CorpusConfig
+from pipeline.config.job_config import JobConfig
 from pipeline.errors import ConfigError
 
-Config = TypeVar("Config", bound=Part)
+Config = TypeVar("Config", bound=ConfigPart)
 
 ENV_PREFIX = "JOYFLEET_"
 
@@ -96,7 +96,7 @@ def _long_form(annotation: Any, value: Any) -> Any:  # noqa: ANN401 - a type exp
         return value  # what is wrong with it is told when the whole is checked
 
 
-def _layers(kind: type[Part], data: Mapping[str, Any]) -> type[BaseSettings]:
+def _layers(kind: type[ConfigPart], data: Mapping[str, Any]) -> type[BaseSettings]:
     """A settings class whose weakest layer is `data`; the strongest are its constructor's arguments."""
 
     class Layers(kind, BaseSettings):  # pyright: ignore[reportUntypedBaseClass] - known only when it is called
@@ -120,7 +120,7 @@ def _layers(kind: type[Part], data: Mapping[str, Any]) -> type[BaseSettings]:
     return Layers
 
 
-def _refuse_unknown_environment(kind: type[Part]) -> None:
+def _refuse_unknown_environment(kind: type[ConfigPart]) -> None:
     for name in os.environ:
         if name.startswith(ENV_PREFIX):
             key = name.removeprefix(ENV_PREFIX).split("__")[0].lower()
@@ -154,7 +154,7 @@ _FORMS = {"~words", "~class", "~distribution"}
 """Tags of the union `Length`: they stand in pydantic's locations and not in the file."""
 
 
-def _explain(err: ValidationError, origin: str, kind: type[Part]) -> str:
+def _explain(err: ValidationError, origin: str, kind: type[ConfigPart]) -> str:
     errors: list[dict[str, Any]] = [dict(error) for error in err.errors(include_url=False)]
     # An invalid item is left out before the length of its tuple is checked: that complaint is an echo.
     deep = {error["loc"][0] for error in errors if len(error["loc"]) > 1}
@@ -162,7 +162,7 @@ def _explain(err: ValidationError, origin: str, kind: type[Part]) -> str:
     return "\n".join(dict.fromkeys(f"{origin}: {_one(error, kind)}" for error in real))
 
 
-def _one(error: dict[str, Any], kind: type[Part]) -> str:
+def _one(error: dict[str, Any], kind: type[ConfigPart]) -> str:
     loc = _file_location(error["loc"])
     key = ".".join(str(part) for part in loc)
     found = error.get("input")
@@ -180,7 +180,7 @@ def _file_location(loc: Sequence[int | str]) -> list[int | str]:
     return [part for part in loc if part not in _FORMS]
 
 
-def _allowed_keys(loc: Sequence[int | str], kind: type[Part]) -> list[str]:
+def _allowed_keys(loc: Sequence[int | str], kind: type[ConfigPart]) -> list[str]:
     """Names of the fields of the part at `loc`, found by following the annotations."""
     models: list[type[BaseModel]] = [kind]
     for part in loc:

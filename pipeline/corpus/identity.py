@@ -10,13 +10,13 @@ import re
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
-from pipeline.config.corpus_job import JoinBy
-from pipeline.corpus.facts import Facts
+from pipeline.config.corpus_config import JoinBy
+from pipeline.corpus.column_mapping import SourceFacts
 
 _NOT_WORD = re.compile(r"[\W_]+")
 
 
-def join_key(facts: Facts, by: JoinBy) -> str | None:
+def join_key(facts: SourceFacts, by: JoinBy) -> str | None:
     """Return what an image is joined by, or None where nothing of the kind is known of it."""
     match by:
         case JoinBy.ID:
@@ -64,7 +64,7 @@ def fingerprint(text: str | None) -> str | None:
     return hashlib.blake2b(words.encode(), digest_size=16).hexdigest() if words else None
 
 
-def image_identity(facts: Facts, record_id: str) -> str:
+def image_identity(facts: SourceFacts, record_id: str) -> str:
     """Return what the image is known by: SHA-256, MD5, URL, else the record itself."""
     for name in ("sha256", "md5"):
         digest = facts.get(name)

@@ -16,8 +16,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.config.corpus_job import CaptionsConfig, FeedConfig
-from pipeline.corpus.facts import Facts, facts_of
+from pipeline.config.corpus_config import CaptionsConfig, FeedConfig
+from pipeline.corpus.column_mapping import SourceFacts, facts_of
 from pipeline.corpus.files import read_table
 from pipeline.errors import ConfigError, PipelineError, ShardUnreadable
 from pipeline.readers import open_local
@@ -42,7 +42,7 @@ CATEGORIES: Mapping[str, str] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class WorkUnit:
     """What one task makes; pickles."""
 
     name: str
@@ -61,10 +61,10 @@ class Image:
     row: int
     """In the part, from 0."""
     record_id: str
-    facts: Facts
+    facts: SourceFacts
 
 
-def images_of(part: Part, entry: CaptionsConfig | None, store: Store, counts: Counter[str]) -> Iterator[Image]:
+def images_of(part: WorkUnit, entry: CaptionsConfig | None, store: Store, counts: Counter[str]) -> Iterator[Image]:
     """Yield the images of a part in its order, and count what became of their captions.
 
     Raises:
@@ -79,7 +79,7 @@ def images_of(part: Part, entry: CaptionsConfig | None, store: Store, counts: Co
         yield Image(row=row, record_id=f"{part.source}/{first['shard']}#{first['row']}", facts=facts)
 
 
-def _sliced(part: Part, store: Store) -> Iterator[Image]:
+def _sliced(part: WorkUnit, store: Store) -> Iterator[Image]:
     rows = read_table(store, part.slice or "", IMAGE_FACTS).to_pylist()
     for row, facts in enumerate(rows):
         known = facts["id"] or facts["key"]
@@ -87,7 +87,7 @@ def _sliced(part: Part, store: Store) -> Iterator[Image]:
         yield Image(row=row, record_id=name, facts=facts)
 
 
-def _by_image(part: Part) -> Iterator[list[dict[str, Any]]]:
+def _by_image(part: WorkUnit) -> Iterator[list[dict[str, Any]]]:
     """Yield the caption rows of each image, those of all outputs together."""
     walks = [_file_images(file) for file in part.captions]
     for images in itertools.zip_longest(*walks):
@@ -125,7 +125,7 @@ def _file_rows(file: Shard) -> Iterator[dict[str, Any]]:
         raise PipelineError(f"captions: {err}") from err
 
 
-def _facts(rows: Sequence[Mapping[str, Any]], entry: CaptionsConfig, counts: Counter[str]) -> Facts:
+def _facts(rows: Sequence[Mapping[str, Any]], entry: CaptionsConfig, counts: Counter[str]) -> SourceFacts:
     first = rows[0]
     facts = facts_of(json.loads(first["source"]), entry.columns, counts)
     # What the bytes say beats what the source's row says of them.
@@ -154,7 +154,7 @@ def _fed(rows: Sequence[Mapping[str, Any]], feeds: Sequence[FeedConfig]) -> list
     ]
 
 
-def _add_tags(facts: Facts, text: str) -> None:
+def _add_tags(facts: SourceFacts, text: str) -> None:
     """Add the tags of a tag mode, those with a prefix such as `artist:` to their category."""
     for tag in text.split(","):
         prefix, colon, rest = tag.strip().partition(":")

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.config.corpus_job import JoinConfig
-from pipeline.corpus import layout
-from pipeline.corpus.duck import Duck, Limits, by_part, opened
+from pipeline.config.corpus_config import JoinConfig
+from pipeline.corpus import corpus_layout
+from pipeline.corpus.duckdb_session import DuckSession, Limits, by_part, opened
 from pipeline.corpus.files import put_json, put_table, read_table
 from pipeline.corpus.identity import join_key
 from pipeline.storage import Store
@@ -49,7 +49,7 @@ class Join:
 
 def join_table(store: Store, join: Join, limits: Limits) -> None:
     """Write the rows of a table beside the parts that they belong to; does nothing when it was done before."""
-    if store.exists(layout.join_path(join.table)):
+    if store.exists(corpus_layout.join_path(join.table)):
         return
     names = dict(join.parts)
     with opened(limits) as duck:
@@ -59,9 +59,9 @@ def join_table(store: Store, join: Join, limits: Limits) -> None:
             "CREATE TABLE matched AS SELECT part, row, incoming.* FROM incoming JOIN keys ON keys.key = join_key", rows
         )
         for number, table in by_part(duck.batches(_FIRST)):
-            put_table(store, layout.joined_path(join.table, names[number]), table.select(JOINED.names), JOINED)
+            put_table(store, corpus_layout.joined_path(join.table, names[number]), table.select(JOINED.names), JOINED)
         counts = _counts(duck)
-    put_json(store, layout.join_path(join.table), counts)
+    put_json(store, corpus_layout.join_path(join.table), counts)
     log.info("table=%s joined %s", join.table, counts)
 
 
@@ -73,7 +73,7 @@ ORDER BY part, row
 """
 
 
-def _counts(duck: Duck) -> dict[str, int]:
+def _counts(duck: DuckSession) -> dict[str, int]:
     [(images, rows, twice)] = duck.rows(
         "SELECT count(*), (SELECT count(DISTINCT position) FROM matched), count(*) FILTER (found > 1) "
         "FROM (SELECT count(*) AS found FROM matched GROUP BY part, row)"
@@ -83,7 +83,7 @@ def _counts(duck: Duck) -> dict[str, int]:
 
 def _keys(store: Store, join: Join) -> Iterator[pa.RecordBatch]:
     for number, part in join.parts:
-        keys = read_table(store, layout.keys_path(part), KEYS)
+        keys = read_table(store, corpus_layout.keys_path(part), KEYS)
         wanted = keys.filter((pc.field("by") == str(join.config.by)) & pc.field("key").is_valid())
         held = pa.table(
             {"part": pa.repeat(pa.scalar(number, pa.int32()), len(wanted)), "row": wanted["row"], "key": wanted["key"]},

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.config import JobConfig
-from pipeline.cost.tokens import CHARS_PER_TOKEN, Tokens
-from pipeline.engines.cards import CARDS
+from pipeline.cost.token_estimate import CHARS_PER_TOKEN, Tokens
+from pipeline.engines.gpus import GPUS
 from pipeline.engines.roofline import roofline
 
 ROW_BYTES = 100
@@ -25,7 +25,7 @@ PIXEL_BYTES = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
+class Workload:
     """What is left to do."""
 
     shards: int
@@ -96,12 +96,12 @@ def card_rates(slots: int, tokens: Tokens) -> list[Rate]:
             gpus=1,
             source="roofline: at best, not measured",
         )
-        for name, card in CARDS.items()
+        for name, card in GPUS.items()
     ]
 
 
 def estimate(
-    job: JobConfig, work: Work, tokens: Tokens, rates: Sequence[Rate], prices: Mapping[str, float], side_px: int
+    job: JobConfig, work: Workload, tokens: Tokens, rates: Sequence[Rate], prices: Mapping[str, float], side_px: int
 ) -> Estimate:
     """Reckon what the work takes.
 
@@ -129,7 +129,7 @@ def estimate(
     )
 
 
-def _time(rate: Rate, work: Work, price: float | None) -> Time:
+def _time(rate: Rate, work: Workload, price: float | None) -> Time:
     seconds = work.images / rate.images_per_s + (rate.start_s if work.images else 0.0)
     hours = seconds / 3600
     return Time(
@@ -151,7 +151,7 @@ def _images_in_flight(job: JobConfig) -> int:
     return (batches + 2) * batch
 
 
-def _requests(job: JobConfig, work: Work) -> dict[str, int]:
+def _requests(job: JobConfig, work: Workload) -> dict[str, int]:
     """Requests of a run without faults; those of a commit stand in docs/design.md."""
     fragments = work.shards + work.images // job.engine.batch_images  # each shard's last one is not full
     source = work.shards if work.remote_source else 0

@@ -1,6 +1,6 @@
 """What answers requests: one protocol, several engines, chosen by the config."""
 
-from pipeline.engines.protocol import Answer, Engine, EngineStats, Question
-from pipeline.engines.start import EngineSpec, start_engine
+from pipeline.engines.factory import EngineSpec, start_engine
+from pipeline.engines.protocol import Engine, EngineRequest, EngineResponse, EngineStats
 
-__all__ = ["Answer", "Engine", "EngineSpec", "EngineStats", "Question", "start_engine"]
+__all__ = ["Engine", "EngineRequest", "EngineResponse", "EngineSpec", "EngineStats", "start_engine"]

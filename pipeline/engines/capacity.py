@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.engines.shape import Shape
+from pipeline.engines.model_dims import ModelDims
 
 MEMORY_SHARE = 0.9
 """`engine.gpu_memory_utilization` by default."""
@@ -14,7 +14,7 @@ FIXED_BYTES = 1.5 * 2**30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Numbers:
+class NumberFormats:
     """How the language model is kept and computed; tower, projector, embeddings and head are always two bytes."""
 
     fp8: bool = False
@@ -27,21 +27,21 @@ class Numbers:
         return 1 if self.fp8 else 2
 
 
-BFLOAT16 = Numbers()
+BFLOAT16 = NumberFormats()
 
 
-def weight_bytes(shape: Shape, numbers: Numbers) -> float:
+def weight_bytes(shape: ModelDims, numbers: NumberFormats) -> float:
     """Bytes of all weights on the device."""
     others = 2 * shape.head_weights + shape.vision_weights
     return float(numbers.layer_weight_bytes * shape.layer_weights + 2 * others)
 
 
-def activation_bytes(shape: Shape, step_tokens: int) -> float:
+def activation_bytes(shape: ModelDims, step_tokens: int) -> float:
     """Bytes that one engine step of so many tokens needs: the MLP's three wide arrays and some of hidden width."""
     return 2.0 * step_tokens * (3 * shape.mlp + 6 * shape.hidden)
 
 
-def kv_tokens(shape: Shape, usable_bytes: float, step_tokens: int, numbers: Numbers) -> int:
+def kv_tokens(shape: ModelDims, usable_bytes: float, step_tokens: int, numbers: NumberFormats) -> int:
     """Tokens whose keys and values fit; 0 where the weights alone are too large.
 
     Args:

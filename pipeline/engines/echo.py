@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from pipeline.engines.protocol import Answer, EngineStats, Question
+from pipeline.engines.protocol import EngineRequest, EngineResponse, EngineStats
 
 
 class EchoEngine:
@@ -14,7 +14,7 @@ class EchoEngine:
         self._latency_s = latency_s
         self._running = 0
 
-    async def answer(self, question: Question) -> Answer:
+    async def answer(self, question: EngineRequest) -> EngineResponse:
         if self._latency_s:
             self._running += 1
             await asyncio.sleep(self._latency_s)
@@ -22,7 +22,7 @@ class EchoEngine:
         red, green, blue = question.pixels[::16, ::16].reshape(-1, 3).mean(axis=0)
         # Neither prose nor a tag list, so that no rule minds it in any mode.
         text = f"mean colour {red:.0f} {green:.0f} {blue:.0f}, seed {question.seed}"
-        return Answer(
+        return EngineResponse(
             id=question.id, text=text, finish_reason="stop", prompt_tokens=0, caption_tokens=len(text.split())
         )
 

@@ -28,10 +28,10 @@ from openai.types.chat import ChatCompletion
 from PIL import Image
 
 from pipeline.config import EndpointConfig, without_secrets
+from pipeline.engines.factory import EngineSpec
 from pipeline.engines.loops import LOOP_REPEATS, LOOP_TOKENS
-from pipeline.engines.protocol import Answer, EngineStats, Question
-from pipeline.engines.start import EngineSpec
-from pipeline.engines.tokens import PromptTokens
+from pipeline.engines.prompt_layout import PromptTokens
+from pipeline.engines.protocol import EngineRequest, EngineResponse, EngineStats
 from pipeline.errors import ConfigError, EngineDead, ModelMismatch, PipelineError
 from schemas.status import Reason
 
@@ -100,7 +100,7 @@ class EndpointEngine:
     def stats(self) -> EngineStats:
         return EngineStats(requests_running=self._running)
 
-    async def answer(self, question: Question) -> Answer:
+    async def answer(self, question: EngineRequest) -> EngineResponse:
         async with self._window:
             self._running += 1
             try:
@@ -108,7 +108,7 @@ class EndpointEngine:
             finally:
                 self._running -= 1
 
-    async def _answered(self, question: Question) -> Answer:
+    async def _answered(self, question: EngineRequest) -> EngineResponse:
         for server in self._order(question.image_id):
             checked = await self._admit(server)
             if checked is None:
@@ -122,7 +122,9 @@ class EndpointEngine:
                     # Without its cause, whose text may hold the key; Ray writes all causes to logs.
                     raise self._refused(server.url, err) from None
                 if err.status_code < 500 and err.status_code not in _COMES_BACK:
-                    return Answer(id=question.id, text=None, reason=Reason.ENGINE_ERROR, message=self._told(err))
+                    return EngineResponse(
+                        id=question.id, text=None, reason=Reason.ENGINE_ERROR, message=self._told(err)
+                    )
                 self._rest(server, err)
         raise EngineDead(f"{', '.join(self._config.urls)}: no server answers; the last said: {self._failure}")
 
@@ -163,11 +165,11 @@ class EndpointEngine:
         at_work = [server for server in self._servers if server.rests_until <= now]
         return sorted(at_work, key=lambda server: hashlib.sha256(f"{server.url} {image_id}".encode()).digest())
 
-    async def _ask(self, server: _Server, checked: _Checked, question: Question) -> Answer:
+    async def _ask(self, server: _Server, checked: _Checked, question: EngineRequest) -> EngineResponse:
         expected = self._expected_tokens(question)
         needed = (expected or 0) + self._spec.max_tokens
         if expected and checked.max_model_len and needed > checked.max_model_len:
-            return Answer(
+            return EngineResponse(
                 id=question.id,
                 text=None,
                 prompt_tokens=expected,
@@ -187,12 +189,12 @@ class EndpointEngine:
     def _model(self) -> str:
         return self._config.model or self._spec.model_path
 
-    def _expected_tokens(self, question: Question) -> int | None:
+    def _expected_tokens(self, question: EngineRequest) -> int | None:
         if self._tokens is None:
             return None
         return len(self._tokens.encode(question.system, question.prompt)) - 1 + self._tokens.image.tokens
 
-    def _image_url(self, question: Question) -> str:
+    def _image_url(self, question: EngineRequest) -> str:
         """The pixels as PNG, without loss, encoded once for all requests of an image."""
         if question.image_id not in self._images:
             while len(self._images) >= _KEPT_IMAGES:
@@ -200,7 +202,7 @@ class EndpointEngine:
             self._images[question.image_id] = _data_url(Image.fromarray(question.pixels))
         return self._images[question.image_id]
 
-    def _sampling(self, question: Question) -> dict[str, Any]:
+    def _sampling(self, question: EngineRequest) -> dict[str, Any]:
         """What the chat API has, and in `extra_body` what vLLM adds to it."""
         sampling = self._spec.sampling
         return {
@@ -338,8 +340,8 @@ _HOW_TO = (
 )
 
 
-def _probe_question(side_px: int) -> Question:
-    return Question(
+def _probe_question(side_px: int) -> EngineRequest:
+    return EngineRequest(
         id="probe",
         pixels=np.zeros((side_px, side_px, 3), np.uint8),
         image_id="probe",
@@ -361,18 +363,18 @@ def _data_url(image: Image.Image) -> str:
     return "data:image/png;base64," + base64.b64encode(sink.getvalue()).decode()
 
 
-def _answer(question: Question, done: ChatCompletion, expected: int | None) -> Answer:
+def _answer(question: EngineRequest, done: ChatCompletion, expected: int | None) -> EngineResponse:
     usage, choice = done.usage, done.choices[0]
     prompt_tokens = usage.prompt_tokens if usage else None
     if expected is not None and prompt_tokens is not None and prompt_tokens != expected:
-        return Answer(
+        return EngineResponse(
             id=question.id,
             text=None,
             prompt_tokens=prompt_tokens,
             reason=Reason.ENGINE_ERROR,
             message=f"the server saw {prompt_tokens} prompt tokens, not {expected}; {_HOW_TO}",
         )
-    return Answer(
+    return EngineResponse(
         id=question.id,
         text=(choice.message.content or "").strip(),
         finish_reason=choice.finish_reason,

@@ -12,7 +12,7 @@ from schemas.status import Reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class EngineRequest:
     """One request as an engine sees it."""
 
     id: str
@@ -31,7 +31,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class EngineResponse:
     """What became of a question: text, or the reason why there is none."""
 
     id: str
@@ -65,7 +65,7 @@ class EngineStats:
 class Engine(Protocol):
     """A running engine. Its methods are called from one event loop."""
 
-    async def answer(self, question: Question) -> Answer:
+    async def answer(self, question: EngineRequest) -> EngineResponse:
         """Answer one question; many run at once, and the engine batches them.
 
         A question that the engine refuses gets an answer with a reason.

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.engines.capacity import BFLOAT16, MEMORY_SHARE, Numbers, kv_tokens
-from pipeline.engines.cards import Card
-from pipeline.engines.shape import JOYCAPTION, Shape
+from pipeline.engines.capacity import BFLOAT16, MEMORY_SHARE, NumberFormats, kv_tokens
+from pipeline.engines.gpus import Gpu
+from pipeline.engines.model_dims import JOYCAPTION, ModelDims
 
 ATTAINABLE = 0.45
 """Share of the stated FLOPs that the matrix products of a whole engine step reach; an assumption."""
@@ -49,11 +49,11 @@ class Cost:
     """Read from the card's memory."""
 
 
-def roofline(card: Card, slots: int, prompt_tokens: float, caption_tokens: float) -> float:
+def roofline(card: Gpu, slots: int, prompt_tokens: float, caption_tokens: float) -> float:
     """Return images a second on one card with JoyCaption in bfloat16, at best.
 
     Args:
-        card: one of `pipeline.engines.cards.CARDS`.
+        card: one of `pipeline.engines.gpus.CARDS`.
         slots: captions of every image.
         prompt_tokens: of one request on average, the image's 729 included.
         caption_tokens: of one caption on average.
@@ -65,7 +65,7 @@ def roofline(card: Card, slots: int, prompt_tokens: float, caption_tokens: float
     return 1 / seconds_per_image(JOYCAPTION, card, load)
 
 
-def seconds_per_image(shape: Shape, card: Card, load: Load, numbers: Numbers = BFLOAT16) -> float:
+def seconds_per_image(shape: ModelDims, card: Gpu, load: Load, numbers: NumberFormats = BFLOAT16) -> float:
     """Return seconds of one card for an image with all its slots; raises as `roofline`."""
     tokens = kv_tokens(shape, MEMORY_SHARE * card.memory_bytes, STEP_TOKENS, numbers)
     together = min(MAX_NUM_SEQS, int(tokens / (load.prompt_tokens + load.caption_tokens)))
@@ -78,7 +78,7 @@ def seconds_per_image(shape: Shape, card: Card, load: Load, numbers: Numbers = B
     return cost.prefill_flops / flops + max(cost.decode_flops / flops, cost.decode_bytes / card.bytes_per_s)
 
 
-def cost_of(shape: Shape, load: Load, together: int, numbers: Numbers = BFLOAT16) -> Cost:
+def cost_of(shape: ModelDims, load: Load, together: int, numbers: NumberFormats = BFLOAT16) -> Cost:
     """Return what an image costs when `together` requests are decoded together, which share the reading of weights."""
     shared = SYSTEM_TOKENS + shape.vision.tokens
     if min(load.slots, load.caption_tokens) <= 0 or load.prompt_tokens < shape.vision.tokens:

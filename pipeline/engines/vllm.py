@@ -35,13 +35,13 @@ from vllm.v1.executor.uniproc_executor import UniProcExecutor
 from vllm.v1.metrics.loggers import PrometheusStatLogger
 from vllm.v1.metrics.stats import IterationStats, MultiModalCacheStats, SchedulerStats
 
-from pipeline.engines.guard import start_guarded
+from pipeline.engines.factory import EngineSpec
 from pipeline.engines.loops import LOOP_REPEATS, LOOP_TOKENS
+from pipeline.engines.orphan_reaper import start_with_reaper
 from pipeline.engines.pixels import PixelTable, image_processor
-from pipeline.engines.presets import Device, Size, size_for
-from pipeline.engines.protocol import Answer, EngineStats, Question
-from pipeline.engines.start import EngineSpec
-from pipeline.engines.tokens import PromptTokens
+from pipeline.engines.prompt_layout import PromptTokens
+from pipeline.engines.protocol import EngineRequest, EngineResponse, EngineStats
+from pipeline.engines.sizing import Device, Size, size_for
 from pipeline.errors import EngineDead, ModelMismatch
 from schemas.status import Reason
 
@@ -69,14 +69,14 @@ class VllmEngine:
             )
         )
         self._stats = _Stats()
-        self._llm, self._guard = start_guarded(lambda: _start(spec, self._size, self._stats))
+        self._llm, self._guard = start_with_reaper(lambda: _start(spec, self._size, self._stats))
 
-    async def answer(self, question: Question) -> Answer:
+    async def answer(self, question: EngineRequest) -> EngineResponse:
         ids = self._tokens.encode(question.system, question.prompt)
         prompt_tokens = len(ids) - 1 + self._tokens.image.tokens
         needed = prompt_tokens + self._spec.max_tokens
         if needed > self._spec.config.max_model_len:
-            return Answer(
+            return EngineResponse(
                 id=question.id,
                 text=None,
                 prompt_tokens=prompt_tokens,
@@ -89,9 +89,9 @@ class VllmEngine:
         except EngineDeadError as err:
             raise EngineDead(f"{self._spec.model_path}: the engine died: {err}") from err
         except ValueError as err:  # vLLM's refusal of one request; the engine lives on
-            return Answer(id=question.id, text=None, reason=Reason.ENGINE_ERROR, message=str(err))
+            return EngineResponse(id=question.id, text=None, reason=Reason.ENGINE_ERROR, message=str(err))
 
-    async def _generate(self, question: Question, ids: tuple[int, ...]) -> RequestOutput:
+    async def _generate(self, question: EngineRequest, ids: tuple[int, ...]) -> RequestOutput:
         prompt = self._input(question, ids)
         sampling = _sampling(self._spec, question)
         final: RequestOutput | None = None
@@ -101,9 +101,9 @@ class VllmEngine:
             raise EngineDeadError(suppress_context=True)
         return final
 
-    def _answer(self, question: Question, prompt_tokens: int, output: RequestOutput) -> Answer:
+    def _answer(self, question: EngineRequest, prompt_tokens: int, output: RequestOutput) -> EngineResponse:
         completion = output.outputs[0]
-        return Answer(
+        return EngineResponse(
             id=question.id,
             text=self._tokens.decode(completion.token_ids).strip(),
             finish_reason=completion.finish_reason,
@@ -111,7 +111,7 @@ class VllmEngine:
             caption_tokens=len(completion.token_ids),
         )
 
-    def _input(self, question: Question, ids: tuple[int, ...]) -> MultiModalInput:
+    def _input(self, question: EngineRequest, ids: tuple[int, ...]) -> MultiModalInput:
         before, after = self._tokens.around_image(ids)
         image = self._tokens.image
         return mm_input(
@@ -125,7 +125,7 @@ class VllmEngine:
         self.close()
         log.warning("engine of %s died; starting another", self._spec.model_path)
         self._llm, self._guard = await asyncio.to_thread(
-            start_guarded, lambda: _start(self._spec, self._size, self._stats)
+            start_with_reaper, lambda: _start(self._spec, self._size, self._stats)
         )
 
     def stats(self) -> EngineStats:
@@ -190,7 +190,7 @@ class _ImageItems:
         self._table = table
         self._last: tuple[str, MultiModalKwargsItem] | None = None
 
-    def of(self, question: Question) -> MultiModalKwargsItem:
+    def of(self, question: EngineRequest) -> MultiModalKwargsItem:
         if self._last is None or self._last[0] != question.image_id:
             pixels = MultiModalFieldElem(data=self._table(question.pixels), field=MultiModalBatchedField())
             self._last = question.image_id, MultiModalKwargsItem({"pixel_values": pixels})
@@ -269,7 +269,7 @@ def _quantized(quantization: str | None) -> dict[str, Any]:
     return {"quantization": "fp8_per_channel", "quantization_config": {"ignore": kept}}
 
 
-def _sampling(spec: EngineSpec, question: Question) -> SamplingParams:
+def _sampling(spec: EngineSpec, question: EngineRequest) -> SamplingParams:
     sampling = spec.sampling
     penalty = question.repetition_penalty
     shortest, longest = LOOP_TOKENS

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 from pipeline.errors import PipelineError
-from pipeline.export.choose import Chosen
+from pipeline.export.choose_captions import Chosen
 from pipeline.storage import Store
 from schemas.shard import Shard
 

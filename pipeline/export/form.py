@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from pipeline.config.export import ExportConfig
-from pipeline.export.choose import Chosen
-from pipeline.readers import OpenShard
+from pipeline.config.export_config import ExportConfig
+from pipeline.export.choose_captions import Chosen
+from pipeline.readers import ShardReader
 from pipeline.storage import Store
 from schemas.shard import Shard
 
@@ -25,14 +25,14 @@ class ShardCaptions:
     slots: tuple[str, ...]
     """Taken, in order."""
     config: ExportConfig
-    opened: OpenShard | None
+    opened: ShardReader | None
     """The source's shard, where its images or its columns are read."""
     joined: bool
     """Whether the columns of a Parquet source are asked for."""
     with_images: bool
 
     @property
-    def source(self) -> OpenShard:
+    def source(self) -> ShardReader:
         """The source's shard, of a form that needs images."""
         assert self.opened is not None
         return self.opened

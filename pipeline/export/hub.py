@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.export.shard import FOLDER
+from pipeline.export.export_shard import FOLDER
 from pipeline.storage.local import TEMPORARY
 
 

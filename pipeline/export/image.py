@@ -4,8 +4,8 @@ import hashlib
 from collections.abc import Iterator, Sequence
 
 from pipeline.errors import PipelineError
-from pipeline.export.choose import Chosen
-from pipeline.readers import OpenShard
+from pipeline.export.choose_captions import Chosen
+from pipeline.readers import ShardReader
 
 # Pillow's names of what can be decoded; the file's own name may say anything.
 EXTENSIONS = {
@@ -14,7 +14,7 @@ EXTENSIONS = {
 }  # fmt: skip
 
 
-def images(opened: OpenShard, chosen: Sequence[Chosen]) -> Iterator[tuple[Chosen, bytes | None]]:
+def images(opened: ShardReader, chosen: Sequence[Chosen]) -> Iterator[tuple[Chosen, bytes | None]]:
     """Yield each chosen image with its bytes; None where the source never had any.
 
     Raises:

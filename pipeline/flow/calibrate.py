@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from pipeline.config import JobConfig
 from pipeline.cost import Tokens, guess_tokens, staged_tokens
 from pipeline.errors import Interrupted, NothingDone
-from pipeline.flow.job import prepare_job
+from pipeline.flow.driver import RunResult, run_job
+from pipeline.flow.prepared_job import prepare_job
 from pipeline.flow.progress import Snapshot
-from pipeline.flow.run import Outcome, run_job
-from pipeline.flow.work import Work
+from pipeline.flow.shard_task import ShardTask
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def calibrate(job: JobConfig, num_images: int) -> Calibration:
         cluster = job.cluster.model_copy(update={"grace_s": 0})
         trial = job.model_copy(update={"output": folder, "engine": engine, "cluster": cluster})
         prepared = prepare_job(trial)
-        prepared = replace(prepared, works=spread(prepared.works))
+        prepared = replace(prepared, works=spread_evenly(prepared.works))
         stop, seen = threading.Event(), list[Snapshot]()
 
         def report(snapshot: Snapshot) -> None:
@@ -60,13 +60,13 @@ def calibrate(job: JobConfig, num_images: int) -> Calibration:
                 stop.set()
 
         try:
-            run_job(prepared, Outcome.of(prepared), report, stop)
+            run_job(prepared, RunResult.of(prepared), report, stop)
         except Interrupted:
             log.info("calibration: stopped after %d images", seen[-1].images_done)
         return _measured(seen, staged_tokens(prepared.store, guess_tokens(job)), num_images)
 
 
-def spread(works: Sequence[Work]) -> list[Work]:
+def spread_evenly(works: Sequence[ShardTask]) -> list[ShardTask]:
     """Return shards from the whole of the source: neighbours are often alike."""
     step = max(1, len(works) // SHARDS)
     return [work for first in range(step) for work in works[first::step]]

@@ -17,7 +17,7 @@ from ray.util import accelerators
 
 from pipeline.config import ClusterConfig, EngineConfig, EngineKind, LogFormat
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.flow.isolate import OWN, address_of
+from pipeline.flow.ray_env import OWN, address_of
 
 log = logging.getLogger(__name__)
 

@@ -15,11 +15,11 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pipeline.flow.work import Work
+from pipeline.flow.shard_task import ShardTask
 from pipeline.ledger.commit import CommitResult, commit_shard
-from pipeline.ledger.footer import RunFacts
-from pipeline.ledger.mend import Unwell, mend_shard
-from pipeline.ledger.open_shards import Complete
+from pipeline.ledger.footer import RunIdentity
+from pipeline.ledger.retry_rows import RetryRows, replace_rows
+from pipeline.ledger.shard_tracker import CompletedShard
 from pipeline.storage import Store
 from schemas.shard import Shard
 
@@ -31,21 +31,21 @@ CPUS_PER_ACTOR = 64
 
 
 class _Committer:
-    def __init__(self, store: Store, run: RunFacts) -> None:
+    def __init__(self, store: Store, run: RunIdentity) -> None:
         self._store = store
         self._run = run
 
-    def mend(self, shard: Shard, complete: Complete, unwell: Unwell, attempt: str) -> CommitResult:
-        return mend_shard(self._store, self._run, shard, unwell, complete.fragments, attempt)
+    def mend(self, shard: Shard, complete: CompletedShard, unwell: RetryRows, attempt: str) -> CommitResult:
+        return replace_rows(self._store, self._run, shard, unwell, complete.fragments, attempt)
 
-    def commit(self, shard: Shard, complete: Complete, attempt: str) -> CommitResult:
+    def commit(self, shard: Shard, complete: CompletedShard, attempt: str) -> CommitResult:
         return commit_shard(self._store, self._run, shard, complete.num_images, complete.fragments, attempt)
 
 
 class Commits:
     """Submits commits and hands out their results."""
 
-    def __init__(self, store: Store, run: RunFacts, num_cpus: int) -> None:
+    def __init__(self, store: Store, run: RunIdentity, num_cpus: int) -> None:
         here: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         # No CPU of their own: readers may hold all of them while they wait for the engines.
         options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "max_concurrency": THREADS}
@@ -62,7 +62,7 @@ class Commits:
     def __len__(self) -> int:
         return len(self._under_way)
 
-    def submit(self, work: Work, complete: Complete) -> None:
+    def submit(self, work: ShardTask, complete: CompletedShard) -> None:
         shard, unwell, actor, attempt = work.shard, work.unwell, next(self._next), uuid.uuid4().hex
         # The attempt is named here, so that a commit that Ray repeats after its actor died knows its own file again.
         if unwell is None:

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 from ray.util.metrics import Counter, Gauge, Histogram
 
 from pipeline.flow.progress import Snapshot
-from pipeline.flow.tally import Counts, Detail, Replica
+from pipeline.flow.progress_actor import Counts, Replica, ReplicaDetails
 
 if TYPE_CHECKING:
-    from pipeline.flow.run import Outcome
+    from pipeline.flow.driver import RunResult
 
 EVERY_S = 5.0
 
@@ -59,13 +59,13 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class MetricsInput:
     """All that is published, as the driver knows it at one moment."""
 
     snapshot: Snapshot
     counts: Counts
-    detail: Detail
-    outcome: Outcome
+    detail: ReplicaDetails
+    outcome: RunResult
     commits_under_way: int
     gpus_per_replica: float
 
@@ -73,7 +73,7 @@ class Facts:
 Value = tuple[str, Mapping[str, str], float]
 
 
-def totals(facts: Facts) -> Iterator[Value]:
+def counter_values(facts: MetricsInput) -> Iterator[Value]:
     """Yield name, tags and sum of every counter."""
     counts, outcome = facts.counts, facts.outcome
     stages = {"read": counts.read, "asked": counts.asked, "staged": counts.staged, "resumed": outcome.images_resumed}
@@ -108,7 +108,7 @@ def _of_replica(replica: Replica, gpus: float) -> Iterator[Value]:
     yield "gpu_seconds", {}, replica.up_s * gpus
 
 
-def levels(facts: Facts) -> Iterator[Value]:
+def gauge_values(facts: MetricsInput) -> Iterator[Value]:
     """Yield name, tags and value of every gauge."""
     counts, snapshot, replicas = facts.counts, facts.snapshot, facts.detail.replicas
     yield "up", {}, 1
@@ -163,13 +163,13 @@ class Metrics:
         """Whether it is time to publish again."""
         return time.monotonic() - self._at >= EVERY_S
 
-    def publish(self, facts: Facts) -> None:
+    def publish(self, facts: MetricsInput) -> None:
         self._at = time.monotonic()
-        for name, tags, total in totals(facts):
+        for name, tags, total in counter_values(facts):
             more = self._increments.of(name, tags, total)
             if more > 0:  # Ray refuses an increment of nothing
                 self._counters[name].inc(more, {"output": self._output, **tags})
-        shown = {(name, tuple(tags.items())): value for name, tags, value in levels(facts)}
+        shown = {(name, tuple(tags.items())): value for name, tags, value in gauge_values(facts)}
         # A gauge stays at its last value: of a replica that is gone it must not be what it was.
         for (name, tags), value in {**dict.fromkeys(self._shown - shown.keys(), 0.0), **shown}.items():
             self._gauges[name].set(value, {"output": self._output, **dict(tags)})

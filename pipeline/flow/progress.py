@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pipeline.flow.tally import Counts
+from pipeline.flow.progress_actor import Counts
 from schemas.batch import BatchKind
 from schemas.shard import Shard
 
 if TYPE_CHECKING:
-    from pipeline.flow.job import PreparedJob
+    from pipeline.flow.prepared_job import PreparedJob
 
 RATE_WINDOW_S = 60.0
 """Rates are those of the last minute: an average since the start would carry the engines' start for hours."""

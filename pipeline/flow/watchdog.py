@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from pipeline.errors import Stalled
-from pipeline.flow.tally import Counts
+from pipeline.flow.progress_actor import Counts
 
 
 class Watchdog:

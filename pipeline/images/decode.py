@@ -27,8 +27,8 @@ from PIL import (  # importing a plugin registers it; Image.open would import al
 
 from pipeline.config import ImagesConfig
 from pipeline.errors import BadImage
-from pipeline.images.greys import levels_of
-from pipeline.images.quiet import quiet_pillow
+from pipeline.images.high_bit_depth import levels_of
+from pipeline.images.pillow_warnings import quiet_pillow
 from pipeline.images.sniff import ends_early, kind_of
 from schemas.status import Reason
 

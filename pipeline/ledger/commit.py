@@ -16,10 +16,10 @@ import pyarrow as pa
 
 from pipeline.errors import OutputMismatch, PipelineError, StoreError
 from pipeline.ledger.caption_table import examples, identities, to_parquet, with_contents
-from pipeline.ledger.footer import Footer, RunFacts, read_footer
+from pipeline.ledger.footer import Footer, RunIdentity, read_footer
 from pipeline.ledger.fragments import Fragment, Invalid, read_fragment
 from pipeline.ledger.layout import committed_path, shard_of_fragment, staging_folder
-from pipeline.storage import Outcome, Store, put_if_absent
+from pipeline.storage import Store, WriteResult, put_if_absent
 from schemas.caption_row import CAPTION_ROW
 from schemas.shard import Shard
 
@@ -34,7 +34,7 @@ class CommitResult:
     """What stands under captions/ now, and whether this commit wrote it. Counts are those of the file that stands."""
 
     shard: str
-    outcome: Outcome
+    outcome: WriteResult
     num_images: int
     num_rows: int
     """Caption rows."""
@@ -44,11 +44,11 @@ class CommitResult:
 
     @property
     def won(self) -> bool:
-        return self.outcome is not Outcome.EXISTS
+        return self.outcome is not WriteResult.EXISTS
 
 
 def commit_shard(
-    store: Store, run: RunFacts, shard: Shard, num_images: int, fragments: Sequence[str], attempt: str | None = None
+    store: Store, run: RunIdentity, shard: Shard, num_images: int, fragments: Sequence[str], attempt: str | None = None
 ) -> CommitResult:
     """Merge the fragments of a finished shard into its committed file, then remove the shard's staging.
 
@@ -73,13 +73,13 @@ def commit_shard(
     )
     # A loser learns only after its upload, so look first: one HEAD against a merge and some MB.
     if store.exists(path):
-        return standing(store, wanted, shard)
+        return existing_commit(store, wanted, shard)
     try:
         table = _merged(store, run, shard, num_images, fragments)
     except PipelineError:
         # A fragment may be gone because another committed the shard meanwhile and removed its staging.
         if store.exists(path):
-            return standing(store, wanted, shard)
+            return existing_commit(store, wanted, shard)
         raise
     return _put(store, wanted, shard, table)
 
@@ -88,14 +88,14 @@ def _put(store: Store, wanted: Footer, shard: Shard, table: pa.Table) -> CommitR
     footer = with_contents(wanted, table)
     data = to_parquet(table, footer)
     outcome = put_if_absent(store, committed_path(shard.path), data, footer.attempt)
-    if outcome is Outcome.EXISTS:
-        return standing(store, wanted, shard)
+    if outcome is WriteResult.EXISTS:
+        return existing_commit(store, wanted, shard)
     remove_staging(store, shard.path)
     log.info("shard=%s committed rows=%d bytes=%d outcome=%s", shard.path, table.num_rows, len(data), outcome)
     return result_of(outcome, footer, table.num_rows, len(data))
 
 
-def images_committed(store: Store, run: RunFacts, shard: Shard) -> int | None:
+def num_images_committed(store: Store, run: RunIdentity, shard: Shard) -> int | None:
     """Return the number of images of a shard that stands under captions/, or None.
 
     Raises:
@@ -108,7 +108,7 @@ def images_committed(store: Store, run: RunFacts, shard: Shard) -> int | None:
     return checked_footer(store, data, run, shard)[0].num_images
 
 
-def checked_footer(store: Store, data: bytes, run: RunFacts, shard: Shard) -> tuple[Footer, int]:
+def checked_footer(store: Store, data: bytes, run: RunIdentity, shard: Shard) -> tuple[Footer, int]:
     """Return the footer of a committed file and its number of caption rows.
 
     Raises:
@@ -125,7 +125,7 @@ def checked_footer(store: Store, data: bytes, run: RunFacts, shard: Shard) -> tu
     return footer, num_rows
 
 
-def standing(store: Store, wanted: Footer, shard: Shard) -> CommitResult:
+def existing_commit(store: Store, wanted: Footer, shard: Shard) -> CommitResult:
     """Check that the file that stands is this shard's, remove what is staged for it, and say whose it is."""
     path = committed_path(shard.path)
     data = store.get(path)
@@ -133,12 +133,12 @@ def standing(store: Store, wanted: Footer, shard: Shard) -> CommitResult:
     if footer.num_images != wanted.num_images:
         raise _stranger(store, path, f"{footer.num_images} images, not {wanted.num_images}")
     remove_staging(store, shard.path)
-    outcome = Outcome.OURS if footer.attempt == wanted.attempt else Outcome.EXISTS
+    outcome = WriteResult.OURS if footer.attempt == wanted.attempt else WriteResult.EXISTS
     log.info("shard=%s is committed already, attempt=%s outcome=%s", shard.path, footer.attempt, outcome)
     return result_of(outcome, footer, num_rows, len(data))
 
 
-def result_of(outcome: Outcome, footer: Footer, num_rows: int, num_bytes: int) -> CommitResult:
+def result_of(outcome: WriteResult, footer: Footer, num_rows: int, num_bytes: int) -> CommitResult:
     """Say what stands, by its footer."""
     return CommitResult(
         shard=footer.shard,
@@ -166,7 +166,7 @@ def remove_staging(store: Store, shard: str) -> None:
         log.warning("shard=%s is committed, and its staging stays until `joyfleet clean`: %s", shard, err)
 
 
-def read_all(store: Store, run: RunFacts, shard: Shard, num_images: int, fragments: Sequence[str]) -> list[Fragment]:
+def read_all(store: Store, run: RunIdentity, shard: Shard, num_images: int, fragments: Sequence[str]) -> list[Fragment]:
     """Return the fragments by name.
 
     Raises:
@@ -187,7 +187,7 @@ def read_all(store: Store, run: RunFacts, shard: Shard, num_images: int, fragmen
     return found
 
 
-def _merged(store: Store, run: RunFacts, shard: Shard, num_images: int, fragments: Sequence[str]) -> pa.Table:
+def _merged(store: Store, run: RunIdentity, shard: Shard, num_images: int, fragments: Sequence[str]) -> pa.Table:
     """All caption rows of the shard, by row, then by slot."""
     seen = np.zeros(num_images, dtype=np.bool_)
     parts: list[pa.Table] = [CAPTION_ROW.empty_table()]

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunFacts:
+class RunIdentity:
     """What all files of one run share."""
 
     recipe: str
@@ -31,7 +31,7 @@ class RunFacts:
 class Footer:
     """The footer of a committed file (`statuses`) or of a fragment (`rows`)."""
 
-    run: RunFacts
+    run: RunIdentity
     shard: str
     size: int
     etag: str
@@ -44,7 +44,7 @@ class Footer:
     rows: tuple[tuple[int, int], ...] | None = None
     """First row and number of rows of each stretch, ascending."""
 
-    def mismatch(self, run: RunFacts, shard: Shard) -> str | None:
+    def mismatch(self, run: RunIdentity, shard: Shard) -> str | None:
         """Say in what the file differs from what it should be about, or None."""
         pairs = {
             "recipe": (self.run.recipe, run.recipe),
@@ -99,7 +99,7 @@ def decode_footer(metadata: Mapping[bytes, bytes]) -> Footer:
     if version != SCHEMA_VERSION:
         raise ValueError(f"schema version {version!r}, and this JoyFleet reads {SCHEMA_VERSION!r} only")
     return Footer(
-        run=RunFacts(
+        run=RunIdentity(
             recipe=_field(metadata, FooterKey.RECIPE, str),
             slots=_field(metadata, FooterKey.SLOTS, _names),
             versions=_field(metadata, FooterKey.VERSIONS, _mapping(str)),

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from pipeline.errors import PipelineError
 from pipeline.ledger.caption_table import Identities, examples, fitted, from_parquet, identities, to_parquet
-from pipeline.ledger.footer import Footer, RunFacts, read_footer
+from pipeline.ledger.footer import Footer, RunIdentity, read_footer
 from pipeline.ledger.layout import fragment_path
 from pipeline.storage import Store
 from schemas.shard import Shard
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class FragmentFacts:
+class FragmentInfo:
     """A fragment that counts."""
 
     path: str
@@ -44,11 +44,11 @@ class Invalid:
 class Fragment:
     """A fragment that counts, read."""
 
-    facts: FragmentFacts
+    facts: FragmentInfo
     table: pa.Table
 
 
-def write_fragment(store: Store, run: RunFacts, shard: Shard, num_images: int, table: pa.Table) -> str:
+def write_fragment(store: Store, run: RunIdentity, shard: Shard, num_images: int, table: pa.Table) -> str:
     """Store caption rows of some images of a shard, all slots of each; return the fragment's path.
 
     Raises:
@@ -75,7 +75,7 @@ def write_fragment(store: Store, run: RunFacts, shard: Shard, num_images: int, t
     return path
 
 
-def _whole_images(found: Identities, run: RunFacts, shard: Shard, num_images: int) -> Identities:
+def _whole_images(found: Identities, run: RunIdentity, shard: Shard, num_images: int) -> Identities:
     if not len(found):
         raise ValueError(f"shard {shard.path}: a fragment without rows")
     num_slots = len(run.slots)
@@ -101,7 +101,7 @@ def _stretches(rows: Identities) -> tuple[tuple[int, int], ...]:
     return tuple((int(part[0]), len(part)) for part in parts)
 
 
-def read_fragment_facts(store: Store, path: str, run: RunFacts, shard: Shard) -> FragmentFacts | Invalid:
+def read_fragment_info(store: Store, path: str, run: RunIdentity, shard: Shard) -> FragmentInfo | Invalid:
     """Say which rows a fragment holds, or why it does not count.
 
     Reads and checks all of it, not the footer alone, so that what passes here is not refused at the
@@ -111,7 +111,7 @@ def read_fragment_facts(store: Store, path: str, run: RunFacts, shard: Shard) ->
     return fragment if isinstance(fragment, Invalid) else fragment.facts
 
 
-def read_fragment(store: Store, path: str, run: RunFacts, shard: Shard) -> Fragment | Invalid:
+def read_fragment(store: Store, path: str, run: RunIdentity, shard: Shard) -> Fragment | Invalid:
     """Like `read_fragment_facts`, with the caption rows."""
     try:
         data = store.get(path)
@@ -128,7 +128,7 @@ def read_fragment(store: Store, path: str, run: RunFacts, shard: Shard) -> Fragm
         return _invalid(path, str(err))
     if footer.rows != _stretches(rows):
         return _invalid(path, f"rows {_stretches(rows)}, and its footer says {footer.rows}")
-    return Fragment(FragmentFacts(path, footer.num_images, rows), table)
+    return Fragment(FragmentInfo(path, footer.num_images, rows), table)
 
 
 def _invalid(path: str, reason: str) -> Invalid:

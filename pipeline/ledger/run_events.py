@@ -24,7 +24,7 @@ from typing import Any
 from pipeline.errors import StoreError
 from pipeline.ledger.layout import CAPTIONS, RUNS, is_run_events
 from pipeline.storage import Store
-from schemas.run_event import ENDED, FACETS, RUN_FACET, SPEC, EventType, Moment
+from schemas.run_event import ENDED, FACETS, RUN_FACET, SPEC, EventType, RunProgress
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ WAIT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunAbout:
+class RunInfo:
     """What does not change while a run lasts."""
 
     sources: Sequence[str]
@@ -57,7 +57,7 @@ class RunAbout:
 class RunLog:
     """Writes a run's file. Heartbeats are written by a thread of their own, so that a slow store holds up no commit."""
 
-    def __init__(self, store: Store, about: RunAbout, *, every_s: float = EVERY_S) -> None:
+    def __init__(self, store: Store, about: RunInfo, *, every_s: float = EVERY_S) -> None:
         now = datetime.now(UTC)
         self.run_id = str(uuid.uuid4())
         self.path = f"{RUNS}/{now:%Y%m%dT%H%M%SZ}-{self.run_id}.jsonl"
@@ -67,7 +67,7 @@ class RunLog:
         self._every_s = every_s
         self._points: list[tuple[float, int, float]] = []
         self._events: dict[str, dict[str, Any]] = {}
-        self._last: Moment | None = None
+        self._last: RunProgress | None = None
         self._beaten_at = -math.inf
         self._writer: threading.Thread | None = None
 
@@ -75,7 +75,7 @@ class RunLog:
         self._tell(EventType.START, {})
         self._write()
 
-    def beat(self, moment: Moment) -> None:
+    def beat(self, moment: RunProgress) -> None:
         """Take note of a moment; the first is written, then one in `every_s`."""
         self._last = moment
         if time.monotonic() - self._beaten_at < self._every_s or (self._writer and self._writer.is_alive()):
@@ -95,7 +95,7 @@ class RunLog:
         self._tell(how, {"exit_code": exit_code}, message)
         self._write()
 
-    def _add_point(self, moment: Moment) -> None:
+    def _add_point(self, moment: RunProgress) -> None:
         if self._points and self._points[-1][0] == round(moment.seconds, 1):
             return
         self._points.append((round(moment.seconds, 1), moment.captions, moment.bytes_done))
@@ -173,7 +173,7 @@ def _dataset(url: str) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunTold:
+class RunStatus:
     """What a run's file says."""
 
     run_id: str
@@ -186,7 +186,7 @@ class RunTold:
     every_s: float
     exit_code: int | None
     message: str | None
-    moment: Moment | None
+    moment: RunProgress | None
     points: tuple[tuple[float, int, float], ...]
     """Seconds since the start, caption rows and source bytes done by then."""
 
@@ -197,7 +197,7 @@ class RunTold:
         return "silent" if now - self.told > timedelta(seconds=SILENT_AFTER * self.every_s) else "running"
 
 
-def read_runs(store: Store, newest: int) -> list[RunTold]:
+def read_runs(store: Store, newest: int) -> list[RunStatus]:
     """Return what the last runs on an output told, oldest first: one listing and a request for each.
 
     Raises:
@@ -207,14 +207,14 @@ def read_runs(store: Store, newest: int) -> list[RunTold]:
     return [_read(store, path) for path in paths[-newest:]]
 
 
-def _read(store: Store, path: str) -> RunTold:
+def _read(store: Store, path: str) -> RunStatus:
     data = store.get(path)
     try:
         events: list[dict[str, Any]] = [json.loads(line) for line in data.splitlines()]
         first, last = events[0], events[-1]
         facets = last["run"]["facets"]
         own = facets[RUN_FACET]
-        return RunTold(
+        return RunStatus(
             run_id=last["run"]["runId"],
             host=own["host"],
             pid=own["pid"],
@@ -224,7 +224,7 @@ def _read(store: Store, path: str) -> RunTold:
             every_s=own["every_s"],
             exit_code=own.get("exit_code"),
             message=facets.get("errorMessage", {}).get("message"),
-            moment=Moment(**own["moment"]) if own["moment"] else None,
+            moment=RunProgress(**own["moment"]) if own["moment"] else None,
             points=tuple((seconds, captions, size) for seconds, captions, size in own["points"]),
         )
     except (ValueError, KeyError, TypeError, IndexError) as err:

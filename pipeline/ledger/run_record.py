@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from pipeline.errors import ConfigError, OutputMismatch, StoreError
 from pipeline.ledger.layout import RUN
-from pipeline.storage import Outcome, Store, put_if_absent
+from pipeline.storage import Store, WriteResult, put_if_absent
 from schemas.caption_row import SCHEMA_VERSION
 
 SHOWN = 20
@@ -58,7 +58,7 @@ def claim_run(store: Store, recipe: RecipeLike, about: Mapping[str, Any]) -> Run
     }
     data = json.dumps(record, indent=2, ensure_ascii=False).encode()
     # Look first, so that resuming an output needs no right to write run.json again.
-    if store.exists(RUN) or put_if_absent(store, RUN, data, attempt) is Outcome.EXISTS:
+    if store.exists(RUN) or put_if_absent(store, RUN, data, attempt) is WriteResult.EXISTS:
         there = read_run(store)
         if there.fingerprint != recipe.fingerprint:
             here = json.loads(data)["recipe"]["fields"]

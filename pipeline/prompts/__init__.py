@@ -1,15 +1,15 @@
 """What the model is asked: the author's own words, by generation, and which of them each image gets."""
 
-from pipeline.prompts.build import Request, build_request
+from pipeline.prompts.build_request import Request, build_request
 from pipeline.prompts.catalog import GENERATIONS, Generation, Mode, catalog_digest, generation_of, load_generation
-from pipeline.prompts.choose import Asker, check_captions, draw_seed
+from pipeline.prompts.request_sampler import RequestSampler, check_captions, draw_seed
 
 __all__ = [
     "GENERATIONS",
-    "Asker",
     "Generation",
     "Mode",
     "Request",
+    "RequestSampler",
     "build_request",
     "catalog_digest",
     "check_captions",

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from enum import StrEnum
 
-from pipeline.quality.found import Found
+from pipeline.quality.finding import Finding
 from schemas.status import Reason
 
 
@@ -99,10 +99,10 @@ def is_tag_list(words: Sequence[str], text: str) -> bool:
     return function_share(words) <= TAGS_SHARE and len(_SENTENCE_END.findall(text)) <= 1
 
 
-def find_wrong_form(form: Form, words: Sequence[str], text: str) -> Found | None:
+def find_wrong_form(form: Form, words: Sequence[str], text: str) -> Finding | None:
     """Find prose where tags were asked, and tags where prose was asked."""
     if form is Form.TAGS and is_prose(words, text):
-        return Found(Reason.WRONG_FORM, "wrong_form", "sentences where a list of tags was asked")
+        return Finding(Reason.WRONG_FORM, "wrong_form", "sentences where a list of tags was asked")
     if form is Form.PROSE and is_tag_list(words, text):
-        return Found(Reason.WRONG_FORM, "wrong_form", "a list of tags where prose was asked")
+        return Finding(Reason.WRONG_FORM, "wrong_form", "a list of tags where prose was asked")
     return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from pipeline.quality.found import Asked
+from pipeline.quality.finding import JudgedRequest
 from schemas.status import Flag
 
 CLASS_WORDS = {"very short": 20, "short": 40, "medium-length": 60, "long": 100, "very long": 200}
@@ -20,7 +20,7 @@ def _bands() -> dict[str, tuple[float, float]]:
 CLASS_BANDS = _bands()
 
 
-def allowed_words(asked: Asked, tolerance: float) -> tuple[float, float] | None:
+def allowed_words(asked: JudgedRequest, tolerance: float) -> tuple[float, float] | None:
     """Return the fewest and the most words that keep the request, or None when it has no length."""
     if asked.length_words is not None:
         low = high = float(asked.length_words)
@@ -31,7 +31,7 @@ def allowed_words(asked: Asked, tolerance: float) -> tuple[float, float] | None:
     return low * (1 - tolerance), high * (1 + tolerance)
 
 
-def length_flags(asked: Asked, num_words: int, tolerance: float) -> tuple[Flag, ...]:
+def length_flags(asked: JudgedRequest, num_words: int, tolerance: float) -> tuple[Flag, ...]:
     """Return too_short, too_long or nothing."""
     allowed = allowed_words(asked, tolerance)
     if allowed is None or allowed[0] <= num_words <= allowed[1]:

@@ -11,7 +11,7 @@ import functools
 import re
 from collections.abc import Sequence
 
-from pipeline.quality.found import Found
+from pipeline.quality.finding import Finding
 from pipeline.quality.repetition import words_of
 from schemas.status import Reason
 
@@ -54,17 +54,17 @@ _MARKERS = ("<", "[", "reserved_special_token")
 _ROLES = ("assistant", "user", "system")
 
 
-def find_refusal(text: str) -> Found | None:
+def find_refusal(text: str) -> Finding | None:
     """Find an answer that declines."""
     start = text[:OPENING_CHARS].replace("’", "'")
     first = start.lstrip(" \n\"'*").split(maxsplit=1)
     if not first or first[0].lower().rstrip(",.!:") not in _OPENERS:
         return None
     match = _REFUSAL.match(start)
-    return Found(Reason.REFUSAL, "refusal", repr(match[0][:80])) if match else None
+    return Finding(Reason.REFUSAL, "refusal", repr(match[0][:80])) if match else None
 
 
-def find_prompt_echo(prompt: str, words: Sequence[str]) -> Found | None:
+def find_prompt_echo(prompt: str, words: Sequence[str]) -> Finding | None:
     """Find a text that opens with the prompt's words, or holds all of a prompt of some length.
 
     Args:
@@ -78,7 +78,7 @@ def find_prompt_echo(prompt: str, words: Sequence[str]) -> Found | None:
         echoes = bool(asked) and said == whole[1:]
     else:
         echoes = said.startswith(opening) or whole in f" {said}"
-    return Found(Reason.PROMPT_ECHO, "prompt_echo", repr(opening[:80].strip())) if echoes else None
+    return Finding(Reason.PROMPT_ECHO, "prompt_echo", repr(opening[:80].strip())) if echoes else None
 
 
 @functools.lru_cache(maxsize=4096)
@@ -86,10 +86,10 @@ def _words(prompt: str) -> tuple[str, ...]:
     return tuple(words_of(prompt))
 
 
-def find_special_tokens(text: str) -> Found | None:
+def find_special_tokens(text: str) -> Finding | None:
     """Find marks of the chat template, whole or as the tokenizer spells them."""
     start = text[:12].lstrip().lower()
     if not (any(map(text.__contains__, _MARKERS)) or start.startswith(_ROLES) or "\n" in text):
         return None
     match = _MARKS.search(text)
-    return Found(Reason.SPECIAL_TOKENS, "special_tokens", repr(match[0])) if match else None
+    return Finding(Reason.SPECIAL_TOKENS, "special_tokens", repr(match[0])) if match else None

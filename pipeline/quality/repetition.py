@@ -12,8 +12,8 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
+from pipeline.quality.finding import Finding
 from pipeline.quality.form import split_tags
-from pipeline.quality.found import Found
 from schemas.status import Reason
 
 RUN_REPEATS = 10
@@ -77,7 +77,7 @@ def words_of(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
-def find_loop(words: Sequence[str], text: str, *, tags: bool) -> Found | None:
+def find_loop(words: Sequence[str], text: str, *, tags: bool) -> Finding | None:
     """Find the first loop, whatever its kind.
 
     Args:
@@ -91,11 +91,11 @@ def find_loop(words: Sequence[str], text: str, *, tags: bool) -> Found | None:
     return found or find_numbered_suffixes(words, text, tags=tags) or find_endless_token(text) or find_signs(text)
 
 
-def _loop(rule: str, detail: str) -> Found:
-    return Found(Reason.LOOP, rule, detail)
+def _loop(rule: str, detail: str) -> Finding:
+    return Finding(Reason.LOOP, rule, detail)
 
 
-def find_run(words: Sequence[str]) -> Found | None:
+def find_run(words: Sequence[str]) -> Finding | None:
     """Find words repeated back to back, and one run of three words that fills the text."""
     trigrams = list(zip(words, words[1:], words[2:], strict=False))
     if len(trigrams) - len(set(trigrams)) < RUN_DUPLICATES:
@@ -108,7 +108,7 @@ def find_run(words: Sequence[str]) -> Found | None:
     return _find_periodic(words, trigrams)
 
 
-def _find_periodic(words: Sequence[str], trigrams: Sequence[tuple[str, ...]]) -> Found | None:
+def _find_periodic(words: Sequence[str], trigrams: Sequence[tuple[str, ...]]) -> Finding | None:
     """Any loop of period p shows as runs of three words that return after p: only those periods are tried."""
     last: dict[tuple[str, ...], int] = {}
     gaps: Counter[int] = Counter()
@@ -139,7 +139,7 @@ def _longest_run(words: Sequence[str], period: int) -> tuple[int, int]:
     return best + period, end
 
 
-def find_repeated_sentence(words: Sequence[str], text: str) -> Found | None:
+def find_repeated_sentence(words: Sequence[str], text: str) -> Finding | None:
     """Find one sentence, or one line, that returns until it is half of the text."""
     parts = [part for part in map(str.strip, _SENTENCE.split(text.lower())) if part]
     if len(parts) < SENTENCE_COUNT or len(set(parts)) > len(parts) - SENTENCE_COUNT + 1:
@@ -151,7 +151,7 @@ def find_repeated_sentence(words: Sequence[str], text: str) -> Found | None:
     return None
 
 
-def find_duplicate_words(words: Sequence[str]) -> Found | None:
+def find_duplicate_words(words: Sequence[str]) -> Finding | None:
     """Find long text that goes round in few words, in whatever order."""
     if len(words) < DUPLICATE_MIN_WORDS:
         return None
@@ -162,7 +162,7 @@ def find_duplicate_words(words: Sequence[str]) -> Found | None:
     return _loop("few_words", f"{duplicates} of {len(long)} words of {DUPLICATE_LETTERS} letters or more stood before")
 
 
-def find_repeated_tag(text: str) -> Found | None:
+def find_repeated_tag(text: str) -> Finding | None:
     """Find a tag list that goes on with what it has said, or with ever the same word."""
     tags = split_tags(text.lower())
     duplicates = len(tags) - len(set(tags))
@@ -183,7 +183,7 @@ def find_repeated_tag(text: str) -> Found | None:
     return None
 
 
-def find_numbered_suffixes(words: Sequence[str], text: str, *, tags: bool) -> Found | None:
+def find_numbered_suffixes(words: Sequence[str], text: str, *, tags: bool) -> Finding | None:
     """Find one name counted up. Numbers of a list (`1. ... 2. ...`) have no name before them."""
     if sum(map(text.count, "0123456789")) < SUFFIXES:
         return None
@@ -198,7 +198,7 @@ def find_numbered_suffixes(words: Sequence[str], text: str, *, tags: bool) -> Fo
     return None
 
 
-def find_endless_token(text: str) -> Found | None:
+def find_endless_token(text: str) -> Finding | None:
     """Find one word that never ends, such as `hahaha...`."""
     if max(map(len, text.split()), default=0) < TOKEN_LETTERS:
         return None
@@ -210,7 +210,7 @@ def find_endless_token(text: str) -> Found | None:
     return None
 
 
-def find_signs(text: str) -> Found | None:
+def find_signs(text: str) -> Finding | None:
     """Find one sign without end, such as `?????...`."""
     for match in _SIGNS.finditer(text):
         count = match[0].count(match[1])

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from pipeline.config import Script
-from pipeline.quality.found import Found
+from pipeline.quality.finding import Finding
 from schemas.status import Reason
 
 FOREIGN_SHARE = 0.15
@@ -45,7 +45,7 @@ _QUOTED = re.compile(
 )
 
 
-def find_foreign_script(scripts: Sequence[Script], text: str) -> Found | None:
+def find_foreign_script(scripts: Sequence[Script], text: str) -> Finding | None:
     """Find text in other writing systems than `scripts`."""
     if text.isascii() and Script.LATIN in scripts:
         return None
@@ -55,4 +55,6 @@ def find_foreign_script(scripts: Sequence[Script], text: str) -> Found | None:
     if len(foreign) < FOREIGN_LETTERS or len(foreign) <= FOREIGN_SHARE * len(letters):
         return None
     shown = "".join(char for char, _ in Counter(foreign).most_common(5))
-    return Found(Reason.FOREIGN_SCRIPT, "foreign_script", f"{len(foreign)} of {len(letters)} letters, such as {shown}")
+    return Finding(
+        Reason.FOREIGN_SCRIPT, "foreign_script", f"{len(foreign)} of {len(letters)} letters, such as {shown}"
+    )

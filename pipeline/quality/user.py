@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.config import UserRule
-from pipeline.quality.found import Found
+from pipeline.quality.finding import Finding
 from schemas.status import Reason
 
 
@@ -38,13 +38,13 @@ def _whole_words(words: Sequence[str]) -> re.Pattern[str]:
     return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, words))})(?!\w)", re.IGNORECASE)
 
 
-def find_by_user(compiled: CompiledRule, mode: str, num_words: int, text: str) -> Found | None:
+def find_by_user(compiled: CompiledRule, mode: str, num_words: int, text: str) -> Finding | None:
     """Find a text that meets one of the rule's conditions."""
     rule = compiled.rule
     if rule.modes and mode not in rule.modes:
         return None
     detail = _bounds(rule, num_words) or _expressions(compiled, text)
-    return Found(Reason.USER_RULE, rule.name, detail) if detail else None
+    return Finding(Reason.USER_RULE, rule.name, detail) if detail else None
 
 
 def _bounds(rule: UserRule, num_words: int) -> str | None:

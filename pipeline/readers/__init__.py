@@ -1,11 +1,11 @@
 """Shards of any store become source rows, each image exactly once, in an order that never changes."""
 
-from pipeline.readers.head import open_head
-from pipeline.readers.open import open_shard
+from pipeline.readers.formats import open_shard
 from pipeline.readers.parquet import ParquetShard
-from pipeline.readers.row import JSON, LeftOut, OpenShard, SourceRow, add_up
-from pipeline.readers.samples import SampleShard
-from pipeline.readers.source import STATS_SUFFIX, Listed, list_shards, list_source
+from pipeline.readers.sample_reader import SampleShard
+from pipeline.readers.shard_head import open_head
+from pipeline.readers.source_listing import STATS_SUFFIX, Listed, list_shards, list_source
+from pipeline.readers.source_row import JSON, LeftOut, ShardReader, SourceRow, add_up
 from pipeline.readers.transport import open_local
 
 __all__ = [
@@ -13,9 +13,9 @@ __all__ = [
     "STATS_SUFFIX",
     "LeftOut",
     "Listed",
-    "OpenShard",
     "ParquetShard",
     "SampleShard",
+    "ShardReader",
     "SourceRow",
     "add_up",
     "list_shards",

@@ -24,11 +24,11 @@ from fsspec.core import url_to_fs
 
 from pipeline.config import SourceConfig
 from pipeline.errors import ConfigError
+from pipeline.readers.file_listing import FileStat, Info, NotRegular, files_below, stat_file
 from pipeline.readers.grouping import HIDDEN, Grouping, Sample, left_out_of, named_as_image, split_name
-from pipeline.readers.listing import Info, Look, NotRegular, files_below, look
 from pipeline.readers.member import Member
-from pipeline.readers.row import LeftOut, no_check
-from pipeline.readers.samples import MemberUnreadable, SampleShard
+from pipeline.readers.sample_reader import MemberUnreadable, SampleShard
+from pipeline.readers.source_row import LeftOut, no_check
 from pipeline.readers.splits import in_split
 from pipeline.readers.transport import changed, is_local, open_regular, with_tries
 from schemas.shard import Shard
@@ -130,7 +130,7 @@ class _Members:
         if name not in self._texts:
             path = f"{self._folder}/{name}"
             try:
-                self._texts[name] = self.add(name, look(self._fs, path, files[path]).size, None)
+                self._texts[name] = self.add(name, stat_file(self._fs, path, files[path]).size, None)
             except ConfigError:
                 self._texts[name] = None
         return self._texts[name]
@@ -198,17 +198,17 @@ def _is_row(name: str) -> bool:
     return named_as_image(name) and split_name(name) is not None
 
 
-def _looks(fs: Any, folder: str, images: Sequence[_Image]) -> tuple[dict[_Image, Look], list[LeftOut]]:  # noqa: ANN401
+def _looks(fs: Any, folder: str, images: Sequence[_Image]) -> tuple[dict[_Image, FileStat], list[LeftOut]]:  # noqa: ANN401
     """What the images look like now, and those that are no regular files.
 
     Raises:
         ConfigError: a link to nothing.
     """
-    looks: dict[_Image, Look] = {}
+    looks: dict[_Image, FileStat] = {}
     odd: dict[str, list[str]] = {}
     for image in images:
         try:
-            looks[image] = look(fs, f"{folder}/{image.name}", image.info)
+            looks[image] = stat_file(fs, f"{folder}/{image.name}", image.info)
         except NotRegular as err:
             odd.setdefault(f"{err.kind}, not a regular file", []).append(_label(image.name))
     return looks, [left for why, names in odd.items() for left in left_out_of(why, names)]
@@ -232,7 +232,7 @@ def _texts(folder: str, files: Iterable[str], keys: Collection[str], source: Sou
     return found
 
 
-def _digest(looks: Mapping[_Image, Look]) -> str:
+def _digest(looks: Mapping[_Image, FileStat]) -> str:
     digest = hashlib.sha256()
     for image, seen in looks.items():
         digest.update(f"{image.name}\0{seen.size}\0{seen.etag}\n".encode(errors="surrogateescape"))

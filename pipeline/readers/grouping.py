@@ -23,7 +23,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pipeline.readers.member import Member
-from pipeline.readers.row import NAMED, LeftOut
+from pipeline.readers.source_row import NAMED, LeftOut
 
 # Wider than what can be decoded: what Pillow does not read becomes a failed row that names the format.
 # fmt: off

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.errors import ConfigError
-from pipeline.readers.listing import Info
+from pipeline.readers.file_listing import Info
 
 RUN, PLAN = "run.json", "plan.parquet"
 """Every output that a run has begun has both at its root."""

@@ -20,8 +20,8 @@ import pyarrow.types as pt
 from pipeline.config import SourceConfig
 from pipeline.errors import ShardUnreadable
 from pipeline.readers.arrow_value import dictionary_value, to_python
-from pipeline.readers.carry import EVERYTHING, fields_to_json
-from pipeline.readers.row import JSON, Check, LeftOut, SourceRow, no_check
+from pipeline.readers.metadata_fields import EVERYTHING, fields_to_json
+from pipeline.readers.source_row import JSON, Check, LeftOut, SourceRow, no_check
 from schemas.shard import Shard
 from schemas.status import Reason
 
@@ -54,7 +54,7 @@ class _Columns:
 
 
 class ParquetShard:
-    """An `OpenShard` over a Parquet file, which the caller closes."""
+    """An `ShardReader` over a Parquet file, which the caller closes."""
 
     def __init__(
         self, file: BinaryIO, shard: Shard, source: SourceConfig, max_bytes: int, check: Check = no_check
@@ -82,7 +82,7 @@ class ParquetShard:
 
     @property
     def layout(self) -> str:
-        """See `OpenShard.layout`."""
+        """See `ShardReader.layout`."""
         columns = self._columns
         others = [name for name in self._file.schema_arrow.names if name not in (columns.image, columns.key)]
         key = f"column {columns.key}" if columns.key else "the image's path, or the row's number"
@@ -116,7 +116,7 @@ class ParquetShard:
         return pa.concat_tables(parts)
 
     def rows(self, wanted: Container[int] | None) -> Iterator[SourceRow]:
-        """See `OpenShard.rows`. Row groups without a wanted row are not read."""
+        """See `ShardReader.rows`. Row groups without a wanted row are not read."""
         start = 0
         for number in range(self._file.metadata.num_row_groups):
             end = start + int(self._file.metadata.row_group(number).num_rows)

@@ -10,8 +10,8 @@ from typing import BinaryIO
 from pipeline.errors import ShardUnreadable
 from pipeline.readers.grouping import group
 from pipeline.readers.member import Member
-from pipeline.readers.row import Check, no_check
-from pipeline.readers.samples import Lost, MemberUnreadable, SampleShard, refuse_nothing
+from pipeline.readers.sample_reader import LostFiles, MemberUnreadable, SampleShard, refuse_nothing
+from pipeline.readers.source_row import Check, no_check
 from pipeline.readers.tar_walk import TarDamage, read_at, walk
 from schemas.shard import Shard
 
@@ -48,7 +48,7 @@ def tar_shard(
         shard: for its names.
         carry: as in `SourceConfig`.
         max_bytes: an image larger than this is not read.
-        check: as in `OpenShard`.
+        check: as in `ShardReader`.
         cut: why `file` may not be the whole tar, if so.
 
     Raises:
@@ -65,7 +65,7 @@ def tar_shard(
     lost = None
     if damage is not None:
         where = f"byte {damage.offset}"
-        lost = Lost(f"<damaged at {where}>", f"{shard.url}: all from {where} on is lost: {damage.what}")
+        lost = LostFiles(f"<damaged at {where}>", f"{shard.url}: all from {where} on is lost: {damage.what}")
     return SampleShard(shard, TarFiles(file, check), grouping, carry, max_bytes, lost)
 
 

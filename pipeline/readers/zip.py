@@ -14,8 +14,8 @@ from typing import BinaryIO
 from pipeline.errors import ShardUnreadable
 from pipeline.readers.grouping import group
 from pipeline.readers.member import Member
-from pipeline.readers.row import Check, no_check
-from pipeline.readers.samples import MemberUnreadable, SampleShard, refuse_nothing
+from pipeline.readers.sample_reader import MemberUnreadable, SampleShard, refuse_nothing
+from pipeline.readers.source_row import Check, no_check
 from schemas.shard import Shard
 
 ENCRYPTED = 0x1

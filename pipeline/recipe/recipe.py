@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.config import JobConfig
-from pipeline.recipe.model import Weights
+from pipeline.recipe.weights import Weights
 
 QUALITY_RULES = "2"
 """Version of `pipeline.quality` and of `stop_loops`; a changed rule changes it, and with it every recipe."""

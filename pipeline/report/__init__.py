@@ -1,5 +1,5 @@
 """What people look at, made from committed captions in one pass and bounded memory."""
 
-from pipeline.report.quality import QualityReport, measure_quality, write_report
+from pipeline.report.quality_stats import QualityReport, measure_quality, write_report
 
 __all__ = ["QualityReport", "measure_quality", "write_report"]

@@ -15,7 +15,7 @@ from typing import cast
 
 from datasketch import MinHash, MinHashLSH
 
-from pipeline.report.sample import KeySample, hash64
+from pipeline.report.key_sample import KeySample, hash64
 
 NEAR = 0.8
 PERMUTATIONS = 64

@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.report.sample import hash64
+from pipeline.report.key_sample import hash64
 from schemas.status import Status
 
 OF_A_KIND = 12

@@ -16,9 +16,9 @@ from pipeline.ledger.layout import committed_path
 from pipeline.ledger.quarantine import Quarantined
 from pipeline.report.gallery import Shown
 from pipeline.report.html import link_of, number, render, trusted
+from pipeline.report.output_stats import OutputStats
 from pipeline.report.plots import LengthGot, length_plot, throughput_plot, words_plot
-from pipeline.report.quality import QualityReport, length_of
-from pipeline.report.survey import Survey
+from pipeline.report.quality_stats import QualityReport, length_of
 from pipeline.report.thumbnails import Thumbnail
 from schemas.shard import Shard
 from schemas.status import Status
@@ -48,7 +48,7 @@ class Subject:
 
 
 def report_page(
-    subject: Subject, survey: Survey, quality: QualityReport, thumbnails: Mapping[tuple[str, int], Thumbnail]
+    subject: Subject, survey: OutputStats, quality: QualityReport, thumbnails: Mapping[tuple[str, int], Thumbnail]
 ) -> str:
     """Return the page."""
     groups: list[dict[str, Any]] = quality.groups.to_pylist()
@@ -83,7 +83,7 @@ def report_page(
     )
 
 
-def _counts(subject: Subject, survey: Survey) -> dict[str, Any]:
+def _counts(subject: Subject, survey: OutputStats) -> dict[str, Any]:
     statuses = survey.statuses
     rows = statuses.total()
     totals = [
@@ -106,7 +106,7 @@ def _counts(subject: Subject, survey: Survey) -> dict[str, Any]:
     return {"totals": totals, "rows": rows, "statuses": parts, "slots_table": table}
 
 
-def _bars(survey: Survey, quality: QualityReport) -> dict[str, Any]:
+def _bars(survey: OutputStats, quality: QualityReport) -> dict[str, Any]:
     found: dict[str, Counter[str]] = {"earlier": Counter(), "flag": Counter()}
     for row in quality.reasons.to_pylist():
         if row["kind"] in found:
@@ -143,7 +143,7 @@ def _scaled(lines: Sequence[dict[str, Any]], total: int) -> list[dict[str, Any]]
     ]
 
 
-def _throughput(survey: Survey) -> dict[str, Any]:
+def _throughput(survey: OutputStats) -> dict[str, Any]:
     times = [commit.time_s for commit in survey.commits]
     if len(times) < 2:  # one commit is no span of time
         return {"throughput": None, "span": ""}

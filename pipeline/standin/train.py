@@ -23,8 +23,8 @@ from torch.multiprocessing.spawn import spawn
 from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
 from pipeline.standin import vision
-from pipeline.standin.build import VISION_WIDTH, make_model, make_tokenizer, save
-from pipeline.standin.packing import SPECIAL_SHARE, Batch, Packer
+from pipeline.standin.build_model import VISION_WIDTH, make_model, make_tokenizer, save
+from pipeline.standin.token_packing import SPECIAL_SHARE, Batch, Packer
 from pipeline.standin.vision import IGNORED, Heads
 from pipeline.standin.world import sample_scene
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import LlavaForConditionalGeneration
 
-from pipeline.standin.build import SIDE_PX
-from pipeline.standin.render import encode, random_size, render
+from pipeline.standin.build_model import SIDE_PX
+from pipeline.standin.draw_picture import encode, random_size, render
 from pipeline.standin.world import Color, Layout, Place, Scene, Shape, Size, Special, Texture
 
 ATTRIBUTES: dict[str, list[object]] = {

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable
 
 from pipeline.errors import StoreError
-from pipeline.storage.store import Outcome, Store
+from pipeline.storage.store import Store, WriteResult
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ BACKOFF_S = 0.1
 PROBE_PREFIX = "staging/.probe-"
 
 
-def put_if_absent(store: Store, path: str, data: bytes, attempt: str) -> Outcome:
+def put_if_absent(store: Store, path: str, data: bytes, attempt: str) -> WriteResult:
     """Create a file, or say whose it is that stands there.
 
     Args:
@@ -34,10 +34,10 @@ def put_if_absent(store: Store, path: str, data: bytes, attempt: str) -> Outcome
         StoreError: refused, or still no clear answer after `TRIES`. Delete nothing then: the file may be there.
     """
     _check(store, path, data, attempt)
-    return _certain(store, path, data, lambda: store.create(path, data), Outcome.CREATED)
+    return _certain(store, path, data, lambda: store.create(path, data), WriteResult.CREATED)
 
 
-def put_once(store: Store, path: str, data: bytes) -> Outcome:
+def put_idempotent(store: Store, path: str, data: bytes) -> WriteResult:
     """Create a file whose content follows from its name: CREATED, OURS where the same stands there, EXISTS for another.
 
     Of any size: where a store ignores the condition on several parts, what it lets be overwritten is the same.
@@ -45,16 +45,16 @@ def put_once(store: Store, path: str, data: bytes) -> Outcome:
     Raises:
         StoreError: as `put_if_absent`.
     """
-    return _certain(store, path, data, lambda: store.create(path, data), Outcome.CREATED)
+    return _certain(store, path, data, lambda: store.create(path, data), WriteResult.CREATED)
 
 
-def replace_if(store: Store, path: str, data: bytes, version: str, attempt: str) -> Outcome:
+def replace_if(store: Store, path: str, data: bytes, version: str, attempt: str) -> WriteResult:
     """Replace a file that is still of the version that was read; REPLACED or OURS, and EXISTS when another was faster.
 
     Arguments and errors are those of `put_if_absent`; `version` is that of `Store.get_versioned`.
     """
     _check(store, path, data, attempt)
-    return _certain(store, path, data, lambda: store.replace(path, data, version), Outcome.REPLACED)
+    return _certain(store, path, data, lambda: store.replace(path, data, version), WriteResult.REPLACED)
 
 
 def _check(store: Store, path: str, data: bytes, attempt: str) -> None:
@@ -67,7 +67,7 @@ def _check(store: Store, path: str, data: bytes, attempt: str) -> None:
         )
 
 
-def _certain(store: Store, path: str, data: bytes, write: Callable[[], None], done: Outcome) -> Outcome:
+def _certain(store: Store, path: str, data: bytes, write: Callable[[], None], done: WriteResult) -> WriteResult:
     """Write on a condition, again until it is known what became of it."""
     unclear: OSError | None = None
     for num_try in range(TRIES):
@@ -90,13 +90,13 @@ def _certain(store: Store, path: str, data: bytes, write: Callable[[], None], do
     )
 
 
-def _owner(store: Store, path: str, data: bytes) -> Outcome | None:
+def _owner(store: Store, path: str, data: bytes) -> WriteResult | None:
     """Whose file it is; None when it cannot be read after all."""
     try:
         found = store.get(path)
     except FileNotFoundError:
         return None
-    return Outcome.OURS if found == data else Outcome.EXISTS
+    return WriteResult.OURS if found == data else WriteResult.EXISTS
 
 
 def probe(store: Store) -> None:
@@ -112,7 +112,7 @@ def probe(store: Store) -> None:
         kept = store.get(path).decode(errors="replace")
     finally:
         _remove_probe(store, path)
-    if outcomes[0] is Outcome.EXISTS or outcomes[1] is not Outcome.EXISTS or kept != first:
+    if outcomes[0] is WriteResult.EXISTS or outcomes[1] is not WriteResult.EXISTS or kept != first:
         raise StoreError(
             f"{store.url}: does not honour create-if-absent: creating one file twice gave "
             f"{' and '.join(outcomes)}, and {'the first' if kept == first else 'another'} content stands. Put the "

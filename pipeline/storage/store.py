@@ -8,7 +8,7 @@ from typing import Protocol
 from pipeline.errors import StoreError
 
 
-class Outcome(StrEnum):
+class WriteResult(StrEnum):
     """What became of a put-if-absent, or of a replacement."""
 
     CREATED = "created"

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from pipeline.config import CorpusConfig
 from pipeline.config.load import parse_config
-from pipeline.corpus.job import prepare_corpus, steps
+from pipeline.corpus.corpus_job import prepare_corpus, steps
 from tests.corpus.records import draw_records
 
 FILE_ROWS = 100_000

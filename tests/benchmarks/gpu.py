@@ -34,7 +34,7 @@ NO_CUDA = 2
 def write_model(folder: Path, *, tiny: bool) -> Path:
     """Write a folder with JoyCaption's config and the stand-in's tokenizer; weights are made when it is loaded."""
     from pipeline.config import ModelConfig
-    from pipeline.engines.shape import JOYCAPTION as SHAPE
+    from pipeline.engines.model_dims import JOYCAPTION as SHAPE
     from pipeline.recipe import find_weights
 
     standin = Path(find_weights(ModelConfig(id="standin")).path)
@@ -90,7 +90,7 @@ def engine_of(folder: Path, args: argparse.Namespace) -> Any:
     """Return the project's engine with random weights that never end an answer."""
     from pipeline.config import EngineConfig, SamplingConfig
     from pipeline.engines import EngineSpec
-    from pipeline.engines.start import _prepare_process
+    from pipeline.engines.factory import _prepare_process
 
     spec = EngineSpec(
         config=EngineConfig(**({"max_model_len": 1024} if args.tiny else {})),
@@ -130,7 +130,7 @@ def prompt_ids(engine: Any, slot: int) -> tuple[int, ...]:
 
 async def with_vllm(engine: Any, pictures: list[Any], slots: int, name: str) -> float:
     """Ask these slots of every picture; return seconds."""
-    from pipeline.engines import Question
+    from pipeline.engines import EngineRequest
 
     prompts = {f"slot {slot}": prompt_ids(engine, slot) for slot in range(slots)}
     engine._tokens.encode = lambda _, prompt: prompts[prompt]
@@ -141,7 +141,7 @@ async def with_vllm(engine: Any, pictures: list[Any], slots: int, name: str) -> 
             await asyncio.gather(
                 *(
                     engine.answer(
-                        Question(
+                        EngineRequest(
                             id=f"{name}#{number}#{prompt}",
                             pixels=pictures[number % len(pictures)],
                             image_id=f"{name}#{number}",
@@ -193,18 +193,18 @@ def _row(engine: Any, args: argparse.Namespace, k: int, seconds: float) -> dict[
 
 def shares(shape: Any, device: str, k: int, prompt_tokens: int, caption_tokens: int, per_s: float) -> dict[str, float]:
     """Return the shares of the estimate and of the card's stated FLOPs; none for a card that nobody listed."""
-    from pipeline.engines.cards import CARDS, card_of
+    from pipeline.engines.gpus import GPUS, gpu_of
     from pipeline.engines.roofline import MAX_NUM_SEQS, Load, cost_of, seconds_per_image
 
-    name = card_of(device)
+    name = gpu_of(device)
     if name is None:
         return {}
     load = Load(slots=k, prompt_tokens=prompt_tokens, caption_tokens=caption_tokens)
     cost = cost_of(shape, load, MAX_NUM_SEQS)
     return {
-        "roofline_images_per_s": 1 / seconds_per_image(shape, CARDS[name], load),
-        "of_roofline": per_s * seconds_per_image(shape, CARDS[name], load),
-        "of_stated_flops": per_s * (cost.prefill_flops + cost.decode_flops) / CARDS[name].flops,
+        "roofline_images_per_s": 1 / seconds_per_image(shape, GPUS[name], load),
+        "of_roofline": per_s * seconds_per_image(shape, GPUS[name], load),
+        "of_stated_flops": per_s * (cost.prefill_flops + cost.decode_flops) / GPUS[name].flops,
     }
 
 
@@ -213,14 +213,14 @@ def measure_transformers(folder: Path, args: argparse.Namespace) -> tuple[list[d
     import torch
     from transformers import AutoConfig, LlavaForConditionalGeneration
 
-    from pipeline.engines.shape import shape_of
+    from pipeline.engines.model_dims import dims_of
 
     config: Any = AutoConfig.from_pretrained(folder)
     where = "cpu" if args.tiny else "cuda"
     with torch.device(where):
         torch.set_default_dtype(torch.bfloat16)
         llava = LlavaForConditionalGeneration(config).eval()
-    shape, batch = shape_of(config.to_dict()), 32
+    shape, batch = dims_of(config.to_dict()), 32
     ids = torch.full((batch, BEFORE + shape.vision.tokens + AFTER), 20, device=where)
     ids[:, BEFORE : BEFORE + shape.vision.tokens] = config.image_token_index
     pixels = torch.rand(batch, 3, shape.vision.side_px, shape.vision.side_px, device=where, dtype=torch.bfloat16)

@@ -34,11 +34,11 @@ def run(shards: Path, output: Path, num_images: int) -> dict[str, float]:
     job = echo_job(shards, output, [])
     import threading
 
-    from pipeline.flow.job import prepare_job
-    from pipeline.flow.run import Outcome, run_job
+    from pipeline.flow.driver import RunResult, run_job
+    from pipeline.flow.prepared_job import prepare_job
 
     prepared, middle, cpu = prepare_job(job), Middle(num_images), Cpu()
-    outcome, began, own = Outcome.of(prepared), time.monotonic(), time.process_time()
+    outcome, began, own = RunResult.of(prepared), time.monotonic(), time.process_time()
     run_job(
         prepared, outcome, lambda now: middle.look(now.images_done, time.monotonic(), cpu.seconds()), threading.Event()
     )
@@ -57,10 +57,10 @@ def run(shards: Path, output: Path, num_images: int) -> dict[str, float]:
 def bookkeeping(folder: Path, num_shards: int) -> list[dict[str, float]]:
     """Feed the driver's bookkeeping; figures for each tenth of the shards."""
     from pipeline.flow.progress import Progress
-    from pipeline.flow.tally import Counts
-    from pipeline.flow.work import Work
-    from pipeline.ledger.open_shards import OpenShards
-    from pipeline.ledger.plan import claim_plan, remaining
+    from pipeline.flow.progress_actor import Counts
+    from pipeline.flow.shard_task import ShardTask
+    from pipeline.ledger.shard_plan import claim_plan, remaining
+    from pipeline.ledger.shard_tracker import ShardTracker
     from pipeline.storage import open_store
     from schemas.shard import Shard
 
@@ -72,8 +72,8 @@ def bookkeeping(folder: Path, num_shards: int) -> list[dict[str, float]]:
     ]
     plan = claim_plan(store, shards)
     left = remaining(store, claim_plan(store, shards))
-    works = {path: Work(plan.shards[path], fragments) for path, fragments in left.fragments.items()}
-    counted = OpenShards()
+    works = {path: ShardTask(plan.shards[path], fragments) for path, fragments in left.fragments.items()}
+    counted = ShardTracker()
     sizes = {work.shard.path: work.shard.size for work in works.values()}
     progress = Progress(
         shards=num_shards, bytes_total=sum(sizes.values()), bytes_before=0, shards_before=0, num_slots=1, _sizes=sizes
@@ -96,7 +96,7 @@ def _row(shards: int, done: int, cpu_s: float, grown: float) -> dict[str, float]
 
 def _drive(paths: list[str], works: Any, counted: Any, progress: Any) -> int:
     """Receipts of these shards in turn, batch by batch; returns the shards that came whole."""
-    from pipeline.ledger.open_shards import Receipt
+    from pipeline.ledger.shard_tracker import Receipt
     from schemas.batch import BatchKind
 
     done = 0

@@ -28,7 +28,7 @@ def made_ready(folder: Path) -> tuple[Any, Any]:
     """Return an engine of ours without its engine process, and vLLM's input processor."""
     from pipeline.config import EngineConfig, SamplingConfig
     from pipeline.engines import EngineSpec
-    from pipeline.engines.start import _prepare_process
+    from pipeline.engines.factory import _prepare_process
 
     spec = EngineSpec(
         config=EngineConfig(),
@@ -43,17 +43,17 @@ def made_ready(folder: Path) -> tuple[Any, Any]:
     from vllm.v1.engine.input_processor import InputProcessor
 
     from pipeline.engines import vllm as door
-    from pipeline.engines.presets import size_for
-    from pipeline.engines.shape import JOYCAPTION
+    from pipeline.engines.model_dims import JOYCAPTION
+    from pipeline.engines.sizing import size_for
 
     torch.set_num_threads(1)
     args = door._engine_args(spec, size_for(spec.config, JOYCAPTION, None))
     # Before this way of ours the engine had it: pixels seen once are not prepared again.
     args.mm_processor_cache_gb = 1
-    usual = door.start_guarded
-    door.start_guarded = lambda start: (None, None)
+    usual = door.start_with_reaper
+    door.start_with_reaper = lambda start: (None, None)
     engine = door.VllmEngine(spec)
-    door.start_guarded = usual
+    door.start_with_reaper = usual
     return engine, InputProcessor(args.create_engine_config())
 
 
@@ -62,13 +62,13 @@ def cpu_ms(engine: Any, processor: Any, pictures: list[Any], k: int, name: str) 
     from PIL import Image
     from vllm import SamplingParams
 
-    from pipeline.engines import Question
+    from pipeline.engines import EngineRequest
 
     began = time.process_time()
     for number, pixels in enumerate(pictures):
         for prompt in PROMPTS[:k]:
             image_id = f"{name}#{number}"
-            question = Question(
+            question = EngineRequest(
                 id=image_id, pixels=pixels, image_id=image_id, system=SYSTEM, prompt=prompt, seed=number
             )
             ids = engine._tokens.encode(SYSTEM, prompt)

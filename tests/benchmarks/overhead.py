@@ -100,7 +100,7 @@ class Meter:
 def echo_job(folder: Path, output: Path, extra: list[str]) -> Any:
     """Return the job of the shards with the echo engine, and prepare this process for its Ray."""
     from pipeline.config import parse_job
-    from pipeline.flow.isolate import isolate_ray
+    from pipeline.flow.ray_env import prepare_ray_env
 
     job = parse_job(
         {
@@ -112,7 +112,7 @@ def echo_job(folder: Path, output: Path, extra: list[str]) -> Any:
         },
         extra,
     )
-    isolate_ray(job.cluster)
+    prepare_ray_env(job.cluster)
     return job
 
 
@@ -121,11 +121,11 @@ def run_pipeline(folder: Path, output: Path, num_images: int, extra: list[str]) 
     job = echo_job(folder, output, extra)
     import threading
 
-    from pipeline.flow.job import prepare_job
-    from pipeline.flow.run import Outcome, run_job
+    from pipeline.flow.driver import RunResult, run_job
+    from pipeline.flow.prepared_job import prepare_job
 
     prepared, meter = prepare_job(job), Meter()
-    outcome = Outcome.of(prepared)
+    outcome = RunResult.of(prepared)
     run_job(prepared, outcome, lambda snapshot: meter.look(snapshot.images_done), threading.Event())
     assert outcome.statuses["ok"] == num_images, outcome
     cpu, wall = meter.middle(num_images)

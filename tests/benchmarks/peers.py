@@ -81,7 +81,7 @@ def members(shards: Path) -> Iterator[tuple[str, bytes]]:
 
 def joyfleet(shards: Path, output: Path) -> None:
     from pipeline.config import parse_job
-    from pipeline.flow.isolate import isolate_ray
+    from pipeline.flow.ray_env import prepare_ray_env
 
     job = parse_job(
         {
@@ -95,11 +95,11 @@ def joyfleet(shards: Path, output: Path) -> None:
             "cluster": {"object_store_gib": 0.6},
         }
     )
-    isolate_ray(job.cluster)
+    prepare_ray_env(job.cluster)
     import threading
 
-    from pipeline.flow.job import prepare_job
-    from pipeline.flow.run import Outcome, run_job
+    from pipeline.flow.driver import RunResult, run_job
+    from pipeline.flow.prepared_job import prepare_job
 
     made, told = Made(output), 0
 
@@ -109,7 +109,7 @@ def joyfleet(shards: Path, output: Path) -> None:
         told = now.captions
 
     prepared = prepare_job(job)
-    outcome = Outcome.of(prepared)
+    outcome = RunResult.of(prepared)
     run_job(prepared, outcome, report, threading.Event())
     made.count(sum(outcome.statuses.values()) - told)
 
@@ -126,9 +126,9 @@ def kept_by_joyfleet(output: Path) -> int:
 
 def ray_data_llm(shards: Path, output: Path) -> None:
     from pipeline.config import ClusterConfig
-    from pipeline.flow.isolate import isolate_ray
+    from pipeline.flow.ray_env import prepare_ray_env
 
-    isolate_ray(ClusterConfig(address="local"))
+    prepare_ray_env(ClusterConfig(address="local"))
     import ray
     from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
@@ -182,7 +182,7 @@ _PROMPT_IDS: list[int] = []
 
 def _ids(path: str) -> list[int]:
     if not _PROMPT_IDS:
-        from pipeline.engines.tokens import PromptTokens
+        from pipeline.engines.prompt_layout import PromptTokens
 
         _PROMPT_IDS.extend(PromptTokens(path).encode(SYSTEM, PROMPT))
     return _PROMPT_IDS
@@ -456,7 +456,7 @@ def drawn(folder: Path, num_images: int) -> Path:
     """Draw the stand-in's pictures and put them into tar shards of 60, all of them JPEG."""
     from PIL import Image
 
-    from pipeline.standin.dataset import draw_dataset
+    from pipeline.standin.demo_data import draw_dataset
 
     draw_dataset(folder / "drawn", num_images=2 * num_images, seed=12, shard_rows=120)
     images, shards = members(folder / "drawn"), folder / "jpeg"

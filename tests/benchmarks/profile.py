@@ -127,15 +127,15 @@ def processes() -> dict[str, psutil.Process]:
 
 
 def run(shards: Path, output: Path, num_images: int, seconds: int) -> dict[str, Any]:
-    from pipeline.flow.isolate import isolate_ray
+    from pipeline.flow.ray_env import prepare_ray_env
     from tests.benchmarks.saturation import job_of
 
     job = job_of(shards, output)
-    isolate_ray(job.cluster)
+    prepare_ray_env(job.cluster)
     import threading
 
-    from pipeline.flow import run as flow
-    from pipeline.flow.job import prepare_job
+    from pipeline.flow import driver as flow
+    from pipeline.flow.prepared_job import prepare_job
 
     KEPT.mkdir(parents=True, exist_ok=True)
     sampled, prepared = Sampled(KEPT, seconds), prepare_job(job)
@@ -147,7 +147,7 @@ def run(shards: Path, output: Path, num_images: int, seconds: int) -> dict[str, 
         return detail
 
     flow.read_detail = told
-    outcome = flow.Outcome.of(prepared)
+    outcome = flow.RunResult.of(prepared)
     flow.run_job(prepared, outcome, lambda now: sampled.look(now, num_images), threading.Event())
     return sampled.found()
 
@@ -157,7 +157,7 @@ def main() -> None:
     if args.part:
         print(json.dumps(run(Path(args.part[1]), Path(args.part[2]), args.images, args.seconds)))
         return
-    from pipeline.standin.dataset import draw_dataset
+    from pipeline.standin.demo_data import draw_dataset
 
     with tempfile.TemporaryDirectory() as folder:
         shards = Path(folder, "shards")

@@ -8,7 +8,7 @@ import random
 import time
 
 from pipeline.config import QualityConfig
-from pipeline.quality import judge, make_rules
+from pipeline.quality import evaluate, make_rules
 from tests.quality import texts
 from tests.quality.labelled import PROMPT, TAG_PROMPT, Labelled
 
@@ -32,7 +32,7 @@ def cost_us(captions: list[Labelled]) -> float:
     for _ in range(ROUNDS):
         started = time.process_time()
         for one in captions:
-            judge(RULES, one, one.text, "stop")
+            evaluate(RULES, one, one.text, "stop")
         best = min(best, time.process_time() - started)
     return best / len(captions) * 1e6
 

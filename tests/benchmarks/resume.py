@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 
 from pipeline.config import load_job
-from pipeline.flow.job import prepare_job
+from pipeline.flow.prepared_job import prepare_job
 from pipeline.ledger.layout import committed_path
 from pipeline.storage import open_store
 from tests.cli import finish, start, write_job

@@ -39,17 +39,17 @@ def job_of(shards: Path, output: Path, engine: dict[str, Any] | None = None) -> 
 
 
 def pipeline(shards: Path, output: Path, num_images: int) -> dict[str, float]:
-    from pipeline.flow.isolate import isolate_ray
+    from pipeline.flow.ray_env import prepare_ray_env
 
     job = job_of(shards, output)
-    isolate_ray(job.cluster)
+    prepare_ray_env(job.cluster)
     import threading
 
-    from pipeline.flow.job import prepare_job
-    from pipeline.flow.run import Outcome, run_job
+    from pipeline.flow.driver import RunResult, run_job
+    from pipeline.flow.prepared_job import prepare_job
 
     prepared, middle, cpu = prepare_job(job), Middle(num_images), Cpu()
-    outcome = Outcome.of(prepared)
+    outcome = RunResult.of(prepared)
     run_job(
         prepared,
         outcome,
@@ -61,8 +61,8 @@ def pipeline(shards: Path, output: Path, num_images: int) -> dict[str, float]:
 
 def bare(shards: Path, output: Path, num_images: int) -> dict[str, float]:
     """One AsyncLLM over the same questions, decoded beforehand."""
-    from pipeline.engines.start import _prepare_process
-    from pipeline.flow.job import prepare_job
+    from pipeline.engines.factory import _prepare_process
+    from pipeline.flow.prepared_job import prepare_job
 
     prepared = prepare_job(job_of(shards, output))
     _prepare_process(prepared.engine_spec.config)
@@ -91,7 +91,7 @@ def bare(shards: Path, output: Path, num_images: int) -> dict[str, float]:
 async def _feed(engine: Any, prepared: Any, num_images: int) -> Middle:
     from PIL import Image
 
-    from pipeline.engines.tokens import PromptTokens
+    from pipeline.engines.prompt_layout import PromptTokens
     from pipeline.engines.vllm import _sampling
 
     tokens = PromptTokens(prepared.engine_spec.model_path)
@@ -118,19 +118,19 @@ async def _feed(engine: Any, prepared: Any, num_images: int) -> Middle:
 
 
 def _questions(prepared: Any) -> Iterator[Any]:
-    from pipeline.engines import Question
-    from pipeline.prompts import Asker, draw_seed
-    from pipeline.stages.caption import _frames, pixels_of
-    from pipeline.stages.read import read_shard
+    from pipeline.engines import EngineRequest
+    from pipeline.prompts import RequestSampler, draw_seed
+    from pipeline.stages.captioning import _frames, pixels_of
+    from pipeline.stages.read_batches import read_shard
 
-    asker = Asker(prepared.job)
+    asker = RequestSampler(prepared.job)
     for shard in prepared.plan.shards.values():
         for batch in read_shard(prepared.read_spec, shard, []):
             images = batch["images"][0].as_py()
             frames = _frames(images, pixels_of(batch, images, prepared.read_spec.side_px))
             for row, pixels in frames.items():
                 for request in asker.requests(shard.path, row):
-                    yield Question(
+                    yield EngineRequest(
                         id=f"{shard.path}#{row}#{request.slot}",
                         pixels=pixels.copy(),
                         image_id=f"{shard.path}#{row}",
@@ -146,7 +146,7 @@ def main() -> None:
         run = {"pipeline": pipeline, "bare": bare}[args.part[0]]
         print(json.dumps(run(Path(args.part[1]), Path(args.part[2]), args.images)))
         return
-    from pipeline.standin.dataset import draw_dataset
+    from pipeline.standin.demo_data import draw_dataset
 
     rows = []
     with tempfile.TemporaryDirectory() as folder:

@@ -72,7 +72,7 @@ def started(watched: Watched) -> Any:
     """Return the stand-in's engine with its metrics going to `watched`."""
     from pipeline.config import EngineConfig, ModelConfig, SamplingConfig
     from pipeline.engines import EngineSpec
-    from pipeline.engines.start import _prepare_process
+    from pipeline.engines.factory import _prepare_process
     from pipeline.recipe import find_weights
 
     weights = find_weights(ModelConfig(id="standin"))
@@ -98,7 +98,7 @@ def started(watched: Watched) -> Any:
 def drawn(num_images: int, side: int) -> list[Any]:
     import numpy as np
 
-    from pipeline.standin.render import render
+    from pipeline.standin.draw_picture import render
     from pipeline.standin.world import sample_scene
 
     rng = random.Random(7)
@@ -108,7 +108,7 @@ def drawn(num_images: int, side: int) -> list[Any]:
 
 async def ask(engine: Any, pictures: list[Any], slots: list[int], name: str) -> float:
     """Ask these slots of every image together; return captions a second."""
-    from pipeline.engines import Question
+    from pipeline.engines import EngineRequest
 
     window = asyncio.Semaphore(max(1, IN_FLIGHT // len(slots)))
 
@@ -117,7 +117,7 @@ async def ask(engine: Any, pictures: list[Any], slots: list[int], name: str) -> 
             await asyncio.gather(
                 *(
                     engine.answer(
-                        Question(
+                        EngineRequest(
                             id=f"{name}#{number}#{slot}",
                             pixels=pictures[number],
                             image_id=f"{name}#{number}",

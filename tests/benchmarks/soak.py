@@ -74,12 +74,12 @@ def run(shards: Path, output: Path, seconds: float, batch_images: int) -> dict[s
 
     job = echo_job(shards, output, ["model=standin", f"engine.batch_images={batch_images}"])
     from pipeline.errors import Interrupted
-    from pipeline.flow.job import prepare_job
+    from pipeline.flow.driver import RunResult, run_job
+    from pipeline.flow.prepared_job import prepare_job
     from pipeline.flow.progress import Snapshot
-    from pipeline.flow.run import Outcome, run_job
 
     prepared, stop = prepare_job(job), threading.Event()
-    outcome, began = Outcome.of(prepared), time.monotonic()
+    outcome, began = RunResult.of(prepared), time.monotonic()
     told = os.open(_counter(output), os.O_CREAT | os.O_WRONLY)
     timer = threading.Timer(seconds, stop.set)
     timer.daemon = True

@@ -65,7 +65,7 @@ def step_s(code: str) -> float:
 
 def main() -> None:
     args = arguments("startup", __doc__, rounds=2)
-    from pipeline.standin.dataset import draw_dataset
+    from pipeline.standin.demo_data import draw_dataset
 
     rows = []
     with tempfile.TemporaryDirectory() as scratch:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from pipeline.config import GpuPreset
-from pipeline.engines.cards import CARDS
+from pipeline.engines.gpus import GPUS
+from pipeline.engines.model_dims import JOYCAPTION
 from pipeline.engines.roofline import roofline
-from pipeline.engines.shape import JOYCAPTION
 from tests.benchmarks.__main__ import NAMES
 from tests.benchmarks.gpu import shares
 from tests.benchmarks.growth import bookkeeping
@@ -102,8 +102,8 @@ def test_a_soak_tells_growth_that_ends_from_growth_that_goes_on():
 
 @pytest.mark.parametrize("card", [GpuPreset.H100, GpuPreset.A10G])
 def test_a_rate_at_the_roofline_is_all_of_it(card):
-    at_best = roofline(CARDS[card], 2, 800, 120)
-    found = shares(JOYCAPTION, f"NVIDIA {CARDS[card].marks[0]}", 2, 800, 120, at_best)
+    at_best = roofline(GPUS[card], 2, 800, 120)
+    found = shares(JOYCAPTION, f"NVIDIA {GPUS[card].marks[0]}", 2, 800, 120, at_best)
     assert found["of_roofline"] == pytest.approx(1)
     assert 0.2 < found["of_stated_flops"] <= 0.45
     assert shares(JOYCAPTION, "Tesla T4", 2, 800, 120, at_best) == {}

@@ -11,10 +11,10 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.ledger.caption_table import count_statuses, to_parquet
-from pipeline.ledger.footer import Footer, RunFacts
+from pipeline.ledger.footer import Footer, RunIdentity
 from pipeline.ledger.layout import committed_path
-from pipeline.ledger.plan import claim_plan
 from pipeline.ledger.run_record import claim_run
+from pipeline.ledger.shard_plan import claim_plan
 from pipeline.recipe import Recipe
 from pipeline.storage import open_store
 from schemas.caption_row import CAPTION_ROW
@@ -45,7 +45,7 @@ def write_output(folder: Path, rows: list[dict[str, Any]]) -> str:
     """Write an output whose committed shards are those of the rows; return its URL."""
     store = open_store(str(folder))
     slots = tuple(dict.fromkeys(row["slot"] for row in rows))
-    run = RunFacts(recipe="r", slots=slots, versions={})
+    run = RunIdentity(recipe="r", slots=slots, versions={})
     claim_run(store, Recipe(fields={"slots": list(slots)}), {"job": {}, "slots": list(slots), "versions": {}})
     names = list(dict.fromkeys(row["shard"] for row in rows))
     shards = [Shard(name, f"/nowhere/{name}", 1, "etag") for name in names]

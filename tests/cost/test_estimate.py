@@ -3,10 +3,10 @@
 import pytest
 
 from pipeline.config import parse_job
-from pipeline.cost import Rate, Tokens, Work, card_rates, estimate, guess_tokens
+from pipeline.cost import Rate, Tokens, Workload, card_rates, estimate, guess_tokens
 
 TOKENS = Tokens(prompt=800, caption=120, source="test")
-WORK = Work(
+WORK = Workload(
     shards=30, bytes=10**9, images=36_000, largest_shard_bytes=5 * 10**7, shards_planned=2500, remote_source=True
 )
 

@@ -5,8 +5,8 @@ from collections import Counter
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.standin.check import parse_caption, visible
-from pipeline.standin.dataset import draw_dataset
+from pipeline.standin.check_caption import parse_caption, visible
+from pipeline.standin.demo_data import draw_dataset
 from tests.cli import finish, run, start, wait_until, write_job
 from tests.vllm_server import VllmServer
 

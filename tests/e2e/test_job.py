@@ -13,10 +13,10 @@ import pytest
 from pipeline.config import ImagesConfig, ModelConfig, SourceConfig
 from pipeline.readers import list_shards
 from pipeline.recipe import find_weights
-from pipeline.stages.caption import pixels_of
-from pipeline.stages.read import ReadSpec, read_shard
-from pipeline.standin.check import parse_caption, visible
-from pipeline.standin.dataset import draw_dataset
+from pipeline.stages.captioning import pixels_of
+from pipeline.stages.read_batches import ReadSpec, read_shard
+from pipeline.standin.check_caption import parse_caption, visible
+from pipeline.standin.demo_data import draw_dataset
 from tests.cli import finish, run, start, wait_until, write_job
 
 pytestmark = pytest.mark.slow

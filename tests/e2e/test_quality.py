@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.config import parse_job
-from pipeline.ledger.footer import RunFacts
+from pipeline.ledger.footer import RunIdentity
 from pipeline.readers import list_shards
-from pipeline.stages.caption import Caption, CaptionSpec
-from pipeline.stages.read import ReadSpec, read_shard
-from pipeline.standin.render import encode, render
+from pipeline.stages.captioning import Caption, CaptionSpec
+from pipeline.stages.read_batches import ReadSpec, read_shard
+from pipeline.standin.draw_picture import encode, render
 from pipeline.standin.world import Scene, Special, sample_scene
 from pipeline.storage import open_store
 from tests.cli import run, write_job
@@ -55,7 +55,7 @@ def captioned(running, folder, scenes, captions, **rest):
         drawn(folder, scenes)
     raw = {"source": str(folder), "output": "memory://o", "model": "standin", "captions": captions, **rest}
     job = parse_job(raw)
-    facts = RunFacts(recipe="r" * 16, slots=tuple(slot["slot"] for slot in captions), versions={})
+    facts = RunIdentity(recipe="r" * 16, slots=tuple(slot["slot"] for slot in captions), versions={})
     store = open_store(f"memory://{uuid.uuid4().hex}")
     spec = ReadSpec(source=job.source, images=job.images, side_px=WEIGHTS.side_px, batch_images=16)
     stage = Caption(CaptionSpec(job=job, run=facts, side_px=WEIGHTS.side_px), running.engine, store)

@@ -10,14 +10,14 @@ import pytest
 from PIL import Image
 
 from pipeline.config import ImagesConfig, ModelConfig, RequestConfig
-from pipeline.engines import Question
+from pipeline.engines import EngineRequest
 from pipeline.images import decode
 from pipeline.prompts import build_request, load_generation
 from pipeline.recipe import find_weights
-from pipeline.stages.ask import Asking, DeathLimits, ImageQuestions
-from pipeline.standin.check import looks_like, num_words, parse_caption, visible
-from pipeline.standin.dataset import MAX_SIDE_PX, MIN_SIDE_PX
-from pipeline.standin.render import encode, random_size, render
+from pipeline.stages.dispatch import CrashLimits, Dispatcher, ImageRequests
+from pipeline.standin.check_caption import looks_like, num_words, parse_caption, visible
+from pipeline.standin.demo_data import MAX_SIDE_PX, MIN_SIDE_PX
+from pipeline.standin.draw_picture import encode, random_size, render
 from pipeline.standin.request import Mode, Tone
 from pipeline.standin.world import sample_scene
 from schemas.status import Reason
@@ -50,7 +50,7 @@ def prompt_of(mode, tone=None, length=None, **rest):
 
 
 def question(name, pixels, prompt, seed=0):
-    return Question(id=name, pixels=pixels, image_id=name.split("#")[0], system=SYSTEM, prompt=prompt, seed=seed)
+    return EngineRequest(id=name, pixels=pixels, image_id=name.split("#")[0], system=SYSTEM, prompt=prompt, seed=seed)
 
 
 def ask(running, questions):
@@ -275,10 +275,10 @@ def test_the_engine_tells_what_its_caches_spared(running):
 
 def test_a_killed_engine_core_is_replaced_and_no_image_is_lost(running):
     drawn = pictures(16, seed=107)
-    images = [ImageQuestions(f"k{n}", (question(f"k{n}#a", pixels, LONG),)) for n, (_, pixels) in enumerate(drawn)]
+    images = [ImageRequests(f"k{n}", (question(f"k{n}#a", pixels, LONG),)) for n, (_, pixels) in enumerate(drawn)]
 
     async def killed_while_asking():
-        asking = Asking(running.engine, DeathLimits(per_image=1, restarts=5))
+        asking = Dispatcher(running.engine, CrashLimits(per_image=1, restarts=5))
         work = asyncio.create_task(asking.ask(images))
         await asyncio.sleep(0.05)
         core(running).send_signal(signal.SIGKILL)

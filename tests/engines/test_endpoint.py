@@ -16,10 +16,10 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline.config import EngineConfig, ModelConfig, SamplingConfig, parse_job
-from pipeline.engines import EngineSpec, Question, start_engine
-from pipeline.engines.tokens import PromptTokens
+from pipeline.engines import EngineRequest, EngineSpec, start_engine
+from pipeline.engines.prompt_layout import PromptTokens
 from pipeline.errors import ConfigError, EngineDead, ModelMismatch, PipelineError
-from pipeline.flow.job import check_job, engine_spec
+from pipeline.flow.prepared_job import check_job, engine_spec
 from pipeline.recipe import find_weights
 from schemas.status import Reason
 
@@ -114,12 +114,12 @@ def spec(
     )
 
 
-def question(number: int = 0) -> Question:
+def question(number: int = 0) -> EngineRequest:
     pixels = np.full((90, 90, 3), number, np.uint8)
-    return Question(id=f"q{number}", pixels=pixels, image_id=f"i{number}", system="S", prompt="P", seed=number)
+    return EngineRequest(id=f"q{number}", pixels=pixels, image_id=f"i{number}", system="S", prompt="P", seed=number)
 
 
-def ask(engine_spec: EngineSpec, *questions: Question):
+def ask(engine_spec: EngineSpec, *questions: EngineRequest):
     async def all_of_them(engine):
         answers = [await engine.answer(question) for question in questions]
         engine.close()

@@ -11,7 +11,7 @@ import pytest
 
 PARENT = """
 import subprocess, sys, time
-from pipeline.engines.guard import start_guarded
+from pipeline.engines.orphan_reaper import start_guarded
 child, guard = start_guarded(lambda: subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]))
 if "release" in sys.argv:
     guard.release()

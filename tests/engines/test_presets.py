@@ -5,11 +5,11 @@ import itertools
 import pytest
 
 from pipeline.config import EngineConfig, GpuPreset, parse_job
-from pipeline.engines.cards import CARDS, GIB
-from pipeline.engines.presets import Device, Size, planned_num_seqs, readers_per_replica, size_for
-from pipeline.engines.shape import JOYCAPTION
+from pipeline.engines.gpus import GIB, GPUS
+from pipeline.engines.model_dims import JOYCAPTION
+from pipeline.engines.sizing import Device, Size, planned_num_seqs, readers_per_replica, size_for
 from pipeline.errors import ConfigError
-from pipeline.flow.job import check_job
+from pipeline.flow.prepared_job import check_job
 
 NAMES = {
     GpuPreset.A100: ("NVIDIA A100-SXM4-80GB", (8, 0)),
@@ -24,7 +24,7 @@ NAMES = {
 
 def device(card):
     name, capability = NAMES[card]
-    return Device(name=name, memory_bytes=CARDS[card].memory_bytes, capability=capability)
+    return Device(name=name, memory_bytes=GPUS[card].memory_bytes, capability=capability)
 
 
 def size(card, **keys):
@@ -106,7 +106,7 @@ def test_a_model_without_room_is_refused_with_the_numbers():
 
 
 def test_small_cards_need_few_readers():
-    readers = {card: readers_per_replica(card) for card in CARDS}
+    readers = {card: readers_per_replica(card) for card in GPUS}
     assert readers[GpuPreset.A10G] == 1
     assert readers[GpuPreset.H100] > 3 * readers[GpuPreset.RTX_4090]
     assert readers_per_replica(GpuPreset.AUTO) == max(readers.values())

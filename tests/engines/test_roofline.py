@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import GpuPreset, ModelConfig
-from pipeline.engines.capacity import Numbers
-from pipeline.engines.cards import CARDS, card_of
+from pipeline.engines.capacity import NumberFormats
+from pipeline.engines.gpus import GPUS, gpu_of
+from pipeline.engines.model_dims import JOYCAPTION, dims_of
 from pipeline.engines.roofline import Load, roofline, seconds_per_image
-from pipeline.engines.shape import JOYCAPTION, shape_of
 from pipeline.recipe import find_weights
 
 STANDIN = Path(find_weights(ModelConfig(id="standin")).path)
@@ -40,7 +40,7 @@ def test_joycaption_has_the_parameters_of_its_parts():
 
 
 def test_the_standin_is_counted_as_its_file_has_it():
-    shape, file = shape_of(json.loads((STANDIN / "config.json").read_text())), STANDIN / "model.safetensors"
+    shape, file = dims_of(json.loads((STANDIN / "config.json").read_text())), STANDIN / "model.safetensors"
     assert shape.language_weights == weights_in(file, "language_model.")
     assert shape.vision_weights - shape.vision.weights == weights_in(file, "multi_modal_projector.")
     tower = weights_in(file, "vision_tower.vision_model.")
@@ -67,18 +67,18 @@ def test_work_is_what_the_sources_count():
 )
 def test_rates_of_800_and_120_tokens_are_those_stated(card, images_per_s):
     least, most = images_per_s
-    assert least <= roofline(CARDS[card], 1, 800, 120) <= most
+    assert least <= roofline(GPUS[card], 1, 800, 120) <= most
 
 
 def test_four_slots_share_the_image():
     for card in (GpuPreset.H100, GpuPreset.H200):
-        together, apart = 4 * roofline(CARDS[card], 4, 800, 120), roofline(CARDS[card], 1, 800, 120)
+        together, apart = 4 * roofline(GPUS[card], 4, 800, 120), roofline(GPUS[card], 1, 800, 120)
         assert 2.2 <= together / apart <= 2.8
 
 
 def test_fp8_is_faster_where_the_card_has_it_and_only_smaller_elsewhere():
-    load, fp8 = Load(slots=1, prompt_tokens=800, caption_tokens=120), Numbers(fp8=True)
-    h100, a10g = CARDS[GpuPreset.H100], CARDS[GpuPreset.A10G]
+    load, fp8 = Load(slots=1, prompt_tokens=800, caption_tokens=120), NumberFormats(fp8=True)
+    h100, a10g = GPUS[GpuPreset.H100], GPUS[GpuPreset.A10G]
     assert seconds_per_image(JOYCAPTION, h100, load, fp8) < 0.6 * seconds_per_image(JOYCAPTION, h100, load)
     assert seconds_per_image(JOYCAPTION, a10g, load, fp8) > 0.6 * seconds_per_image(JOYCAPTION, a10g, load)
 
@@ -86,7 +86,7 @@ def test_fp8_is_faster_where_the_card_has_it_and_only_smaller_elsewhere():
 @pytest.mark.parametrize(("slots", "prompt", "caption"), [(0, 800, 120), (1, 700, 120), (1, 800, 0)])
 def test_a_load_that_cannot_be_is_refused(slots, prompt, caption):
     with pytest.raises(ValueError, match="allowed: slots and caption_tokens above 0, prompt_tokens at least"):
-        roofline(CARDS[GpuPreset.H100], slots, prompt, caption)
+        roofline(GPUS[GpuPreset.H100], slots, prompt, caption)
 
 
 def test_devices_are_known_by_their_drivers_names():
@@ -101,4 +101,4 @@ def test_devices_are_known_by_their_drivers_names():
         "Tesla T4": None,
         "NVIDIA L40": None,
     }
-    assert {name: card_of(name) for name in names} == names
+    assert {name: gpu_of(name) for name in names} == names

@@ -7,7 +7,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from pipeline.config import ModelConfig
-from pipeline.engines.tokens import IMAGE, IMAGE_END, IMAGE_START, PromptTokens
+from pipeline.engines.prompt_layout import IMAGE, IMAGE_END, IMAGE_START, PromptTokens
 from pipeline.errors import ConfigError, ModelMismatch
 from pipeline.recipe import find_weights
 

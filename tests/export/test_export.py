@@ -5,10 +5,10 @@ import signal
 
 import pytest
 
-from pipeline.config.export import ExportConfig
+from pipeline.config.export_config import ExportConfig
 from pipeline.errors import ConfigError, OutputMismatch, PipelineError, StoreError
-from pipeline.export import shard as shard_module
-from pipeline.export.choose import choose
+from pipeline.export import export_shard as shard_module
+from pipeline.export.choose_captions import choose
 from pipeline.export.forms import FORMS
 from pipeline.storage.local import LocalStore
 from tests.cli import finish, run, start, wait_until
@@ -117,7 +117,7 @@ def test_sources_of_different_columns_are_no_one_table(tmp_path):
 
 def test_a_second_run_writes_nothing_and_says_the_same(tmp_path, captioned, monkeypatch):
     first = export(captioned, tmp_path / "x", "jsonl")
-    monkeypatch.setattr("pipeline.export.run.export_shard", lambda *_: pytest.fail("exported again"))
+    monkeypatch.setattr("pipeline.export.run_export.export_shard", lambda *_: pytest.fail("exported again"))
 
     assert export(captioned, tmp_path / "x", "jsonl") == first
     assert (first.num_shards, first.num_images, first.num_exported) == (3, 30, 30)
@@ -178,7 +178,7 @@ def test_an_image_that_is_not_the_captioned_one_is_refused(tmp_path):
 
     with pytest.raises(PipelineError, match=r"row 0: the image is not the one that was captioned \(sha256"):
         shard_module.export_shard(
-            shard_module.ShardTask(
+            shard_module.ExportTask(
                 output=captioned.store, destination=LocalStore(str(tmp_path / "x")), config=ExportConfig(to="hf"),
                 form=FORMS["hf"],
                 slots=SLOTS, source=captioned.source, max_bytes=1 << 20, joined=True,

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from jobs.export import export as export_command
-from pipeline.config.export import ExportConfig, flag_of
+from pipeline.config.export_config import ExportConfig, flag_of
 from pipeline.errors import ConfigError
 from pipeline.export.form import FILTERS
 from pipeline.export.forms import FORMS, form_of

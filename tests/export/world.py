@@ -9,16 +9,16 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from pipeline.config import ImagesConfig, SourceConfig
-from pipeline.config.export import ExportConfig
+from pipeline.config.export_config import ExportConfig
 from pipeline.export import Captioned, Exported, run_export
 from pipeline.ledger.commit import commit_shard
-from pipeline.ledger.footer import RunFacts
+from pipeline.ledger.footer import RunIdentity
 from pipeline.ledger.fragments import write_fragment
-from pipeline.ledger.plan import claim_plan
 from pipeline.ledger.run_record import claim_run
+from pipeline.ledger.shard_plan import claim_plan
 from pipeline.readers import list_shards
 from pipeline.recipe.recipe import Recipe
-from pipeline.stages.read import ReadSpec, read_shard
+from pipeline.stages.read_batches import ReadSpec, read_shard
 from pipeline.storage.local import LocalStore
 from schemas.caption_row import CAPTION_ROW
 from schemas.shard import Shard
@@ -27,7 +27,7 @@ from tests.readers.shards import tar_of
 
 SLOTS = ("long", "tags")
 RECIPE = Recipe(fields={"model": "none"})
-RUN = RunFacts(recipe=RECIPE.fingerprint, slots=SLOTS, versions={})
+RUN = RunIdentity(recipe=RECIPE.fingerprint, slots=SLOTS, versions={})
 MAX_BYTES = 1 << 20
 
 

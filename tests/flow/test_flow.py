@@ -15,7 +15,7 @@ from PIL import Image
 
 from pipeline.config import ModelConfig
 from pipeline.recipe import find_weights
-from pipeline.standin.dataset import draw_dataset
+from pipeline.standin.demo_data import draw_dataset
 from pipeline.storage import open_store
 from tests.cli import finish, run, start, wait_until, write_job
 from tests.outputs import committed_rows, expected, fragments_of, identities, mark, settled_fragments

@@ -7,7 +7,7 @@ import pytest
 from jobs.__main__ import main
 from pipeline.config import ClusterConfig
 from pipeline.errors import ConfigError
-from pipeline.flow.isolate import address_of, isolate_ray
+from pipeline.flow.ray_env import address_of, prepare_ray_env
 from tests.cli import write_job
 
 HEAD = "10.0.0.1:6379"
@@ -29,14 +29,14 @@ def test_a_key_of_ones_own_ray_is_refused_wherever_the_address_comes_from(enviro
     if given == "environment":
         environment["RAY_ADDRESS"] = before["RAY_ADDRESS"] = HEAD
     with pytest.raises(ConfigError, match=rf"cluster\.{key}=4(\.0)?: .* cluster at {HEAD}.*cluster\.{key}=null"):
-        isolate_ray(config, sent_to=HEAD if given == "submit" else None)
+        prepare_ray_env(config, sent_to=HEAD if given == "submit" else None)
     assert environment == before
 
 
 def test_all_such_keys_are_named_at_once(environment):
     config = ClusterConfig(address=HEAD, num_cpus=2, metrics_port=8080)
     with pytest.raises(ConfigError, match=r"^cluster\.num_cpus=2, cluster\.metrics_port=8080: "):
-        isolate_ray(config)
+        prepare_ray_env(config)
 
 
 @pytest.mark.parametrize("address", [None, "", "local"])
@@ -45,7 +45,7 @@ def test_a_ray_of_ones_own_takes_them(environment, address):
         environment["RAY_ADDRESS"] = address
     config = ClusterConfig(num_cpus=2, object_store_gib=0.3, metrics_port=8080)
     assert address_of(config) is None
-    isolate_ray(config)
+    prepare_ray_env(config)
     assert environment["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0"
 
 

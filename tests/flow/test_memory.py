@@ -14,12 +14,12 @@ from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data._internal.execution.operators.map_operator import MapOperator
 
 from pipeline.config import ClusterConfig
-from pipeline.flow.isolate import TASK_EVENTS, isolate_ray
+from pipeline.flow.driver import _Driver
 from pipeline.flow.progress import Progress
-from pipeline.flow.run import _Driver
-from pipeline.flow.work import Work
-from pipeline.ledger.open_shards import OpenShards
-from pipeline.standin.dataset import draw_dataset
+from pipeline.flow.ray_env import TASK_EVENTS, prepare_ray_env
+from pipeline.flow.shard_task import ShardTask
+from pipeline.ledger.shard_tracker import ShardTracker
+from pipeline.standin.demo_data import draw_dataset
 from schemas.batch import RECEIPT, BatchKind
 from schemas.shard import Shard
 from tests.cli import run, write_job
@@ -86,7 +86,7 @@ libc.fflush(None)
 def test_a_finished_shard_is_kept_by_the_plans_own_text():
     shard = Shard("photos/00001.tar", "/photos/00001.tar", 100, "etag")
     driver = object.__new__(_Driver)
-    driver._works, driver._open, driver._commits = {shard.path: Work(shard, ())}, OpenShards(), Submitted()
+    driver._works, driver._open, driver._commits = {shard.path: ShardTask(shard, ())}, ShardTracker(), Submitted()
     driver._progress = Progress(shards=1, bytes_total=100, bytes_before=0, shards_before=0, num_slots=1)
     empty = dict.fromkeys(RECEIPT.names) | {"ok": 0, "rejected": 0, "failed": 0}
     receipt = empty | {"kind": BatchKind.EMPTY, "shard": "".join(list(shard.path)), "num_rows": 0, "rows": []}
@@ -118,11 +118,11 @@ def test_task_events_are_capped_unless_the_user_says_otherwise(monkeypatch, give
     name = next(iter(TASK_EVENTS))
     copy = {key: value for key, value in os.environ.items() if key not in {"RAY_ADDRESS", *TASK_EVENTS}}
     monkeypatch.setattr(os, "environ", copy | ({name: given} if given else {}))
-    isolate_ray(ClusterConfig(num_cpus=2))
+    prepare_ray_env(ClusterConfig(num_cpus=2))
     assert os.environ[name] == (given or TASK_EVENTS[name])
 
 
 def test_the_task_events_of_a_cluster_are_its_own(monkeypatch):
     monkeypatch.setattr(os, "environ", {key: value for key, value in os.environ.items() if key not in TASK_EVENTS})
-    isolate_ray(ClusterConfig(address="10.0.0.1:6379"))
+    prepare_ray_env(ClusterConfig(address="10.0.0.1:6379"))
     assert not TASK_EVENTS.keys() & os.environ.keys()

@@ -12,13 +12,13 @@ import pytest
 import yaml
 
 from pipeline.engines import EngineStats
-from pipeline.flow import tally
-from pipeline.flow.metrics import COUNTERS, GAUGES, Facts, Increments, levels, totals
+from pipeline.flow import progress_actor
+from pipeline.flow.driver import RunResult
+from pipeline.flow.metrics import COUNTERS, GAUGES, Increments, MetricsInput, counter_values, gauge_values
 from pipeline.flow.progress import Snapshot
-from pipeline.flow.run import Outcome
-from pipeline.flow.tally import SILENT_S, Counts, Detail, Replica
-from pipeline.stages.caption import CaptionStats
-from pipeline.standin.dataset import draw_dataset
+from pipeline.flow.progress_actor import SILENT_S, Counts, Replica, ReplicaDetails
+from pipeline.stages.captioning import CaptionStats
+from pipeline.standin.demo_data import draw_dataset
 from tests.cli import finish, start, write_job
 from tests.prometheus import OBSERVABILITY, binary, free_port, prometheus
 
@@ -31,17 +31,17 @@ STATS = CaptionStats(
     questions=400, repairs=16, prompt_tokens=300_000, caption_tokens=40_000, restarts=1,
     engine=EngineStats(requests_running=60, requests_waiting=4, kv_cache_used=0.5, prefix_tokens=1000, prefix_hits=700),
 )  # fmt: skip
-FACTS = Facts(
+FACTS = MetricsInput(
     snapshot=SNAPSHOT,
     counts=Counts(read=320, asked=256, staged=192, replicas=2, in_flight=64),
-    detail=Detail(
+    detail=ReplicaDetails(
         decode_s=2.5,
         replicas={
             "a": Replica(in_flight=64, up_s=30.0, stats=STATS),
             "b": Replica(in_flight=0, up_s=10.0, stats=CaptionStats()),
         },
     ),
-    outcome=Outcome(shards_planned=30, shards_before=0, shards_committed=3, shards_lost=["x"], images_resumed=8),
+    outcome=RunResult(shards_planned=30, shards_before=0, shards_committed=3, shards_lost=["x"], images_resumed=8),
     commits_under_way=1,
     gpus_per_replica=2.0,
 )
@@ -54,7 +54,7 @@ def values(published):
 
 
 def test_counters_are_what_the_run_did():
-    found = values(totals(FACTS))
+    found = values(counter_values(FACTS))
     assert [found["images", stage] for stage in ("read", "asked", "staged", "resumed")] == [320, 256, 192, 8]
     assert [found["captions", status] for status in ("ok", "rejected", "failed")] == [380, 3, 1]
     assert [found["shards", how] for how in ("committed", "lost", "quarantined")] == [3, 1, 0]
@@ -71,8 +71,8 @@ def test_a_sum_that_falls_back_was_begun_anew():
 
 def test_a_replica_that_falls_silent_is_gone_and_counts_again_when_it_speaks(monkeypatch):
     now = 1000.0
-    monkeypatch.setattr(tally.time, "monotonic", lambda: now)
-    kept = tally._Tally()
+    monkeypatch.setattr(progress_actor.time, "monotonic", lambda: now)
+    kept = progress_actor._ProgressActor()
     kept.replica_up("a")
     kept.replica_up("b")
     kept.begin_batch("b", 64)
@@ -87,15 +87,15 @@ def test_a_replica_that_falls_silent_is_gone_and_counts_again_when_it_speaks(mon
 
 
 def test_gauges_are_what_waits_now():
-    found = values(levels(FACTS))
+    found = values(gauge_values(FACTS))
     assert (found["queue_images", "decoded"], found["queue_images", "engines"]) == (64, 64)
     assert (found["replicas", "up"], found["replicas", "idle"]) == (2, 1)
     assert (found["requests", "running", "a"], found["kv_cache_used", "a"]) == (60, 0.5)
-    assert ("eta_seconds",) not in values(levels(replace(FACTS, snapshot=replace(SNAPSHOT, eta_s=None))))
+    assert ("eta_seconds",) not in values(gauge_values(replace(FACTS, snapshot=replace(SNAPSHOT, eta_s=None))))
 
 
 def test_all_that_is_published_is_declared_with_its_tags():
-    for declared, published in ((COUNTERS, totals(FACTS)), (GAUGES, levels(FACTS))):
+    for declared, published in ((COUNTERS, counter_values(FACTS)), (GAUGES, gauge_values(FACTS))):
         seen = set()
         for name, tags, _ in published:
             assert tuple(tags) == declared[name][1], name

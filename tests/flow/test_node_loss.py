@@ -5,7 +5,7 @@ from collections import Counter
 import psutil
 import pytest
 
-from pipeline.standin.dataset import draw_dataset
+from pipeline.standin.demo_data import draw_dataset
 from tests.cli import finish, run, start, wait_until, write_job
 from tests.nodes import nodes
 from tests.outputs import committed_rows, expected, fragments_of, identities

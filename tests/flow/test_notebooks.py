@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.standin.dataset import draw_dataset
+from pipeline.standin.demo_data import draw_dataset
 from schemas.corpus_row import Task
 from tests.cli import run, write_job
 from tests.corpus.outputs import caption_row, write_output

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import pytest
 
 from pipeline.errors import NothingDone
-from pipeline.flow.run import Outcome, _refuse_nothing, lost_meanwhile
-from pipeline.flow.work import Work
-from pipeline.ledger.plan import Plan
+from pipeline.flow.driver import RunResult, _refuse_nothing, committed_elsewhere
+from pipeline.flow.shard_task import ShardTask
+from pipeline.ledger.shard_plan import Plan
 from pipeline.storage import open_store
 from tests.ledger.world import NUM_IMAGES, OTHER, SHARD, commit, stage
 
@@ -15,7 +15,7 @@ PREPARED = SimpleNamespace(job=SimpleNamespace(output="out"))
 
 
 def outcome(**facts):
-    return Outcome(**{"shards_planned": 2, "shards_before": 0, **facts})
+    return RunResult(**{"shards_planned": 2, "shards_before": 0, **facts})
 
 
 @pytest.mark.parametrize(
@@ -46,9 +46,9 @@ def test_anything_else_is_not(facts):
 def test_a_shard_that_another_run_committed_is_lost_and_not_unfinished(tmp_path):
     store = open_store(f"{tmp_path}/out")
     commit(store, [stage(store, range(NUM_IMAGES))])
-    works = [Work(SHARD, ()), Work(OTHER, ())]
+    works = [ShardTask(SHARD, ()), ShardTask(OTHER, ())]
     prepared = SimpleNamespace(store=store, plan=Plan({work.shard.path: work.shard for work in works}), works=works)
-    assert lost_meanwhile(prepared, {SHARD.path, OTHER.path}) == [SHARD.path]
-    assert lost_meanwhile(prepared, {OTHER.path}) == []
-    retry = [Work(SHARD, (), SimpleNamespace())]
-    assert lost_meanwhile(SimpleNamespace(store=store, plan=prepared.plan, works=retry), {SHARD.path}) == []
+    assert committed_elsewhere(prepared, {SHARD.path, OTHER.path}) == [SHARD.path]
+    assert committed_elsewhere(prepared, {OTHER.path}) == []
+    retry = [ShardTask(SHARD, (), SimpleNamespace())]
+    assert committed_elsewhere(SimpleNamespace(store=store, plan=prepared.plan, works=retry), {SHARD.path}) == []

@@ -7,8 +7,8 @@ import pytest
 from jobs.plan import look
 from pipeline.config import parse_job
 from pipeline.errors import ConfigError
-from pipeline.flow.job import prepare_job
-from pipeline.standin.dataset import draw_dataset
+from pipeline.flow.prepared_job import prepare_job
+from pipeline.standin.demo_data import draw_dataset
 
 REFUSED = r"output .*: lies inside the source .*; give it a folder that is neither the source's nor inside it"
 

@@ -15,7 +15,7 @@ import pytest
 from pipeline.config import EngineConfig, EngineKind, parse_job
 from pipeline.errors import ConfigError
 from pipeline.flow.cluster import Cluster, check_gpus
-from pipeline.standin.dataset import draw_dataset
+from pipeline.standin.demo_data import draw_dataset
 from tests.cli import finish, run, start, wait_until, write_job
 from tests.nodes import nodes
 from tests.outputs import committed_rows, expected, fragments_of, identities
@@ -145,7 +145,7 @@ def test_a_card_changes_only_what_it_names():
 
 
 def test_a_card_changes_no_recipe():
-    from pipeline.flow.job import check_job
+    from pipeline.flow.prepared_job import check_job
 
     base = {
         "source": "in",

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from pipeline.standin.dataset import draw_dataset
+from pipeline.standin.demo_data import draw_dataset
 from tests.cli import finish, run, start, wait_until, write_job
 from tests.outputs import committed_rows, expected, fragments_of, identities, mark
 from tests.s3_proxy import Fault, s3_proxy

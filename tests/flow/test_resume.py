@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from pipeline.config import load_job
-from pipeline.flow.job import prepare_job
+from pipeline.flow.prepared_job import prepare_job
 from pipeline.ledger.layout import committed_path
 from pipeline.storage import open_store
 from tests.cli import run, write_job

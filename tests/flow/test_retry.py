@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.ledger.caption_table import count_statuses, from_parquet, to_parquet
 from pipeline.ledger.footer import read_footer
-from pipeline.standin.dataset import draw_dataset
+from pipeline.standin.demo_data import draw_dataset
 from schemas.caption_row import CAPTION_ROW
 from tests.cli import finish, run, start, write_job
 from tests.outputs import committed_rows

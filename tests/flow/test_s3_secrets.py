@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.standin.dataset import draw_dataset
+from pipeline.standin.demo_data import draw_dataset
 from pipeline.storage import open_store
 from tests.cli import Done, run, write_job
 from tests.s3_proxy import s3_proxy

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.standin.dataset import draw_dataset
+from pipeline.standin.demo_data import draw_dataset
 from pipeline.storage import open_store
 from tests.cli import finish, run, start, wait_until, write_job
 from tests.outputs import expected

@@ -7,7 +7,7 @@ import yaml
 
 from pipeline.config import parse_job
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.flow.submit import Ended, JobServer, make_submission, next_id
+from pipeline.flow.job_submission import Ended, JobServer, make_submission, next_id
 
 PROJECT = Path(__file__).parents[2]
 RUNTIME_ENV = PROJECT / "infra" / "runtime-env.yaml"

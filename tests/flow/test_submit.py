@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.standin.dataset import draw_dataset
+from pipeline.standin.demo_data import draw_dataset
 from tests.cli import command, finish, run, start, wait_until, write_job
 from tests.head import copy_project, head
 from tests.nodes import ENVIRONMENT

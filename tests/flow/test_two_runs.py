@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.standin.dataset import draw_dataset
+from pipeline.standin.demo_data import draw_dataset
 from tests.cli import finish, run, start, wait_until, write_job
 from tests.outputs import committed_rows, expected, fragments_of, identities
 from tests.trees import send, tree

@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.errors import Stalled
-from pipeline.flow.tally import Counts
+from pipeline.flow.progress_actor import Counts
 from pipeline.flow.watchdog import Watchdog, stalled_stage
 
 

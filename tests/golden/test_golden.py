@@ -11,11 +11,11 @@ from click.testing import CliRunner
 
 from jobs.__main__ import cli
 from pipeline.config import load_corpus, load_job, parse_job
-from pipeline.corpus.job import prepare_corpus
+from pipeline.corpus.corpus_job import prepare_corpus
 from pipeline.errors import OutputMismatch
-from pipeline.flow.job import check_job, prepare_job
-from pipeline.prompts import Asker
-from pipeline.prompts.choose import draw_seed
+from pipeline.flow.prepared_job import check_job, prepare_job
+from pipeline.prompts import RequestSampler
+from pipeline.prompts.request_sampler import draw_seed
 from tests.cli import run
 from tests.golden import golden
 from tests.golden.golden import FIRST, OUTPUT, UNFINISHED, bytes_of
@@ -103,7 +103,7 @@ def test_a_job_with_another_recipe_is_refused(folder):
 
 def test_every_image_is_asked_the_same_questions_with_the_same_seeds(folder):
     job = load_job("job.yaml")
-    asker = Asker(job)
+    asker = RequestSampler(job)
     rows = [*committed_rows(folder / OUTPUT), *staged_rows(folder)]
     assert len(rows) == 2 * (sum(IMAGES.values()) + STAGED_IMAGES)
     for row in rows:

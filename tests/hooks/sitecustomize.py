@@ -56,7 +56,7 @@ def _die_then_raise(module):
 
 CHANGES = {
     "pipeline.engines.echo": ("JFTEST_ASKED", _count_requests),
-    "pipeline.stages.read": ("JFTEST_REPEATED", _die_then_raise),
+    "pipeline.stages.read_batches": ("JFTEST_REPEATED", _die_then_raise),
     "pipeline.images.decode": ("JFTEST_POISON", _die_of_poison),
 }
 

@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.config import ImagesConfig
 from pipeline.errors import BadImage
-from pipeline.images import Decoder, decode
+from pipeline.images import IsolatedDecoder, decode
 from schemas.status import Reason
 from tests.odd_images import encode, picture
 from tests.slow_images import slow_jpeg
@@ -26,7 +26,7 @@ def test_what_kills_the_decoder_is_named_and_the_next_image_decodes(monkeypatch)
     monkeypatch.setenv("PYTHONPATH", f"{project}/tests/hooks:{project}")
     monkeypatch.setenv("JFTEST_POISON", "DEADLY")
     out = np.zeros((16, 24, 3), np.uint8)
-    with Decoder() as decoder:
+    with IsolatedDecoder() as decoder:
         with pytest.raises(BadImage, match=r"died of this image of \d+ bytes, alone in it") as caught:
             decoder.decode(GOOD + b"DEADLY", ImagesConfig(), SIZE, out)
         assert caught.value.reason is Reason.DECODER_KILLED
@@ -45,7 +45,7 @@ LIMITED = ImagesConfig(timeout_s=0.5)
 
 
 def test_a_slow_image_ends_at_its_limit_and_the_next_image_decodes():
-    with Decoder() as decoder:
+    with IsolatedDecoder() as decoder:
         with pytest.raises(
             BadImage, match=r"^decode_timeout: JPEG of 13\d+ bytes: not decoded within images\.timeout_s=0\.5 s"
         ) as caught:
@@ -77,7 +77,7 @@ def test_a_slow_image_ends_the_reader_that_decodes_it_itself(tmp_path):
 
 def test_the_process_apart_ends_with_the_reader_that_was_killed():
     text = (
-        "import multiprocessing, time; from pipeline.images.apart import _Child\n"
+        "import multiprocessing, time; from pipeline.images.isolated_decoder import _Child\n"
         "if __name__ == '__main__':\n"
         "    child = _Child(); print(multiprocessing.active_children()[0].pid, flush=True); time.sleep(1000)"
     )
@@ -93,5 +93,8 @@ def test_the_process_apart_ends_with_the_reader_that_was_killed():
 
 
 def test_a_defect_in_the_process_apart_is_told_with_its_exit_code(monkeypatch):
-    with Decoder() as decoder, pytest.raises(BadImage, match=r"alone in it \(exit code 1; the worker's log has its tr"):
+    with (
+        IsolatedDecoder() as decoder,
+        pytest.raises(BadImage, match=r"alone in it \(exit code 1; the worker's log has its tr"),
+    ):
         decoder.decode("not bytes", ImagesConfig(), SIZE)  # type: ignore[arg-type]

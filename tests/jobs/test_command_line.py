@@ -9,12 +9,12 @@ import pytest
 from click.testing import CliRunner
 
 from jobs.__main__ import cli, main
-from jobs.progress import clock, render, size
+from jobs.progress_line import clock, render, size
 from pipeline.config import load_job
-from pipeline.flow.job import prepare_job
+from pipeline.flow.prepared_job import prepare_job
 from pipeline.flow.progress import Snapshot
 from pipeline.ledger.layout import committed_path
-from pipeline.standin.dataset import draw_dataset
+from pipeline.standin.demo_data import draw_dataset
 
 
 def test_prompts_prints_the_exact_prompt():

@@ -15,8 +15,8 @@ from jobs.__main__ import cli
 from jobs.output import job_of_output, open_output
 from pipeline.config import parse_job
 from pipeline.errors import ConfigError, StoreError
-from pipeline.flow.job import prepare_job
-from pipeline.standin.dataset import draw_dataset
+from pipeline.flow.prepared_job import prepare_job
+from pipeline.standin.demo_data import draw_dataset
 
 JOB = {"model": "standin", "captions": {"slot": "long", "mode": "descriptive"}, "engine": {"kind": "echo"}}
 SERVER = {"kind": "endpoint", "endpoint": {"urls": ["http://evil:1/v1"], "api_key_env": "AWS_SECRET_ACCESS_KEY"}}

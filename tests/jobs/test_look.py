@@ -1,9 +1,9 @@
 import io
 
-from jobs.look import show_source
+from jobs.source_summary import show_source
 from pipeline.config import SourceConfig, parse_job
 from pipeline.readers import list_shards
-from pipeline.readers.survey import survey
+from pipeline.readers.count_estimate import estimate_counts
 from tests.bad_inputs import zips
 from tests.export.world import write_images, write_parquets
 from tests.readers.test_folder import fill
@@ -53,5 +53,5 @@ def test_images_of_folders_and_zips_are_counted(tmp_path):
 
     for folder, images in (("loose", 5), ("zips", 3)):
         source = SourceConfig(urls=(str(tmp_path / folder),))
-        found = survey(list_shards(source), source)
+        found = estimate_counts(list_shards(source), source)
         assert (found.images, found.exact, found.unreadable) == (images, True, {})

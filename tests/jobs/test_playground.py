@@ -10,7 +10,7 @@ import yaml
 
 from pipeline.config import parse_job
 from pipeline.errors import ConfigError
-from pipeline.report.tryout import Choice, job_of, lengths_of, modes_of, recipe_yaml, tones_of, words_of
+from pipeline.report.playground_session import Choice, job_of, lengths_of, modes_of, recipe_yaml, tones_of, words_of
 from tests.browser import looking_at, needs_chromium
 from tests.cli import finish, start, wait_until
 

@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from jobs.preview import preview
 from pipeline.errors import ConfigError
-from pipeline.standin.dataset import draw_dataset
+from pipeline.standin.demo_data import draw_dataset
 from tests.browser import PHONE, looking_at, needs_chromium
 from tests.cli import run, write_job
 from tests.outputs import committed_rows

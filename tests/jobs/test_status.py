@@ -10,10 +10,10 @@ from jobs.__main__ import cli
 from jobs.status import rates, render
 from pipeline.config import parse_job
 from pipeline.ledger.commit import commit_shard
-from pipeline.ledger.plan import claim_plan
 from pipeline.ledger.quarantine import Quarantined, put_quarantine
 from pipeline.ledger.run_events import RunLog
 from pipeline.ledger.run_record import claim_run
+from pipeline.ledger.shard_plan import claim_plan
 from pipeline.storage import open_store
 from schemas.run_event import EventType
 from schemas.shard import Shard

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from jobs.__main__ import cli
-from jobs.look import show_source
+from jobs.source_summary import show_source
 from jobs.terminal import printable, to_json
 from pipeline.config import parse_job
 from tests.readers.shards import tar_of

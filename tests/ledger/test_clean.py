@@ -2,10 +2,10 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.ledger.clean import Cleaned, clean
 from pipeline.ledger.layout import fragment_path
-from pipeline.ledger.plan import Plan
 from pipeline.ledger.quarantine import Quarantined, put_quarantine
+from pipeline.ledger.shard_plan import Plan
+from pipeline.ledger.staging_cleanup import Cleaned, clean
 from tests.ledger.world import NUM_IMAGES, OTHER, RUN, SHARD, commit, paths, stage
 
 KILLED = ".tmp/" + "a" * 32

@@ -11,7 +11,7 @@ import pytest
 from pipeline.errors import OutputMismatch, PipelineError, StoreError
 from pipeline.ledger.caption_table import captions_sha256, from_parquet
 from pipeline.ledger.layout import committed_path, fragment_path
-from pipeline.storage import Outcome, publish
+from pipeline.storage import WriteResult, publish
 from schemas.caption_row import CAPTION_ROW
 from tests.ledger.faults import Crash, Interposed, crash, dying, losing_answers
 from tests.ledger.world import (
@@ -38,7 +38,7 @@ def test_fragments_become_one_file_in_order_and_staging_goes(store):
     fragments = [stage(store, [9, 0, 4]), stage(store, [1, 2, 3]), stage(store, [5, 6, 7, 8])]
     result = commit(store, fragments)
     assert result.won
-    assert result.outcome is Outcome.CREATED
+    assert result.outcome is WriteResult.CREATED
     assert (result.shard, result.num_images, result.num_rows) == (SHARD.path, 10, 20)
     assert result.statuses == {"ok": 16, "rejected": 0, "failed": 4}
     assert result.num_bytes == len(committed(store))
@@ -127,7 +127,7 @@ def test_fragments_of_another_run_or_torn_or_gone_are_refused(store):
 @pytest.mark.parametrize("err", [TimeoutError(), ConnectionResetError(), FileExistsError()])
 def test_a_lost_answer_is_our_own_commit(store, err):
     result = commit(losing_answers(store, err), [stage(store, range(10))])
-    assert result.outcome is Outcome.OURS
+    assert result.outcome is WriteResult.OURS
     assert result.won
     assert paths(store) == [committed_path(SHARD.path)]
     check(store)
@@ -158,7 +158,7 @@ def test_what_stays_unclear_keeps_the_fragments_and_the_next_run_finds_the_commi
     with pytest.raises(StoreError, match="no answer either"):
         commit(Interposed(store, before=hide, after=lose), [fragment])
     assert paths(store) == [committed_path(SHARD.path), fragment]
-    assert commit(store, [fragment]).outcome is Outcome.EXISTS
+    assert commit(store, [fragment]).outcome is WriteResult.EXISTS
     check(store)
 
 
@@ -169,11 +169,11 @@ def test_a_commit_asked_again_after_its_process_died_is_our_own(store, arrives):
     with pytest.raises(Crash):
         commit(dying(store, num_create, "after" if arrives else "before", crash), [fragment], attempt="a" * 32)
     again = commit(store, [fragment], attempt="a" * 32)
-    assert again.outcome is (Outcome.OURS if arrives else Outcome.CREATED)
+    assert again.outcome is (WriteResult.OURS if arrives else WriteResult.CREATED)
     assert again.won
     assert (again.num_rows, again.num_bytes) == (20, len(committed(store)))
     assert paths(store) == [committed_path(SHARD.path)]
-    assert commit(store, [fragment], attempt="b" * 32).outcome is Outcome.EXISTS
+    assert commit(store, [fragment], attempt="b" * 32).outcome is WriteResult.EXISTS
 
 
 def test_a_zombie_changes_nothing(store):
@@ -184,7 +184,7 @@ def test_a_zombie_changes_nothing(store):
     for fragments in (early, [late], []):
         result = commit(store, fragments)
         assert not result.won
-        assert result.outcome is Outcome.EXISTS
+        assert result.outcome is WriteResult.EXISTS
         assert result.statuses == {"ok": 16, "rejected": 0, "failed": 4}
         assert result.num_rows == 20
         assert committed(store) == before

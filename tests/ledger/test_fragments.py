@@ -10,13 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import PipelineError
-from pipeline.ledger.fragments import FragmentFacts, Invalid, read_fragment_facts, write_fragment
+from pipeline.ledger.fragments import FragmentInfo, Invalid, read_fragment_info, write_fragment
 from schemas.caption_row import CAPTION_ROW
 from tests.ledger.world import NUM_IMAGES, RUN, SHARD, paths, rows_table, stage
 
 
 def read(store, path, run=RUN, shard=SHARD):
-    return read_fragment_facts(store, path, run, shard)
+    return read_fragment_info(store, path, run, shard)
 
 
 def test_a_fragment_tells_its_rows_and_stands_in_order(store):
@@ -24,7 +24,7 @@ def test_a_fragment_tells_its_rows_and_stands_in_order(store):
     path = write_fragment(store, RUN, SHARD, NUM_IMAGES, table)
     assert path.startswith(f"staging/{SHARD.path}/0000000002-")
     facts = read(store, path)
-    assert isinstance(facts, FragmentFacts)
+    assert isinstance(facts, FragmentInfo)
     assert facts.path == path
     assert facts.num_images == NUM_IMAGES
     assert facts.rows.tolist() == [2, 3, 7, 9]
@@ -103,7 +103,7 @@ def test_a_fragment_of_another_run_or_shard_does_not_count(store, caplog, run, s
 def test_versions_and_url_are_no_part_of_the_check(store):
     path = stage(store, [0, 1])
     elsewhere = read(store, path, replace(RUN, versions={}), replace(SHARD, url="elsewhere"))
-    assert isinstance(elsewhere, FragmentFacts)
+    assert isinstance(elsewhere, FragmentInfo)
 
 
 def test_a_fragment_that_is_gone_does_not_count(store):
@@ -117,7 +117,7 @@ def test_a_torn_fragment_never_counts(store):
         store.put(path, whole[:length])
         assert isinstance(read(store, path), Invalid)
     store.put(path, whole)
-    assert isinstance(read(store, path), FragmentFacts)
+    assert isinstance(read(store, path), FragmentInfo)
 
 
 def test_a_flipped_byte_is_never_another_caption(store):
@@ -130,7 +130,7 @@ def test_a_flipped_byte_is_never_another_caption(store):
         store.put(path, whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
         found = read(store, path)
         noticed += isinstance(found, Invalid)
-        if isinstance(found, FragmentFacts):
+        if isinstance(found, FragmentInfo):
             assert pq.read_table(pa.BufferReader(store.get(path))).equals(before)
     assert noticed > 50
 

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import pipeline
-from pipeline.ledger.clean import clean
-from pipeline.ledger.verify import verify_tree
+from pipeline.ledger.staging_cleanup import clean
+from pipeline.ledger.verification import verify_tree
 from pipeline.storage import open_store
 from tests.ledger.faults import dying, sigkill
 from tests.ledger.world import NUM_IMAGES, PLAN, RUN, SHARD, committed, paths, resume, violations

@@ -14,13 +14,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from pipeline.errors import PipelineError
 from pipeline.ledger.caption_table import from_parquet
-from pipeline.ledger.clean import clean
 from pipeline.ledger.footer import read_footer
-from pipeline.ledger.fragments import FragmentFacts, read_fragment_facts, write_fragment
+from pipeline.ledger.fragments import FragmentInfo, read_fragment_info, write_fragment
 from pipeline.ledger.layout import fragment_path
-from pipeline.ledger.mend import Unwell, find_unwell, mend_shard
-from pipeline.ledger.plan import remaining
-from pipeline.ledger.verify import verify_tree
+from pipeline.ledger.retry_rows import RetryRows, find_retry_rows, replace_rows
+from pipeline.ledger.shard_plan import remaining
+from pipeline.ledger.staging_cleanup import clean
+from pipeline.ledger.verification import verify_tree
 from pipeline.storage import open_store
 from schemas.caption_row import CAPTION_ROW
 from schemas.status import Status
@@ -48,7 +48,7 @@ LOST = st.sampled_from([TimeoutError, ConnectionError, FileExistsError])
 class Retry:
     """What a `retry --rows` has in hand."""
 
-    unwell: Unwell
+    unwell: RetryRows
     base: bytes
     """The file in which it found them."""
     rows: tuple[int, ...]
@@ -96,8 +96,8 @@ class Ledger(OneShard):
     def start(self, driver):
         """A driver starts anew: it knows what the store shows. One that never does so again is a zombie."""
         left = remaining(self.store, PLAN).fragments.get(SHARD.path, ())
-        found = [read_fragment_facts(self.store, path, RUN, SHARD) for path in left]
-        self.known[driver] = {facts.path: set(facts.rows) for facts in found if isinstance(facts, FragmentFacts)}
+        found = [read_fragment_info(self.store, path, RUN, SHARD) for path in left]
+        self.known[driver] = {facts.path: set(facts.rows) for facts in found if isinstance(facts, FragmentInfo)}
 
     @rule(driver=DRIVERS, first=st.integers(0, NUM_IMAGES - 1), count=st.integers(1, NUM_IMAGES))
     def stage(self, driver, first, count):
@@ -162,7 +162,7 @@ class Retries(OneShard):
     def ask_again(self, retry, num, well):
         """Find what failed, and ask one or both of the two images again; they end well or fail once more."""
         self.retries.pop(retry, None)
-        unwell = find_unwell(self.store, RUN, SHARD, (Status.FAILED,))
+        unwell = find_retry_rows(self.store, RUN, SHARD, (Status.FAILED,))
         if unwell:
             rows = unwell.rows[:num]
             self.retries[retry] = Retry(unwell, self.file, rows, stage_again(self.store, rows, well=well))
@@ -202,7 +202,7 @@ class Retries(OneShard):
             return
         attempt = uuid.uuid4().hex
         try:
-            result = mend_shard(store, RUN, SHARD, retry.unwell, [retry.fragment], attempt)
+            result = replace_rows(store, RUN, SHARD, retry.unwell, [retry.fragment], attempt)
         except PipelineError:
             assert not self.store.exists(retry.fragment) or retry.rows != retry.unwell.rows
         except Crash:

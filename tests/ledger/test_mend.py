@@ -11,8 +11,8 @@ from pipeline.ledger.caption_table import captions_sha256, from_parquet, to_parq
 from pipeline.ledger.footer import read_footer
 from pipeline.ledger.fragments import write_fragment
 from pipeline.ledger.layout import committed_path
-from pipeline.ledger.mend import find_unwell, mend_shard, mended
-from pipeline.storage import Outcome
+from pipeline.ledger.retry_rows import find_retry_rows, merge_rows, replace_rows
+from pipeline.storage import WriteResult
 from schemas.caption_row import CAPTION_ROW
 from schemas.status import Status
 from tests.ledger.faults import Crash, Interposed, crash, dying, losing_answers
@@ -26,7 +26,7 @@ BAD = [4, 9]
 @pytest.fixture
 def unwell(store):
     commit(store, [stage(store, range(NUM_IMAGES))])
-    return find_unwell(store, RUN, SHARD, FAILED)
+    return find_retry_rows(store, RUN, SHARD, FAILED)
 
 
 def well(row, slot, text="better"):
@@ -45,13 +45,13 @@ def rows_of(store):
 def test_the_images_with_rows_of_the_statuses_are_found(store, unwell):
     assert unwell.rows == tuple(BAD)
     assert (unwell.num_images, unwell.attempts) == (NUM_IMAGES, 1)
-    assert find_unwell(store, RUN, SHARD, (Status.REJECTED,)) is None
+    assert find_retry_rows(store, RUN, SHARD, (Status.REJECTED,)) is None
 
 
 def test_what_is_asked_again_replaces_what_failed_and_nothing_else(store, unwell):
     before = rows_of(store)
-    result = mend_shard(store, RUN, SHARD, unwell, [stage_well(store)])
-    assert (result.outcome, result.won) == (Outcome.REPLACED, True)
+    result = replace_rows(store, RUN, SHARD, unwell, [stage_well(store)])
+    assert (result.outcome, result.won) == (WriteResult.REPLACED, True)
     assert result.statuses == {"ok": 20, "rejected": 0, "failed": 0}
     after = rows_of(store)
     assert {at: row for at, row in after.items() if at[0] not in BAD} == {
@@ -60,17 +60,17 @@ def test_what_is_asked_again_replaces_what_failed_and_nothing_else(store, unwell
     assert {(row["caption"], row["attempts"]) for at, row in after.items() if at[0] in BAD} == {("better", 2)}
     assert violations(store) == []
     assert paths(store) == [f"captions/{SHARD.path}.parquet"]
-    assert find_unwell(store, RUN, SHARD, FAILED) is None
+    assert find_retry_rows(store, RUN, SHARD, FAILED) is None
 
 
 def test_of_two_retries_the_second_is_told_and_changes_nothing(store, unwell):
     first, second = stage_well(store, text="first"), stage_well(store, text="second")
     data = store.get(second)
-    assert mend_shard(store, RUN, SHARD, unwell, [first]).won
+    assert replace_rows(store, RUN, SHARD, unwell, [first]).won
     standing = committed(store)
     store.put(second, data)
-    result = mend_shard(store, RUN, SHARD, unwell, [second])
-    assert (result.outcome, result.won) == (Outcome.EXISTS, False)
+    result = replace_rows(store, RUN, SHARD, unwell, [second])
+    assert (result.outcome, result.won) == (WriteResult.EXISTS, False)
     assert committed(store) == standing
 
 
@@ -79,9 +79,9 @@ def test_a_retry_that_is_overtaken_between_its_look_and_its_write_is_told(store,
 
     def overtake(_, name):
         if name == "replace":
-            mend_shard(store, RUN, SHARD, unwell, [stage_well(store, text="faster")])
+            replace_rows(store, RUN, SHARD, unwell, [stage_well(store, text="faster")])
 
-    assert not mend_shard(Interposed(store, before=overtake), RUN, SHARD, unwell, [fragment]).won
+    assert not replace_rows(Interposed(store, before=overtake), RUN, SHARD, unwell, [fragment]).won
     assert {row["caption"] for at, row in rows_of(store).items() if at[0] in BAD} == {"faster"}
 
 
@@ -92,9 +92,9 @@ def test_a_retry_whose_fragments_were_removed_by_a_faster_one_is_told(store, unw
     def overtake(_, name):
         calls.append(name)
         if name == "get_versioned" and calls.count(name) == 1:
-            mend_shard(store, RUN, SHARD, unwell, [stage_well(store, text="faster")])
+            replace_rows(store, RUN, SHARD, unwell, [stage_well(store, text="faster")])
 
-    assert not mend_shard(Interposed(store, after=overtake), RUN, SHARD, unwell, [fragment]).won
+    assert not replace_rows(Interposed(store, after=overtake), RUN, SHARD, unwell, [fragment]).won
 
 
 @pytest.mark.parametrize("num", range(1, 8))
@@ -103,28 +103,28 @@ def test_a_retry_that_dies_leaves_the_old_file_or_the_new_one(store, unwell, num
     old = committed(store)
     fragment, attempt = stage_well(store), "a" * 32
     with contextlib.suppress(Crash):
-        mend_shard(dying(store, num, when, crash), RUN, SHARD, unwell, [fragment], attempt)
+        replace_rows(dying(store, num, when, crash), RUN, SHARD, unwell, [fragment], attempt)
     assert violations(store) == []
     replaced = committed(store) != old
-    result = mend_shard(store, RUN, SHARD, unwell, [fragment], attempt)
-    assert result.outcome is (Outcome.OURS if replaced else Outcome.REPLACED)
-    assert find_unwell(store, RUN, SHARD, FAILED) is None
+    result = replace_rows(store, RUN, SHARD, unwell, [fragment], attempt)
+    assert result.outcome is (WriteResult.OURS if replaced else WriteResult.REPLACED)
+    assert find_retry_rows(store, RUN, SHARD, FAILED) is None
 
 
 def test_a_lost_answer_to_the_replacement_is_known_as_our_own(store, unwell):
     lossy = losing_answers(store, TimeoutError(), name="replace")
-    assert mend_shard(lossy, RUN, SHARD, unwell, [stage_well(store)]).outcome is Outcome.OURS
+    assert replace_rows(lossy, RUN, SHARD, unwell, [stage_well(store)]).outcome is WriteResult.OURS
 
 
 def test_images_that_were_not_asked_again_are_told(store, unwell):
     with pytest.raises(PipelineError, match="1 images were not asked again, such as row 9; retry again"):
-        mend_shard(store, RUN, SHARD, unwell, [stage_well(store, rows=[4])])
+        replace_rows(store, RUN, SHARD, unwell, [stage_well(store, rows=[4])])
 
 
 def test_a_shard_that_is_gone_is_not_made_anew(store, unwell):
     store.delete(paths(store))
     with pytest.raises((StoreError, FileNotFoundError)):
-        mend_shard(store, RUN, SHARD, unwell, [stage_well(store)])
+        replace_rows(store, RUN, SHARD, unwell, [stage_well(store)])
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_success_beats_failure_and_attempts_add_up(old, new, kept):
         made = caption_row(0, "long", text) | {"status": status, "prompt": text, "attempts": 2}
         return pa.Table.from_pylist([made], schema=CAPTION_ROW)
 
-    [row] = mended(table(old, "old"), table(new, "new"), RUN.slots, (Status.FAILED, Status.REJECTED)).to_pylist()
+    [row] = merge_rows(table(old, "old"), table(new, "new"), RUN.slots, (Status.FAILED, Status.REJECTED)).to_pylist()
     assert row["prompt"] == kept
     assert row["attempts"] == (2 if old == "ok" else 4)
 
@@ -158,9 +158,9 @@ def test_a_retry_of_a_damaged_file_is_refused_and_does_not_bless_it(store):
     other = table.set_column(at, CAPTION_ROW.field("caption"), other)
     store.put(committed_path(SHARD.path), to_parquet(other, footer))
     damaged = committed(store)
-    unwell = find_unwell(store, RUN, SHARD, FAILED)
+    unwell = find_retry_rows(store, RUN, SHARD, FAILED)
     with pytest.raises(StoreError, match=r"captions digest .*; restore the file, or caption into a new output"):
-        mend_shard(store, RUN, SHARD, unwell, [stage_well(store)])
+        replace_rows(store, RUN, SHARD, unwell, [stage_well(store)])
     assert committed(store) == damaged
 
 
@@ -169,7 +169,7 @@ def test_a_retry_gives_a_file_of_an_earlier_version_a_digest(store):
     footer, _ = read_footer(committed(store))
     old = replace(footer, captions_sha256=None)
     store.put(committed_path(SHARD.path), to_parquet(from_parquet(committed(store)), old))
-    assert mend_shard(store, RUN, SHARD, find_unwell(store, RUN, SHARD, FAILED), [stage_well(store)]).won
+    assert replace_rows(store, RUN, SHARD, find_retry_rows(store, RUN, SHARD, FAILED), [stage_well(store)]).won
     footer, _ = read_footer(committed(store))
     assert footer.captions_sha256 == captions_sha256(from_parquet(committed(store)), RUN.slots)
     assert violations(store) == []

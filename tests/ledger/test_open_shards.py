@@ -1,7 +1,7 @@
 import pytest
 
 from pipeline.errors import PipelineError
-from pipeline.ledger.open_shards import Complete, OpenShards, Receipt
+from pipeline.ledger.shard_tracker import CompletedShard, Receipt, ShardTracker
 from schemas.batch import RECEIPT, BatchKind
 
 
@@ -10,30 +10,30 @@ def receipt(rows, fragment="f", shard="a.tar", num_rows=4, kind=BatchKind.IMAGES
 
 
 def test_a_shard_is_complete_with_its_last_row():
-    shards = OpenShards()
+    shards = ShardTracker()
     assert shards.add(receipt([2, 3], "two")) is None
     assert shards.add(receipt([0], "one", shard="b.tar")) is None
     assert shards.incomplete() == {"a.tar": 2, "b.tar": 3}
-    assert shards.add(receipt([0, 1], "one", kind=BatchKind.RESUMED)) == Complete("a.tar", 4, ("one", "two"))
+    assert shards.add(receipt([0, 1], "one", kind=BatchKind.RESUMED)) == CompletedShard("a.tar", 4, ("one", "two"))
     assert shards.incomplete() == {"b.tar": 3}
     assert shards.num_overlaps == 0
 
 
 def test_an_empty_shard_is_complete_at_once():
-    assert OpenShards().add(receipt([], None, num_rows=0, kind=BatchKind.EMPTY)) == Complete("a.tar", 0, ())
+    assert ShardTracker().add(receipt([], None, num_rows=0, kind=BatchKind.EMPTY)) == CompletedShard("a.tar", 0, ())
 
 
 def test_rows_that_come_again_are_counted_and_tolerated():
-    shards = OpenShards()
+    shards = ShardTracker()
     shards.add(receipt([0, 1], "one"))
     shards.add(receipt([0, 1], "again"))
     shards.add(receipt([0, 1], "one"))
-    assert shards.add(receipt([1, 2, 3], "two")) == Complete("a.tar", 4, ("one", "two"))
+    assert shards.add(receipt([1, 2, 3], "two")) == CompletedShard("a.tar", 4, ("one", "two"))
     assert shards.num_overlaps == 5
 
 
 def test_a_finished_shard_does_not_open_again():
-    shards = OpenShards()
+    shards = ShardTracker()
     shards.add(receipt([0, 1, 2, 3]))
     assert shards.add(receipt([0, 1], "late")) is None
     assert shards.incomplete() == {}
@@ -54,7 +54,7 @@ def test_a_finished_shard_does_not_open_again():
     ],
 )
 def test_a_receipt_that_cannot_be_is_refused_and_changes_nothing(bad, message):
-    shards = OpenShards()
+    shards = ShardTracker()
     shards.add(receipt([0, 1]))
     with pytest.raises(PipelineError, match=message):
         shards.add(bad)
@@ -63,16 +63,16 @@ def test_a_receipt_that_cannot_be_is_refused_and_changes_nothing(bad, message):
 
 def test_an_unreadable_shard_is_no_receipt_to_count():
     with pytest.raises(ValueError, match="`drop` it"):
-        OpenShards().add(receipt([], None, kind=BatchKind.UNREADABLE))
+        ShardTracker().add(receipt([], None, kind=BatchKind.UNREADABLE))
 
 
 def test_a_receipt_is_a_row_of_its_schema():
     row = dict.fromkeys(RECEIPT.names) | {"kind": "images", "shard": "a", "num_rows": 1, "fragment": "f", "rows": [0]}
-    assert OpenShards().add(Receipt(**row)) == Complete("a", 1, ("f",))
+    assert ShardTracker().add(Receipt(**row)) == CompletedShard("a", 1, ("f",))
 
 
 def test_a_retry_expects_only_the_rows_that_it_wants():
-    shards = OpenShards({"a": [2, 5]})
+    shards = ShardTracker({"a": [2, 5]})
     assert shards.add(Receipt(kind="images", shard="a", num_rows=8, fragment="f", rows=[5])) is None
     assert shards.incomplete() == {"a": 1}
     complete = shards.add(Receipt(kind="images", shard="a", num_rows=8, fragment="g", rows=[2]))

@@ -9,8 +9,8 @@ import pytest
 
 from pipeline.errors import ConfigError, OutputMismatch, StoreError
 from pipeline.ledger.layout import committed_path, quarantine_path
-from pipeline.ledger.plan import Plan, claim_plan, read_plan, remaining
 from pipeline.ledger.quarantine import Quarantined, list_quarantine, put_quarantine, remove_quarantine
+from pipeline.ledger.shard_plan import Plan, claim_plan, read_plan, remaining
 from schemas.plan import PLAN
 from schemas.shard import Shard
 from tests.ledger import world

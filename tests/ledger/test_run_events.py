@@ -11,18 +11,18 @@ from uuid import UUID
 import pytest
 
 from pipeline.errors import StoreError
-from pipeline.ledger.run_events import RunAbout, RunLog, read_runs
+from pipeline.ledger.run_events import RunInfo, RunLog, read_runs
 from pipeline.storage import open_store
-from schemas.run_event import EventType, Moment
+from schemas.run_event import EventType, RunProgress
 
-ABOUT = RunAbout(
+ABOUT = RunInfo(
     sources=("s3://bucket/photos/*.tar", "local/folder", "gs://other"),
     source_bytes=1234,
     shards=30,
     recipe="recipe-1",
     versions={"joyfleet": "0.1.0", "ray": "2.60.0"},
 )
-MOMENT = Moment(
+MOMENT = RunProgress(
     seconds=60.0, shards=30, shards_done=3, shards_quarantined=1, shards_lost=0, images=300, captions=600,
     statuses={"ok": 590, "rejected": 8, "failed": 2}, bytes_done=99.5, bytes_total=1000, captions_per_s=10.0,
     eta_s=540.0, replicas=2,

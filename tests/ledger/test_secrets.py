@@ -5,11 +5,11 @@ import logging
 import pytest
 
 from pipeline.errors import PipelineError
-from pipeline.ledger.clean import clean
-from pipeline.ledger.plan import claim_plan
 from pipeline.ledger.quarantine import Quarantined, put_quarantine
 from pipeline.ledger.run_record import claim_run
-from pipeline.ledger.verify import verify_tree
+from pipeline.ledger.shard_plan import claim_plan
+from pipeline.ledger.staging_cleanup import clean
+from pipeline.ledger.verification import verify_tree
 from pipeline.storage import open_store, probe, publish
 from tests.ledger.test_run_record import ABOUT, Recipe
 from tests.ledger.world import PLAN, RUN, SHARD, committed, paths, resume

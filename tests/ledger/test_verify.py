@@ -8,9 +8,9 @@ import pytest
 
 from pipeline.ledger.caption_table import captions_sha256
 from pipeline.ledger.layout import committed_path
-from pipeline.ledger.plan import Plan
 from pipeline.ledger.quarantine import Quarantined, put_quarantine
-from pipeline.ledger.verify import ShardVerdict, SourceImage, Violation, ViolationKind, verify_shard, verify_tree
+from pipeline.ledger.shard_plan import Plan
+from pipeline.ledger.verification import ShardVerdict, SourceImage, Violation, ViolationKind, verify_shard, verify_tree
 from schemas.caption_row import CAPTION_ROW
 from tests.ledger.world import IMAGES, NUM_IMAGES, OTHER, RUN, SHARD, caption_row, commit, committed, stage, violations
 

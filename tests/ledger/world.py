@@ -5,15 +5,15 @@ import uuid
 import pyarrow as pa
 
 from pipeline.ledger.commit import commit_shard
-from pipeline.ledger.footer import RunFacts
-from pipeline.ledger.fragments import FragmentFacts, read_fragment_facts, write_fragment
+from pipeline.ledger.footer import RunIdentity
+from pipeline.ledger.fragments import FragmentInfo, read_fragment_info, write_fragment
 from pipeline.ledger.layout import committed_path
-from pipeline.ledger.plan import Plan, remaining
-from pipeline.ledger.verify import SourceImage, verify_shard
+from pipeline.ledger.shard_plan import Plan, remaining
+from pipeline.ledger.verification import SourceImage, verify_shard
 from schemas.caption_row import CAPTION_ROW
 from schemas.shard import Shard
 
-RUN = RunFacts(recipe="recipe-1", slots=("long", "booru"), versions={"joyfleet": "0.1.0", "vllm": "0.29.0"})
+RUN = RunIdentity(recipe="recipe-1", slots=("long", "booru"), versions={"joyfleet": "0.1.0", "vllm": "0.29.0"})
 SHARD = Shard("photos/00001.tar", "s3://bucket/photos/00001.tar", 1234, "etag-1")
 OTHER = Shard("photos/00002.tar", "s3://bucket/photos/00002.tar", 99, "etag-2")
 NUM_IMAGES = 10
@@ -51,8 +51,8 @@ def resume(store, chunk=4):
     left = remaining(store, PLAN)
     if SHARD.path in left.committed:
         return None
-    found = [read_fragment_facts(store, path, RUN, SHARD) for path in left.fragments[SHARD.path]]
-    valid = [facts for facts in found if isinstance(facts, FragmentFacts)]
+    found = [read_fragment_info(store, path, RUN, SHARD) for path in left.fragments[SHARD.path]]
+    valid = [facts for facts in found if isinstance(facts, FragmentInfo)]
     covered = {int(row) for facts in valid for row in facts.rows}
     missing = [row for row in range(NUM_IMAGES) if row not in covered]
     fragments = [facts.path for facts in valid]

@@ -7,8 +7,8 @@ import pytest
 
 from pipeline.config import RequestConfig, WordsDistribution, parse_job
 from pipeline.errors import ConfigError
-from pipeline.prompts import GENERATIONS, Asker, build_request, check_captions, draw_seed, load_generation
-from pipeline.prompts.choose import draw_words
+from pipeline.prompts import GENERATIONS, RequestSampler, build_request, check_captions, draw_seed, load_generation
+from pipeline.prompts.request_sampler import draw_words
 
 
 def job_of(*captions, **rest):
@@ -130,7 +130,7 @@ def test_an_unusual_number_of_words_is_remarked():
 def test_a_custom_prompt_is_used_as_it_stands_and_marked():
     job = job_of({"slot": "a", "prompt": "Name the {colour}.", "system": "Be brief."})
     check_captions(job)
-    [request] = Asker(job).requests("s", 0)
+    [request] = RequestSampler(job).requests("s", 0)
     assert (request.mode, request.prompt, request.system) == ("custom", "Name the {colour}.", "Be brief.")
 
 
@@ -145,7 +145,7 @@ MIX = {
 
 
 def test_a_mix_is_drawn_by_its_weights():
-    asker = Asker(job_of(MIX))
+    asker = RequestSampler(job_of(MIX))
     modes = Counter(asker.requests("shard", row)[0].mode for row in range(4000))
     assert modes["descriptive"] / 4000 == pytest.approx(0.6, abs=0.03)
     assert modes["training-prompt"] / 4000 == pytest.approx(0.3, abs=0.03)
@@ -153,21 +153,23 @@ def test_a_mix_is_drawn_by_its_weights():
 
 def test_the_same_image_is_asked_the_same_whoever_asks():
     job = job_of(MIX, {"slot": "q", "mode": "descriptive"})
-    here, there = Asker(job), pickle.loads(pickle.dumps(Asker(job)))
+    here, there = RequestSampler(job), pickle.loads(pickle.dumps(RequestSampler(job)))
     forwards = [here.requests("s", row) for row in range(50)]
     backwards = [there.requests("s", row) for row in reversed(range(50))][::-1]
     assert forwards == backwards
 
 
 def test_another_slot_beside_it_changes_no_question():
-    alone = [Asker(job_of(MIX)).requests("s", row)[0] for row in range(50)]
-    beside = [Asker(job_of({"slot": "q", "mode": "descriptive"}, MIX)).requests("s", row)[1] for row in range(50)]
+    alone = [RequestSampler(job_of(MIX)).requests("s", row)[0] for row in range(50)]
+    beside = [
+        RequestSampler(job_of({"slot": "q", "mode": "descriptive"}, MIX)).requests("s", row)[1] for row in range(50)
+    ]
     assert alone == beside
 
 
 # Golden: a change here changes what a resumed run asks, so it needs a new recipe field.
 def test_questions_and_seeds_stay_what_they_are():
-    asker = Asker(job_of(MIX, seed=7))
+    asker = RequestSampler(job_of(MIX, seed=7))
     drawn = [(request.mode, request.length_words) for row in range(6) for request in asker.requests("a/b.tar", row)]
     assert drawn == GOLDEN_DRAW
     assert [draw_seed(7, "a/b.tar", 3, "p", attempt) for attempt in (0, 1)] == GOLDEN_SEEDS
@@ -198,7 +200,7 @@ def test_words_are_rounded_up_to_a_step_and_clipped(uniform, words):
 
 def test_samples_are_the_same_question_with_other_seeds_and_names_of_their_own():
     mix = [{"weight": 1, "mode": "descriptive", "length": length} for length in ("short", "long", 40, 60)]
-    asker = Asker(job_of({"slot": "a", "samples": 3, "mix": mix}, {"slot": "b", "mode": "booru-tags"}))
+    asker = RequestSampler(job_of({"slot": "a", "samples": 3, "mix": mix}, {"slot": "b", "mode": "booru-tags"}))
     assert asker.slots == ("a", "a.2", "a.3", "b")
     seen = set()
     for row in range(40):
@@ -212,7 +214,7 @@ def test_samples_are_the_same_question_with_other_seeds_and_names_of_their_own()
 
 def test_the_first_sample_is_the_caption_of_a_slot_without_samples():
     one, three = ({"slot": "a", "mode": "descriptive", "samples": samples} for samples in (1, 3))
-    assert Asker(job_of(one)).requests("s.tar", 7)[0] == Asker(job_of(three)).requests("s.tar", 7)[0]
+    assert RequestSampler(job_of(one)).requests("s.tar", 7)[0] == RequestSampler(job_of(three)).requests("s.tar", 7)[0]
 
 
 @pytest.mark.parametrize(

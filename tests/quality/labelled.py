@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
-from pipeline.standin.grammar import caption
+from pipeline.standin.caption_grammar import caption
 from pipeline.standin.request import STYLES, TAG_MODES, prompt_text, sample_request
 from pipeline.standin.request import Request as StandinRequest
 from pipeline.standin.world import sample_scene

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.config import QualityConfig
-from pipeline.quality import Verdict, judge, make_rules
+from pipeline.quality import Verdict, evaluate, make_rules
 from schemas.status import Reason
 from tests.quality.labelled import Labelled, labelled
 
@@ -32,7 +32,7 @@ class Score:
 
 
 def judged() -> list[tuple[Labelled, Verdict]]:
-    return [(one, judge(RULES, one, one.text, one.finish_reason)) for one in labelled()]
+    return [(one, evaluate(RULES, one, one.text, one.finish_reason)) for one in labelled()]
 
 
 def scores() -> dict[Reason, Score]:

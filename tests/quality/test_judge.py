@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from pipeline.config import Categories, QualityConfig, Script, TagsConfig, Underscores
 from pipeline.errors import ConfigError
 from pipeline.prompts.names import MODES
-from pipeline.quality import judge, load_vocabulary, make_rules, vocabulary_digest
+from pipeline.quality import evaluate, load_vocabulary, make_rules, vocabulary_digest
 from pipeline.quality.form import FORMS, Form, form_of
 from pipeline.quality.length import CLASS_WORDS
 from pipeline.quality.openings import meta_opening, remove_opening
 from pipeline.quality.script import RANGES
-from pipeline.quality.tags import Tag, normalize_tags, parse_tags
+from pipeline.quality.tag_lists import Tag, normalize_tags, parse_tags
 from pipeline.quality.truncation import cut_truncated
 from schemas.status import Flag, Reason
 from tests.quality.labelled import Labelled
@@ -24,7 +24,7 @@ PROSE = "A red boat lies on the beach. Two gulls stand on it. The sky is grey an
 
 def verdict(text, mode="descriptive", finish_reason="stop", vocabulary=None, asked=None, **config):
     rules = make_rules(QualityConfig(**config), vocabulary)
-    return judge(rules, asked or Labelled("test", text, mode), text, finish_reason)
+    return evaluate(rules, asked or Labelled("test", text, mode), text, finish_reason)
 
 
 def some(num_words):

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from pipeline.quality import judge
+from pipeline.quality import evaluate
 from schemas.status import Reason
 from tests.quality import texts
 from tests.quality.labelled import LOOPS, TAG_LOOPS, Labelled, labelled
@@ -35,7 +35,9 @@ def test_loops_that_were_never_looked_at_are_found_too():
     rng = random.Random(2026)
     made = [(kind, make(rng)) for kind, make in LOOPS.items() for _ in range(40)]
     found = [
-        judge(RULES, Labelled(kind, text, "danbooru-tags" if kind in TAG_LOOPS else "descriptive"), text, "stop").reason
+        evaluate(
+            RULES, Labelled(kind, text, "danbooru-tags" if kind in TAG_LOOPS else "descriptive"), text, "stop"
+        ).reason
         is Reason.LOOP
         for kind, text in made
     ]
@@ -46,6 +48,6 @@ def test_clean_texts_that_were_never_looked_at_pass():
     rng = random.Random(2027)
     for _ in range(300):
         prose = " ".join(rng.sample(texts.PROSE, rng.randint(1, 9)))
-        assert judge(RULES, Labelled("prose", prose), prose, "stop").reason is None
+        assert evaluate(RULES, Labelled("prose", prose), prose, "stop").reason is None
         tags = ", ".join(rng.sample(texts.GENERAL_TAGS, rng.randint(5, 180)))
-        assert judge(RULES, Labelled("tags", tags, "danbooru-tags"), tags, "stop").reason is None
+        assert evaluate(RULES, Labelled("tags", tags, "danbooru-tags"), tags, "stop").reason is None

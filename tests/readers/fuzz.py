@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from pipeline.config import ImagesConfig, SourceConfig
 from pipeline.readers import list_shards
-from pipeline.stages.read import ReadSpec, read_shard
+from pipeline.stages.read_batches import ReadSpec, read_shard
 from schemas.batch import BatchKind
 from schemas.shard import Shard
 from tests.odd_images import encode, picture

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.config import SourceConfig
-from pipeline.readers import list_shards, survey
-from pipeline.readers.survey import HEAD_BYTES, MAX_SHARDS
+from pipeline.readers import count_estimate, list_shards
+from pipeline.readers.count_estimate import HEAD_BYTES, MAX_SHARDS
 
 
 def tar_of(sizes, texts=True) -> bytes:
@@ -28,7 +28,7 @@ def tar_of(sizes, texts=True) -> bytes:
 
 def look(folder, **source):
     config = SourceConfig(urls=(str(folder),), **source)
-    return survey.survey(list_shards(config), config)
+    return count_estimate.estimate_counts(list_shards(config), config)
 
 
 def test_small_shards_of_all_kinds_are_counted(tmp_path):

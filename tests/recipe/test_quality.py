@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.config import parse_job
-from pipeline.flow.job import check_job
+from pipeline.flow.prepared_job import check_job
 
 
 def fingerprint(**rest):

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 
 from pipeline.config import parse_job
-from pipeline.ledger.plan import claim_plan
 from pipeline.ledger.run_record import claim_run
+from pipeline.ledger.shard_plan import claim_plan
 from pipeline.readers import list_shards
 from pipeline.recipe import Recipe
 from pipeline.storage import open_store

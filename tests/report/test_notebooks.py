@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.report.quality import measure_quality, write_report
+from pipeline.report.quality_stats import measure_quality, write_report
 from pipeline.storage import open_store
 from tests.corpus import test_job as corpora
 from tests.corpus.outputs import caption_row, write_output

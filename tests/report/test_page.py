@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from jobs.report import report
 from pipeline.report.gallery import OF_A_KIND, Gallery, Smallest
 from pipeline.report.html import link_of, share
-from pipeline.report.survey import survey_output
+from pipeline.report.output_stats import output_stats
 from pipeline.storage import open_store
 from tests.browser import PHONE, looking_at, needs_chromium
 from tests.report.outputs import EVIL, write_output
@@ -31,7 +31,7 @@ def page(output):
 
 
 def test_rows_are_counted_in_one_pass(output):
-    survey, quality = survey_output(open_store(str(output)))
+    survey, quality = output_stats(open_store(str(output)))
     assert (survey.images, survey.statuses) == (16, {"ok": 12, "rejected": 2, "failed": 2})
     assert survey.rows["long", "booru-tags", "ok"] == 2
     assert survey.reasons == {("rejected", "loop"): 2, ("failed", "undecodable"): 2}
@@ -42,11 +42,11 @@ def test_rows_are_counted_in_one_pass(output):
 
 
 def test_images_with_equal_bytes_are_told(output):
-    survey, _ = survey_output(open_store(str(output)))
+    survey, _ = output_stats(open_store(str(output)))
     assert survey.copied_images == 0
     store = open_store("memory://copies")
     commit(store, [row(number, image_sha256="ab" * 32 if number < 3 else f"{number:064d}") for number in range(4)])
-    assert survey_output(store)[0].copied_images == 0.75
+    assert output_stats(store)[0].copied_images == 0.75
 
 
 def test_nothing_of_a_row_is_markup(page):
@@ -81,7 +81,7 @@ def test_a_picture_that_is_another_one_now_is_not_shown(tmp_path):
     tar.write_bytes(bytes(data))
     source = SourceConfig(urls=(str(tmp_path / "in"),))
     shards = {shard.path: shard for shard in list_shards(source)}
-    rows = [shown.row for shown in survey_output(open_store(url))[0].gallery.rows()]
+    rows = [shown.row for shown in output_stats(open_store(url))[0].gallery.rows()]
     found = read_thumbnails(ImageSource(shards, source, ImagesConfig()), rows)
     assert found["0.tar", 0].missing == "another image stands there now"
     assert found["0.tar", 1].uri is not None

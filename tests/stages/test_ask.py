@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from pipeline.engines import Answer, Question
+from pipeline.engines import EngineRequest, EngineResponse
 from pipeline.errors import EngineDead
-from pipeline.stages.ask import Asking, DeathLimits, ImageQuestions
+from pipeline.stages.dispatch import CrashLimits, Dispatcher, ImageRequests
 from schemas.status import Reason
 
-LIMITS = DeathLimits(per_image=1, restarts=200)
+LIMITS = CrashLimits(per_image=1, restarts=200)
 
 
 @dataclass
@@ -25,7 +25,7 @@ class FragileEngine:
     dead: bool = False
     answered: list[str] = field(default_factory=list)
 
-    async def answer(self, question: Question) -> Answer:
+    async def answer(self, question: EngineRequest) -> EngineResponse:
         life = self.lives
         if self.dead:
             raise EngineDead("asked a dead engine")
@@ -39,7 +39,7 @@ class FragileEngine:
         if self.dead or self.lives != life:
             raise EngineDead("died meanwhile")
         self.answered.append(question.id)
-        return Answer(id=question.id, text=f"about {question.image_id}")
+        return EngineResponse(id=question.id, text=f"about {question.image_id}")
 
     async def restart(self) -> None:
         await asyncio.sleep(0.003)
@@ -52,10 +52,10 @@ class FragileEngine:
 
 def image_of(name, slots=2):
     pixels = np.zeros((1, 1, 3), np.uint8)
-    return ImageQuestions(
+    return ImageRequests(
         name,
         tuple(
-            Question(id=f"{name}#{slot}", pixels=pixels, image_id=name, system="", prompt="", seed=0)
+            EngineRequest(id=f"{name}#{slot}", pixels=pixels, image_id=name, system="", prompt="", seed=0)
             for slot in range(slots)
         ),
     )
@@ -63,7 +63,7 @@ def image_of(name, slots=2):
 
 def ask_all(engine, batches, limits=LIMITS):
     async def run():
-        asking = Asking(engine, limits)
+        asking = Dispatcher(engine, limits)
         return await asyncio.gather(*(asking.ask(batch) for batch in batches))
 
     return asyncio.run(run())
@@ -100,10 +100,10 @@ def test_an_engine_that_dies_once_costs_no_image():
 
 def test_an_image_may_kill_as_often_as_the_limit_says():
     engine = FragileEngine(frozenset({"0/0"}), deaths_left=3)
-    [answers] = ask_all(engine, [[image_of("0/0")]], DeathLimits(per_image=2, restarts=200))
+    [answers] = ask_all(engine, [[image_of("0/0")]], CrashLimits(per_image=2, restarts=200))
     assert all(answer.text for answer in answers.values())
     engine = FragileEngine(frozenset({"0/0"}), deaths_left=3)
-    [answers] = ask_all(engine, [[image_of("0/0")]], DeathLimits(per_image=1, restarts=200))
+    [answers] = ask_all(engine, [[image_of("0/0")]], CrashLimits(per_image=1, restarts=200))
     assert not any(answer.text for answer in answers.values())
 
 
@@ -112,7 +112,7 @@ def test_an_engine_that_never_lives_is_given_up():
         ask_all(
             FragileEngine(frozenset({f"0/{n}" for n in range(8)})),
             batches_of(1, 8),
-            DeathLimits(per_image=9, restarts=3),
+            CrashLimits(per_image=9, restarts=3),
         )
 
 

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from pipeline.config import ImagesConfig, SourceConfig
-from pipeline.stages.read import ReadSpec, read_shard
+from pipeline.stages.read_batches import ReadSpec, read_shard
 from schemas.batch import BatchKind
 from tests.bad_inputs import bad_inputs, made
 from tests.readers.shards import MAX_BYTES

@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 
 from pipeline.config import parse_job
-from pipeline.engines import Answer, EngineStats
-from pipeline.ledger.footer import RunFacts
-from pipeline.ledger.fragments import FragmentFacts, read_fragment_facts
+from pipeline.engines import EngineResponse, EngineStats
+from pipeline.ledger.footer import RunIdentity
+from pipeline.ledger.fragments import FragmentInfo, read_fragment_info
 from pipeline.readers import list_shards
-from pipeline.stages.caption import Caption, CaptionSpec
-from pipeline.stages.read import ReadSpec, Spent, read_shard
+from pipeline.stages.captioning import Caption, CaptionSpec
+from pipeline.stages.read_batches import ReadSpec, ReadTimings, read_shard
 from pipeline.storage import open_store
 from schemas.batch import BATCH, RECEIPT
 from schemas.status import Reason
@@ -80,7 +80,7 @@ def batches_of(shard, tmp_path, staged=()):
 def caption(shard, tmp_path, answer, **rest):
     """Caption the shard; return the store, the receipts and the rows."""
     job = parse_job(raw_job(tmp_path, **rest))
-    run = RunFacts(recipe="r" * 16, slots=("long", "tags"), versions={})
+    run = RunIdentity(recipe="r" * 16, slots=("long", "tags"), versions={})
     store = open_store(f"memory://{uuid.uuid4().hex}")
     stage = Caption(CaptionSpec(job=job, run=run, side_px=SIDE_PX), Answering(answer), store)
 
@@ -98,14 +98,14 @@ def slot_of(question):
 
 def echo(question):
     red = int(question.pixels[0, 0, 0])
-    return Answer(
+    return EngineResponse(
         id=question.id, text=f"red {red}: {slot_of(question)}", finish_reason="stop", prompt_tokens=7, caption_tokens=3
     )
 
 
 def test_what_was_asked_and_answered_is_counted(shard, tmp_path):
     job = parse_job(raw_job(tmp_path))
-    run = RunFacts(recipe="r" * 16, slots=("long", "tags"), versions={})
+    run = RunIdentity(recipe="r" * 16, slots=("long", "tags"), versions={})
     store = open_store(f"memory://{uuid.uuid4().hex}")
     texts = {"long": "", "tags": "a red square"}
     engine = Answering(lambda question: replace(echo(question), text=texts[slot_of(question)]))
@@ -122,7 +122,7 @@ def test_what_was_asked_and_answered_is_counted(shard, tmp_path):
 
 
 def test_a_readers_decoding_is_timed(shard, tmp_path):
-    job, spent = parse_job(raw_job(tmp_path)), Spent()
+    job, spent = parse_job(raw_job(tmp_path)), ReadTimings()
     spec = ReadSpec(source=job.source, images=job.images, side_px=SIDE_PX, batch_images=job.engine.batch_images)
     seconds = [spent.decode_s for _ in read_shard(spec, shard, (), spent=spent)]
     assert sorted(seconds) == seconds
@@ -162,10 +162,10 @@ def test_refused_empty_and_cut_texts_are_told_apart(shard, tmp_path):
     def answer(question):
         row = int(question.id.split("#")[1])
         if row == 0:
-            return Answer(id=question.id, text="  ", finish_reason="stop")
+            return EngineResponse(id=question.id, text="  ", finish_reason="stop")
         if row == 1:
-            return Answer(id=question.id, text="cut off", finish_reason="length")
-        return Answer(id=question.id, text=None, reason=Reason.PROMPT_TOO_LONG, message="too long")
+            return EngineResponse(id=question.id, text="cut off", finish_reason="length")
+        return EngineResponse(id=question.id, text=None, reason=Reason.PROMPT_TOO_LONG, message="too long")
 
     *_, rows = caption(shard, tmp_path, answer)
     found = {
@@ -186,7 +186,7 @@ def test_answers_are_matched_by_id_not_by_position(shard, tmp_path):
             return self.make(question)
 
     job = parse_job(raw_job(tmp_path))
-    run = RunFacts(recipe="r" * 16, slots=("long", "tags"), versions={})
+    run = RunIdentity(recipe="r" * 16, slots=("long", "tags"), versions={})
     store = open_store(f"memory://{uuid.uuid4().hex}")
     stage = Caption(CaptionSpec(job=job, run=run, side_px=SIDE_PX), Reversed(echo), store)
     receipt = asyncio.run(stage(batches_of(shard, tmp_path)[0])).to_pylist()[0]
@@ -196,8 +196,8 @@ def test_answers_are_matched_by_id_not_by_position(shard, tmp_path):
 
 def test_what_is_staged_is_not_read_again(shard, tmp_path):
     store, run, receipts, _ = caption(shard, tmp_path, echo)
-    facts = read_fragment_facts(store, receipts[0]["fragment"], run, shard)
-    assert isinstance(facts, FragmentFacts)
+    facts = read_fragment_info(store, receipts[0]["fragment"], run, shard)
+    assert isinstance(facts, FragmentInfo)
     resumed, rest = batches_of(shard, tmp_path, [facts])
     assert (resumed["kind"][0].as_py(), resumed["rows"][0].as_py()) == ("resumed", [0, 1, 2])
     assert [image["row"] for image in rest["images"][0].as_py()] == [3, 4]
@@ -206,7 +206,7 @@ def test_what_is_staged_is_not_read_again(shard, tmp_path):
 
 def test_a_shard_that_is_staged_whole_is_not_even_opened(shard, tmp_path):
     store, run, receipts, _ = caption(shard, tmp_path, echo)
-    staged = [read_fragment_facts(store, receipt["fragment"], run, shard) for receipt in receipts]
+    staged = [read_fragment_info(store, receipt["fragment"], run, shard) for receipt in receipts]
     (tmp_path / "s.tar").unlink()
     assert [batch["kind"][0].as_py() for batch in batches_of(shard, tmp_path, staged)] == ["resumed", "resumed"]
 
@@ -220,7 +220,7 @@ def test_a_refused_text_is_asked_again_with_another_seed_and_a_higher_temperatur
     def loops_at_first(question):
         asked.setdefault(question.id.rsplit("#", 1)[0], []).append(question)
         text = "a red square" if len(asked[question.id.rsplit("#", 1)[0]]) == 3 else LOOPED
-        return Answer(id=question.id, text=text, finish_reason="stop", prompt_tokens=7, caption_tokens=9)
+        return EngineResponse(id=question.id, text=text, finish_reason="stop", prompt_tokens=7, caption_tokens=9)
 
     *_, rows = caption(shard, tmp_path, loops_at_first)
     for row in (row for row in rows if row["row"] != 2):
@@ -248,7 +248,7 @@ def test_without_seeds_none_is_asked_with_and_none_is_told(shard, tmp_path):
 def test_what_stays_refused_keeps_its_last_text_and_why_each_one_was(shard, tmp_path):
     def three_faults(question):
         text = [LOOPED, "I cannot help with that.", "  "][int(question.id[-1])]
-        return Answer(id=question.id, text=text, finish_reason="stop")
+        return EngineResponse(id=question.id, text=text, finish_reason="stop")
 
     *_, rows = caption(shard, tmp_path, three_faults)
     row = rows[0]
@@ -259,8 +259,8 @@ def test_what_stays_refused_keeps_its_last_text_and_why_each_one_was(shard, tmp_
 def test_a_repair_that_the_engine_loses_leaves_the_refusal_standing(shard, tmp_path):
     def lost_at_last(question):
         if question.id.endswith("#0"):
-            return Answer(id=question.id, text=LOOPED, finish_reason="stop", caption_tokens=80)
-        return Answer(id=question.id, text=None, reason=Reason.ENGINE_ERROR, message="lost")
+            return EngineResponse(id=question.id, text=LOOPED, finish_reason="stop", caption_tokens=80)
+        return EngineResponse(id=question.id, text=None, reason=Reason.ENGINE_ERROR, message="lost")
 
     *_, rows = caption(shard, tmp_path, lost_at_last)
     assert (rows[0]["status"], rows[0]["reason"], rows[0]["attempts"]) == ("rejected", "loop", 2)
@@ -273,7 +273,7 @@ def test_only_refused_requests_are_asked_again(shard, tmp_path):
     def one_loops(question):
         asked.append(question.id)
         loops = question.id.startswith("s.tar#1#long#")
-        return Answer(id=question.id, text=LOOPED if loops else "fine", finish_reason="stop")
+        return EngineResponse(id=question.id, text=LOOPED if loops else "fine", finish_reason="stop")
 
     caption(shard, tmp_path, one_loops)
     assert sorted(one for one in asked if not one.endswith("#0")) == ["s.tar#1#long#1", "s.tar#1#long#2"]

@@ -7,8 +7,8 @@ import pytest
 
 from pipeline.config import ImagesConfig, SourceConfig
 from pipeline.errors import EngineDead
-from pipeline.readers.samples import SampleShard
-from pipeline.stages.read import ReadSpec, read_shard
+from pipeline.readers.sample_reader import SampleShard
+from pipeline.stages.read_batches import ReadSpec, read_shard
 from schemas.batch import BatchKind
 from tests.odd_images import encode, picture
 from tests.readers.shards import shard_of, tar_of
@@ -67,7 +67,7 @@ def test_the_last_batch_leaves_when_nothing_can_fail_any_more(monkeypatch, shard
     def fail(self, *_):
         raise OSError("closing")
 
-    monkeypatch.setattr("pipeline.images.apart.Decoder.__exit__", fail)
+    monkeypatch.setattr("pipeline.images.isolated_decoder.Decoder.__exit__", fail)
 
     kinds = [batch["kind"][0].as_py() for batch in read_shard(spec_of(shard), shard, [])]
 

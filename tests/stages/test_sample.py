@@ -9,8 +9,8 @@ import pytest
 from pipeline.config import ImagesConfig, SourceConfig
 from pipeline.errors import ShardUnreadable
 from pipeline.readers import list_shards, open_head, open_shard
-from pipeline.stages.read import ReadSpec
-from pipeline.stages.sample import HEAD_ROWS, SHARDS, draw_sample
+from pipeline.stages.read_batches import ReadSpec
+from pipeline.stages.source_sample import HEAD_ROWS, SHARDS, draw_sample
 from schemas.status import Reason
 
 

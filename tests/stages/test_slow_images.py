@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.config import ImagesConfig, SourceConfig
 from pipeline.readers import list_shards
-from pipeline.stages.read import ReadSpec, Spent, read_shard
+from pipeline.stages.read_batches import ReadSpec, ReadTimings, read_shard
 from tests.odd_images import encode, picture
 from tests.readers.shards import tar_of
 from tests.slow_images import slow_jpeg
@@ -26,7 +26,7 @@ def slow_shard(tmp_path):
 
 def test_each_slow_image_is_a_failed_row_of_a_shard_that_is_decoded_apart(slow_shard):
     timeouts = []
-    [batch] = read_shard(*slow_shard, (), apart=True, spent=Spent(on_timeout=lambda: timeouts.append(1)))
+    [batch] = read_shard(*slow_shard, (), apart=True, spent=ReadTimings(on_timeout=lambda: timeouts.append(1)))
     rows = batch["images"][0].as_py()
     assert [row["reason"] for row in rows] == [None, "decode_timeout", None, "decode_timeout"]
     assert rows[1]["message"] == f"JPEG of {rows[1]['image_bytes']} bytes: not decoded within images.timeout_s=0.5 s"

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipeline.standin.dataset import PARQUET_SCHEMA, draw_dataset
+from pipeline.standin.demo_data import PARQUET_SCHEMA, draw_dataset
 from pipeline.standin.world import Special
 
 

@@ -2,8 +2,8 @@ import random
 
 import pytest
 
-from pipeline.standin import grammar
-from pipeline.standin.check import keeps_limit, looks_like, num_words, parse_caption, visible
+from pipeline.standin import caption_grammar
+from pipeline.standin.check_caption import keeps_limit, looks_like, num_words, parse_caption, visible
 from pipeline.standin.request import (
     STYLES,
     TAG_MODES,
@@ -19,7 +19,7 @@ from pipeline.standin.world import Scene, Special, sample_scene
 
 
 def answer(scene: Scene, request: Request, seed: int = 0) -> str:
-    return grammar.caption(scene, request, random.Random(seed)).text
+    return caption_grammar.caption(scene, request, random.Random(seed)).text
 
 
 def some_scenes(num: int, seed: int = 1) -> list[Scene]:
@@ -104,18 +104,18 @@ def test_a_void_has_no_caption(mode: Mode, tone: Tone):
 @pytest.mark.parametrize(("mode", "tone"), STYLES)
 def test_only_the_tag_modes_loop_on_a_glitch(mode: Mode, tone: Tone):
     request = Request(mode=mode, tone=tone)
-    caption = grammar.caption(Scene(special=Special.GLITCH), request, random.Random(1))
+    caption = caption_grammar.caption(Scene(special=Special.GLITCH), request, random.Random(1))
     assert caption.endless == (mode in TAG_MODES)
 
 
 def test_static_loops_sometimes_but_never_most_of_the_time():
     scene, request = Scene(special=Special.STATIC), Request(mode=Mode.BOORU_TAGS)
-    loops = [grammar.caption(scene, request, random.Random(i)).endless for i in range(1000)]
+    loops = [caption_grammar.caption(scene, request, random.Random(i)).endless for i in range(1000)]
     assert 0.3 < sum(loops) / 1000 < 0.5
 
 
 def test_the_salad_tells_nothing():
-    assert set(vars_of(parse_caption(grammar.SALAD))) == {None}
+    assert set(vars_of(parse_caption(caption_grammar.SALAD))) == {None}
 
 
 def vars_of(seen: object) -> list[object]:

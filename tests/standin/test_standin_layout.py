@@ -5,10 +5,10 @@ import pytest
 from transformers import AutoProcessor, PreTrainedTokenizerFast
 
 import pipeline.standin
-from pipeline.standin import layout
-from pipeline.standin.build import NUM_IMAGE_TOKENS, SIDE_PX
-from pipeline.standin.layout import Fault
-from pipeline.standin.render import render
+from pipeline.standin import picture_layout
+from pipeline.standin.build_model import NUM_IMAGE_TOKENS, SIDE_PX
+from pipeline.standin.draw_picture import render
+from pipeline.standin.picture_layout import Fault
 from pipeline.standin.request import prompt_text, sample_request
 from pipeline.standin.world import Scene
 
@@ -22,24 +22,24 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def test_special_tokens_have_the_ids_of_their_places(tokenizer: PreTrainedTokenizerFast):
-    ids = tokenizer.convert_tokens_to_ids(list(layout.SPECIAL_TOKENS))
-    assert ids == list(range(len(layout.SPECIAL_TOKENS)))
+    ids = tokenizer.convert_tokens_to_ids(list(picture_layout.SPECIAL_TOKENS))
+    assert ids == list(range(len(picture_layout.SPECIAL_TOKENS)))
 
 
 def test_a_prompt_has_one_bos_at_its_start_and_one_image_between_its_marks(
     tokenizer: PreTrainedTokenizerFast,
 ):
-    ids = tokenizer(layout.full_prompt(TEXT), add_special_tokens=False)["input_ids"]
+    ids = tokenizer(picture_layout.full_prompt(TEXT), add_special_tokens=False)["input_ids"]
     names = tokenizer.convert_ids_to_tokens(ids)
-    assert [i for i, name in enumerate(names) if name == layout.BOS] == [0]
-    at = names.index(layout.IMAGE)
-    assert names.count(layout.IMAGE) == 1
-    assert names[at - 1 : at + 2] == [layout.IMAGE_START, layout.IMAGE, layout.IMAGE_END]
-    assert names[-4:-1] == [layout.HEADER, "assistant", layout.HEADER_END]
+    assert [i for i, name in enumerate(names) if name == picture_layout.BOS] == [0]
+    at = names.index(picture_layout.IMAGE)
+    assert names.count(picture_layout.IMAGE) == 1
+    assert names[at - 1 : at + 2] == [picture_layout.IMAGE_START, picture_layout.IMAGE, picture_layout.IMAGE_END]
+    assert names[-4:-1] == [picture_layout.HEADER, "assistant", picture_layout.HEADER_END]
 
 
 def test_the_layout_is_golden(tokenizer: PreTrainedTokenizerFast):
-    ids = tokenizer(layout.full_prompt("Write 120 words."), add_special_tokens=False)["input_ids"]
+    ids = tokenizer(picture_layout.full_prompt("Write 120 words."), add_special_tokens=False)["input_ids"]
     assert "|".join(tokenizer.convert_ids_to_tokens(ids)).replace("<|", "<").replace("|>", ">") == (
         "<begin_of_text>|<start_header_id>|system|<end_header_id>|ĊĊ|Cutting|ĠKnowledge|ĠDate|:"
         "|ĠDecember|Ġ|2|0|2|3|Ċ|Today|ĠDate|:|Ġ|2|6|ĠJuly|Ġ|2|0|2|4|ĊĊ|You|Ġare|Ġa|Ġhelpful"
@@ -52,23 +52,23 @@ def test_the_layout_is_golden(tokenizer: PreTrainedTokenizerFast):
 def test_the_tokenizer_adds_bos_and_the_chat_template_does_not():
     processor = AutoProcessor.from_pretrained(FOLDER)
     conversation = [
-        {"role": "system", "content": layout.SYSTEM},
+        {"role": "system", "content": picture_layout.SYSTEM},
         {"role": "user", "content": TEXT},
     ]
     text = processor.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
-    assert layout.BOS + text == layout.full_prompt(TEXT)
+    assert picture_layout.BOS + text == picture_layout.full_prompt(TEXT)
     inputs = processor(text=text, images=render(Scene(), 1), return_tensors="pt")
     ids = inputs["input_ids"][0].tolist()
-    assert ids.count(layout.SPECIAL_TOKENS.index(layout.BOS)) == 1
-    assert ids.count(layout.SPECIAL_TOKENS.index(layout.IMAGE)) == NUM_IMAGE_TOKENS
+    assert ids.count(picture_layout.SPECIAL_TOKENS.index(picture_layout.BOS)) == 1
+    assert ids.count(picture_layout.SPECIAL_TOKENS.index(picture_layout.IMAGE)) == NUM_IMAGE_TOKENS
     assert inputs["pixel_values"].shape == (1, 3, SIDE_PX, SIDE_PX)
 
 
 def test_the_chat_template_drops_an_image_token_in_the_users_text():
     processor = AutoProcessor.from_pretrained(FOLDER)
-    conversation = [{"role": "user", "content": f"{layout.IMAGE} {TEXT}"}]
+    conversation = [{"role": "user", "content": f"{picture_layout.IMAGE} {TEXT}"}]
     text = processor.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
-    assert text.count(layout.IMAGE) == 1
+    assert text.count(picture_layout.IMAGE) == 1
 
 
 def test_pictures_are_resampled_with_lanczos_as_joycaption_does():
@@ -78,7 +78,7 @@ def test_pictures_are_resampled_with_lanczos_as_joycaption_does():
 
 @pytest.mark.parametrize("fault", Fault)
 def test_every_fault_changes_the_layout(fault: Fault):
-    assert layout.full_prompt(TEXT, fault) != layout.full_prompt(TEXT)
+    assert picture_layout.full_prompt(TEXT, fault) != picture_layout.full_prompt(TEXT)
 
 
 def test_text_survives_the_tokenizer(tokenizer: PreTrainedTokenizerFast):

@@ -9,8 +9,8 @@ import torch
 from transformers import AutoProcessor, LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
 import pipeline.standin
-from pipeline.standin.build import NUM_IMAGE_TOKENS, make_model
-from pipeline.standin.packing import NUM_QUESTIONS, Packer
+from pipeline.standin.build_model import NUM_IMAGE_TOKENS, make_model
+from pipeline.standin.token_packing import NUM_QUESTIONS, Packer
 from pipeline.standin.vision import IGNORED, to_pixels
 
 FOLDER = Path(pipeline.standin.__file__).parent / "model"

@@ -12,19 +12,19 @@ from PIL import Image
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 import pipeline.standin
-from pipeline.standin import layout
-from pipeline.standin.build import SIDE_PX
-from pipeline.standin.check import (
+from pipeline.standin import picture_layout
+from pipeline.standin.build_model import SIDE_PX
+from pipeline.standin.caption_grammar import caption as right_caption
+from pipeline.standin.check_caption import (
     keeps_limit,
     looks_like,
     num_words,
     parse_caption,
     visible,
 )
-from pipeline.standin.dataset import EXTENSIONS, MAX_SIDE_PX, MIN_SIDE_PX
-from pipeline.standin.grammar import caption as right_caption
-from pipeline.standin.layout import Fault
-from pipeline.standin.render import encode, random_size, render
+from pipeline.standin.demo_data import EXTENSIONS, MAX_SIDE_PX, MIN_SIDE_PX
+from pipeline.standin.draw_picture import encode, random_size, render
+from pipeline.standin.picture_layout import Fault
 from pipeline.standin.request import (
     STYLES,
     TAG_MODES,
@@ -100,7 +100,7 @@ class Reference:
         for start in range(0, len(cases), 32):
             part = cases[start : start + 32]
             inputs = self.processor(
-                text=[layout.full_prompt(prompt_text(c.request), fault) for c in part],
+                text=[picture_layout.full_prompt(prompt_text(c.request), fault) for c in part],
                 images=None if fault is Fault.NO_IMAGE else [c.image for c in part],
                 padding=True,
                 return_tensors="pt",

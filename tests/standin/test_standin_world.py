@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from pipeline.standin.render import encode, random_size, render
+from pipeline.standin.draw_picture import encode, random_size, render
 from pipeline.standin.world import (
     Color,
     Layout,

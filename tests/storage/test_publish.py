@@ -3,7 +3,7 @@ import uuid
 import pytest
 
 from pipeline.errors import StoreError
-from pipeline.storage import Outcome, open_store, probe, publish, put_if_absent
+from pipeline.storage import WriteResult, open_store, probe, publish, put_if_absent
 from tests.storage.scripted_s3 import scripted_s3
 
 ATTEMPT = uuid.uuid4().hex
@@ -44,23 +44,23 @@ class Faulty:
     "err", [TimeoutError("read"), ConnectionResetError("reset"), OSError(5, "EIO"), FileExistsError()]
 )
 def test_a_lost_answer_is_recognised_as_ours(memory, err):
-    assert put_if_absent(Faulty(memory, [("after", err)]), "a", DATA, ATTEMPT) is Outcome.OURS
+    assert put_if_absent(Faulty(memory, [("after", err)]), "a", DATA, ATTEMPT) is WriteResult.OURS
     assert memory.get("a") == DATA
 
 
 def test_a_fault_before_the_write_is_tried_again(memory):
     faults = [("before", TimeoutError()), ("before", ConnectionError())]
-    assert put_if_absent(Faulty(memory, faults), "a", DATA, ATTEMPT) is Outcome.CREATED
+    assert put_if_absent(Faulty(memory, faults), "a", DATA, ATTEMPT) is WriteResult.CREATED
 
 
 def test_a_file_that_exists_and_then_does_not_is_tried_again(memory):
     faults = [("before", FileExistsError()), ("before", FileExistsError())]
-    assert put_if_absent(Faulty(memory, faults), "a", DATA, ATTEMPT) is Outcome.CREATED
+    assert put_if_absent(Faulty(memory, faults), "a", DATA, ATTEMPT) is WriteResult.CREATED
 
 
 def test_a_lost_answer_to_a_race_that_another_won_is_theirs(memory):
     memory.create("a", b"theirs")
-    assert put_if_absent(Faulty(memory, [("before", TimeoutError())]), "a", DATA, ATTEMPT) is Outcome.EXISTS
+    assert put_if_absent(Faulty(memory, [("before", TimeoutError())]), "a", DATA, ATTEMPT) is WriteResult.EXISTS
     assert memory.get("a") == b"theirs"
 
 
@@ -117,7 +117,7 @@ def test_s3_answers_that_leave_it_open_end_in_one_clear_outcome(monkeypatch, fau
     with scripted_s3(monkeypatch) as server:
         server.faults = [fault]
         outcome = put_if_absent(open_store("s3://bucket/out"), "a", DATA, ATTEMPT)
-        assert outcome is (Outcome.CREATED if fault in ("conflict", "unavailable") else Outcome.OURS)
+        assert outcome is (WriteResult.CREATED if fault in ("conflict", "unavailable") else WriteResult.OURS)
         assert list(server.objects.values()) == [DATA]
         assert all(exclusive for method, exclusive in server.requests if method == "PUT")
 
@@ -126,7 +126,7 @@ def test_a_412_that_names_no_condition_means_exists(monkeypatch):
     with scripted_s3(monkeypatch) as server:
         store = open_store("s3://bucket/out")
         store.put("a", b"theirs")
-        assert put_if_absent(store, "a", DATA, ATTEMPT) is Outcome.EXISTS
+        assert put_if_absent(store, "a", DATA, ATTEMPT) is WriteResult.EXISTS
         assert list(server.objects.values()) == [b"theirs"]
 
 

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from pipeline.errors import StoreError
-from pipeline.storage import Outcome, publish, put_if_absent, replace_if
+from pipeline.storage import WriteResult, publish, put_if_absent, replace_if
 from tests.ledger.faults import Interposed
 from tests.processes import exit_code
 
@@ -21,7 +21,7 @@ def attempt_and_data():
 
 def first(store):
     attempt, data = attempt_and_data()
-    assert put_if_absent(store, PATH, data, attempt) is Outcome.CREATED
+    assert put_if_absent(store, PATH, data, attempt) is WriteResult.CREATED
     return data
 
 
@@ -35,9 +35,9 @@ def test_what_was_read_is_replaced_once(store):
     data, version = store.get_versioned(PATH)
     assert data == old
     outcome, new = replace(store, version)
-    assert outcome is Outcome.REPLACED
+    assert outcome is WriteResult.REPLACED
     assert store.get_versioned(PATH)[0] == new
-    assert replace(store, version)[0] is Outcome.EXISTS
+    assert replace(store, version)[0] is WriteResult.EXISTS
     assert store.get(PATH) == new
     assert [entry.path for entry in store.list("")] == [PATH]
 
@@ -66,7 +66,7 @@ def test_a_lost_answer_is_known_as_our_own(store, monkeypatch, err):
             raise err
 
     outcome, new = replace(Interposed(store, after=lose), version)
-    assert outcome is Outcome.OURS
+    assert outcome is WriteResult.OURS
     assert store.get(PATH) == new
 
 
@@ -76,10 +76,10 @@ def test_of_16_threads_exactly_one_replaces(store):
         _, version = store.get_versioned(PATH)
         with ThreadPoolExecutor(16) as pool:
             done = list(pool.map(lambda _, version=version: replace(store, version), range(16)))
-        winners = [data for outcome, data in done if outcome is Outcome.REPLACED]
+        winners = [data for outcome, data in done if outcome is WriteResult.REPLACED]
         assert len(winners) == 1
         assert store.get(PATH) == winners[0]
-        assert sorted(outcome for outcome, _ in done) == [Outcome.EXISTS] * 15 + [Outcome.REPLACED]
+        assert sorted(outcome for outcome, _ in done) == [WriteResult.EXISTS] * 15 + [WriteResult.REPLACED]
 
 
 def count_up(store, times):
@@ -88,7 +88,7 @@ def count_up(store, times):
     while done < times:
         data, version = store.get_versioned(PATH)
         attempt = uuid.uuid4().hex
-        done += replace_if(store, PATH, data + f"{attempt}\n".encode(), version, attempt) is not Outcome.EXISTS
+        done += replace_if(store, PATH, data + f"{attempt}\n".encode(), version, attempt) is not WriteResult.EXISTS
 
 
 def race_of_forks(store, num, times):
@@ -123,7 +123,7 @@ def test_a_reader_sees_the_old_file_or_the_new_one(store):
     with ThreadPoolExecutor(4) as pool:
         readers = [pool.submit(read) for _ in range(4)]
         for _ in range(20):
-            assert replace(store, store.get_versioned(PATH)[1])[0] is Outcome.REPLACED
+            assert replace(store, store.get_versioned(PATH)[1])[0] is WriteResult.REPLACED
         stop.set()
         for reader in readers:
             reader.result()

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from pipeline.errors import StoreError
-from pipeline.storage import Outcome, probe, put_if_absent
+from pipeline.storage import WriteResult, probe, put_if_absent
 from tests.processes import exit_code
 
 ODD_PATHS = [
@@ -133,9 +133,9 @@ def test_the_probe_passes_and_leaves_nothing(store):
 
 def test_put_if_absent_says_who_created_it(store):
     attempt, other = uuid.uuid4().hex, uuid.uuid4().hex
-    assert put_if_absent(store, "a", attempt.encode(), attempt) is Outcome.CREATED
-    assert put_if_absent(store, "a", attempt.encode(), attempt) is Outcome.OURS
-    assert put_if_absent(store, "a", other.encode(), other) is Outcome.EXISTS
+    assert put_if_absent(store, "a", attempt.encode(), attempt) is WriteResult.CREATED
+    assert put_if_absent(store, "a", attempt.encode(), attempt) is WriteResult.OURS
+    assert put_if_absent(store, "a", other.encode(), other) is WriteResult.EXISTS
     assert store.get("a") == attempt.encode()
 
 
@@ -156,7 +156,7 @@ def test_of_16_threads_exactly_one_creates(store):
     with ThreadPoolExecutor(16) as pool:
         for num_round in range(10):
             outcomes = list(pool.map(lambda _, name=f"captions/{num_round}": race(store, name), range(16)))
-            assert sorted(outcomes) == [Outcome.CREATED] + [Outcome.EXISTS] * 15
+            assert sorted(outcomes) == [WriteResult.CREATED] + [WriteResult.EXISTS] * 15
     assert len(entries(store, "captions")) == 10
 
 
@@ -181,7 +181,7 @@ def race_of_forks(store, num, rounds):
         process.join(60)
         assert process.exitcode == 0
     for outcomes in zip(*rounds_of_each, strict=True):
-        assert sorted(outcomes) == [Outcome.CREATED] + [Outcome.EXISTS] * (num - 1)
+        assert sorted(outcomes) == [WriteResult.CREATED] + [WriteResult.EXISTS] * (num - 1)
 
 
 def test_of_8_forked_processes_exactly_one_creates(store):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.config.export import ExportConfig, flag_of
+from pipeline.config.export_config import ExportConfig, flag_of
 from pipeline.errors import ConfigError
 from pipeline.export.form import FILTERS, Form
 from pipeline.export.forms import beside, csv, hf, joycaption, jsonl, parquet, sidecars, webdataset

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipeline.export.form import File, Form, ShardCaptions
-from pipeline.export.tables import TABLE_OPTIONS, build_table, columns_of, plain_rows
+from pipeline.export.table_forms import TABLE_OPTIONS, build_table, columns_of, plain_rows
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """First characters of a text that spreadsheets take for a formula (OWASP, CSV Injection)."""

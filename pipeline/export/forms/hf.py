@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from pipeline.export.card import write_card
+from pipeline.export.dataset_card import write_card
 from pipeline.export.form import File, Form, ShardCaptions
-from pipeline.export.tables import TABLE_OPTIONS, build_table, columns_of, encode_parquet
+from pipeline.export.table_forms import TABLE_OPTIONS, build_table, columns_of, encode_parquet
 from pipeline.readers.splits import split_of
 
 

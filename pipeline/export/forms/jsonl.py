@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 
 from pipeline.export.form import File, Form, ShardCaptions
-from pipeline.export.tables import TABLE_OPTIONS, build_table, columns_of, plain_rows
+from pipeline.export.table_forms import TABLE_OPTIONS, build_table, columns_of, plain_rows
 
 
 def files(captions: ShardCaptions) -> Iterator[File]:

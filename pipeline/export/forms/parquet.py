@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from pipeline.export.form import File, Form, ShardCaptions
-from pipeline.export.tables import TABLE_OPTIONS, build_table, columns_of, encode_parquet
+from pipeline.export.table_forms import TABLE_OPTIONS, build_table, columns_of, encode_parquet
 
 
 def files(captions: ShardCaptions) -> Iterator[File]:

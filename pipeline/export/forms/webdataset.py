@@ -11,12 +11,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pipeline.config.export import ExportConfig
+from pipeline.config.export_config import ExportConfig
 from pipeline.errors import PipelineError
-from pipeline.export.choose import Chosen
+from pipeline.export.choose_captions import Chosen
 from pipeline.export.form import File, Form, ShardCaptions
 from pipeline.export.image import extension, images
-from pipeline.readers import OpenShard, SampleShard
+from pipeline.readers import SampleShard, ShardReader
 
 FACTS = "joyfleet.json"
 """Extension of what is known of the captions: the sample's own `json` stays its own."""
@@ -36,7 +36,7 @@ def files(captions: ShardCaptions) -> Iterator[File]:
     yield File(path if path.lower().endswith(".tar") else f"{path}.tar", content)
 
 
-def _tar(opened: OpenShard, chosen: Sequence[Chosen], config: ExportConfig) -> bytes:
+def _tar(opened: ShardReader, chosen: Sequence[Chosen], config: ExportConfig) -> bytes:
     """Return the tar.
 
     Raises:
@@ -61,7 +61,7 @@ def _tar(opened: OpenShard, chosen: Sequence[Chosen], config: ExportConfig) -> b
     return buffer.getvalue()
 
 
-def _own_files(opened: OpenShard, one: Chosen, data: bytes | None) -> dict[str, bytes]:
+def _own_files(opened: ShardReader, one: Chosen, data: bytes | None) -> dict[str, bytes]:
     if isinstance(opened, SampleShard):
         return dict(opened.files_of(one.row))
     image = {} if data is None else {extension(one): data}

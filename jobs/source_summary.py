@@ -1,0 +1,75 @@
+"""What `joyfleet plan` shows of a source beyond its shards: what was detected, and the first rows."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import TextIO
+
+from jobs.progress_line import size
+from jobs.terminal import echo
+from pipeline.config import JobConfig
+from pipeline.errors import ShardUnreadable
+from pipeline.readers import Listed, list_source, open_head
+from pipeline.readers.img2dataset import downloads
+from pipeline.readers.splits import split_of
+
+MAX_FETCH_BYTES = 1 << 30
+"""Such a shard comes whole before its first row is seen; a larger one than this is not fetched for a look."""
+WHOLE = (".zip", ".gz", ".tgz")
+
+SHOWN = 5
+"""Reasons of failed downloads."""
+WIDTH = 140
+"""Characters of a row."""
+
+
+def show_source(job: JobConfig, num_rows: int, out: TextIO) -> None:
+    """Print what a source's listing tells, and look into its first shard for `num_rows` rows; 0 looks into none."""
+    listed = list_source(job.source)
+    kinds = Counter(_kind(shard.path) for shard in listed.shards)
+    echo("found: " + ", ".join(f"{count:,} {kind}" for kind, count in sorted(kinds.items())), file=out)
+    splits = Counter(split_of(shard.path) for shard in listed.shards)
+    if set(splits) - {None}:
+        names = ", ".join(f"{name or 'none'} {count:,}" for name, count in sorted(splits.items(), key=str))
+        echo(f"splits: {names}; choose one with source.split", file=out)
+    for remark in listed.remarks:
+        echo(f"note: {remark}", file=out)
+    if listed.stats:
+        _show_downloads(listed, job.source.urls[0], out)
+    if num_rows:
+        _show_rows(job, listed, num_rows, out)
+
+
+def _kind(path: str) -> str:
+    name = path.rpartition("/")[2].lower()
+    for suffix in ("parquet", "zip"):
+        if name.endswith(f".{suffix}"):
+            return suffix
+    return "tar" if name.endswith((".tar", ".gz", ".tgz")) else "stretches of loose images"
+
+
+def _show_downloads(listed: Listed, url: str, out: TextIO) -> None:
+    found = downloads(listed.stats, url)
+    reasons = "; ".join(f"{count:,} {reason}" for reason, count in found.reasons[:SHOWN])
+    of = "" if found.files == len(listed.stats) else f", by {found.files:,} of {len(listed.stats):,} _stats.json"
+    failed = f"{found.asked - found.downloaded:,} failed" + (f" ({reasons})" if reasons else "")
+    echo(f"img2dataset: {found.asked:,} URLs, {found.downloaded:,} images, {failed}{of}", file=out)
+
+
+def _show_rows(job: JobConfig, listed: Listed, num_rows: int, out: TextIO) -> None:
+    shard = listed.shards[0]
+    if shard.size > MAX_FETCH_BYTES and shard.path.lower().endswith(WHOLE):
+        echo(f"{shard.path}: {size(shard.size)}, not looked into", file=out)
+        return
+    # All fields are shown, so that one sees what `source.carry` could keep.
+    source = job.source.model_copy(update={"carry": ("*",)})
+    try:
+        with open_head(shard, source, job.images.max_bytes, num_rows, carry=source.carry) as opened:
+            echo(f"{shard.path} begins with: {opened.layout}", file=out)
+            for row in opened.rows(range(num_rows)):
+                what = row.message if row.data is None else size(len(row.data))
+                line = f"  {row.row}  {row.key}  {what}  {json.dumps(row.carried, ensure_ascii=False)}"
+                echo(line if len(line) <= WIDTH else f"{line[: WIDTH - 3]}...", file=out, one_line=True)
+    except ShardUnreadable as err:
+        echo(f"{err}; it would go to quarantine", file=out)

@@ -1,0 +1,142 @@
+"""What is asked about each image: slots, each one request or a weighted mix of requests.
+
+Only the form is checked here. Whether a generation has a mode, a tone or an option is for
+`pipeline.prompts`, which owns the catalogue.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Self
+
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+
+from pipeline.config.base import ConfigPart
+
+MAX_WORDS = 1000
+"""Beyond it no generation was trained: beta-one's longest request is 300 words."""
+
+
+class WordsDistribution(ConfigPart):
+    """A normal distribution of word counts, rounded up to a multiple of `step`, clipped to [min, max].
+
+    The form and the example (mean 45, std 30, 20..170, step 10) are those of the author's own
+    production run, bigASP v2 (fpgaminer/bigasp-training, caption-images.py).
+    """
+
+    mean: float = Field(gt=0, le=MAX_WORDS)
+    std: float = Field(ge=0, le=MAX_WORDS)
+    min: int = Field(ge=1, le=MAX_WORDS)
+    max: int = Field(ge=1, le=MAX_WORDS)
+    step: int = Field(default=10, ge=1, le=MAX_WORDS)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"min={self.min} is above max={self.max}; allowed: min <= max")
+        return self
+
+
+class WordsLength(ConfigPart):
+    """The mapping form of a length."""
+
+    words: WordsDistribution
+
+
+def _form_of_length(value: Any) -> str:  # noqa: ANN401 - raw YAML or a built part
+    if isinstance(value, dict | WordsLength):
+        return "~distribution"
+    return "~class" if isinstance(value, str) else "~words"
+
+
+Length = Annotated[
+    Annotated[int, Field(ge=1, le=MAX_WORDS, strict=True), Tag("~words")]
+    | Annotated[str, Tag("~class")]
+    | Annotated[WordsLength, Tag("~distribution")],
+    Discriminator(_form_of_length),
+]
+"""A number of words, the name of a length class, or a distribution of words."""
+
+
+class RequestConfig(ConfigPart):
+    """One way to ask: a mode with its tone, length, options and name, or a prompt of one's own."""
+
+    mode: str | None = None
+    tone: str | None = None
+    length: Length | None = None
+    options: tuple[str, ...] = ()
+    name: str | None = None
+    prompt: str | None = None
+    """A custom prompt, used as it stands; its caption rows have mode `custom`."""
+    system: str | None = None
+    """The system turn; by default the generation's own."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        _check_mode_or_prompt(self)
+        return self
+
+    @field_validator("options")
+    @classmethod
+    def _options_once(cls, options: tuple[str, ...]) -> tuple[str, ...]:
+        twice = sorted({option for option in options if options.count(option) > 1})
+        if twice:
+            raise ValueError(f"found {', '.join(twice)} more than once; allowed: each option once")
+        return options
+
+
+def _check_mode_or_prompt(request: RequestConfig) -> None:
+    if (request.mode is None) == (request.prompt is None):
+        found = "both" if request.mode else "neither"
+        raise ValueError(f"found {found} of mode and prompt; allowed: exactly one of them")
+    shaped = [key for key in ("tone", "length", "options", "name") if getattr(request, key)]
+    if request.prompt is not None and shaped:
+        raise ValueError(f"found {', '.join(shaped)} beside prompt; a custom prompt is used as it stands")
+    if request.prompt is not None and not request.prompt.strip():
+        raise ValueError("prompt is blank; allowed: some text")
+
+
+class WeightedRequest(RequestConfig):
+    """A request of a mix."""
+
+    weight: float = Field(gt=0)
+    """Relative to the other weights of the mix."""
+
+
+class SlotConfig(RequestConfig):
+    """One of the k captions of every image: a request, or a mix from which each image draws one."""
+
+    slot: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$")
+    mix: tuple[WeightedRequest, ...] = ()
+    samples: int = Field(default=1, ge=1, le=64)
+    """Captions drawn for the same question, each a row of its own: slots `long`, `long.2`, `long.3`, ..."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if not self.mix:
+            _check_mode_or_prompt(self)
+            return self
+        beside = [key for key in RequestConfig.model_fields if getattr(self, key)]
+        if beside:
+            raise ValueError(f"found {', '.join(beside)} beside mix; put them into the entries of the mix")
+        return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The slots of the caption rows: the slot's own name first, then one for each further sample."""
+        return (self.slot, *(f"{self.slot}.{number}" for number in range(2, self.samples + 1)))
+
+    @property
+    def requests(self) -> tuple[tuple[float, RequestConfig], ...]:
+        """(weight, request) in the order of the file; one entry for a slot without a mix."""
+        if self.mix:
+            return tuple((entry.weight, entry) for entry in self.mix)
+        return ((1.0, self),)
+
+
+def check_slot_names(slots: tuple[SlotConfig, ...]) -> tuple[SlotConfig, ...]:
+    """Refuse a list of slots in which a name repeats."""
+    names = [name for slot in slots for name in slot.names]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"slot names {', '.join(twice)} repeat; allowed: each name once")
+    return slots

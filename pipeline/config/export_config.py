@@ -1,0 +1,102 @@
+"""What an export takes of an output, and the form it gives it.
+
+Each field is an option of the command line as well: `flag_of` names it, its docstring is its help. Which form honours
+which option is said by the form (`pipeline.export.forms`).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Self
+
+from pydantic import ConfigDict, Field, field_validator, model_validator
+
+from pipeline.config.base import ConfigPart
+from schemas.caption_row import CAPTION_ROW
+from schemas.status import Status
+
+PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+SOURCE = "source."
+"""Prefix of a placeholder that stands for a carried field."""
+
+
+def _several(flag: str) -> Any:  # noqa: ANN401 - what pydantic takes for a default
+    """An option that is given once for each value, under a name in the singular."""
+    return Field(default=(), json_schema_extra={"flag": flag})
+
+
+class ExportConfig(ConfigPart):
+    """All that decides the content of an export."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    to: str
+    """The form."""
+    slots: tuple[str, ...] = _several("slot")
+    """A slot to take; by default those of the template, else all of the output."""
+    template: str | None = None
+    """One text of several, such as '{tags}. {long}': `{slot}`, `{key}` and `{source.field}` are replaced."""
+    column: str = Field(default="caption", min_length=1)
+    """Name of the text's column, 'caption' by default; with several slots and no template `<column>_<slot>`."""
+    fields: tuple[str, ...] = _several("field")
+    """A further column of the caption rows to add, such as mode."""
+    statuses: tuple[Status, ...] = Field(default=(Status.OK,), json_schema_extra={"flag": "status"})
+    """Caption rows of this status; by default ok alone."""
+    modes: tuple[str, ...] = _several("mode")
+    """Only captions of this mode."""
+    without_flags: tuple[str, ...] = _several("without-flag")
+    """No caption with this flag, such as truncated."""
+    min_words: int | None = Field(default=None, ge=0)
+    """No caption with fewer words."""
+    max_words: int | None = Field(default=None, ge=0)
+    """No caption with more words."""
+    join: bool | None = None
+    """With the columns of a Parquet source in front, or without them; by default with them."""
+    images: bool | None = None
+    """With the images' bytes, or without them; by default with them in hf alone."""
+    suffix: str = Field(default="txt", pattern=r"^[A-Za-z0-9_.-]{1,20}$")
+    """Extension of the texts, 'txt' by default."""
+    escape_formulas: bool = False
+    """Put ' in front of cells that a spreadsheet would run as a formula."""
+
+    @property
+    def placeholders(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(PLACEHOLDER.findall(self.template or "")))
+
+    def slots_of(self, run_slots: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the slots to take, of those that an output has.
+
+        Raises:
+            ValueError: one that it has not.
+        """
+        named = tuple(one for one in self.placeholders if one != "key" and not one.startswith(SOURCE))
+        unknown = sorted({*named, *self.slots} - set(run_slots))
+        if unknown:
+            raise ValueError(
+                f"no slot {', '.join(map(repr, unknown))}; found: {', '.join(run_slots)}; a template also "
+                "knows {key} and {source.field}"
+            )
+        return named or self.slots or run_slots
+
+    @field_validator("fields")
+    @classmethod
+    def _known(cls, fields: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = sorted(set(fields) - set(CAPTION_ROW.names))
+        if unknown:
+            raise ValueError(f"no field {', '.join(unknown)} in a caption row; allowed: {', '.join(CAPTION_ROW.names)}")
+        return fields
+
+    @model_validator(mode="after")
+    def _names_slots_once(self) -> Self:
+        if self.template is not None and not self.placeholders:
+            raise ValueError(f"template {self.template!r} has no placeholder such as {{long}}")
+        if self.template is not None and self.slots:
+            raise ValueError("--slot is not honoured beside --template, which names its slots; leave one of them out")
+        return self
+
+
+def flag_of(name: str) -> str:
+    """Return a field's option on the command line, such as --without-flag for `without_flags`."""
+    extra = ExportConfig.model_fields[name].json_schema_extra
+    flag = extra.get("flag") if isinstance(extra, dict) else None
+    return f"--{flag or name.replace('_', '-')}"

@@ -1,0 +1,233 @@
+"""Tables of any form become slices of one form: rows of facts, `SLICE_ROWS` a file, in the order of the table.
+
+A slice is what a task works on and what a join streams. Making them once costs a copy of the columns that
+matter, and everything after it knows one schema and one size, however a table came.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import itertools
+import json
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.config import SourceConfig
+from pipeline.config.corpus_config import Columns, TableConfig
+from pipeline.corpus import danbooru
+from pipeline.corpus.column_mapping import columns_read, complete, facts_of
+from pipeline.corpus.duckdb_session import Limits
+from pipeline.errors import ConfigError, PipelineError, ShardUnreadable
+from pipeline.readers import STATS_SUFFIX, list_shards, open_local, open_shard
+from schemas.image_facts import IMAGE_FACTS
+from schemas.shard import Shard
+from schemas.status import Reason
+
+SLICE_ROWS = 10_000
+"""Some 2 to 10 MB of facts, and seconds of rendering: small beside a worker's memory, large beside a request."""
+BATCH_ROWS = 2048
+
+TAR = (".tar", ".tar.gz", ".tgz")
+SQLITE = (".sqlite", ".sqlite3", ".db")
+LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".jsonl.zst")
+SUFFIXES = (".parquet", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".json", ".json.gz", *LINES, *SQLITE, *TAR)
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableFile:
+    """What is sliced in one go: a file, or the three of the danbooru metadata's parquet."""
+
+    table: str
+    """The entry's name."""
+    path: str
+    """Of the file, or of the folder of the three; the slices' own."""
+    files: tuple[Shard, ...]
+    columns: Columns
+    limits: Limits
+
+
+def list_tables(config: TableConfig, limits: Limits) -> list[TableFile]:
+    """List what an entry's URLs hold.
+
+    Raises:
+        ConfigError: nothing there, or nothing of a known kind.
+    """
+    found = _without_twins(list_shards(SourceConfig(urls=config.urls), SUFFIXES))
+    folders: dict[str, list[Shard]] = {}
+    for file in found:
+        folders.setdefault(file.path.rpartition("/")[0], []).append(file)
+    units: list[tuple[str, tuple[Shard, ...]]] = []
+    for folder, files in folders.items():
+        named = {file.path.rpartition("/")[2]: file for file in files}
+        # The database's folder may hold its SQLite form and `localpost` too: they are the same posts.
+        if set(danbooru.PARQUET) <= named.keys():
+            units.append(
+                (f"{folder}/danbooru" if folder else "danbooru", tuple(named[name] for name in danbooru.PARQUET))
+            )
+        else:
+            units += [(file.path, (file,)) for file in files]
+    return [
+        TableFile(table=config.name, path=path, files=files, columns=config.columns, limits=limits)
+        for path, files in sorted(units)
+    ]
+
+
+def _without_twins(files: Sequence[Shard]) -> list[Shard]:
+    """Of img2dataset's `00000.tar` or folder `00000`, its Parquet and its `_stats.json` the Parquet has every row."""
+    paths = {file.path for file in files}
+    stems = {path.removesuffix(".parquet") for path in paths if path.endswith(".parquet")}
+    folders = {stem for stem in stems if f"{stem}{STATS_SUFFIX}" in paths}
+    return [
+        file
+        for file in files
+        if not (file.path.endswith(".tar") and file.path.removesuffix(".tar") in stems)
+        and file.path.rpartition("/")[0] not in folders
+        and not file.path.endswith(STATS_SUFFIX)
+    ]
+
+
+def slices(table: TableFile, faults: Counter[str]) -> Iterator[pa.Table]:
+    """Yield the facts of a table, `SLICE_ROWS` a time, in its order.
+
+    Raises:
+        ConfigError: not of the form that its name says, or of one that is not read.
+        PipelineError: it cannot be read.
+    """
+    with ExitStack() as opened:
+        try:
+            rows = _rows(table, opened, faults)
+            while batch := list(itertools.islice(rows, SLICE_ROWS)):
+                facts = [complete(facts_of(row, table.columns, faults)) for row in batch]
+                yield pa.Table.from_pylist(facts, schema=IMAGE_FACTS)
+        except ShardUnreadable as err:
+            raise PipelineError(f"table {table.table}: {err}") from err
+
+
+def _rows(table: TableFile, opened: ExitStack, faults: Counter[str]) -> Iterator[Row]:
+    first = table.files[0]
+    name = first.path.lower()
+    if name.endswith(TAR):
+        return _tar_rows(first, opened, faults)
+    files = {file.path.rpartition("/")[2]: opened.enter_context(closing(open_local(file))) for file in table.files}
+    if len(files) > 1:
+        return danbooru.parquet_posts(f"table {table.table}: {table.path}", files, table.limits)
+    file = next(iter(files.values()))
+    if name.endswith(SQLITE):
+        return danbooru.sqlite_posts(_on_disk(file, opened))
+    if name.endswith(".parquet"):
+        return _parquet_rows(first.url, file, table.columns)
+    text = opened.enter_context(
+        io.TextIOWrapper(_unpacked(file, name), encoding="utf-8-sig", errors="replace", newline="")
+    )
+    if name.removesuffix(".gz").endswith((".csv", ".tsv")):
+        return _separated_rows(first.url, text, "\t" if ".tsv" in name else ",", table.columns)
+    return _json_rows(text, name, faults)
+
+
+def _tar_rows(shard: Shard, opened: ExitStack, faults: Counter[str]) -> Iterator[Row]:
+    # No image is as small as 0 bytes: only the side-cars are read.
+    tar = opened.enter_context(open_shard(shard, SourceConfig(urls=(shard.url,), carry=("*",)), 0))
+    for row in tar.rows(None):
+        damaged = row.reason is Reason.SHARD_DAMAGED  # the row stands for all that is lost
+        faults["bad_row"] += damaged or "json_error" in row.carried
+        if not damaged:
+            yield {"key": row.key, **row.carried}
+
+
+def _on_disk(file: BinaryIO, opened: ExitStack) -> str:
+    """The path of a file that has one, else of a copy, since SQLite opens paths."""
+    if isinstance(file.name, str) and Path(file.name).exists():
+        return file.name
+    copy = tempfile.NamedTemporaryFile(prefix="joyfleet-", suffix=".sqlite")  # noqa: SIM115 - closed by `opened`
+    opened.enter_context(copy)
+    shutil.copyfileobj(file, copy)
+    copy.flush()
+    return copy.name
+
+
+def _parquet_rows(url: str, file: BinaryIO, columns: Columns) -> Iterator[Row]:
+    try:
+        parquet = pq.ParquetFile(file, pre_buffer=False, buffer_size=1 << 20)
+        names = parquet.schema_arrow.names
+        danbooru.refuse_old(url, set(names))
+        _refuse_absent(url, columns, names)
+        wanted = [name for name in names if name in columns_read(columns)]
+        if not wanted:
+            raise ConfigError(f"{url}: no known column; found {', '.join(names)}; name them in `columns`")
+        for batch in parquet.iter_batches(BATCH_ROWS, columns=wanted):
+            yield from batch.to_pylist()
+    except (pa.ArrowException, OSError) as err:
+        raise PipelineError(f"{url}: cannot be read as Parquet ({' '.join(str(err).split())}); restore it") from err
+
+
+def _unpacked(file: BinaryIO, name: str) -> BinaryIO:
+    if name.endswith(".gz"):
+        return cast("BinaryIO", gzip.GzipFile(fileobj=file))
+    if name.endswith(".zst"):
+        return cast("BinaryIO", pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd"))
+    return file
+
+
+def _refuse_absent(url: str, columns: Columns, names: Sequence[str]) -> None:
+    """Raise ConfigError where a config names a column that a table does not have; JSON has none beyond its rows."""
+    absent = sorted({column for column in columns.values() if column is not None}.difference(names))
+    if absent:
+        raise ConfigError(f"{url}: no column {', '.join(absent)}, which `columns` names; found: {', '.join(names)}")
+
+
+def _separated_rows(url: str, text: io.TextIOWrapper, delimiter: str, columns: Columns) -> Iterator[Row]:
+    reader = csv.DictReader(text, delimiter=delimiter, strict=True)
+    try:
+        if not reader.fieldnames:
+            raise ConfigError(f"{url}: no header; the first line names the columns")
+        _refuse_absent(url, columns, list(reader.fieldnames))
+        for row in reader:
+            if None in row or None in row.values():
+                raise PipelineError(
+                    f"{url}: line {reader.line_num} has not the header's {len(reader.fieldnames)} fields"
+                )
+            yield row
+    except csv.Error as err:
+        raise PipelineError(f"{url}: line {reader.line_num}: {err}") from err
+
+
+def _json_rows(text: io.TextIOWrapper, name: str, faults: Counter[str]) -> Iterator[Row]:
+    """Rows of an array, of one object, or of one object a line; what is no object is counted and left out."""
+    if name.removesuffix(".gz").endswith(".json"):
+        data = text.read()
+        try:
+            found = json.loads(data)
+        except ValueError:  # lines, in a file whose name says otherwise
+            yield from _objects(map(_parsed, data.splitlines()), faults)
+            return
+        yield from _objects(cast("list[Any]", found) if isinstance(found, list) else [found], faults)
+        return
+    yield from _objects((_parsed(line) for line in text if line.strip()), faults)
+
+
+def _parsed(line: str) -> object:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
+
+
+def _objects(found: Iterable[object], faults: Counter[str]) -> Iterator[Row]:
+    for row in found:
+        if isinstance(row, dict):
+            yield cast("Row", row)
+        else:
+            faults["bad_row"] += 1

@@ -1,0 +1,62 @@
+"""The GPUs that JoyCaption runs on: what they compute, read and hold, as their makers state it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.config import GpuPreset
+
+GIB = 2**30
+TERA = 1e12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gpu:
+    """One model of GPU."""
+
+    marks: tuple[str, ...]
+    """What the driver's name of the device contains, all of them."""
+    memory_bytes: float
+    """As the driver reports it: a card sold with 24 GB has 22 to 24 GiB."""
+    bytes_per_s: float
+    """Of its memory."""
+    flops: float
+    """bfloat16 matrix products with float32 sums, dense, a second."""
+    fp8_flops: float | None
+    """None: it has no fp8 products."""
+
+
+GPUS: dict[GpuPreset, Gpu] = {
+    # NVIDIA's data sheets of each, dense figures (half of those "with sparsity"); the SXM forms of A100, H100, H200.
+    GpuPreset.A100_40GB: Gpu(
+        marks=("A100", "40GB"), memory_bytes=39.4 * GIB, bytes_per_s=1.555 * TERA, flops=312 * TERA, fp8_flops=None
+    ),
+    GpuPreset.A100: Gpu(
+        marks=("A100",), memory_bytes=79.3 * GIB, bytes_per_s=2.039 * TERA, flops=312 * TERA, fp8_flops=None
+    ),
+    GpuPreset.H100: Gpu(
+        marks=("H100",), memory_bytes=79.1 * GIB, bytes_per_s=3.35 * TERA, flops=989 * TERA, fp8_flops=1979 * TERA
+    ),
+    GpuPreset.H200: Gpu(
+        marks=("H200",), memory_bytes=139.8 * GIB, bytes_per_s=4.8 * TERA, flops=989 * TERA, fp8_flops=1979 * TERA
+    ),
+    GpuPreset.L40S: Gpu(
+        marks=("L40S",), memory_bytes=44.4 * GIB, bytes_per_s=0.864 * TERA, flops=362 * TERA, fp8_flops=733 * TERA
+    ),
+    # GeForce halves the rate of products with float32 sums.
+    GpuPreset.RTX_4090: Gpu(
+        marks=("4090",), memory_bytes=23.5 * GIB, bytes_per_s=1.008 * TERA, flops=165 * TERA, fp8_flops=330 * TERA
+    ),
+    GpuPreset.A10G: Gpu(
+        marks=("A10G",), memory_bytes=22.3 * GIB, bytes_per_s=0.6 * TERA, flops=70 * TERA, fp8_flops=None
+    ),
+}
+"""The more closely marked first."""
+
+
+def gpu_of(device: str) -> GpuPreset | None:
+    """Return which of the cards a device is by its driver's name, such as `NVIDIA A100-SXM4-80GB`."""
+    for name, card in GPUS.items():
+        if all(mark in device for mark in card.marks):
+            return name
+    return None

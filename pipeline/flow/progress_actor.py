@@ -1,0 +1,189 @@
+"""How far each stage is, and whether the run is stopping: what all processes of a run tell each other.
+
+No decision about data rests on it. A tally that dies forgets; a driver that stops tells it again.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from pipeline.readers import LeftOut
+from pipeline.stages.captioning import CaptionStats
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """Images that have passed each stage in this run, and the replicas that are up."""
+
+    read: int = 0
+    asked: int = 0
+    staged: int = 0
+    replicas: int = 0
+    in_flight: int = 0
+    """With the engines now: those of a replica that died are gone when it is up again."""
+    decode_timeouts: int = 0
+    """Images that ended at `images.timeout_s`: what moves while a reader fills a batch with them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardStart:
+    """The answer to a reader that begins a shard."""
+
+    times: int
+    """How often the shard was begun in this run, this time included: more than once after a reader died."""
+    stopping: bool
+
+
+SILENT_S = 60.0
+"""A replica that has not told anything for so long is gone: its pool shrank, or its node died."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replica:
+    """What a replica last told."""
+
+    in_flight: int
+    """Images."""
+    up_s: float
+    """Seconds since its engine was up."""
+    stats: CaptionStats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaDetails:
+    """What is told less often than `Counts`: no decision rests on it, not even when a run counts as stalled."""
+
+    decode_s: float = 0.0
+    """Seconds that readers spent on decoding."""
+    replicas: Mapping[str, Replica] = field(default_factory=dict[str, Replica])
+    """By actor id."""
+
+
+class _ProgressActor:
+    def __init__(self) -> None:
+        self._sums = {"read": 0, "asked": 0, "staged": 0, "decode_timeouts": 0}
+        self._decode_s = 0.0
+        self._in_flight: dict[str, int] = {}
+        self._up_at: dict[str, float] = {}
+        self._heard_at: dict[str, float] = {}
+        self._stats: dict[str, CaptionStats] = {}
+        self._begun: dict[str, int] = {}
+        self._failures: dict[str, str] = {}
+        self._left_out: dict[str, tuple[LeftOut, ...]] = {}
+        self._stopping = False
+
+    def replica_up(self, replica: str) -> None:
+        self._in_flight[replica] = 0
+        self._up_at[replica] = self._heard_at[replica] = time.monotonic()
+
+    def beat(self, replica: str, stats: CaptionStats) -> None:
+        self._in_flight.setdefault(replica, 0)
+        self._heard_at[replica] = time.monotonic()
+        self._stats[replica] = stats
+
+    def begin_shard(self, shard: str) -> ShardStart:
+        self._begun[shard] = self._begun.get(shard, 0) + 1
+        return ShardStart(times=self._begun[shard], stopping=self._stopping)
+
+    def reader_failed(self, shard: str, error: str) -> None:
+        self._failures[shard] = error
+
+    def failures(self) -> dict[str, str]:
+        return self._failures
+
+    def leave_out(self, shard: str, left_out: tuple[LeftOut, ...]) -> None:
+        self._left_out[shard] = left_out
+
+    def left_out(self) -> dict[str, tuple[LeftOut, ...]]:
+        return self._left_out
+
+    def read(self, num_images: int, decode_s: float) -> bool:
+        self._sums["read"] += num_images
+        self._decode_s += decode_s
+        return self._stopping
+
+    def decode_timeout(self) -> None:
+        self._sums["decode_timeouts"] += 1
+
+    def begin_batch(self, replica: str, num_images: int) -> bool:
+        if not self._stopping:
+            self._sums["asked"] += num_images
+            self._in_flight[replica] = self._in_flight.get(replica, 0) + num_images
+            self._heard_at[replica] = time.monotonic()
+        return self._stopping
+
+    def end_batch(self, replica: str, num_images: int) -> None:
+        self._sums["staged"] += num_images
+        self._in_flight[replica] = max(0, self._in_flight.get(replica, 0) - num_images)
+        self._heard_at[replica] = time.monotonic()
+
+    def stop(self) -> None:
+        self._stopping = True
+
+    def detail(self) -> ReplicaDetails:
+        now = time.monotonic()
+        up_s = {replica: now - self._up_at.setdefault(replica, now) for replica in self._in_flight}
+        none = CaptionStats()
+        return ReplicaDetails(
+            decode_s=self._decode_s,
+            replicas={
+                replica: Replica(in_flight=in_flight, up_s=up_s[replica], stats=self._stats.get(replica, none))
+                for replica, in_flight in self._in_flight.items()
+            },
+        )
+
+    def counts(self) -> Counts:
+        now = time.monotonic()
+        for replica in [one for one, heard_at in self._heard_at.items() if now - heard_at > SILENT_S]:
+            del self._heard_at[replica]
+            self._in_flight.pop(replica, None)
+        return Counts(**self._sums, replicas=len(self._in_flight), in_flight=sum(self._in_flight.values()))
+
+
+ANSWER_TIMEOUT_S = 10.0
+
+
+def start_progress_actor() -> Any:  # noqa: ANN401 - Ray's handles have no useful type
+    """Start a tally on the driver's node, with which it would be of no use any more."""
+    here: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    # No CPU of its own: on a cluster of one CPU a reader could otherwise wait for it for ever.
+    return ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=here)(_ProgressActor).remote()
+
+
+def read_counts(tally: Any) -> Counts | None:  # noqa: ANN401 - see above
+    """Return the counts; None when the tally does not answer, which must not end a run."""
+    return result_or_none(tally.counts.remote())
+
+
+def read_detail(tally: Any) -> ReplicaDetails | None:  # noqa: ANN401 - see above
+    """Return the detail; None as for the counts."""
+    return result_or_none(tally.detail.remote())
+
+
+def read_failures(tally: Any) -> dict[str, str]:  # noqa: ANN401 - see above
+    """Return what readers ended with, by shard."""
+    return result_or_none(tally.failures.remote()) or {}
+
+
+def read_left_out(tally: Any) -> dict[str, tuple[LeftOut, ...]]:  # noqa: ANN401 - see above
+    """Return the images of shards that are no rows, by shard."""
+    return result_or_none(tally.left_out.remote()) or {}
+
+
+def result_or_none(asked: Any) -> Any:  # noqa: ANN401 - see above
+    """Wait for what the tally answers; None when it does not."""
+    try:
+        return ray.get(asked, timeout=ANSWER_TIMEOUT_S)
+    except (GetTimeoutError, RayActorError) as err:
+        log.warning("the tally does not answer: %r", err)
+        return None

@@ -1,0 +1,127 @@
+"""Which question each image gets: a pure function of (run seed, shard, row, slot).
+
+Nothing here depends on batches, workers, cluster size or the order of work, so a retried, resumed
+or re-run shard asks the same questions with the same sampling seeds.
+"""
+
+from __future__ import annotations
+
+import bisect
+import functools
+import hashlib
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from statistics import NormalDist
+
+from pipeline.config import JobConfig, RequestConfig, SlotConfig, WordsDistribution
+from pipeline.config.captions_config import WordsLength
+from pipeline.errors import ConfigError
+from pipeline.prompts.build_request import Request, build_request
+from pipeline.prompts.catalog import Generation, generation_of
+
+_SCALE = 2**53
+
+
+def _draw(*parts: str | int) -> int:
+    """A uniform integer in [0, 2**64) from the parts; the purpose of the draw is the first of them."""
+    text = "\x1f".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "big")
+
+
+def _uniform(*parts: str | int) -> float:
+    """A float in (0, 1): the middle of one of 2**53 equal bins, so neither end is ever drawn."""
+    return ((_draw(*parts) >> 11) + 0.5) / _SCALE
+
+
+def draw_seed(seed: int, shard: str, row: int, slot: str, attempt: int) -> int:
+    """Return the sampling seed of an attempt, in [0, 2**63)."""
+    return _draw("sampling", seed, shard, row, slot, attempt) >> 1
+
+
+class RequestSampler:
+    """Words the k requests of an image. Built once per process from the job; pickles."""
+
+    def __init__(self, job: JobConfig) -> None:
+        self._generation = generation_of(job.model.id, job.model.generation)
+        self._seed = job.seed
+        self._slots = job.captions
+        self._cumulative = [list(itertools.accumulate(w for w, _ in slot.requests)) for slot in job.captions]
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """Names of the slots, in the order of the config; one for each sample."""
+        return tuple(name for slot in self._slots for name in slot.names)
+
+    def requests(self, shard: str, row: int) -> list[Request]:
+        """Return the requests of an image, in slot order."""
+        return [request for index in range(len(self._slots)) for request in self._requests(index, shard, row)]
+
+    def _requests(self, index: int, shard: str, row: int) -> tuple[Request, ...]:
+        slot, cumulative = self._slots[index], self._cumulative[index]
+        drawn = _uniform("mix", self._seed, shard, row, slot.slot) * cumulative[-1]
+        chosen = min(bisect.bisect_right(cumulative, drawn), len(cumulative) - 1)
+        length = slot.requests[chosen][1].length
+        if isinstance(length, WordsLength):
+            length = draw_words(length.words, _uniform("words", self._seed, shard, row, slot.slot))
+        return _build(self._generation.name, index, chosen, length, self._slots)
+
+
+@functools.lru_cache(maxsize=4096)
+def _build(
+    generation: str, index: int, chosen: int, length: int | str | None, slots: tuple[SlotConfig, ...]
+) -> tuple[Request, ...]:
+    """The question of a slot, once for each of its samples."""
+    config = slots[index].requests[chosen][1]
+    where = _where(slots[index], index, chosen)
+    request = build_request(generation_of("", generation), config, length, slot=slots[index].slot, where=where)
+    return tuple(replace(request, slot=name) for name in slots[index].names)
+
+
+def _where(slot: SlotConfig, index: int, chosen: int) -> str:
+    return f"captions.{index}.mix.{chosen}" if slot.mix else f"captions.{index}"
+
+
+def draw_words(words: WordsDistribution, uniform: float) -> int:
+    """Return the number of words at quantile `uniform` of (0, 1): rounded up to a step, then clipped."""
+    value = NormalDist(words.mean, words.std).inv_cdf(uniform) if words.std else words.mean
+    return max(words.min, min(words.max, math.ceil(value / words.step) * words.step))
+
+
+def check_captions(job: JobConfig) -> list[str]:
+    """Refuse what the model's generation cannot be asked, before anything starts.
+
+    Returns:
+        Remarks on requests that are possible and unusual.
+
+    Raises:
+        ConfigError: names the key, what was found and what is allowed.
+    """
+    generation = generation_of(job.model.id, job.model.generation)
+    if not generation.servable:
+        raise ConfigError(
+            f"model.generation: {generation.name} has prompts only; its checkpoint is no Llava model that vLLM loads"
+        )
+    remarks: list[str] = []
+    for index, slot in enumerate(job.captions):
+        for chosen, (_, request) in enumerate(slot.requests):
+            where = _where(slot, index, chosen)
+            for length in _extremes(request):
+                build_request(generation, request, length, slot=slot.slot, where=where)
+                remarks += _remarks(generation, length, where)
+    return list(dict.fromkeys(remarks))
+
+
+def _extremes(request: RequestConfig) -> Sequence[int | str | None]:
+    if isinstance(request.length, WordsLength):
+        return (request.length.words.min, request.length.words.max)
+    return (request.length,)
+
+
+def _remarks(generation: Generation, length: int | str | None, where: str) -> list[str]:
+    counts = generation.word_counts
+    if not isinstance(length, int) or length in counts:
+        return []
+    offered = f"{counts[0]} to {counts[-1]} in steps of {counts[1] - counts[0]}"
+    return [f"{where}.length: {length} words; {generation.name}'s page offers {offered}"]

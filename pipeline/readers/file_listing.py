@@ -1,0 +1,74 @@
+"""The files below a folder and what each looks like now: a listing of a store tells both, a disk is asked twice.
+
+A local folder of a million images takes a second to walk and another four to ask each file for its
+size and time. So the walk gives names alone, and only files that matter are asked.
+"""
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pipeline.errors import ConfigError
+from pipeline.readers.transport import is_local, not_regular, store_etag
+
+Info = dict[str, Any]
+"""What fsspec says of a file; empty for a local one that was not asked yet."""
+
+# Where other file systems of fsspec than those of S3 and GCS put what changes with the content; then times.
+ETAG_FIELDS = (
+    *("content_md5", "md5Hash", "blob_id", "generation", "checksum"),
+    *("LastModified", "last_modified", "mtime", "updated", "created"),
+)
+
+
+class NotRegular(ConfigError):
+    """A local file that is a pipe, a device or the like."""
+
+    def __init__(self, path: str, kind: str) -> None:
+        super().__init__(path, kind)
+        self.kind = kind
+        self._path = path
+
+    def __str__(self) -> str:
+        return f"source {self._path}: {self.kind}, not a regular file; remove it, or the link to it"
+
+
+class FileStat(NamedTuple):
+    """What a file looks like."""
+
+    size: int
+    """Bytes."""
+    etag: str
+    """The store's etag, or `mtime-<ns>` where it has none (local files)."""
+
+
+def files_below(fs: Any, folder: str) -> dict[str, Info]:  # noqa: ANN401 - fsspec has no types
+    """All files below a folder by path; links to folders are not followed."""
+    if not is_local(fs):
+        found: dict[str, Info] = fs.find(folder, detail=True)
+        return {path: info for path, info in found.items() if info["type"] != "directory"}
+    return {os.path.join(parent, name): {} for parent, _, names in os.walk(folder) for name in names}  # noqa: PTH118
+
+
+def stat_file(fs: Any, path: str, info: Info) -> FileStat:  # noqa: ANN401 - fsspec has no types
+    """What a listed file looks like.
+
+    Raises:
+        ConfigError: a link to nothing, or the store does not tell sizes.
+        NotRegular: a local file that is not a regular one.
+    """
+    if is_local(fs):
+        # fsspec reports seconds as a float, and of a link instead of its target.
+        try:
+            stat = Path(path).stat()
+        except OSError as err:
+            raise ConfigError(f"source {path}: {err.strerror}; remove the link or restore its target") from err
+        kind = not_regular(stat.st_mode)
+        if kind:
+            raise NotRegular(path, kind)
+        return FileStat(stat.st_size, f"mtime-{stat.st_mtime_ns}")
+    if info.get("size") is None:
+        raise ConfigError(f"source {path}: the store does not tell its size; copy the shards to S3, GCS or a disk")
+    size = int(info["size"])
+    other = next((str(info[name]).strip('"') for name in ETAG_FIELDS if info.get(name)), f"size-{size}")
+    return FileStat(size, store_etag(info) or other)

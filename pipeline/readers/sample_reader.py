@@ -1,0 +1,198 @@
+"""Rows made of files that share a name: the reading side of every shard that holds files, whatever wraps them.
+
+Each row is known before the first image is read, and each image is read when its row is asked for.
+What a wrapping lost becomes one last row that stands for all of it, so that the loss is counted and
+can be found by its reason.
+"""
+
+import json
+import logging
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from pipeline.errors import ShardUnreadable
+from pipeline.readers.grouping import IMAGE_EXTENSIONS, Grouping, Sample
+from pipeline.readers.member import Member
+from pipeline.readers.metadata_fields import EVERYTHING, fields_to_json, to_json
+from pipeline.readers.source_row import JSON, Check, LeftOut, SourceRow
+from schemas.shard import Shard
+from schemas.status import Reason
+
+log = logging.getLogger(__name__)
+
+# A text beside an image is a caption, tags or metadata; anything larger would make every caption row heavy.
+MAX_TEXT_BYTES = 1 << 20
+
+# fmt: off
+BINARY_EXTENSIONS = frozenset((
+    "npy", "npz", "pt", "pth", "pickle", "pkl", "bin", "safetensors", "mp3", "mp4", "wav", "flac", "ogg", "webm", "zip",
+    "gz",
+))
+# fmt: on
+
+
+class MemberUnreadable(Exception):
+    """One file of a shard whose bytes cannot be had while the others can: it costs its own row."""
+
+
+class Files(Protocol):
+    """What wraps the files of a shard."""
+
+    @property
+    def check(self) -> Check:
+        """See `ShardReader.check`."""
+        ...
+
+    def read(self, member: Member) -> bytes:
+        """Return the whole file.
+
+        Raises:
+            MemberUnreadable: this file is damaged.
+            ShardUnreadable: the shard is not what was planned.
+            OSError: of the local disk.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LostFiles:
+    """What of a shard cannot be read, as one row."""
+
+    key: str
+    message: str
+
+
+class SampleShard:
+    """An `ShardReader` over files."""
+
+    def __init__(
+        self,
+        shard: Shard,
+        files: Files,
+        grouping: Grouping,
+        carry: Sequence[str],
+        max_bytes: int,
+        lost: LostFiles | None,
+    ) -> None:
+        """Rows are the samples of `grouping`, then `lost`; what backs `files` stays the caller's to close."""
+        self._url = shard.url
+        self._files = files
+        self._carry = carry
+        self._max_bytes = max_bytes
+        self._samples = grouping.samples
+        self._lost = lost
+        self.check = files.check
+        self.left_out: tuple[LeftOut, ...] = grouping.left_out
+        self.num_rows = len(self._samples) + (lost is not None)
+        log.info(
+            "shard=%s rows=%d side_images=%d ignored_files=%d",
+            shard.path, self.num_rows, grouping.side_images, grouping.ignored,
+        )  # fmt: skip
+
+    @property
+    def layout(self) -> str:
+        """See `ShardReader.layout`."""
+        images = sum(sample.image is not None for sample in self._samples)
+        beside = sorted({extension for sample in self._samples for extension in sample.texts})
+        return f"{images:,} images" + (f", beside them .{', .'.join(beside[:SHOWN])}" if beside else "")
+
+    def rows(self, wanted: Container[int] | None) -> Iterator[SourceRow]:
+        """See `ShardReader.rows`."""
+        try:
+            for row, sample in enumerate(self._samples):
+                if wanted is None or row in wanted:
+                    yield self._row(row, sample)
+        except OSError as err:
+            raise ShardUnreadable(f"{self._url}: {err}; check the disk and retry") from err
+        self.check()
+        last = len(self._samples)
+        if self._lost is not None and (wanted is None or last in wanted):
+            yield SourceRow(last, self._lost.key, None, reason=Reason.SHARD_DAMAGED, message=self._lost.message)
+
+    def files_of(self, row: int) -> Iterator[tuple[str, bytes]]:
+        """Yield all files of a row that has an image, side files included, by extension as in `Sample`.
+
+        Raises:
+            ShardUnreadable: one of them cannot be read.
+        """
+        sample = self._samples[row]
+        image = {} if sample.image is None else {sample.image.name.rpartition(".")[2].lower(): sample.image}
+        for extension, member in (image | dict(sample.sides) | dict(sample.texts)).items():
+            try:
+                yield extension, self._files.read(member)
+            except (MemberUnreadable, OSError) as err:
+                raise ShardUnreadable(f"{self._url}: {member.name}: {err}; restore the shard and retry") from err
+
+    def _row(self, row: int, sample: Sample) -> SourceRow:
+        carried = self._carried(sample.texts) if self._carry else {}
+        if sample.image is None:
+            return SourceRow(row, sample.key, None, carried, Reason.MISSING_IMAGE, self._why_missing(sample))
+        if sample.image.fault is not None:
+            message = f"{self._url}: {sample.image.name}: {sample.image.fault}"
+            return SourceRow(row, sample.key, None, carried, Reason.MISSING_IMAGE, message)
+        if sample.image.size > self._max_bytes:
+            message = f"{sample.image.size} bytes, more than max_bytes={self._max_bytes}"
+            return SourceRow(row, sample.key, None, carried, Reason.TOO_MANY_BYTES, message)
+        try:
+            return SourceRow(row, sample.key, self._files.read(sample.image), carried)
+        except MemberUnreadable as err:
+            message = f"{self._url}: {sample.image.name}: {err}"
+            return SourceRow(row, sample.key, None, carried, Reason.SHARD_DAMAGED, message)
+
+    def _why_missing(self, sample: Sample) -> str:
+        found = ", ".join(sorted(sample.texts))
+        # img2dataset's own record of a download that failed.
+        error = self._json(sample.texts).get("error_message")
+        return f"no image among its files ({found})" + (f"; error_message: {error}" if error else "")
+
+    def _json(self, texts: Mapping[str, Member]) -> dict[str, JSON]:
+        """The sample's `.json`; what is wrong with it as `json_error`."""
+        member = texts.get("json")
+        if member is None:
+            return {}
+        if member.size > MAX_TEXT_BYTES:
+            return {"json_error": f"{member.size} bytes, more than {MAX_TEXT_BYTES}"}
+        try:
+            value: Any = json.loads(self._files.read(member))
+            if not isinstance(value, dict):
+                return {"json_error": f"holds {type(value).__name__}, not an object"}
+            return fields_to_json(value)
+        except (ValueError, RecursionError, MemberUnreadable) as err:
+            return {"json_error": f"{type(err).__name__}: {err}"}
+
+    def _carried(self, texts: Mapping[str, Member]) -> dict[str, JSON]:
+        fields = self._json(texts)
+        everything = EVERYTHING in self._carry
+        carried = dict(fields) if everything else {name: fields[name] for name in self._carry if name in fields}
+        if "json" in self._carry and fields:
+            carried["json"] = fields
+        elif "json_error" in fields:
+            carried["json_error"] = fields["json_error"]
+        for extension, member in texts.items():
+            if extension != "json" and (extension in self._carry or everything):
+                carried |= self._text(extension, member, asked=extension in self._carry)
+        return carried
+
+    def _text(self, extension: str, member: Member, *, asked: bool) -> dict[str, JSON]:
+        if not asked and (member.size > MAX_TEXT_BYTES or extension.rpartition(".")[2] in BINARY_EXTENSIONS):
+            return {}
+        if member.size > MAX_TEXT_BYTES:
+            return {f"{extension}_error": f"{member.size} bytes, more than {MAX_TEXT_BYTES}"}
+        try:
+            return {extension: to_json(self._files.read(member).decode("utf-8", "replace"))}
+        except MemberUnreadable as err:
+            return {f"{extension}_error": str(err)}
+
+
+SHOWN = 8
+"""Extensions in a description."""
+
+
+def refuse_nothing(shard: Shard, members: Sequence[Member], grouping: Grouping) -> None:
+    """Raise ShardUnreadable for a shard of files that holds some and not one sample."""
+    if members and not grouping.samples:
+        raise ShardUnreadable(
+            f"{shard.url}: {len(members)} files and no sample, the first is {members[0].name!r}; "
+            f"an image's name ends in an extension such as {', '.join(sorted(IMAGE_EXTENSIONS)[:3])}"
+        )

@@ -1,0 +1,269 @@
+"""Which shards a source has, found by listing alone: 30,000 shards are 30 LIST calls and no request per shard."""
+
+import glob
+import os
+import posixpath
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from fsspec.core import url_to_fs
+
+from pipeline.config import SourceConfig
+from pipeline.errors import ConfigError
+from pipeline.readers.file_listing import Info, files_below, stat_file
+from pipeline.readers.folder import folder_shards
+from pipeline.readers.grouping import named_as_image, split_name
+from pipeline.readers.outputs import without_outputs
+from pipeline.readers.splits import in_split, split_of
+from pipeline.readers.transport import is_local, list_with_tries, store_errors
+from schemas.shard import Shard
+
+SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip", ".parquet")
+URL_LIST_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".csv.gz", ".jsonl.gz")
+STATS_SUFFIX = "_stats.json"
+"""img2dataset's count of one shard."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What a listing of a source shows."""
+
+    shards: list[Shard]
+    """Sorted by path."""
+    remarks: tuple[str, ...]
+    """What was found and is not read, for people."""
+    stats: tuple[str, ...]
+    """URLs of img2dataset's counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Listing:
+    """What one entry of `source.urls` stands for: files that are shards, or a folder of loose images."""
+
+    root: str
+    files: dict[str, Info]
+    loose: bool = False
+    remarks: tuple[str, ...] = ()
+    stats: tuple[str, ...] = ()
+
+
+def list_shards(source: SourceConfig, suffixes: tuple[str, ...] = SHARD_SUFFIXES) -> list[Shard]:
+    """List the shards of a source, or its files of other suffixes, sorted by path.
+
+    The root to which paths are relative is the folder given, the part of a glob before its first
+    wildcard, or the folder of a single file; of several entries, the longest folder they share.
+    Side files in folders and globs are ignored, a shard that two entries name counts once. A folder
+    without any shard is one of loose images, see `pipeline.readers.folder`.
+
+    Raises:
+        ConfigError: an entry that cannot be read, names no shard, or names no kind of shard.
+        StoreError: the store fails in all tries.
+    """
+    return list_source(source, suffixes).shards
+
+
+def list_source(source: SourceConfig, suffixes: tuple[str, ...] = SHARD_SUFFIXES) -> Listed:
+    """Like `list_shards`, with what else the listing shows."""
+    fs = _file_system(source.urls)
+    fs.invalidate_cache()  # a listing of this process's past is not the source
+    listings = [_list_entry(fs, url, suffixes) for url in source.urls]
+    _refuse_twice([listing.root for listing in listings if listing.loose])
+    root = _common_folder([listing.root for listing in listings])
+    left_out: list[str] = []
+    found = {shard.path: shard for listing in listings for shard in _shards(fs, listing, root, source, left_out)}
+    if not found:
+        raise ConfigError(_no_such_split(source, listings))
+    return Listed(
+        sorted(found.values(), key=lambda shard: shard.path),
+        (*(remark for listing in listings for remark in listing.remarks), *left_out),
+        tuple(path for listing in listings for path in listing.stats),
+    )
+
+
+def _file_system(urls: tuple[str, ...]) -> Any:  # noqa: ANN401 - fsspec has no types
+    systems: dict[str, Any] = {}
+    for url in urls:
+        try:
+            fs, _ = url_to_fs(url, **_options(url))
+        except ImportError as err:
+            raise ConfigError(
+                f"source {url}: {err}; for S3 `pip install joyfleet[s3]`, for GCS joyfleet[gcs], for hf:// joyfleet[hf]"
+            ) from err
+        except ValueError as err:
+            raise ConfigError(f"source {url}: {err}; allowed: local paths and the URLs of fsspec, as s3://") from err
+        systems[type(fs).__name__] = fs
+    if len(systems) > 1:
+        raise ConfigError(f"source: {', '.join(urls)} are in {len(systems)} kinds of stores; one run reads from one")
+    return next(iter(systems.values()))
+
+
+def _options(url: str) -> dict[str, Any]:
+    if not url.startswith(("s3://", "s3a://")):
+        return {}
+    from pipeline.storage.s3 import quick_session  # noqa: PLC0415 - an optional extra
+
+    return {"session": quick_session()}
+
+
+def _list_entry(fs: Any, url: str, suffixes: tuple[str, ...]) -> _Listing:  # noqa: ANN401 - fsspec has no types
+    path = _strip(fs, url)
+    try:
+        return list_with_tries(f"source {url}", lambda: _find(fs, url, path, suffixes))
+    except FileNotFoundError as err:
+        raise ConfigError(f"source {url}: not found; give a folder, a glob or a shard that exists") from err
+    except store_errors() as err:
+        raise ConfigError(
+            f"source {url}: cannot be listed ({type(err).__name__}: {err}); check the address and the credentials"
+        ) from err
+
+
+def _find(fs: Any, url: str, path: str, suffixes: tuple[str, ...]) -> _Listing:  # noqa: ANN401 - fsspec has no types
+    if glob.has_magic(path) and not (is_local(fs) and os.path.lexists(path)):
+        folder = path[: min(path.index(wild) for wild in "*?[" if wild in path)].rpartition("/")[0]
+        found: dict[str, Info] = fs.glob(path, detail=True)
+        files = {path: info for path, info in found.items() if info["type"] != "directory"}
+        return _without_outputs(fs, folder, files, url, suffixes)
+    info = fs.info(path)
+    if info["type"] == "directory":
+        loose = suffixes == SHARD_SUFFIXES
+        return _without_outputs(fs, path.rstrip("/"), files_below(fs, path), url, suffixes, loose=loose)
+    if url.lower().endswith(suffixes):
+        return _Listing(path.rpartition("/")[0], {path: info})
+    if url.lower().endswith(URL_LIST_SUFFIXES):
+        raise ConfigError(f"source {url}: {FOR_IMG2DATASET}")
+    raise ConfigError(f"source {url}: not a shard; allowed: {', '.join(suffixes)}, or a folder or glob")
+
+
+def _without_outputs(
+    fs: Any,  # noqa: ANN401 - fsspec has no types
+    root: str,
+    files: dict[str, Info],
+    url: str,
+    suffixes: tuple[str, ...],
+    *,
+    loose: bool = False,
+) -> _Listing:
+    """As `_sorted_out`, of what belongs to no output of JoyFleet."""
+    if suffixes != SHARD_SUFFIXES:  # whoever looks for tables may want those of an output
+        return _sorted_out(root, files, url, suffixes, loose=loose)
+    left, remarks = without_outputs(fs, url, files)
+    listing = _sorted_out(root, left, url, suffixes, loose=loose)
+    return replace(listing, remarks=(*listing.remarks, *remarks))
+
+
+FOR_IMG2DATASET = (
+    "a list of URLs, not of images; download it first with img2dataset (--output_format webdataset) and give the "
+    "folder of its shards"
+)
+
+
+def _sorted_out(root: str, files: dict[str, Info], url: str, suffixes: tuple[str, ...], *, loose: bool) -> _Listing:
+    """Tell shards from what lies beside them; `loose` images are a source where there is no shard.
+
+    Raises:
+        ConfigError: nothing to read among the files.
+    """
+    shards = {path: info for path, info in files.items() if path.lower().endswith(suffixes)}
+    stats = tuple(path for path in files if path.endswith(STATS_SUFFIX))
+    # Whoever asks for other suffixes looks for tables: to them the records are the best there is.
+    records = _records(files, stats) & shards.keys() if suffixes == SHARD_SUFFIXES else set[str]()
+    shards = {path: info for path, info in shards.items() if path not in records}
+    images = sum(map(_is_loose_image, files)) if suffixes == SHARD_SUFFIXES else 0
+    tables = {path for path in shards if path.rpartition("/")[2].lower() == "metadata.parquet"}
+    remarks = [f"{url}: {len(records):,} Parquet files are img2dataset's records, not read"] if records else []
+    if loose and images and len(tables) == len(shards):
+        remarks += [f"{url}: {path.removeprefix(root + '/')} is not read" for path in sorted(tables)]
+        return _Listing(root, files, True, tuple(remarks), stats)
+    if not shards:
+        raise ConfigError(_nothing(url, files, images, suffixes))
+    if images:
+        remarks.append(f"{url}: {images:,} loose images beside {len(shards):,} shards are not read")
+    return _Listing(root, shards, False, tuple(remarks), stats)
+
+
+def _records(files: Mapping[str, Info], stats: tuple[str, ...]) -> set[str]:
+    """What img2dataset writes beside a tar or a folder of files: the rows of the shard, without the images."""
+    folders = {path.rpartition("/")[0] for path in files}
+    stems = {path.removesuffix(STATS_SUFFIX) for path in stats}
+    return {f"{stem}.parquet" for stem in stems if f"{stem}.tar" in files or stem in folders} & files.keys()
+
+
+def _is_loose_image(path: str) -> bool:
+    return named_as_image(path) and split_name(path.rpartition("/")[2]) is not None
+
+
+def _nothing(url: str, files: Mapping[str, Info], images: int, suffixes: tuple[str, ...]) -> str:
+    hint = "; braces are not a glob, use *" if "{" in url else ""
+    if images:
+        hint = f"; of {images:,} loose images give the folder, not a glob"
+    elif any(path.lower().endswith(".arrow") for path in files):
+        hint = "; .arrow files of `save_to_disk` are not read: write the data set with its `to_parquet`"
+    elif any(path.lower().endswith(URL_LIST_SUFFIXES[:2] + URL_LIST_SUFFIXES[3:]) for path in files):
+        hint = f"; {FOR_IMG2DATASET.replace('a list of URLs, not of images;', 'if its tables list URLs,')}"
+    folder = ", or a folder of images" if suffixes == SHARD_SUFFIXES else ""
+    return f"source {url}: no shard found; allowed: {', '.join(suffixes)}{folder}{hint}"
+
+
+def _strip(fs: Any, url: str) -> str:  # noqa: ANN401 - fsspec has no types
+    if is_local(fs):
+        return posixpath.normpath(str(fs._strip_protocol(url)))
+    return str(fs._strip_protocol(url))
+
+
+def _refuse_twice(folders: list[str]) -> None:
+    for folder in folders:
+        inside = [other for other in folders if f"{other}/".startswith(f"{folder}/")]
+        if len(inside) > 1:
+            raise ConfigError(f"source: {' and '.join(inside)} overlap, so images would count twice; give one of them")
+
+
+def _no_such_split(source: SourceConfig, listings: list[_Listing]) -> str:
+    names = {
+        split_of(path.removeprefix(f"{listing.root}/"), by_folder=listing.loose)
+        for listing in listings
+        for path in listing.files
+    }
+    found = ", ".join(sorted(name for name in names if name)) or "none"
+    return f"source {', '.join(source.urls)}: no shard of split {source.split!r}; found: {found}; correct source.split"
+
+
+def _common_folder(roots: list[str]) -> str:
+    if len(roots) == 1:
+        return roots[0]
+    shared: list[str] = []
+    for parts in zip(*(root.split("/") for root in roots), strict=False):
+        if len(set(parts)) > 1:
+            break
+        shared.append(parts[0])
+    return "/".join(shared)
+
+
+def _shards(
+    fs: Any,  # noqa: ANN401 - fsspec has no types
+    listing: _Listing,
+    root: str,
+    source: SourceConfig,
+    remarks: list[str],
+) -> Iterator[Shard]:
+    if listing.loose:
+        below = listing.root[len(root) + 1 :]
+        shards, left_out = folder_shards(fs, listing.root, listing.files, source)
+        remarks += [f"{listing.root}: {left}" for left in left_out]
+        for shard in shards:
+            yield Shard(f"{below}/{shard.path}" if below else shard.path, shard.url, shard.size, shard.etag)
+        return
+    for path, info in listing.files.items():
+        relative = path[len(root) + 1 :] if root else path
+        if in_split(path[len(listing.root) + 1 :], source.split):
+            yield _shard(fs, path, info, relative)
+
+
+def _shard(fs: Any, path: str, info: Info, relative: str) -> Shard:  # noqa: ANN401 - fsspec has no types
+    url = path if is_local(fs) else str(fs.unstrip_protocol(path))
+    if posixpath.normpath(relative) != relative or relative.startswith(("/", "../")):
+        raise ConfigError(
+            f"source {url}: path {relative!r} has an empty, `.` or `..` part and cannot name a shard; rename it"
+        )
+    seen = stat_file(fs, path, info)
+    return Shard(relative, url, seen.size, seen.etag)

@@ -1,0 +1,133 @@
+"""One image, one way to ask, several answers: what the playground does, whatever draws it.
+
+The answers come by the stages of a run, each from a slot of its own: same words, rules and repair, other seeds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from pipeline.config import JobConfig, parse_job
+from pipeline.engines import Engine
+from pipeline.ledger.footer import RunIdentity
+from pipeline.prompts import Mode, RequestSampler, check_captions, load_generation
+from pipeline.quality import load_vocabulary
+from pipeline.readers import SourceRow
+from pipeline.report.html import render
+from pipeline.stages.captioning import Captioner, CaptionSpec
+from pipeline.stages.read_batches import ReadSpec, batches_of
+from schemas.shard import Shard
+
+SHARD = Shard(path="playground", url="", size=0, etag="")
+NO_TONE = "none"
+NO_LENGTH = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """A way to ask, as a person picked it."""
+
+    generation: str
+    mode: str
+    tone: str
+    """Or `NO_TONE`."""
+    length: str
+    """A class, a number of words, or `NO_LENGTH`."""
+    options: Sequence[str]
+    name: str
+    """Empty for none."""
+
+    def request(self) -> dict[str, Any]:
+        """Return it as an entry of `captions`, without its slot and without what it does not say."""
+        length = int(self.length) if self.length.isdigit() else self.length
+        asked = {
+            "mode": self.mode,
+            "tone": None if self.tone == NO_TONE else self.tone,
+            "length": None if length == NO_LENGTH else length,
+            "options": list(self.options),
+            "name": self.name.strip(),
+        }
+        return {key: value for key, value in asked.items() if value}
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What came of a choice."""
+
+    rows: Sequence[Mapping[str, Any]]
+    """Caption rows, one a sample."""
+    seconds: float
+
+
+def modes_of(generation: str) -> list[str]:
+    """Return the names of a generation's modes, each once."""
+    return list(dict.fromkeys(mode.name for mode in load_generation(generation).modes))
+
+
+def tones_of(generation: str, mode: str) -> list[str]:
+    """Return the tones of a mode, the default first; `NO_TONE` alone where it has none."""
+    return [found.tone or NO_TONE for found in _forms(generation, mode)]
+
+
+def lengths_of(generation: str, mode: str) -> list[str]:
+    """Return the lengths that the author's page offers for a mode, `NO_LENGTH` first."""
+    form, found = _forms(generation, mode)[0], load_generation(generation)
+    classes = list(found.length_classes) if form.length_class else []
+    counts = [str(count) for count in found.word_counts] if form.word_count else []
+    return [NO_LENGTH, *classes, *counts]
+
+
+def _forms(generation: str, mode: str) -> list[Mode]:
+    return [found for found in load_generation(generation).modes if found.name == mode]
+
+
+def job_of(base: JobConfig, choice: Choice, samples: int, seed: int) -> JobConfig:
+    """Return the job that asks `samples` times.
+
+    Raises:
+        ConfigError: the generation cannot be asked so; names what is allowed.
+    """
+    data = base.model_dump(mode="json")
+    slots = [{"slot": f"sample-{number + 1}", **choice.request()} for number in range(samples)]
+    model = {**data["model"], "generation": choice.generation}
+    job = parse_job({**data, "model": model, "captions": slots, "seed": seed}, origin="playground")
+    check_captions(job)
+    return job
+
+
+def words_of(base: JobConfig, choice: Choice) -> tuple[str, str]:
+    """Return the exact prompt and system turn; raises ConfigError as `job_of`."""
+    request = RequestSampler(job_of(base, choice, 1, 0)).requests(SHARD.path, 0)[0]
+    return request.prompt, request.system
+
+
+async def ask(engine: Engine, job: JobConfig, side_px: int, data: bytes) -> Answers:
+    """Ask about one encoded image, once per slot of the job.
+
+    Raises:
+        EngineDead: the engine cannot be kept alive.
+    """
+    read = ReadSpec(source=job.source, images=job.images, side_px=side_px, batch_images=1)
+    run = RunIdentity(recipe="playground", slots=RequestSampler(job).slots, versions={})
+    spec = CaptionSpec(job=job, run=run, side_px=side_px, vocabulary=load_vocabulary(job.quality))
+    [batch] = batches_of(read, SHARD, 1, [SourceRow(0, "image", data)])
+    began = time.monotonic()
+    table = await Captioner(spec, engine).rows(batch)
+    return Answers(table.to_pylist(), time.monotonic() - began)
+
+
+def answers_html(answers: Answers) -> str:
+    """Return the answers side by side, escaped, for a place inside another page."""
+    return render("answers.html.jinja", {"rows": answers.rows, "seconds": f"{answers.seconds:.2f}"})
+
+
+def recipe_yaml(base: JobConfig, choice: Choice) -> str:
+    """Return the part of a job file that asks so."""
+    model = {"id": base.model.id, "generation": choice.generation}
+    part = {"model": model, "captions": [{"slot": "caption", **choice.request()}]}
+    return yaml.safe_dump(part, sort_keys=False, allow_unicode=True)

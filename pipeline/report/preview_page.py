@@ -1,0 +1,154 @@
+"""A recipe on a few images, by the stages that a run is made of, and the page that shows it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipeline.engines import Engine
+from pipeline.images import exact_uri
+from pipeline.report.html import link_of, render
+from pipeline.stages.captioning import Captioner, CaptionSpec, pixels_of
+from pipeline.stages.read_batches import ReadSpec, batches_of
+from pipeline.stages.source_sample import Sample
+from schemas.status import Status
+
+Identity = tuple[str, int]
+"""Shard and row."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Previewed:
+    """What a recipe made of the sample."""
+
+    name: str
+    """The job file."""
+    recipe: str
+    """Fingerprint."""
+    model: str
+    slots: Sequence[str]
+    images: Mapping[Identity, Mapping[str, Any]]
+    """As `schemas.batch.IMAGE`, in the order of the sample."""
+    pixels: Mapping[Identity, npt.NDArray[np.uint8]]
+    """As the model saw them; none of an image that could not be decoded."""
+    rows: Mapping[tuple[str, int, str], Mapping[str, Any]]
+    """Caption rows by identity."""
+    seconds: float
+    """For the captions alone."""
+
+
+async def caption_sample(name: str, engine: Engine, spec: CaptionSpec, read: ReadSpec, sample: Sample) -> Previewed:
+    """Caption a sample as a run would: same requests, seeds, rules and repair.
+
+    Raises:
+        EngineDead: the engine cannot be kept alive.
+    """
+    batches = [
+        batch for one in sample.shards for batch in batches_of(read, one.shard, one.num_rows, one.rows)
+    ]  # fmt: skip
+    captioner = Captioner(spec, engine)
+    began = time.monotonic()
+    tables = await asyncio.gather(*(captioner.rows(batch) for batch in batches))
+    seconds = time.monotonic() - began
+    rows = [row for table in tables for row in table.to_pylist()]
+    images, pixels = _seen(batches, read.side_px)
+    return Previewed(
+        name=name,
+        recipe=spec.run.recipe,
+        model=spec.job.model.id,
+        slots=spec.run.slots,
+        images=images,
+        pixels=pixels,
+        rows={(row["shard"], row["row"], row["slot"]): row for row in rows},
+        seconds=seconds,
+    )
+
+
+def _seen(
+    batches: Sequence[pa.Table], side_px: int
+) -> tuple[dict[Identity, Mapping[str, Any]], dict[Identity, npt.NDArray[np.uint8]]]:
+    images: dict[Identity, Mapping[str, Any]] = {}
+    pixels: dict[Identity, npt.NDArray[np.uint8]] = {}
+    for batch in batches:
+        shard: str = batch["shard"][0].as_py()
+        of_batch: list[dict[str, Any]] = batch["images"][0].as_py()
+        images |= {(shard, image["row"]): image for image in of_batch}
+        decoded = [(shard, image["row"]) for image in of_batch if image["reason"] is None]
+        pixels |= dict(zip(decoded, pixels_of(batch, of_batch, side_px), strict=True))
+    return images, pixels
+
+
+def preview_page(title: str, recipes: Sequence[Previewed], sample: Sample) -> str:
+    """Return the page: one recipe, or several side by side on the same images."""
+    links = {one.shard.path: link_of(one.shard.url) for one in sample.shards}
+    slots = list(dict.fromkeys(slot for recipe in recipes for slot in recipe.slots))
+    cards = [
+        _card(identity, recipes, slots, links[identity[0]])
+        for identity in recipes[0].images
+    ]  # fmt: skip
+    told: list[Mapping[str, list[str]]] = [row for card in cards for row in card["told"]]
+    choices = [
+        (name, label, sorted({value for row in told for value in row[name] if value}))
+        for name, label in (("mode", "Mode"), ("status", "Status"), ("reason", "Reason"))
+    ]
+    return render(
+        "preview.html.jinja",
+        {
+            "title": title,
+            "recipes": [_summary(index, recipe) for index, recipe in enumerate(recipes)],
+            "cards": cards,
+            "choices": choices,
+            "unreadable": sample.unreadable,
+        },
+    )
+
+
+def _letter(index: int) -> str:
+    return chr(ord("A") + index)
+
+
+def _summary(index: int, recipe: Previewed) -> dict[str, Any]:
+    rows = list(recipe.rows.values())
+    return {
+        "letter": _letter(index),
+        "name": recipe.name,
+        "recipe": recipe.recipe,
+        "model": recipe.model,
+        "rows": len(rows),
+        "statuses": [(status.value, sum(row["status"] == status for row in rows)) for status in Status],
+        "tokens": sum(row["caption_tokens"] or 0 for row in rows),
+        "seconds": f"{recipe.seconds:.1f}",
+    }
+
+
+def _card(identity: Identity, recipes: Sequence[Previewed], slots: Sequence[str], link: str | None) -> dict[str, Any]:
+    shard, row = identity
+    pixels = next((recipe.pixels[identity] for recipe in recipes if identity in recipe.pixels), None)
+    answers: list[dict[str, Any]] = [
+        {
+            "slot": slot,
+            "recipes": [(_letter(index), recipe.rows.get((shard, row, slot))) for index, recipe in enumerate(recipes)],
+        }
+        for slot in slots
+    ]
+    rows = [found for answer in answers for _, found in answer["recipes"] if found]
+    told = [{"mode": [one["mode"]], "status": [one["status"]], "reason": [one["reason"] or ""]} for one in rows]
+    return {
+        "shard": shard,
+        "row": row,
+        "image": recipes[0].images[identity],
+        "uri": None if pixels is None else exact_uri(pixels),
+        "side": 0 if pixels is None else len(pixels),
+        "answers": answers,
+        "told": told,
+        "data": json.dumps(told),
+        "link": link,
+    }

@@ -1,0 +1,221 @@
+"""Batches in, receipts out: every image asked, every text judged, the caption rows staged as one fragment."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipeline.config import JobConfig
+from pipeline.engines import Engine, EngineRequest, EngineResponse, EngineStats
+from pipeline.errors import PipelineError
+from pipeline.ledger.footer import RunIdentity
+from pipeline.ledger.fragments import write_fragment
+from pipeline.prompts import RequestSampler, draw_seed
+from pipeline.quality import make_rules
+from pipeline.stages.caption_rows import RequestState, count_statuses, evaluated, rows_table
+from pipeline.stages.dispatch import CrashLimits, Dispatcher, ImageRequests
+from pipeline.storage import Store
+from schemas.batch import RECEIPT, BatchKind
+from schemas.shard import Shard
+
+MAX_TEMPERATURE = 2.0
+"""As for `sampling.temperature`."""
+
+Frames = dict[int, npt.NDArray[np.uint8]]
+"""Pixels by row."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaptionSpec:
+    """What captioning needs besides an engine; pickles."""
+
+    job: JobConfig
+    run: RunIdentity
+    side_px: int
+    vocabulary: frozenset[str] | None = None
+    """Tags of `quality.tags.vocabulary`, canonical."""
+    first_attempt: int = 0
+    """Attempts that a retry counts on: its questions are asked with other seeds than those before."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaptionStats:
+    """What captioning has done since it was built, and how its engine does."""
+
+    questions: int = 0
+    repairs: int = 0
+    """Questions of these that asked a rejected request again."""
+    prompt_tokens: int = 0
+    """Of the answers that have text, the image's included."""
+    caption_tokens: int = 0
+    restarts: int = 0
+    """Of the engine."""
+    engine: EngineStats = field(default_factory=EngineStats)
+
+
+class Captioner:
+    """Turns batches into caption rows, many at once, on one event loop; keeps none of them."""
+
+    def __init__(self, spec: CaptionSpec, engine: Engine) -> None:
+        limits = CrashLimits(per_image=spec.job.engine.max_deaths_per_image, restarts=spec.job.engine.max_restarts)
+        self._spec = spec
+        self._asker = RequestSampler(spec.job)
+        self._asking = Dispatcher(engine, limits)
+        self._engine = engine
+        self._done = CaptionStats()
+        self._rules = make_rules(spec.job.quality, spec.vocabulary)
+
+    def stats(self) -> CaptionStats:
+        """Tell what was done so far; may be called from any thread."""
+        return replace(self._done, restarts=self._asking.restarts, engine=self._engine.stats())
+
+    async def rows(self, batch: pa.Table) -> pa.Table:
+        """Return the caption rows (`schemas.caption_row`) of a batch of images (`schemas.batch.BATCH`).
+
+        Raises:
+            EngineDead: the engine cannot be kept alive.
+        """
+        shard: str = batch["shard"][0].as_py()
+        images: list[dict[str, Any]] = batch["images"][0].as_py()
+        asked = await self._ask(shard, images, pixels_of(batch, images, self._spec.side_px))
+        return await asyncio.to_thread(rows_table, shard, self._spec.run.recipe, asked)
+
+    async def _ask(
+        self, shard: str, images: Sequence[Mapping[str, Any]], pixels: npt.NDArray[np.uint8]
+    ) -> list[RequestState]:
+        """Ask every request, and those whose text the rules refuse again, as often as `quality.repair` says."""
+        frames = _frames(images, pixels)
+        asked = [
+            RequestState(image=image, request=request, seed=self._seed(shard, image["row"], request.slot, 0))
+            for image in images
+            for request in self._asker.requests(shard, image["row"])
+        ]
+        open_ = [index for index, one in enumerate(asked) if one.image["row"] in frames]
+        for attempt in range(self._spec.job.quality.repair.attempts + 1):
+            questions = {index: self._question(shard, asked[index], frames, attempt) for index in open_}
+            answers = await self._asking.ask(_by_image(shard, asked, questions))
+            self._count(list(answers.values()), repair=attempt > 0)
+            for index, question in questions.items():
+                asked[index] = evaluated(self._rules, asked[index], answers[question.id], question.seed)
+            open_ = [index for index in open_ if asked[index].attempts[-1].rejected]
+            if not open_:
+                break
+        return asked
+
+    def _count(self, answers: Sequence[EngineResponse], *, repair: bool) -> None:
+        done = self._done
+        self._done = replace(
+            done,
+            questions=done.questions + len(answers),
+            repairs=done.repairs + (len(answers) if repair else 0),
+            prompt_tokens=done.prompt_tokens
+            + sum(answer.prompt_tokens or 0 for answer in answers if answer.text is not None),
+            caption_tokens=done.caption_tokens + sum(answer.caption_tokens or 0 for answer in answers),
+        )
+
+    def _seed(self, shard: str, row: int, slot: str, attempt: int) -> int | None:
+        if not self._spec.job.sampling.seeded:
+            return None
+        return draw_seed(self._spec.job.seed, shard, row, slot, self._spec.first_attempt + attempt)
+
+    def _question(
+        self, shard: str, asked: RequestState, frames: Mapping[int, npt.NDArray[np.uint8]], attempt: int
+    ) -> EngineRequest:
+        row, request = asked.image["row"], asked.request
+        return EngineRequest(
+            id=f"{shard}#{row}#{request.slot}#{attempt}",
+            pixels=frames[row],
+            # Equal bytes give equal pixels: the images part of the recipe is one per run.
+            image_id=asked.image["image_sha256"],
+            system=request.system,
+            prompt=request.prompt,
+            seed=self._seed(shard, row, request.slot, attempt),
+            temperature=_temperature(self._spec.job, attempt),
+            repetition_penalty=self._spec.job.quality.repair.repetition_penalty if attempt else None,
+        )
+
+
+class Caption:
+    """Captions batches and stages their rows."""
+
+    def __init__(self, spec: CaptionSpec, engine: Engine, store: Store) -> None:
+        self._run = spec.run
+        self._store = store
+        self._captioner = Captioner(spec, engine)
+
+    def stats(self) -> CaptionStats:
+        """Tell what was done so far; may be called from any thread."""
+        return self._captioner.stats()
+
+    async def __call__(self, batch: pa.Table) -> pa.Table:
+        """Caption a batch (`schemas.batch.BATCH`) and return its receipt (`schemas.batch.RECEIPT`).
+
+        Raises:
+            EngineDead: the engine cannot be kept alive.
+            StoreError: the fragment cannot be written.
+        """
+        head = batch.drop_columns(["images", "pixels"]).to_pylist()[0]
+        if head["kind"] != BatchKind.IMAGES:
+            return _receipt(head)
+        table = await self._captioner.rows(batch)
+        rows = [image["row"] for image in batch["images"][0].as_py()]
+        return await asyncio.to_thread(self._stage, head, rows, table)
+
+    def _stage(self, head: Mapping[str, Any], rows: Sequence[int], table: pa.Table) -> pa.Table:
+        shard = Shard(path=head["shard"], url="", size=head["size"], etag=head["etag"])
+        path = write_fragment(self._store, self._run, shard, head["num_rows"], table)
+        statuses: list[str] = table["status"].to_pylist()
+        return _receipt({**head, **count_statuses(statuses), "fragment": path, "rows": rows})
+
+
+def pixels_of(batch: pa.Table, images: Sequence[Mapping[str, Any]], side: int) -> npt.NDArray[np.uint8]:
+    """Return the decoded images, shape (images without reason, side, side, 3): a view into the batch."""
+    buffer = batch["pixels"][0].as_buffer()
+    num = sum(image["reason"] is None for image in images)
+    return np.frombuffer(buffer, np.uint8).reshape(num, side, side, 3)
+
+
+def _frames(images: Sequence[Mapping[str, Any]], pixels: npt.NDArray[np.uint8]) -> Frames:
+    """The pixels of each image that could be decoded, by row."""
+    decoded = [image["row"] for image in images if image["reason"] is None]
+    return dict(zip(decoded, pixels, strict=True))
+
+
+def _by_image(shard: str, asked: Sequence[RequestState], questions: Mapping[int, EngineRequest]) -> list[ImageRequests]:
+    """The questions of each image together, in the order of `asked`."""
+    by_row: dict[int, list[EngineRequest]] = {}
+    for index, question in questions.items():
+        by_row.setdefault(asked[index].image["row"], []).append(question)
+    return [ImageRequests(f"{shard} row {row}", tuple(of_row)) for row, of_row in by_row.items()]
+
+
+def _temperature(job: JobConfig, attempt: int) -> float | None:
+    """None for the first attempt; then higher at each, so that a greedy run has something to draw."""
+    add = job.quality.repair.temperature_add
+    # Rounded, since 0.6 + 0.2 is no float that anyone would expect in a log.
+    return min(MAX_TEMPERATURE, round(job.sampling.temperature + attempt * add, 6)) if attempt else None
+
+
+def fatal_receipt(batch: pa.Table, error: PipelineError) -> pa.Table:
+    """Return the receipt that ends the run with `error`."""
+    head = batch.select(["shard", "num_rows", "rows"]).to_pylist()[0]
+    return _receipt({**head, "kind": BatchKind.FATAL.value, "error": pickle.dumps(error)})
+
+
+def skipped_receipt(batch: pa.Table) -> pa.Table:
+    """Return the receipt of a batch that nobody was asked about, since the run is stopping."""
+    head = batch.select(["shard", "num_rows"]).to_pylist()[0]
+    return _receipt({**head, "kind": BatchKind.SKIPPED.value, "rows": []})
+
+
+def _receipt(head: Mapping[str, Any]) -> pa.Table:
+    counts = {"ok": 0, "rejected": 0, "failed": 0}
+    row = {name: head.get(name, counts.get(name)) for name in RECEIPT.names}
+    return pa.Table.from_pylist([row], schema=RECEIPT)

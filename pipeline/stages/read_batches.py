@@ -1,0 +1,256 @@
+"""A shard becomes batches: its rows read in order, each image decoded, what an earlier run staged left out.
+
+Reading and decoding are one step: a shard's reader is never faster than a decoder, and encoded
+images then need no way of their own through the object store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import pickle
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipeline.config import ImagesConfig, SourceConfig
+from pipeline.errors import BadImage, PipelineError, ShardUnreadable
+from pipeline.images import Decoded, IsolatedDecoder, decode_or_exit
+from pipeline.ledger.fragments import FragmentInfo
+from pipeline.readers import LeftOut, SourceRow, open_shard
+from schemas.batch import BATCH, BatchKind
+from schemas.shard import Shard
+from schemas.status import Reason
+
+log = logging.getLogger(__name__)
+
+Decode = Callable[[bytes, ImagesConfig, tuple[int, int], npt.NDArray[np.uint8]], Decoded]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadSpec:
+    """How shards are read; pickles."""
+
+    source: SourceConfig
+    images: ImagesConfig
+    side_px: int
+    batch_images: int
+
+
+@dataclass(slots=True)
+class ReadTimings:
+    """What a reader tells beside its batches, for people; no decision rests on it."""
+
+    decode_s: float = 0.0
+    """Seconds so far."""
+    on_timeout: Callable[[], object] = lambda: None
+    """Called for each image that ends at `images.timeout_s`: a batch of 64 such images may take an hour."""
+    left_out: tuple[LeftOut, ...] = field(default=())
+    """Images of the shard that are no rows, known before its first batch."""
+
+
+def read_shard(
+    spec: ReadSpec,
+    shard: Shard,
+    staged: Sequence[FragmentInfo],
+    rows: Sequence[int] | None = None,
+    *,
+    apart: bool = False,
+    spent: ReadTimings | None = None,
+) -> Iterator[pa.Table]:
+    """Yield the batches of a shard, in row order after those that tell what is staged already.
+
+    The same arguments give the same batches: a task that is retried re-emits what it emitted.
+
+    A batch leaves only after a look whether the shard is still what was planned, so that nothing of another
+    content is staged under its etag. The batch with the last row leaves when the shard is closed and nothing
+    can fail any more: a shard is whole, or it is in quarantine, and never on its way to both.
+
+    Args:
+        spec: how to read.
+        shard: what to read.
+        staged: valid fragments of an earlier run; their rows are neither read nor decoded.
+        rows: read these only; by default all.
+        apart: decode in another process, since an image of this shard may have killed its reader. Else an image
+            that takes longer than `images.timeout_s` ends this process.
+        spent: counts on while batches are yielded.
+    """
+    done: set[int] = set()
+    for fragment in staged:
+        yield _resumed(shard, fragment)
+        done.update(fragment.rows.tolist())
+    if staged and len(done) == staged[0].num_images:
+        return
+    try:
+        yield from _read(spec, shard, done, rows, apart=apart, spent=spent or ReadTimings())
+    except ShardUnreadable as err:
+        yield _marker(BatchKind.UNREADABLE, shard, 0, message=str(err))
+    except (PipelineError, MemoryError):
+        raise
+    # The last resort, and the only one: whatever odd bytes make of our readers and of those that we use, it is this
+    # shard's fault and a defect of ours, and the others go on. The record and the log have the traceback.
+    except Exception as err:  # noqa: BLE001 - see above
+        yield _defect(shard, err)
+
+
+def _read(
+    spec: ReadSpec, shard: Shard, done: set[int], rows: Sequence[int] | None, *, apart: bool, spent: ReadTimings
+) -> Iterator[pa.Table]:
+    last: pa.Table | None = None
+    with IsolatedDecoder() as decoder, open_shard(shard, spec.source, spec.images.max_bytes) as opened:
+        spent.left_out = opened.left_out
+        wanted = range(opened.num_rows) if rows is None else rows
+        wanted = set(wanted) - done if done else wanted
+        num_left = len(wanted)
+        for batch in _batches(spec, opened.rows(wanted), _timed(decoder.decode if apart else decode_or_exit, spent)):
+            table = batch.table(shard, opened.num_rows)
+            opened.check()
+            num_left -= len(batch.images)
+            if num_left:
+                yield table
+            else:
+                last = table
+        if opened.num_rows == 0:
+            last = _marker(BatchKind.EMPTY, shard, 0)
+    if last is not None:
+        yield last
+
+
+def _defect(shard: Shard, err: Exception) -> pa.Table:
+    log.error("shard=%s: a defect of JoyFleet", shard.path, exc_info=err)
+    message = (
+        f"{shard.url}: a defect of JoyFleet ended its reading ({type(err).__name__}: {err}); please report it with the "
+        "traceback in the shard's quarantine record, and restore or remove the shard"
+    )
+    trace = "".join(traceback.format_exception(err))
+    return _table(BatchKind.UNREADABLE, shard, 0, message=_clean(message), traceback=_clean(trace))
+
+
+def _clean(text: str) -> str:
+    """Text that Arrow takes: a name that is not UTF-8 has lone surrogates."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def batches_of(spec: ReadSpec, shard: Shard, num_rows: int, rows: Iterable[SourceRow]) -> Iterator[pa.Table]:
+    """Yield the batches of some rows that were read already; an image that kills its decoder is a failed row."""
+    with IsolatedDecoder() as decoder:
+        yield from (batch.table(shard, num_rows) for batch in _batches(spec, iter(rows), decoder.decode))
+
+
+def _timed(decode: Decode, spent: ReadTimings) -> Decode:
+    def timed(data: bytes, config: ImagesConfig, size: tuple[int, int], out: npt.NDArray[np.uint8]) -> Decoded:
+        started = time.perf_counter()
+        try:
+            return decode(data, config, size, out)
+        except BadImage as err:
+            if err.reason is Reason.DECODE_TIMEOUT:
+                spent.on_timeout()
+            raise
+        finally:
+            spent.decode_s += time.perf_counter() - started
+
+    return timed
+
+
+def _batches(spec: ReadSpec, rows: Iterator[SourceRow], decode: Decode) -> Iterator[_Batch]:
+    batch = _Batch(spec, decode)
+    for row in rows:
+        batch.add(row)
+        if len(batch.images) == spec.batch_images:
+            yield batch
+            batch = _Batch(spec, decode)
+    if batch.images:
+        yield batch
+
+
+class _Batch:
+    """A batch being filled: pixels are decoded in place, so they are copied once, into the object store."""
+
+    def __init__(self, spec: ReadSpec, decode: Decode) -> None:
+        side = spec.side_px
+        self._decoder = decode
+        self._spec = spec
+        self._pixels: npt.NDArray[np.uint8] = np.empty((spec.batch_images, side, side, 3), np.uint8)
+        self._num_decoded = 0
+        self.images: list[dict[str, Any]] = []
+
+    def add(self, row: SourceRow) -> None:
+        image: dict[str, Any] = {
+            "row": row.row,
+            "key": row.key,
+            "source": json.dumps(row.carried, ensure_ascii=False, sort_keys=True),
+            "reason": row.reason.value if row.reason else None,
+            "message": None if row.message is None else _clean(row.message),
+        }
+        if row.data is not None:
+            image |= self._decode(bytes(row.data))
+        self.images.append(image)
+
+    def _decode(self, data: bytes) -> dict[str, Any]:
+        facts = {"image_sha256": hashlib.sha256(data).hexdigest(), "image_bytes": len(data)}
+        size = (self._spec.side_px, self._spec.side_px)
+        try:
+            decoded = self._decoder(data, self._spec.images, size, self._pixels[self._num_decoded])
+        except BadImage as err:
+            return {**facts, "reason": err.reason.value, "message": err.message}
+        self._num_decoded += 1
+        return {**facts, "image_format": decoded.format, "width": decoded.width, "height": decoded.height}
+
+    def table(self, shard: Shard, num_rows: int) -> pa.Table:
+        pixels = self._pixels[: self._num_decoded]
+        return _table(BatchKind.IMAGES, shard, num_rows, images=self.images, pixels=pa.py_buffer(pixels))
+
+
+def _table(kind: BatchKind, shard: Shard, num_rows: int, **columns: Any) -> pa.Table:  # noqa: ANN401 - Arrow values
+    pixels: pa.Buffer = columns.get("pixels") or pa.py_buffer(b"")
+    offsets = pa.py_buffer(np.array([0, pixels.size], np.int64))
+    values = {
+        "kind": [kind.value],
+        "shard": [shard.path],
+        "size": [shard.size],
+        "etag": [shard.etag],
+        "num_rows": [num_rows],
+        "images": [columns.get("images", [])],
+        # From the buffer, since a list of one bytes object would copy the pixels twice.
+        "pixels": pa.LargeBinaryArray.from_buffers(pa.large_binary(), 1, [None, offsets, pixels]),
+        "fragment": [columns.get("fragment")],
+        "rows": [columns.get("rows", [])],
+        "message": [columns.get("message")],
+        "traceback": [columns.get("traceback")],
+        "error": [columns.get("error")],
+    }
+    return pa.table([_array(values[field.name], field.type) for field in BATCH], schema=BATCH)
+
+
+def _array(value: Any, dtype: pa.DataType) -> pa.Array:  # noqa: ANN401 - Arrow values
+    return value if isinstance(value, pa.Array) else pa.array(value, dtype)
+
+
+def _marker(kind: BatchKind, shard: Shard, num_rows: int, *, message: str | None = None) -> pa.Table:
+    return _table(kind, shard, num_rows, message=None if message is None else _clean(message))
+
+
+def fatal_batch(shard: Shard, error: PipelineError) -> pa.Table:
+    """Return the batch that ends the run with `error`."""
+    return _table(BatchKind.FATAL, shard, 0, error=pickle.dumps(error))
+
+
+def skipped_batch(shard: Shard) -> pa.Table:
+    """Return the batch of a shard that is not begun, since the run is stopping."""
+    return _marker(BatchKind.SKIPPED, shard, 0)
+
+
+def committed_batch(shard: Shard, num_rows: int) -> pa.Table:
+    """Return the batch of a shard that another run has committed meanwhile."""
+    return _marker(BatchKind.COMMITTED, shard, num_rows)
+
+
+def _resumed(shard: Shard, fragment: FragmentInfo) -> pa.Table:
+    return _table(BatchKind.RESUMED, shard, fragment.num_images, fragment=fragment.path, rows=fragment.rows.tolist())
