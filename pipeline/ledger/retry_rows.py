@@ -46,12 +46,18 @@ def find_retry_rows(store: Store, run: RunIdentity, shard: Shard, statuses: Coll
 
     Raises:
         OutputMismatch: the file is not about this shard and this recipe.
+        StoreError: its captions are not those that were committed.
     """
-    data, version = store.get_versioned(committed_path(shard.path))
+    path = committed_path(shard.path)
+    data, version = store.get_versioned(path)
     footer, _ = checked_footer(store, data, run, shard)
     if not any((footer.statuses or {}).get(status) for status in statuses):
         return None
-    wanted = [row for row in from_parquet(data).to_pylist() if row["status"] in statuses]
+    table = from_parquet(data)
+    fault = contradiction(footer, table, run.slots)
+    if fault:  # the digest of the replacement would make the damage look like what was committed
+        raise StoreError(f"{store.url}/{path}: {fault}; restore the file, or caption into a new output")
+    wanted = [row for row in table.to_pylist() if row["status"] in statuses]
     return RetryRows(
         version=version,
         num_images=footer.num_images,
@@ -73,7 +79,7 @@ def replace_rows(
 
     Raises:
         PipelineError: the fragments do not cover the images that were to be asked again.
-        StoreError: as `replace_if`, or the captions are not those that were committed; staging is untouched then.
+        StoreError: as `replace_if`; staging is untouched then.
     """
     path = committed_path(shard.path)
     data, version = store.get_versioned(path)
@@ -88,11 +94,7 @@ def replace_rows(
         if store.get_versioned(path)[1] != version:
             return existing_commit(store, wanted, shard)
         raise
-    old = from_parquet(data)
-    fault = contradiction(footer, old, run.slots)
-    if fault:  # a new digest would make the damage look like what was committed
-        raise StoreError(f"{store.url}/{path}: {fault}; restore the file, or caption into a new output")
-    table = merge_rows(old, fresh, run.slots, unwell.statuses)
+    table = merge_rows(from_parquet(data), fresh, run.slots, unwell.statuses)
     wanted = with_contents(wanted, table)
     new = to_parquet(table, wanted)
     outcome = replace_if(store, path, new, version, wanted.attempt)

@@ -1,12 +1,11 @@
 """`retry --rows`: rows of committed shards that failed are asked again, and nothing else changes."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
-from pipeline.ledger.caption_table import count_statuses, from_parquet, to_parquet
+from pipeline.ledger.caption_table import from_parquet, to_parquet, with_contents
 from pipeline.ledger.footer import read_footer
 from pipeline.standin.demo_data import draw_dataset
 from schemas.caption_row import CAPTION_ROW
@@ -27,7 +26,7 @@ def spoil(file: Path, statuses: dict[int, str]) -> None:
         rows[row] |= {"status": status, "reason": reason, "message": "spoiled", "caption": None}
         rows[row] |= {"rejected_text": text if status == "rejected" else None}
     table = pa.Table.from_pylist(rows, schema=CAPTION_ROW)
-    file.write_bytes(to_parquet(table, replace(footer, statuses=count_statuses(table))))
+    file.write_bytes(to_parquet(table, with_contents(footer, table)))
 
 
 @pytest.fixture
