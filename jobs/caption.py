@@ -12,7 +12,7 @@ import click
 
 from jobs.logs import new_log, redirect_output
 from jobs.progress_line import ProgressLine
-from jobs.signals import StopRequest, stop_on_signals
+from jobs.signals import SIGNALS
 from jobs.summary import print_summary
 from jobs.terminal import echo, printable
 from pipeline.config import load_job
@@ -31,19 +31,23 @@ set_option = click.option(
 )
 
 
+PLANNING = "stopped while planning; nothing was asked of a model yet; run the same command again to go on"
+"""What a signal ends a run with before there is anything to drain."""
+
+
 @click.command()
 @click.argument("job_file", type=click.Path())
 @set_option
 def caption(job_file: str, overrides: Sequence[str]) -> None:
     """Caption the images of JOB_FILE's source into its output; run it again to go on where it stopped."""
+    SIGNALS.end_at_once(PLANNING)
     job = load_job(job_file, overrides)
     prepare_ray_env(job.cluster)
-    with stop_on_signals() as stop:
-        # Ray reads its environment when it is imported, so not before the lines above.
-        from pipeline.flow.prepared_job import prepare_job  # noqa: PLC0415
+    # Ray reads its environment when it is imported, so not before the lines above.
+    from pipeline.flow.prepared_job import prepare_job  # noqa: PLC0415
 
-        import_ahead()
-        run_prepared(prepare_job(job), stop)
+    import_ahead()
+    run_prepared(prepare_job(job))
 
 
 def import_ahead() -> None:
@@ -55,20 +59,20 @@ def import_ahead() -> None:
     threading.Thread(target=import_module, args=("pipeline.flow.driver",)).start()
 
 
-def run_prepared(prepared: PreparedJob, stop: StopRequest) -> None:
+def run_prepared(prepared: PreparedJob) -> None:
     """Run what is prepared, with a progress line and a summary; ends the process unless all is done."""
     from pipeline.flow.driver import RunResult, run_job  # noqa: PLC0415 - as above
 
     for remark in prepared.remarks:
         echo(f"joyfleet: note: {remark}", err=True)
     outcome = RunResult.of(prepared)
-    stop.drain_from_now_on()
     log_path = new_log()
     terminal = redirect_output(log_path, prepared.job.logs)
+    asked = SIGNALS.drain()
     error = None
     try:
         with ProgressLine(terminal.err) as line:
-            run_job(prepared, outcome, line.show, stop.asked)
+            run_job(prepared, outcome, line.show, asked)
     except PipelineError as err:
         error = err
     print_summary(terminal.out, prepared, outcome, log_path)

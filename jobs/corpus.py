@@ -17,9 +17,9 @@ from rich.table import Table
 from jobs.caption import set_option
 from jobs.logs import Terminal, new_log, redirect_output
 from jobs.progress_line import clock
-from jobs.signals import stop_on_signals
+from jobs.signals import SIGNALS
 from jobs.terminal import echo, printable
-from pipeline.config import Preset, RenderConfig, load_corpus
+from pipeline.config import LogFormat, Preset, RenderConfig, load_corpus
 from pipeline.errors import Interrupted, PipelineError
 from pipeline.flow.ray_env import prepare_ray_env
 
@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 
 EVERY_S = 30.0
 """Between lines of progress."""
+
+PLANNING = "stopped while planning; no text was made yet; run the same command again to resume"
+"""What a signal ends a run with before there is anything to drain."""
 
 
 @click.command()
@@ -58,6 +61,7 @@ def corpus(
         return
     if job_file is None or more_files:
         raise click.UsageError("give one JOB_FILE, or --check FILE...")
+    SIGNALS.end_at_once(PLANNING)
     config = load_corpus(job_file, overrides)
     prepare_ray_env(config.cluster)
     from pipeline.corpus.corpus_job import prepare_corpus  # noqa: PLC0415 - DuckDB is for this verb alone
@@ -74,9 +78,7 @@ def _run(prepared: PreparedCorpus) -> None:
     started = time.monotonic()
     error = None
     try:
-        with stop_on_signals() as stop:
-            stop.drain_from_now_on()
-            _drive(prepared, terminal, stop.asked)
+        _drive(prepared, terminal, SIGNALS.drain())
     except PipelineError as err:
         error = err
     except FileNotFoundError as err:
@@ -97,7 +99,7 @@ def _drive(prepared: PreparedCorpus, terminal: Terminal, stop: threading.Event) 
     # Ray reads its environment when it is imported, so not at the top.
     from pipeline.flow.cluster import connected  # noqa: PLC0415
 
-    with connected(prepared.config.cluster) as cluster:
+    with connected(prepared.config.cluster, LogFormat.TEXT, stop) as cluster:
         for step in steps(prepared):
             since = time.monotonic()
             if step.here is not None:

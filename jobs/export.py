@@ -17,8 +17,9 @@ from pydantic_core import ErrorDetails
 
 from jobs.output import open_output, source_option
 from jobs.progress_line import size
+from jobs.signals import SIGNALS
 from pipeline.config.export_config import ExportConfig, flag_of
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, Interrupted
 from pipeline.export import Captioned, Exported, run_export
 from pipeline.export.form import FILTERS, Form
 from pipeline.export.forms import FORMS, form_of
@@ -28,6 +29,9 @@ from pipeline.storage import open_store
 
 QUARANTINED = 3
 """Exit code: done, but shards are in quarantine."""
+
+PLANNING = "stopped before the first shard; run the same command again"
+"""What a signal ends an export with before there is anything to drain."""
 
 MAX_WORKERS = 8
 """By default: each holds a shard and its export in memory."""
@@ -76,6 +80,7 @@ def export(
 
     By default captions with status ok. --to beside needs no FOLDER: texts go beside the source's images.
     """
+    SIGNALS.end_at_once(PLANNING)
     config = _config(options)
     form = form_of(config)
     if push and not form.pushable:
@@ -101,10 +106,19 @@ def export(
         def show(exported: Exported, num_shards: int) -> None:
             bar.length = num_shards
             bar.update(exported.num_shards - bar.pos)
+            # Shards that are exported now are finished; those of other processes, too.
+            if SIGNALS.drain().is_set() and exported.num_shards < num_shards:
+                raise Interrupted(
+                    f"{destination.url}: stopped with {exported.num_shards:,} of {num_shards:,} shards exported, and "
+                    "those in work; run the same command again to resume"
+                )
 
         exported = run_export(captioned, destination, config, count, show)
     _summarise(exported, destination.url)
     if push:
+        SIGNALS.end_at_once(
+            f"stopped while pushing to {push}; {destination.url} is complete; run the same command again"
+        )
         click.echo(push_folder(destination.url, push, private=private))
     if exported.num_quarantined:
         sys.exit(QUARANTINED)

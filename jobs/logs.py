@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
+from jobs.signals import SIGNALS
 from jobs.terminal import printable
 from pipeline.config import LogFormat
 
@@ -68,6 +69,7 @@ def redirect_output(path: Path, form: LogFormat = LogFormat.TEXT) -> Terminal:
     sys.stdout.flush()
     sys.stderr.flush()
     terminal = Terminal(out=_copy(1), err=_copy(2))
+    SIGNALS.terminal = terminal.err.fileno()
     with path.open("a", encoding="utf-8") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)

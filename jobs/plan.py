@@ -14,6 +14,7 @@ from rich.table import Table
 from jobs.caption import set_option
 from jobs.logs import Terminal, new_log, redirect_output
 from jobs.progress_line import clock, size
+from jobs.signals import DEFAULT, SIGNALS
 from jobs.source_summary import show_source
 from jobs.terminal import printable, to_json
 from pipeline.config import JobConfig, load_job
@@ -69,6 +70,7 @@ def plan(
         prepare_ray_env(job.cluster)
         terminal = redirect_output(new_log(), job.logs)
         calibration = _calibrate(job, num_images, terminal)
+        SIGNALS.end_at_once(DEFAULT)
     told = look(job, calibration, priced)
     for remark in told["remarks"]:
         terminal.err.write(f"joyfleet: note: {printable(remark)}\n")
@@ -81,10 +83,12 @@ def plan(
 
 def _calibrate(job: JobConfig, num_images: int, terminal: Terminal) -> Calibration:
     # Ray reads its environment when it is imported, so not at the top.
-    from pipeline.flow.calibrate import calibrate  # noqa: PLC0415
+    from pipeline.flow.calibrate import calibrate, prepare_trial  # noqa: PLC0415
 
     try:
-        return calibrate(job, num_images)
+        with SIGNALS.scratch_folder("joyfleet-calibrate-") as folder:
+            trial = prepare_trial(job, num_images, folder)
+            return calibrate(trial, num_images, SIGNALS.drain())
     except PipelineError as err:
         terminal.err.write(f"joyfleet: {printable(err)}\n")
         sys.exit(err.exit_code)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from jobs.caption import set_option
+from jobs.signals import SIGNALS
 from pipeline.config import JobConfig, load_job, parse_job
 from pipeline.engines import start_engine
 from pipeline.errors import BadImage, ConfigError
@@ -36,7 +36,8 @@ def playground(job_file: str | None, port: int, overrides: Sequence[str]) -> Non
         from jobs.playground_page import HOST, PlaygroundSession, build_app, serve  # noqa: PLC0415 - an extra, seconds of imports
     except ImportError as err:
         raise ConfigError(f"playground: needs the package {err.name}; run: pip install 'joyfleet[playground]'") from err
-    with tempfile.TemporaryDirectory(prefix="joyfleet-") as folder:
+    SIGNALS.end_at_once("the playground was stopped; it keeps nothing")
+    with SIGNALS.scratch_folder("joyfleet-playground-") as folder:
         job, pictures = _pictures(job_file, overrides, Path(folder))
         recipe, weights, _ = check_job(job)
         click.echo("joyfleet: the engine starts", err=True)

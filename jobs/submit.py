@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from jobs.caption import set_option
+from jobs.signals import SIGNALS
 from pipeline.config import load_job
 from pipeline.errors import ConfigError, Interrupted
 from pipeline.flow.ray_env import API_VARIABLE, prepare_ray_env
@@ -70,7 +71,8 @@ def submit(
 
 
 def _follow(server: JobServer, job: str, following: Following) -> Ended:
-    # A shell that starts a command in the background has it ignore Ctrl-C's signal.
+    SIGNALS.end_at_once(_runs_on(job))
+    SIGNALS.leave(signal.SIGINT)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     while True:
         try:
@@ -98,7 +100,9 @@ def _ask(job: str) -> str:
         except click.Abort:
             click.echo(err=True)
     if answer == "leave":
-        raise Interrupted(
-            f"{job} runs on: the same command with --attach follows it, and `ray job stop {job}` stops it"
-        )
+        raise Interrupted(_runs_on(job))
     return answer
+
+
+def _runs_on(job: str) -> str:
+    return f"{job} runs on: the same command with --attach follows it, and `ray job stop {job}` stops it"

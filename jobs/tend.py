@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import click
 
-from jobs.caption import import_ahead, run_prepared, set_option
+from jobs.caption import PLANNING, import_ahead, run_prepared, set_option
 from jobs.output import job_of_output, open_output
-from jobs.signals import stop_on_signals
+from jobs.signals import SIGNALS
 from jobs.terminal import echo
 from pipeline.config import JobConfig
 from pipeline.errors import ConfigError
@@ -65,18 +65,18 @@ def _statuses(rows: str) -> list[Status]:
 
 def _retry_rows(job: JobConfig, statuses: Sequence[Status]) -> None:
     """Run a job over the rows of these statuses."""
+    SIGNALS.end_at_once(PLANNING)
     prepare_ray_env(job.cluster)
-    with stop_on_signals() as stop:
-        # Ray reads its environment when it is imported, so not before the lines above.
-        from pipeline.flow.prepared_job import prepare_retry  # noqa: PLC0415
+    # Ray reads its environment when it is imported, so not before the lines above.
+    from pipeline.flow.prepared_job import prepare_retry  # noqa: PLC0415
 
-        import_ahead()
-        prepared = prepare_retry(job, statuses)
-        num_images = sum(len(work.unwell.rows) for work in prepared.works if work.unwell)
-        found = f"{num_images:,} images in {len(prepared.works):,} shards"
-        click.echo(f"{found} have rows that are {' or '.join(statuses)}")
-        if prepared.works:
-            run_prepared(prepared, stop)
+    import_ahead()
+    prepared = prepare_retry(job, statuses)
+    num_images = sum(len(work.unwell.rows) for work in prepared.works if work.unwell)
+    found = f"{num_images:,} images in {len(prepared.works):,} shards"
+    click.echo(f"{found} have rows that are {' or '.join(statuses)}")
+    if prepared.works:
+        run_prepared(prepared)
 
 
 @click.command()

@@ -7,14 +7,17 @@ folder: whoever comes second finds the shard done, or the same bytes in place.
 import json
 import multiprocessing
 import os
+import signal
 import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from pipeline.config import SourceConfig
@@ -88,7 +91,7 @@ def run_export(
         destination: where to; empty, or holding a part of this very export.
         config: in which form.
         workers: processes; 1 works in this one.
-        progress: called with what is done and the number of shards, after each.
+        progress: called with what is done and the number of shards, before the first and after each.
 
     Raises:
         ConfigError: the options do not fit the output.
@@ -104,11 +107,14 @@ def run_export(
     there = _standing(captioned, destination, committed)
     todo = [shard for shard in committed if shard.path not in there]
     first: ShardExport | None = None
-    for one in (*there.values(), *_each(task, todo, min(workers, len(todo)))):
-        first = first or one
-        check_columns(first, one)
-        exported.add(one)
-        progress(exported, len(committed))
+    progress(exported, len(committed))
+    # Closed at once when `progress` raises: the shards in work are then finished, and no others begun.
+    with closing(_each(task, todo, min(workers, len(todo)))) as fresh:
+        for one in chain(there.values(), fresh):
+            first = first or one
+            check_columns(first, one)
+            exported.add(one)
+            progress(exported, len(committed))
     if task.form.finish is not None:
         finished = Finished(
             store=destination,
@@ -226,7 +232,7 @@ def _standing(captioned: Captioned, destination: Store, committed: Sequence[Shar
     return {one.shard: one for one in records}
 
 
-def _each(task: ExportTask, shards: Sequence[Shard], workers: int) -> Iterator[ShardExport]:
+def _each(task: ExportTask, shards: Sequence[Shard], workers: int) -> Generator[ShardExport, None, None]:
     """Export shards, in any order, with twice as many under way as there are workers."""
     if workers <= 1:
         yield from (export_shard(task, shard) for shard in shards)
@@ -258,7 +264,8 @@ def _each(task: ExportTask, shards: Sequence[Shard], workers: int) -> Iterator[S
 
 
 def _end_with_parent(parent: int) -> None:
-    """End this process when its parent was killed: a pool's workers would wait for ever."""
+    """End this process when its parent was killed, since a pool's workers would wait for ever; not at Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the whole group, and the parent drains
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -122,7 +122,7 @@ def _run(prepared: PreparedJob, outcome: RunResult, report: Report, stop: thread
     started = time.monotonic()
     limit_arenas()
     try:
-        with connected(prepared.job.cluster, prepared.job.logs) as cluster:
+        with connected(prepared.job.cluster, prepared.job.logs, stop) as cluster:
             outcome.worker_logs = cluster.logs
             _Driver(prepared, outcome, cluster).drive(report, stop)
     except RayError as err:

@@ -1,6 +1,7 @@
 """What leaves, and that it leaves once: filters, refusals, what a second run finds, what a killed one leaves."""
 
 import json
+import re
 import signal
 
 import pytest
@@ -13,6 +14,7 @@ from pipeline.export.forms import FORMS
 from pipeline.storage.local import LocalStore
 from tests.cli import finish, run, start, wait_until
 from tests.export.world import SLOTS, caption_all, export, files_of, write_images, write_parquets, write_tars
+from tests.trees import send, tree
 
 
 @pytest.fixture
@@ -243,6 +245,31 @@ def test_a_killed_export_goes_on_where_it_stopped(tmp_path):
     assert ended.code == 0, ended.err
     assert left < 30
     assert "1,200 of 1,200 images of 30 shards" in ended.out
+    assert files_of(tmp_path / "x") == files_of(tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "workers"), [(signal.SIGTERM, "1"), (signal.SIGINT, "2")])
+def test_a_stopped_export_finishes_the_shards_in_work_and_goes_on_later(tmp_path, number, workers):
+    write_tars(tmp_path / "in", 40, 40)
+    captioned = caption_all(tmp_path / "in", tmp_path / "out")
+    words = ("export", "out", "x", "--to", "hf", "--slot", "long")
+    done = tmp_path / "x/.joyfleet/done"
+
+    process = start(tmp_path, *words, "--workers", workers)
+    wait_until(lambda: len(list(done.glob("*"))) >= 2, process, "two shards")
+    send(reversed(tree(process.pid)), number)  # as a terminal does at Ctrl-C, to the workers first
+    stopped = finish(process)
+    left = len(list(done.glob("*")))
+    assert stopped.code == 4, stopped
+    (line,) = [line for line in stopped.err.splitlines() if line.startswith("joyfleet: ")]
+    assert re.search(r"stopped with \d+ of 40 shards exported, .*run the same command again to resume$", line)
+    assert not list((tmp_path / "x/.tmp").glob("*"))
+    ended = run(tmp_path, *words)
+    export(captioned, tmp_path / "whole", "hf", slots=("long",))
+
+    assert ended.code == 0, ended.err
+    assert left < 40
     assert files_of(tmp_path / "x") == files_of(tmp_path / "whole")
 
 

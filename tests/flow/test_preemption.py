@@ -2,14 +2,18 @@
 
 import signal
 import time
+import uuid
 
 import pytest
 
+from jobs.signals import AGAIN
 from pipeline.standin.demo_data import draw_dataset
 from tests.cli import finish, run, start, wait_until, write_job
+from tests.flow.test_corpus import job as corpus_job
 from tests.outputs import committed_rows, expected, fragments_of, identities, mark
 from tests.s3_proxy import Fault, s3_proxy
 from tests.s3_server import s3_environment  # noqa: F401 - a fixture
+from tests.signal_sweep import MARK, line, marked, num_left, sweep
 
 pytestmark = pytest.mark.slow
 
@@ -60,6 +64,36 @@ def test_a_signal_while_the_source_is_listed_ends_the_run_with_one_line(tmp_path
     assert done.out == ""
 
 
+@pytest.mark.parametrize(
+    ("verb", "number"), [("caption", signal.SIGTERM), ("plan", signal.SIGINT), ("corpus", signal.SIGTERM)]
+)
+def test_a_signal_while_ray_starts_ends_the_run_with_one_line_and_leaves_nothing(tmp_path, verb, number):
+    if verb == "corpus":
+        words = ["corpus", corpus_job(tmp_path)]
+    else:
+        draw_dataset(tmp_path / "in", num_images=60, seed=3, shard_rows=60)
+        words = [verb, write_job(tmp_path, tmp_path / "in", tmp_path / "out"), *["--calibrate", "9"] * (verb == "plan")]
+    scratch, mark = tmp_path / "scratch", uuid.uuid4().hex
+    scratch.mkdir()
+    process = start(tmp_path, *words, **{MARK: mark, "TMPDIR": str(scratch), "RAY_TMPDIR": "/tmp"})
+    wait_until(lambda: any("gcs_server" in " ".join(one.cmdline()) for one in marked(mark)), process, "a GCS")
+    process.send_signal(number)
+    done = finish(process)
+    assert done.code == 4, done
+    (line,) = done.err.splitlines()
+    assert line.endswith("; run the same command again")
+    assert num_left(mark) == 0
+    assert not list(scratch.iterdir())
+
+
+@pytest.mark.long
+def test_one_signal_at_any_moment_ends_a_run_with_4_and_the_next_finishes(tmp_path):
+    moments = [0.5 * step for step in range(20)]
+    points = sweep(tmp_path, moments, [signal.SIGTERM, signal.SIGINT], jobs=1, resume_every=10)
+    assert [line(point) for point in points if point.fault()] == []
+    assert any(point.ready and point.code == 4 for point in points)
+
+
 @pytest.mark.chaos
 def test_shards_that_are_complete_within_the_grace_are_committed(tmp_path):
     _, process = begin(tmp_path, num_images=60, batches_in_flight=20)
@@ -91,5 +125,6 @@ def test_a_second_signal_ends_the_run_at_once(tmp_path):
     since = time.monotonic()
     process.send_signal(signal.SIGTERM)
     done = finish(process)
-    assert done.code == -signal.SIGTERM
+    assert done.code == 4, done
+    assert done.err.splitlines()[-1] == f"joyfleet: {AGAIN}"
     assert time.monotonic() - since < 3

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from jobs.__main__ import cli
+from jobs.commands import cli
 from pipeline.config import load_corpus, load_job, parse_job
 from pipeline.corpus.corpus_job import prepare_corpus
 from pipeline.errors import OutputMismatch

@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from jobs.__main__ import cli, main
+from jobs.__main__ import main
+from jobs.commands import cli
 from jobs.progress_line import clock, render, size
 from pipeline.config import load_job
 from pipeline.flow.prepared_job import prepare_job

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from jobs.__main__ import cli
+from jobs.commands import cli
 from jobs.output import job_of_output, open_output
 from pipeline.config import parse_job
 from pipeline.errors import ConfigError, StoreError

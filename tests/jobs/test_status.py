@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 from click.testing import CliRunner
 
-from jobs.__main__ import cli
+from jobs.commands import cli
 from jobs.status import rates, render
 from pipeline.config import parse_job
 from pipeline.ledger.commit import commit_shard
