@@ -119,7 +119,7 @@ def test_sources_of_different_columns_are_no_one_table(tmp_path):
 
 def test_a_second_run_writes_nothing_and_says_the_same(tmp_path, captioned, monkeypatch):
     first = export(captioned, tmp_path / "x", "jsonl")
-    monkeypatch.setattr("pipeline.export.run_export.export_shard", lambda *_: pytest.fail("exported again"))
+    monkeypatch.setattr("pipeline.export.export_driver.export_shard", lambda *_: pytest.fail("exported again"))
 
     assert export(captioned, tmp_path / "x", "jsonl") == first
     assert (first.num_shards, first.num_images, first.num_exported) == (3, 30, 30)
@@ -192,7 +192,7 @@ def test_an_image_that_is_not_the_captioned_one_is_refused(tmp_path):
 @pytest.mark.parametrize("step", ["file", "record"])
 def test_a_kill_between_file_and_record_costs_nothing(tmp_path, captioned, monkeypatch, step):
     export(captioned, tmp_path / "whole", "jsonl")
-    name = "put_once" if step == "file" else "put_if_absent"
+    name = "put_idempotent" if step == "file" else "put_if_absent"
     real = getattr(shard_module, name)
     calls = []
 

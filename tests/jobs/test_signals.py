@@ -119,8 +119,8 @@ with SIGNALS.scratch_folder("joyfleet-test-") as folder:
 def test_the_line_goes_to_the_terminal_and_not_to_the_log(tmp_path):
     body = f"""
 from pathlib import Path
-from jobs.logs import take_terminal
-take_terminal(Path({str(tmp_path / "run.log")!r})); os.dup2(os.dup(1), 1)
+from jobs.logs import redirect_output
+redirect_output(Path({str(tmp_path / "run.log")!r})); os.dup2(os.dup(1), 1)
 terminal = SIGNALS.terminal
 print("noise", flush=True); os.write(terminal, b""); os.kill(os.getpid(), signal.SIGTERM); time.sleep(600)
 """
