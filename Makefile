@@ -5,7 +5,10 @@ BIN := .venv/bin
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo playground check test test-all chaos bench standin clean
+.PHONY: help setup demo playground check lint test test-all test-five chaos bench standin clean
+
+# Two workers on two cores: a test of Ray or of a server waits most of its time.
+PYTEST := $(BIN)/pytest -n auto --maxprocesses 4 --dist loadgroup
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -22,18 +25,23 @@ playground: setup ## try prompts on single images in a browser (JOB=job.yaml for
 	@$(BIN)/pip -q --disable-pip-version-check install --no-deps -r infra/requirements-playground.lock
 	@$(BIN)/python -m jobs playground $(JOB)
 
-check: setup ## the gate before every commit: format, lint, types, floors, fast tests
+check: lint ## the gate before every commit: format, lint, types, floors, fast tests
+	$(PYTEST) -q -m "not slow and not long and not chaos" tests
+
+lint: setup ## the part of `make check` that runs no test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
-	$(BIN)/pytest -q -m "not slow and not long and not chaos" tests
 
-test: setup ## the suite but what takes minutes a test (real vLLM, Ray and S3 server; up to 15 minutes)
-	$(BIN)/pytest -m "not long and not chaos" tests
+test: setup ## the suite but what takes minutes a test (real vLLM, Ray and S3 server; under 10 minutes)
+	$(PYTEST) -m "not long and not chaos" tests
 
 test-all: setup ## all tests there are
 	$(BIN)/pytest tests
+
+test-five: setup ## `make test` twice alone, twice beside a load, once without a network, and how long each took
+	tests/five.sh
 
 chaos: setup ## N jobs broken at random from SEED on: kills, stops, storage faults, full disks (N=20 SEED=0)
 	$(BIN)/python -m tests.chaos --runs $(or $(N),20) --seed $(or $(SEED),0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -55,6 +56,8 @@ def import_ahead() -> None:
 
     To be called when all else is imported: two threads on one circle of imports would see half a module.
     """
+    # requests ignores this warning itself, until another thread that leaves `warnings.catch_warnings` undoes it.
+    warnings.filterwarnings("ignore", "SOCKS support in urllib3 requires")
     # No daemon: a process that ends in the middle of loading Ray's library may crash.
     threading.Thread(target=import_module, args=("pipeline.flow.driver",)).start()
 

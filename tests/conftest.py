@@ -5,6 +5,8 @@ import signal
 import pytest
 from hypothesis import settings
 
+from tests.skips import pytest_make_collect_report, pytest_runtest_makereport  # noqa: F401 - hooks
+
 # Never a time in a test: a shared machine may be ten times slower for a moment.
 settings.register_profile("joyfleet", deadline=None, print_blob=True)
 settings.load_profile("joyfleet")
@@ -19,3 +21,13 @@ def _signals_of_pytest():
         signal.set_wakeup_fd(-1)
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def pytest_collection_modifyitems(config, items):
+    """Of several workers (pytest-xdist) one has the vLLM engine, and no long test is left for the end."""
+    if not hasattr(config, "workerinput"):
+        return
+    for item in items:
+        if "running" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("vllm"))
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)

@@ -6,12 +6,13 @@ import logging
 import signal
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import psutil
 import ray
 from ray.util import accelerators
 
@@ -116,7 +117,7 @@ class _Start:
         self._done, self._closed = threading.Event(), threading.Event()
         self._context: Any = None
         self._error: BaseException | None = None
-        threading.Thread(target=self._init, name="ray", daemon=True).start()
+        threading.Thread(target=self._run, name="ray", daemon=True).start()
 
     def wait(self, stop: threading.Event) -> Any:  # noqa: ANN401 - Ray's context differs by version
         """Return Ray's context.
@@ -128,12 +129,6 @@ class _Start:
         while not self._done.wait(STOP_POLL_S):
             if stop.is_set():
                 raise Interrupted("stopped while Ray was starting; nothing was begun; run the same command again")
-        if isinstance(self._error, Exception):
-            # Of no narrower type: its limit of 30 s for a raylet to start ends in a bare Exception (2.60, node.py).
-            raise PipelineError(
-                f"Ray did not start ({type(self._error).__name__}: {self._error}); nothing was begun. If the machine "
-                "is busy, run again; if cluster.address is set, check that it answers and has this version of Ray"
-            ) from self._error
         if self._error is not None:
             raise self._error
         return self._context
@@ -141,21 +136,57 @@ class _Start:
     def close(self) -> None:
         self._closed.set()
 
-    def _init(self) -> None:
+    def _run(self) -> None:
         try:
-            with _loggers_kept():
-                self._context = ray.init(
-                    **self._where,
-                    log_to_driver=False,
-                    logging_level=logging.WARNING,
-                    configure_logging=False,
-                    logging_config=ray.LoggingConfig(encoding="JSON") if self._logs is LogFormat.JSON else None,
-                    namespace="joyfleet",
-                )
+            self._context = _init(self._where, self._logs)
         except BaseException as err:  # noqa: BLE001 - handed to the driver's thread, which raises it
             self._error = err
         self._done.set()
         self._closed.wait()
+
+
+START_TRIES = 3
+"""Ray gives its processes 30 s to start, which cannot be set (2.60, node.py). A machine with a load of 40 needed more
+(measured, 2 cores); a second try finds all files in memory."""
+
+
+def _init(where: Mapping[str, Any], logs: LogFormat) -> Any:  # noqa: ANN401 - Ray's context differs by version
+    num_tries = START_TRIES if where.get("address") == OWN else 1
+    for number in range(1, num_tries + 1):
+        before = _children()
+        try:
+            with _loggers_kept():
+                return ray.init(
+                    **where,
+                    log_to_driver=False,
+                    logging_level=logging.WARNING,
+                    configure_logging=False,
+                    logging_config=ray.LoggingConfig(encoding="JSON") if logs is LogFormat.JSON else None,
+                    namespace="joyfleet",
+                )
+        except Exception as err:
+            # Of no narrower type: the limit for a raylet to start ends in a bare Exception, all else in its subclasses.
+            if type(err) is not Exception or number == num_tries:
+                raise PipelineError(
+                    f"Ray did not start in {number} tries ({type(err).__name__}: {err}); nothing was begun. If the "
+                    "machine is busy, run again; if cluster.address is set, check that it answers and has this version "
+                    "of Ray"
+                ) from err
+            log.warning("Ray did not start, try %d of %d: %s", number, num_tries, err)
+            _end(_children() - before)
+    raise AssertionError("unreachable: the last try returns or raises")
+
+
+def _children() -> set[psutil.Process]:
+    return set(psutil.Process().children(recursive=True))
+
+
+def _end(processes: set[psutil.Process]) -> None:
+    """End what a start that failed has left: it would take CPU from the next try."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(processes)
 
 
 @contextmanager

@@ -125,6 +125,7 @@ def test_clean_pictures_lose_nothing(running, tmp_path):
     assert [row["caption"] for row in without] == [row["caption"] for row in rows]
 
 
+@pytest.mark.long
 def test_the_whole_way_from_the_command_line(tmp_path):
     """Pictures that loop, draw, caption through Ray and vLLM, and measure: nothing looped is a caption."""
     options = ["--images", "120", "--special-share", "0.4", "--shard-images", "30", "--seed", "5"]

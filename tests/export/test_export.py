@@ -14,6 +14,7 @@ from pipeline.export.forms import FORMS
 from pipeline.storage.local import LocalStore
 from tests.cli import finish, run, start, wait_until
 from tests.export.world import SLOTS, caption_all, export, files_of, write_images, write_parquets, write_tars
+from tests.gate import Gate
 from tests.trees import send, tree
 
 
@@ -229,22 +230,24 @@ def test_beside_wants_the_folder_of_the_images(tmp_path, captioned):
 
 @pytest.mark.slow
 def test_a_killed_export_goes_on_where_it_stopped(tmp_path):
-    write_tars(tmp_path / "in", 30, 40)
+    write_tars(tmp_path / "in", 6, 10)
     captioned = caption_all(tmp_path / "in", tmp_path / "out")
     words = ("export", "out", "x", "--to", "hf", "--slot", "long")
     done = tmp_path / "x/.joyfleet/done"
 
-    process = start(tmp_path, *words, "--workers", "2")
-    wait_until(lambda: len(list(done.glob("*"))) >= 2, process, "two shards")
+    gate = Gate(tmp_path / "gate")
+    process = start(tmp_path, *words, "--workers", "2", **gate.environment)
+    gate.let(2)
+    wait_until(lambda: len(list(done.glob("*"))) == 2 and gate.held() == 2, process, "2 shards, and 2 in work")
     process.send_signal(signal.SIGKILL)
     assert finish(process).code == -signal.SIGKILL  # its workers hold its pipes: they ended too
-    left = len(list(done.glob("*")))
+    exported = len(list(done.glob("*")))
     ended = run(tmp_path, *words, "--workers", "1")
     export(captioned, tmp_path / "whole", "hf", slots=("long",))
 
     assert ended.code == 0, ended.err
-    assert left < 30
-    assert "1,200 of 1,200 images of 30 shards" in ended.out
+    assert exported == 2
+    assert "60 of 60 images of 6 shards" in ended.out
     assert files_of(tmp_path / "x") == files_of(tmp_path / "whole")
 
 

@@ -11,6 +11,7 @@ import yaml
 from tests.cli import finish, run, start, wait_until
 from tests.corpus.outputs import write_output
 from tests.corpus.test_job import entry, shards
+from tests.gate import Gate
 from tests.trees import send, tree
 
 pytestmark = pytest.mark.slow
@@ -52,14 +53,15 @@ def test_a_corpus_that_was_killed_and_stopped_has_each_text_once_and_the_same(tm
     assert whole.code == 0, whole
     assert f"{SHARDS * ROWS * EPOCHS:,}: " in whole.out
     path, output = job(tmp_path), tmp_path / "corpus"
-    process = start(tmp_path, "corpus", path)
-    wait_until(lambda: len(committed(output)) >= 2, process, "2 parts")
+    gate = Gate(tmp_path / "gate")
+    process = start(tmp_path, "corpus", path, **gate.environment)
+    gate.let(2)
+    wait_until(lambda: len(committed(output)) == 2 and gate.held() > 0, process, "2 parts, and one in work")
     send(tree(process.pid), signal.SIGKILL)
     finish(process)
-    before = committed(output)
-    assert 2 <= len(before) < SHARDS
-    process = start(tmp_path, "corpus", path)
-    wait_until(lambda: len(committed(output)) > len(before), process, "another part")
+    process = start(tmp_path, "corpus", path, **gate.environment)
+    gate.let(1)
+    wait_until(lambda: len(committed(output)) == 3 and gate.held() > 0, process, "another part, and one in work")
     process.send_signal(signal.SIGTERM)
     stopped = finish(process)
     assert stopped.code == 4, stopped
@@ -73,7 +75,11 @@ def test_a_corpus_that_was_killed_and_stopped_has_each_text_once_and_the_same(tm
 @pytest.mark.long
 def test_two_runs_at_once_make_one_corpus(tmp_path):
     path = job(tmp_path)
-    both = [finish(process) for process in [start(tmp_path, "corpus", path) for _ in range(2)]]
+    gate = Gate(tmp_path / "gate")
+    runs = [start(tmp_path, "corpus", path, **gate.environment) for _ in range(2)]
+    wait_until(lambda: len(gate.holders()) == 2, runs[0], "2 runs that publish")
+    gate.open()
+    both = [finish(process) for process in runs]
     assert [one.code for one in both] == [0, 0], both
     assert len(texts(tmp_path / "corpus")) == SHARDS * ROWS * EPOCHS
 

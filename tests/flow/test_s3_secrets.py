@@ -10,7 +10,7 @@ from tests.cli import Done, run, write_job
 from tests.s3_proxy import s3_proxy
 from tests.s3_server import s3_environment  # noqa: F401 - a fixture
 
-pytestmark = [pytest.mark.slow, pytest.mark.chaos]  # minutes: `make test` has to stay within fifteen
+pytestmark = [pytest.mark.slow, pytest.mark.chaos]  # minutes: `make test` has to stay within ten
 
 SECRET = "marker-of-a-secret-7d1e"
 TOKEN = "marker-of-a-token-9b2f"
