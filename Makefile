@@ -7,8 +7,8 @@ export PYTHONDONTWRITEBYTECODE := 1
 .DEFAULT_GOAL := help
 .PHONY: help setup demo playground check lint test test-all test-five chaos bench standin clean
 
-# Two workers on two cores: a test of Ray or of a server waits most of its time.
-PYTEST := $(BIN)/pytest -n auto --maxprocesses 4 --dist loadgroup
+# Two workers on two cores: a test of Ray or of a server waits for much of its time. tests/workers.py hands them out.
+PYTEST := $(BIN)/pytest -n auto --maxprocesses 4 --dist loadscope
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import settings
 
 from tests.skips import pytest_make_collect_report, pytest_runtest_makereport  # noqa: F401 - hooks
+from tests.workers import pytest_collection_modifyitems, pytest_xdist_make_scheduler  # noqa: F401 - hooks
 
 # Never a time in a test: a shared machine may be ten times slower for a moment.
 settings.register_profile("joyfleet", deadline=None, print_blob=True)
@@ -21,13 +22,3 @@ def _signals_of_pytest():
         signal.set_wakeup_fd(-1)
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def pytest_collection_modifyitems(config, items):
-    """Of several workers (pytest-xdist) one has the vLLM engine, and no long test is left for the end."""
-    if not hasattr(config, "workerinput"):
-        return
-    for item in items:
-        if "running" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("vllm"))
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)

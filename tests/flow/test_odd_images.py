@@ -18,7 +18,7 @@ from tests.gate import HOOKS
 from tests.odd_images import build_odd_images
 from tests.outputs import committed_rows
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("odd images")]
+pytestmark = pytest.mark.slow
 
 POISON = "POISON-OF-DECODERS"
 DEADLY_ROW = 13
