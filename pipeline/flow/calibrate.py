@@ -47,7 +47,7 @@ def calibrate(job: JobConfig, num_images: int) -> Calibration:
     with tempfile.TemporaryDirectory(prefix="joyfleet-calibrate-") as folder:
         batch = max(1, min(job.engine.batch_images, num_images // PARTS))
         engine = job.engine.model_copy(update={"batch_images": batch})
-        cluster = job.cluster.model_copy(update={"grace_s": 0})
+        cluster = job.cluster.model_copy(update={"drain_timeout_s": 0})
         trial = job.model_copy(update={"output": folder, "engine": engine, "cluster": cluster})
         prepared = prepare_job(trial)
         prepared = replace(prepared, works=spread_evenly(prepared.works))

@@ -78,7 +78,7 @@ def odd_source(tmp_path):
 
 def test_odd_shards_end_as_rows_with_reasons_and_one_in_quarantine(tmp_path, odd_source):
     output = tmp_path / "out"
-    job = write_job(tmp_path, {"urls": [str(odd_source)], "carry": ["*"]}, output)
+    job = write_job(tmp_path, {"urls": [str(odd_source)], "metadata_fields": ["*"]}, output)
     done = run(tmp_path, "caption", job)
     assert done.code == 3, done
     assert "quarantined: not_a.parquet" in done.out
@@ -108,7 +108,7 @@ def test_a_killed_driver_costs_only_what_was_in_flight(tmp_path):
     draw_dataset(tmp_path / "in", num_images=240, seed=2, shard_rows=60)
     output = tmp_path / "out"
     engine = {"echo_latency_s": 0.3, "batches_in_flight": 2}
-    job = write_job(tmp_path, tmp_path / "in", output, engine=engine, cluster={"readers": 2})
+    job = write_job(tmp_path, tmp_path / "in", output, engine=engine, cluster={"max_concurrent_reads": 2})
     process = start(tmp_path, "caption", job)
     wait_until(lambda: len(fragments_of(output)) >= 4, process, "4 fragments")
     process.send_signal(signal.SIGKILL)
@@ -213,7 +213,7 @@ def test_a_defect_of_a_reader_costs_its_shard_and_the_run_goes_on(tmp_path):
         "json.loads = broken\n"
     )
     output = tmp_path / "out"
-    source = {"urls": [str(tmp_path / "in")], "carry": ["*"]}
+    source = {"urls": [str(tmp_path / "in")], "metadata_fields": ["*"]}
     job = write_job(tmp_path, source, output, engine={"batch_images": 2})
 
     done = run(tmp_path, "caption", job, PYTHONPATH=f"{tmp_path}/hooks:{Path(__file__).parents[2]}")

@@ -20,7 +20,7 @@ def begin(tmp_path, num_images=120, **engine):
     """Start a run whose engine is slow, and wait for its first fragment; the output and the process."""
     draw_dataset(tmp_path / "in", num_images=num_images, seed=3, shard_rows=60)
     slow = {"echo_latency_s": LATENCY_S, "batches_in_flight": 2, **engine}
-    job = write_job(tmp_path, tmp_path / "in", tmp_path / "out", engine=slow, cluster={"grace_s": 20})
+    job = write_job(tmp_path, tmp_path / "in", tmp_path / "out", engine=slow, cluster={"drain_timeout_s": 20})
     process = start(tmp_path, "caption", job)
     wait_until(lambda: len(fragments_of(tmp_path / "out")) >= 2, process, "2 fragments")
     return job, process
@@ -73,7 +73,7 @@ def test_shards_that_are_complete_within_the_grace_are_committed(tmp_path):
 def test_the_grace_ends_in_time_with_an_engine_that_does_not_answer(tmp_path):
     draw_dataset(tmp_path / "in", num_images=20, seed=3, shard_rows=20)
     stuck = {"echo_latency_s": 1000.0}
-    job = write_job(tmp_path, tmp_path / "in", tmp_path / "out", engine=stuck, cluster={"grace_s": 2})
+    job = write_job(tmp_path, tmp_path / "in", tmp_path / "out", engine=stuck, cluster={"drain_timeout_s": 2})
     process = start(tmp_path, "caption", job)
     time.sleep(15)
     process.send_signal(signal.SIGTERM)

@@ -177,5 +177,5 @@ def test_the_ordinary_stores_need_no_word(output, url):
 
 def test_a_damaged_description_is_told(output):
     tamper(output, "images.max_bytes", "many")
-    with pytest.raises(StoreError, match=r"run\.json: damaged .*; restore it"):
+    with pytest.raises(StoreError, match=r"run\.json: damaged, .*\(images\.max_bytes: found 'many'; .*\); restore it"):
         open_output(str(output))
