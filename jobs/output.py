@@ -13,7 +13,8 @@ from typing import Any
 
 import click
 
-from pipeline.config import ImagesConfig, JobConfig, SourceConfig, load_job, parse_job
+from jobs.job_file import read_job
+from pipeline.config import ImagesConfig, JobConfig, SourceConfig, parse_job
 from pipeline.config.load import read_stored
 from pipeline.config.renamed_keys import with_new_names
 from pipeline.config.trust import refuse_foreign_sources, without_powers
@@ -127,7 +128,7 @@ def job_of_output(url: str, job_file: str | None, overrides: Sequence[str]) -> J
     """
     described = _job_of(url, read_run(open_store(url)))
     if job_file is not None:
-        return load_job(job_file, [*overrides, f"output={json.dumps(url)}"])
+        return read_job(job_file, [*overrides, f"output={json.dumps(url)}"])
     origin = f"{url}/{RUN}"
     # In full form first: `without_powers` looks for the keys of the full form.
     full = read_stored(JobConfig, {**described, "output": url}, origin).model_dump(mode="json")

@@ -128,7 +128,7 @@ def test_clean_pictures_lose_nothing(running, tmp_path):
 def test_the_whole_way_from_the_command_line(tmp_path):
     """Pictures that loop, draw, caption through Ray and vLLM, and measure: nothing looped is a caption."""
     options = ["--images", "120", "--special-share", "0.4", "--shard-images", "30", "--seed", "5"]
-    assert run(tmp_path, "draw", "in", *options).code == 0
+    assert run(tmp_path, "make-demo-data", "in", *options).code == 0
     engine = {"kind": "vllm", "batch_images": 16, "max_num_seqs": 16}
     job = write_job(tmp_path, tmp_path / "in", tmp_path / "out", captions=ALL, engine=engine)
     done = run(tmp_path, "caption", job)

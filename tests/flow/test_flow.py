@@ -98,7 +98,7 @@ def test_odd_shards_end_as_rows_with_reasons_and_one_in_quarantine(tmp_path, odd
     assert pq.read_metadata(output / "captions/empty.tar.parquet").num_rows == 0
     assert all((row["caption"] is None) == (row["status"] != "ok") for row in rows)
     assert run(tmp_path, "verify", str(output)).code == 3
-    assert "1 shards out of quarantine" in run(tmp_path, "retry", str(output)).out
+    assert "1 shards out of quarantine" in run(tmp_path, "unquarantine", str(output)).out
     again = run(tmp_path, "caption", job)
     assert again.code == 3, again
     assert "0 shards, 0 images" in again.out

@@ -39,7 +39,7 @@ def test_the_workflow_calls_verbs_and_options_that_there_are():
     called = [re.search(r"joyfleet (\w+)(.*)", line) for line in lines if ".venv/bin/joyfleet" in line]
     assert [one[1] for one in called] == ["submit", "verify", "quality"]
     for one in called:
-        known = {option for parameter in cli.commands[one[1]].params for option in parameter.opts}
+        known = {option for parameter in cli.get_command(None, one[1]).params for option in parameter.opts}
         assert set(re.findall(r"--[a-z-]+", one[2])) <= known
 
 
@@ -96,7 +96,7 @@ def test_the_page_on_clusters_names_what_there_is():
     page = (PROJECT / "docs" / "cluster.md").read_text()
     for target in re.findall(r"\]\((\.\./[^)]+)\)", page):
         assert (PROJECT / "docs" / target).exists(), target
-    known = {option for parameter in cli.commands["submit"].params for option in parameter.opts}
+    known = {option for parameter in cli.get_command(None, "submit").params for option in parameter.opts}
     for line in re.findall(r"^joyfleet submit .*", page, re.MULTILINE):
         assert set(re.findall(r"--[a-z-]+", line)) <= known
     for name in re.findall(r"infra/kuberay/(\S+)", page):
