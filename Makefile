@@ -17,7 +17,7 @@ setup: ## install everything into .venv as pinned (KIND=cpu or gpu; found out by
 	@PYTHON=$(PYTHON) infra/setup.sh $(KIND)
 
 demo: setup ## draw a sample data set into data/demo, caption it into out/demo through Ray Data and vLLM
-	@[ -d data/demo ] || $(BIN)/python -m jobs draw data/demo
+	@[ -d data/demo ] || $(BIN)/python -m jobs make-demo-data data/demo
 	@$(BIN)/python -m jobs caption jobs/runs/demo.yaml
 	@$(BIN)/python -m jobs verify out/demo
 

@@ -1,4 +1,4 @@
-"""`joyfleet VERB ...`, also as `python -m jobs VERB ...`: one module a verb, one line an error."""
+"""`joyfleet VERB ...`, also as `python -m jobs VERB ...`. An error is one message and an exit code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`joyfleet caption job.yaml`: the main job, from a YAML file to committed Parquet."""
+"""`joyfleet caption job.yaml`: the main job, from a YAML file to committed Parquet files."""
 
 from __future__ import annotations
 
@@ -11,25 +11,17 @@ from typing import TYPE_CHECKING
 
 import click
 
+from jobs.job_file import read_job, set_option
 from jobs.logs import new_log, redirect_output
 from jobs.progress_line import ProgressLine
 from jobs.signals import SIGNALS
 from jobs.summary import print_summary
 from jobs.terminal import echo, printable
-from pipeline.config import load_job
 from pipeline.errors import PipelineError
 from pipeline.flow.ray_env import prepare_ray_env
 
 if TYPE_CHECKING:
     from pipeline.flow.prepared_job import PreparedJob
-
-set_option = click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Override a key of the file, such as sampling.temperature=0.4; stronger than the environment.",
-)
 
 
 PLANNING = "stopped while planning; nothing was asked of a model yet; run the same command again to go on"
@@ -40,9 +32,9 @@ PLANNING = "stopped while planning; nothing was asked of a model yet; run the sa
 @click.argument("job_file", type=click.Path())
 @set_option
 def caption(job_file: str, overrides: Sequence[str]) -> None:
-    """Caption the images of JOB_FILE's source into its output; run it again to go on where it stopped."""
+    """Caption the images of JOB_FILE's source into its output; the same command resumes a run that stopped."""
     SIGNALS.end_at_once(PLANNING)
-    job = load_job(job_file, overrides)
+    job = read_job(job_file, overrides)
     prepare_ray_env(job.cluster)
     # Ray reads its environment when it is imported, so not before the lines above.
     from pipeline.flow.prepared_job import prepare_job  # noqa: PLC0415
@@ -52,18 +44,18 @@ def caption(job_file: str, overrides: Sequence[str]) -> None:
 
 
 def import_ahead() -> None:
-    """Begin to import Ray, more than a second of work, while the listings of a large job wait for the store.
+    """Start to import Ray, which takes more than a second, while the listings of a large job wait for the store.
 
-    To be called when all else is imported: two threads on one circle of imports would see half a module.
+    Call it when everything else is imported: two threads that import the same modules may see half of one.
     """
     # requests ignores this warning itself, until another thread that leaves `warnings.catch_warnings` undoes it.
     warnings.filterwarnings("ignore", "SOCKS support in urllib3 requires")
-    # No daemon: a process that ends in the middle of loading Ray's library may crash.
+    # Not a daemon thread: a process that ends while it loads Ray's library may crash.
     threading.Thread(target=import_module, args=("pipeline.flow.driver",)).start()
 
 
 def run_prepared(prepared: PreparedJob) -> None:
-    """Run what is prepared, with a progress line and a summary; ends the process unless all is done."""
+    """Run a prepared job with a progress line and a summary; end the process with its exit code unless it is 0."""
     from pipeline.flow.driver import RunResult, run_job  # noqa: PLC0415 - as above
 
     for remark in prepared.remarks:

@@ -14,7 +14,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from jobs.caption import set_option
+from jobs.job_file import set_option
 from jobs.logs import Terminal, new_log, redirect_output
 from jobs.progress_line import clock
 from jobs.signals import SIGNALS

@@ -160,4 +160,4 @@ def _summarise(exported: Exported, url: str) -> None:
     if exported.num_uncommitted:
         click.echo(f"note: {exported.num_uncommitted:,} shards have no captions yet; the same command adds them later")
     if exported.num_quarantined:
-        click.echo(f"note: {exported.num_quarantined:,} shards are in quarantine; `joyfleet retry` takes them up")
+        click.echo(f"note: {exported.num_quarantined:,} shards are in quarantine; `joyfleet status` names them")

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import click
-from pydantic import ValidationError
 
-from pipeline.config import ImagesConfig, JobConfig, SourceConfig, load_job, parse_job
+from jobs.job_file import read_job
+from pipeline.config import ImagesConfig, JobConfig, SourceConfig, parse_job
+from pipeline.config.load import read_stored
+from pipeline.config.renamed_keys import with_new_names
 from pipeline.config.trust import refuse_foreign_sources, without_powers
 from pipeline.errors import ConfigError, StoreError
 from pipeline.ledger.footer import RunIdentity
@@ -47,8 +49,8 @@ class Output:
     max_bytes: int
     fields: Mapping[str, Any]
     """The recipe's."""
-    about: Mapping[str, Any]
-    """What the first run told of itself: its resolved config as `job`, `slots`, `versions`."""
+    job: Mapping[str, Any]
+    """The config of the first run, with the keys of today."""
 
     @property
     def source(self) -> SourceConfig:
@@ -93,13 +95,13 @@ def open_output(url: str, sources: Sequence[str] = ()) -> Output:
     record = read_run(store)
     job = _job_of(url, record)
     try:
-        source = SourceConfig.model_validate(job["source"])
-        images = ImagesConfig.model_validate(job["images"])
+        source = read_stored(SourceConfig, job["source"], f"{url}/{RUN}", "source.")
+        images = read_stored(ImagesConfig, job["images"], f"{url}/{RUN}", "images.")
         run = RunIdentity(
             recipe=record.fingerprint, slots=tuple(record.about["slots"]), versions=record.about["versions"]
         )
-    except (ValidationError, KeyError, TypeError) as err:
-        raise StoreError(f"{url}/{RUN}: damaged ({' '.join(str(err).split())}); restore it") from err
+    except (KeyError, TypeError) as err:
+        raise StoreError(f"{url}/{RUN}: damaged ({err!r}); restore it") from err
     return Output(
         store=store,
         run=run,
@@ -108,14 +110,14 @@ def open_output(url: str, sources: Sequence[str] = ()) -> Output:
         sources=sources,
         max_bytes=images.max_bytes,
         fields=record.fields,
-        about=record.about,
+        job=job,
     )
 
 
 def _job_of(url: str, record: RunRecord) -> Mapping[str, Any]:
     if "job" not in record.about:
         raise ConfigError(f"{url}: a corpus, and this verb is for captions; `joyfleet corpus` goes on with a corpus")
-    return record.about["job"]
+    return with_new_names(record.about["job"])
 
 
 def job_of_output(url: str, job_file: str | None, overrides: Sequence[str]) -> JobConfig:
@@ -126,8 +128,8 @@ def job_of_output(url: str, job_file: str | None, overrides: Sequence[str]) -> J
     """
     described = _job_of(url, read_run(open_store(url)))
     if job_file is not None:
-        return load_job(job_file, [*overrides, f"output={json.dumps(url)}"])
+        return read_job(job_file, [*overrides, f"output={json.dumps(url)}"])
     origin = f"{url}/{RUN}"
-    # In full form first: what a short form or another spelling says is not seen otherwise.
-    full = parse_job({**described, "output": url}, origin=origin).model_dump(mode="json")
+    # In full form first: `without_powers` looks for the keys of the full form.
+    full = read_stored(JobConfig, {**described, "output": url}, origin).model_dump(mode="json")
     return parse_job(without_powers(full, overrides, origin), overrides, origin=origin)

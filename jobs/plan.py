@@ -11,13 +11,13 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from jobs.caption import set_option
+from jobs.job_file import read_job, set_option
 from jobs.logs import Terminal, new_log, redirect_output
 from jobs.progress_line import clock, size
 from jobs.signals import DEFAULT, SIGNALS
 from jobs.source_summary import show_source
 from jobs.terminal import printable, to_json
-from pipeline.config import JobConfig, load_job
+from pipeline.config import JobConfig
 from pipeline.cost import Rate, Workload, captions_per_image, card_rates, estimate, guess_tokens, staged_tokens
 from pipeline.engines.gpus import GPUS
 from pipeline.errors import ConfigError, PipelineError
@@ -60,7 +60,7 @@ def plan(
 
     Reads footers and heads of at most 32 shards; writes nothing. With --calibrate it runs the job's own engine.
     """
-    job = load_job(job_file, overrides)
+    job = read_job(job_file, overrides)
     priced = _prices(prices)
     terminal = Terminal(out=sys.stdout, err=sys.stderr)
     calibration = None

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import click
 
-from jobs.caption import set_option
+from jobs.job_file import read_job, set_option
 from jobs.signals import SIGNALS
-from pipeline.config import JobConfig, load_job, parse_job
+from pipeline.config import JobConfig, parse_job
 from pipeline.engines import start_engine
 from pipeline.errors import BadImage, ConfigError
 from pipeline.flow.prepared_job import check_job, engine_spec, read_spec
@@ -54,7 +54,7 @@ def playground(job_file: str | None, port: int, overrides: Sequence[str]) -> Non
 def _pictures(job_file: str | None, overrides: Sequence[str], folder: Path) -> tuple[JobConfig, list[Path]]:
     """The job, and a few images to begin with, as files below `folder`."""
     if job_file:
-        job = load_job(job_file, overrides)
+        job = read_job(job_file, overrides)
     else:
         draw_dataset(folder / "source", num_images=PICTURES, seed=0, shard_rows=PICTURES)
         job = parse_job({**STANDIN, "source": str(folder / "source"), "output": "memory://playground"}, overrides)

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jobs.caption import set_option
+from jobs.job_file import read_job, set_option
 from jobs.logs import new_log, redirect_output
 from jobs.terminal import echo
-from pipeline.config import JobConfig, load_job
+from pipeline.config import JobConfig
 from pipeline.engines import Engine, EngineSpec, start_engine
 from pipeline.errors import ConfigError
 from pipeline.flow.prepared_job import caption_spec, check_job, engine_spec, facts_of, read_spec
@@ -54,7 +54,7 @@ def preview(job_file: str, num_images: int, compare: str | None, page: str | Non
     The images are the same at each call: drawn by the job's seed over its shards. --set holds for both jobs.
     """
     files = [job_file, *([compare] if compare else [])]
-    jobs = [load_job(file, overrides) for file in files]
+    jobs = [read_job(file, overrides) for file in files]
     recipes = [_checked(file, job) for file, job in zip(files, jobs, strict=True)]
     target = Path(page) if page else Path(Path(job_file).stem + ".preview.html")
     if not target.parent.is_dir():

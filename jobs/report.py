@@ -46,7 +46,7 @@ def _page(opened: Output, files: str) -> str:
         raise ConfigError(f"report: needs the package {err.name}; run: pip install 'joyfleet[report]'") from err
     plan = opened.readable_plan()
     survey, quality = output_stats(opened.store)
-    job = opened.about["job"]
+    job = opened.job
     subject = Subject(
         url=opened.store.url,
         files=files,

@@ -62,10 +62,10 @@ def _show_rows(job: JobConfig, listed: Listed, num_rows: int, out: TextIO) -> No
     if shard.size > MAX_FETCH_BYTES and shard.path.lower().endswith(WHOLE):
         echo(f"{shard.path}: {size(shard.size)}, not looked into", file=out)
         return
-    # All fields are shown, so that one sees what `source.carry` could keep.
-    source = job.source.model_copy(update={"carry": ("*",)})
+    # All fields are shown, so that one sees what `source.metadata_fields` could keep.
+    source = job.source.model_copy(update={"metadata_fields": ("*",)})
     try:
-        with open_head(shard, source, job.images.max_bytes, num_rows, carry=source.carry) as opened:
+        with open_head(shard, source, job.images.max_bytes, num_rows, carry=source.metadata_fields) as opened:
             echo(f"{shard.path} begins with: {opened.layout}", file=out)
             for row in opened.rows(range(num_rows)):
                 what = row.message if row.data is None else size(len(row.data))

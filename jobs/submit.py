@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jobs.caption import set_option
+from jobs.job_file import read_job, set_option
 from jobs.signals import SIGNALS
-from pipeline.config import load_job
 from pipeline.errors import ConfigError, Interrupted
 from pipeline.flow.ray_env import API_VARIABLE, prepare_ray_env
 from pipeline.prompts import check_captions
@@ -48,7 +47,7 @@ def submit(
 
     Ctrl-C asks whether to stop the job. Without a terminal it leaves the job running and ends with 4.
     """
-    job = load_job(str(job_file), overrides)
+    job = read_job(str(job_file), overrides)
     check_captions(job)
     prepare_ray_env(job.cluster, sent_to=address)
     logging.disable(logging.INFO)  # Ray's client names each file that it leaves out

@@ -42,7 +42,7 @@ class Reason(StrEnum):
     ENGINE_ERROR = "engine_error"
     """The engine refused or lost this request and stayed alive."""
     ENGINE_KILLED = "engine_killed"
-    """The engine died on this image, alone, more often than `engine.max_deaths_per_image` allows."""
+    """The engine died on this image, alone, more often than `engine.max_crashes_per_image` allows."""
 
     EMPTY_CAPTION = "empty_caption"
     """The model answered with no words."""

@@ -5,16 +5,9 @@ from pathlib import Path
 
 import yaml
 
-from pipeline.config import parse_job
-from pipeline.config.job_config import (
-    EngineConfig,
-    ImagesConfig,
-    JobClusterConfig,
-    JobConfig,
-    SamplingConfig,
-    SourceConfig,
-)
-from pipeline.config.quality_config import QualityConfig, RepairConfig, RuleActions, TagsConfig
+from pipeline.config import EngineConfig, ImagesConfig, JobConfig, SamplingConfig, SourceConfig, parse_job
+from pipeline.config.cluster_config import CaptionClusterConfig
+from pipeline.config.quality_config import QualityConfig, RetryConfig, RuleActions, TagsConfig
 from pipeline.prompts import check_captions
 from schemas.caption_row import CAPTION_ROW
 
@@ -36,12 +29,12 @@ def test_the_complete_example_has_every_key():
         "sampling": SamplingConfig,
         "engine": EngineConfig,
         "images": ImagesConfig,
-        "cluster": JobClusterConfig,
+        "cluster": CaptionClusterConfig,
         "quality": QualityConfig,
     }
     for name, part in parts.items():
         assert set(complete[name]) == set(part.model_fields) - {"echo_latency_s"}, name
-    for name, part in {"actions": RuleActions, "tags": TagsConfig, "repair": RepairConfig}.items():
+    for name, part in {"actions": RuleActions, "tags": TagsConfig, "retry": RetryConfig}.items():
         assert set(complete["quality"][name]) == set(part.model_fields), name
 
 

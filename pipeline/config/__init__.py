@@ -2,29 +2,21 @@
 
 from pipeline.config.base import without_secrets
 from pipeline.config.captions_config import Length, RequestConfig, SlotConfig, WordsDistribution
+from pipeline.config.cluster_config import ClusterConfig
 from pipeline.config.corpus_config import CorpusConfig
 from pipeline.config.corpus_presets import Preset, Rating
-from pipeline.config.job_config import (
-    ClusterConfig,
-    EndpointConfig,
-    EngineConfig,
-    EngineKind,
-    GpuPreset,
-    ImagesConfig,
-    JobConfig,
-    LogFormat,
-    ModelConfig,
-    Replicas,
-    SamplingConfig,
-    SourceConfig,
-)
+from pipeline.config.engine_config import EndpointConfig, EngineConfig, EngineKind, GpuPreset, Replicas
+from pipeline.config.images_config import ImagesConfig
+from pipeline.config.job_config import JobConfig
 from pipeline.config.load import ENV_PREFIX, load_corpus, load_job, parse_job
+from pipeline.config.log_format import LogFormat
+from pipeline.config.model_config import ModelConfig
 from pipeline.config.quality_config import (
     Action,
     Categories,
     Openings,
     QualityConfig,
-    RepairConfig,
+    RetryConfig,
     RuleActions,
     Script,
     TagsConfig,
@@ -43,6 +35,8 @@ from pipeline.config.render_config import (
     TaskTables,
     WordsConfig,
 )
+from pipeline.config.sampling_config import SamplingConfig
+from pipeline.config.source_config import SourceConfig
 
 __all__ = [
     "ENV_PREFIX",
@@ -68,9 +62,9 @@ __all__ = [
     "Rating",
     "RecordTagsConfig",
     "RenderConfig",
-    "RepairConfig",
     "Replicas",
     "RequestConfig",
+    "RetryConfig",
     "RuleActions",
     "SamplingConfig",
     "Script",

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Self
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from pipeline.config.base import ConfigPart, Url
+from pipeline.config.cluster_config import ClusterConfig
 from pipeline.config.corpus_presets import Preset
-from pipeline.config.job_config import ClusterConfig
 from pipeline.config.render_config import RecordTagsConfig, RenderConfig, WordsConfig
 
 NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$"

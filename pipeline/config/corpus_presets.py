@@ -70,12 +70,12 @@ _MIXED = {**_FIRST, "persons": "mixed"}
 _COYO = {"tasks": _EVEN_TASKS, "persons": "mixed", "metadata": False, "trim": False, "bare_long": False}
 _GBC = {**_COYO, "bare_long": True}
 _TIPO = {
-    "drop_all": 0.1,
-    "drop_some": 0.3,
-    "keep_line": 0.65,
+    "drop_all_probability": 0.1,
+    "drop_some_probability": 0.3,
+    "keep_line_probability": 0.65,
     "gen_meta": 0.3,
     "given_share": 0.6,
-    "loss_all": 0.7,
+    "loss_on_all_probability": 0.7,
     "lengths": _LENGTHS,
     "longest": "very_long",
 }
@@ -85,12 +85,12 @@ PRESETS: dict[Preset, dict[str, Any]] = {
     Preset.TIPO_V2: {**_TIPO, "styles": {"default": _MIXED}},
     Preset.TIPO_V2_1: {**_TIPO, "styles": {"default": _FIRST}},
     Preset.DANTAGGEN: {
-        "drop_all": 0.3,
-        "drop_some": 0.5,
-        "keep_line": 0.5,
+        "drop_all_probability": 0.3,
+        "drop_some_probability": 0.5,
+        "keep_line_probability": 0.5,
         "gen_meta": 0.0,
         "given_share": 0.6,
-        "loss_all": 0.3,
+        "loss_on_all_probability": 0.3,
         # HakuPhi's trainer asks for `long` at most; captions are not written.
         "lengths": {
             "very_short": {"min_tags": 0, "paragraphs": 1, "sentences": 1},

@@ -19,7 +19,7 @@ class Action(StrEnum):
     """What a rule does to a text that it finds."""
 
     REJECT = "reject"
-    """The text is no caption; it is asked again as `quality.repair` says."""
+    """The text is no caption; it is asked again as `quality.retry` says."""
     FLAG = "flag"
     """The text stays and bears a flag."""
     OFF = "off"
@@ -101,7 +101,7 @@ class TagsConfig(ConfigPart):
         return self
 
 
-class RepairConfig(ConfigPart):
+class RetryConfig(ConfigPart):
     """How a rejected request is asked again, on the same replica, with a seed of its own."""
 
     attempts: int = Field(default=2, ge=0, le=10)
@@ -166,7 +166,7 @@ class QualityConfig(ConfigPart):
     """Share by which the words may miss the request before the row bears too_short or too_long."""
     scripts: tuple[Script, ...] = Field(default=(Script.LATIN,), min_length=1)
     tags: TagsConfig = TagsConfig()
-    repair: RepairConfig = RepairConfig()
+    retry: RetryConfig = RetryConfig()
     rules: tuple[UserRule, ...] = ()
 
     @field_validator("rules")

@@ -16,6 +16,7 @@ from pydantic import Field, field_validator, model_validator
 
 from pipeline.config.base import ConfigPart
 from pipeline.config.corpus_presets import PRESETS, WORDS, Preset, Rating
+from pipeline.config.suggestions import did_you_mean
 from schemas.corpus_row import LengthClass, Task
 
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -99,17 +100,17 @@ class RenderConfig(ConfigPart):
     """What is drawn for each record and each epoch. Every default is the preset's."""
 
     preset: Preset = Preset.TIPO_V2_1
-    drop_all: Probability
+    drop_all_probability: Probability
     """That neither metadata nor general tags are given (DanTagGen: no general tags alone)."""
-    drop_some: Probability
+    drop_some_probability: Probability
     """Of the other draws: that metadata lines are left out one by one."""
-    keep_line: Probability
+    keep_line_probability: Probability
     """That each of them is kept then."""
     gen_meta: Probability
     """Of draws that drop nothing: that part of the metadata is to be predicted after the body."""
     given_share: Probability
     """Given general tags are 1 .. max(given_share x tags, 1) + 1, drawn evenly; one is always left to predict."""
-    loss_all: Probability
+    loss_on_all_probability: Probability
     """That the given half bears loss too."""
     lengths: dict[LengthClass, LengthConfig]
     longest: LengthClass
@@ -140,7 +141,7 @@ class RenderConfig(ConfigPart):
 def _preset_of(value: dict[str, Any], presets: Mapping[Preset, dict[str, Any]]) -> dict[str, Any]:
     name = value.get("preset", Preset.TIPO_V2_1)
     if name not in presets:
-        raise ValueError(f"preset: found {name!r}; allowed: {', '.join(presets)}")
+        raise ValueError(f"preset: found {name!r}; allowed: {', '.join(presets)}{did_you_mean(str(name), presets)}")
     return presets[Preset(name)]
 
 

@@ -26,6 +26,7 @@ import fsspec
 
 from pipeline.config import CorpusConfig, SourceConfig
 from pipeline.config.corpus_config import CaptionsConfig
+from pipeline.config.recipe_form import recipe_form
 from pipeline.corpus import corpus_layout
 from pipeline.corpus.build_records import Drafts, joins_of
 from pipeline.corpus.corpus_report import write_report
@@ -102,7 +103,7 @@ def prepare_corpus(config: CorpusConfig) -> PreparedCorpus:
     )
     store = open_store(config.output)
     probe(store)
-    recipe = Recipe(fields=_recipe_fields(config))
+    recipe = Recipe(fields=recipe_fields(config))
     claim_run(store, recipe, {"corpus": config.model_dump(mode="json")})
     inputs = [
         replace(file, path=f"{part.name}/{number}") for part in captions for number, file in enumerate(part.captions)
@@ -166,9 +167,11 @@ def _check_slots(entry: CaptionsConfig, slots: Counter[str]) -> None:
         )
 
 
-def _recipe_fields(config: CorpusConfig) -> dict[str, Any]:
-    """All that can change a text. Where inputs lie does not; what they hold stands in the plan."""
-    fields = config.model_dump(mode="json", exclude={"output", "cluster", "memory_gib", "license"})
+def recipe_fields(config: CorpusConfig) -> dict[str, Any]:
+    """Return everything that can change a text. Where the inputs are cannot; what they hold is in the plan."""
+    fields = recipe_form(config)
+    for name in ("output", "cluster", "memory_gib", "license"):
+        del fields[name]
     for entry in fields["captions"]:
         entry["outputs"] = len(entry["outputs"])
     for table in fields["tables"]:

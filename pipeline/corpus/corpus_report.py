@@ -104,7 +104,7 @@ def acceptance(census: Census, config: CorpusConfig) -> list[dict[str, Any]]:
         if test == "task":
             tested = accept(counts, {str(task): share for task, share in expected_tasks(render, style, kind).items()})
         elif test == "loss":
-            tested = accept_share(counts["all"], counts.total(), render.loss_all)
+            tested = accept_share(counts["all"], counts.total(), render.loss_on_all_probability)
         else:
             tested = accept_share(counts["True"], counts.total(), expected_gen_meta(render, style))
         figures = {"statistic": tested.statistic, "degrees": tested.degrees, "p": tested.p}

@@ -58,7 +58,7 @@ def expected_gen_meta(config: RenderConfig, style: str) -> float:
     """Return the share of gen_meta among the texts of records that have a metadata line."""
     if not config.styles[style].metadata or config.preset is Preset.DANTAGGEN:
         return 0.0
-    return (1 - config.drop_all) * (1 - config.drop_some) * config.gen_meta
+    return (1 - config.drop_all_probability) * (1 - config.drop_some_probability) * config.gen_meta
 
 
 def accept(observed: Mapping[str, int], expected: Mapping[str, float]) -> Acceptance:

@@ -139,7 +139,7 @@ def _rows(table: TableFile, opened: ExitStack, faults: Counter[str]) -> Iterator
 
 def _tar_rows(shard: Shard, opened: ExitStack, faults: Counter[str]) -> Iterator[Row]:
     # No image is as small as 0 bytes: only the side-cars are read.
-    tar = opened.enter_context(open_shard(shard, SourceConfig(urls=(shard.url,), carry=("*",)), 0))
+    tar = opened.enter_context(open_shard(shard, SourceConfig(urls=(shard.url,), metadata_fields=("*",)), 0))
     for row in tar.rows(None):
         damaged = row.reason is Reason.SHARD_DAMAGED  # the row stands for all that is lost
         faults["bad_row"] += damaged or "json_error" in row.carried

@@ -89,8 +89,8 @@ class Planner:
 
     def _plan(self, record: Record, seed: int, style: StyleConfig, task: Task, words: tuple[int, ...]) -> Plan:
         config = self._config
-        drop_all = style.metadata and uniform(words[Place.DROP_ALL]) < config.drop_all
-        drop_some = not drop_all and uniform(words[Place.DROP_SOME]) < config.drop_some
+        drop_all = style.metadata and uniform(words[Place.DROP_ALL]) < config.drop_all_probability
+        drop_some = not drop_all and uniform(words[Place.DROP_SOME]) < config.drop_some_probability
         first = record.special if style.persons is Persons.FIRST else []
         general = record.general if first is record.special else [*record.special, *record.general]
         name, length = self._classes[bisect.bisect_right(self._mins, len(general)) - 1]
@@ -111,7 +111,7 @@ class Planner:
             predicted=predicted,
             short=short,
             long=long,
-            loss=Loss.ALL if uniform(words[Place.LOSS]) < config.loss_all else Loss.OUTPUT,
+            loss=Loss.ALL if uniform(words[Place.LOSS]) < config.loss_on_all_probability else Loss.OUTPUT,
             bare_long=style.bare_long and task is Task.SHORT_TO_LONG,
             input_end=self._dantaggen,
         )
@@ -134,7 +134,9 @@ class Planner:
         config = self._config
         if self._dantaggen:
             if drop_some:
-                keep = [uniform(word) < config.keep_line for word in words[Place.KEEP_LINES :][: len(lines)]]
+                keep = [
+                    uniform(word) < config.keep_line_probability for word in words[Place.KEEP_LINES :][: len(lines)]
+                ]
                 blank = [f"{line.partition(':')[0]}: {EMPTY}" for line in lines]
                 lines = [line if kept else empty for line, empty, kept in zip(lines, blank, keep, strict=True)]
             return shuffled(lines, words[Place.LINE_ORDER : Place.LINE_ORDER + len(lines)]), []
@@ -143,7 +145,9 @@ class Planner:
         ordered = shuffled(lines, words[Place.LINE_ORDER : Place.LINE_ORDER + len(lines)])
         if drop_some:
             keep = words[Place.KEEP_LINES : Place.KEEP_LINES + len(lines)]
-            return [line for line, word in zip(ordered, keep, strict=True) if uniform(word) < config.keep_line], []
+            return [
+                line for line, word in zip(ordered, keep, strict=True) if uniform(word) < config.keep_line_probability
+            ], []
         if uniform(words[Place.GEN_META]) >= config.gen_meta:
             return ordered, []
         num_given = min(max(1, int(uniform(words[Place.LINES_GIVEN]) * len(lines))), len(lines) - 1)

@@ -226,7 +226,7 @@ class EndpointEngine:
 
     async def restart(self) -> None:
         self.close()
-        log.warning("waiting up to %g s for %s", self._config.patience_s, ", ".join(self._config.urls))
+        log.warning("waiting up to %g s for %s", self._config.reconnect_timeout_s, ", ".join(self._config.urls))
         self._servers = await asyncio.to_thread(self._find_servers, self._look_again)
 
     def close(self) -> None:
@@ -236,11 +236,11 @@ class EndpointEngine:
         """Wait until a server answers and is checked; return those that may be asked, now or when they are back.
 
         Raises:
-            EngineDead: none answers within `patience_s`.
+            EngineDead: none answers within `reconnect_timeout_s`.
             ConfigError: as `look`, or that of a server if all are left out.
             ModelMismatch: likewise.
         """
-        until = time.monotonic() + self._config.patience_s
+        until = time.monotonic() + self._config.reconnect_timeout_s
         for attempt in itertools.count():
             found = {url: look(url) for url in self._config.urls}
             servers = [
@@ -256,7 +256,7 @@ class EndpointEngine:
             if time.monotonic() > until:
                 raise EngineDead(
                     f"engine.endpoint: none of {', '.join(self._config.urls)} answers after "
-                    f"{self._config.patience_s:g} s (endpoint.patience_s): {self._told(away)}"
+                    f"{self._config.reconnect_timeout_s:g} s (endpoint.reconnect_timeout_s): {self._told(away)}"
                 )
             if not attempt:
                 log.info("no endpoint answers yet: %s", self._told(away))
@@ -307,7 +307,7 @@ class EndpointEngine:
         if asked:
             raise ConfigError(
                 f"engine.endpoint: {url} is no vLLM server and cannot do {', '.join(asked)}; set sampling.top_k: 0, "
-                "sampling.stop_loops: false, sampling.repetition_penalty: 1 and quality.repair.repetition_penalty: "
+                "sampling.stop_loops: false, sampling.repetition_penalty: 1 and quality.retry.repetition_penalty: "
                 "null, as far as they are not"
             )
 

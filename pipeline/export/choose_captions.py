@@ -92,7 +92,8 @@ def _text(kept: Mapping[str, Mapping[str, Any]], slots: Sequence[str], config: E
         if found is None:
             raise PipelineError(
                 f"shard {first['shard']} row {first['row']}: the template asks for {name}, and its source has "
-                f"{', '.join(sorted(fields)) or 'no field'}; carry the field with source.carry, or change the template"
+                f"{', '.join(sorted(fields)) or 'no field'}; keep the field with source.metadata_fields, or change "
+                "the template"
             )
         return ", ".join(map(str, found)) if isinstance(found, list) else str(found)
 

@@ -51,7 +51,7 @@ def prepare_trial(job: JobConfig, num_images: int, folder: str) -> PreparedJob:
     """Return the job with its batches cut for `num_images` images, and its output in `folder`."""
     batch = max(1, min(job.engine.batch_images, num_images // PARTS))
     engine = job.engine.model_copy(update={"batch_images": batch})
-    cluster = job.cluster.model_copy(update={"grace_s": 0})
+    cluster = job.cluster.model_copy(update={"drain_timeout_s": 0})
     prepared = prepare_job(job.model_copy(update={"output": folder, "engine": engine, "cluster": cluster}))
     return replace(prepared, works=spread_evenly(prepared.works))
 

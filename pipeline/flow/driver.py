@@ -274,9 +274,9 @@ class _Driver:
         Raises:
             Interrupted: more is left than what was in flight.
         """
-        grace_s = self._prepared.job.cluster.grace_s
-        until = time.monotonic() + grace_s
-        log.info("stopping: %d images are in flight, %g s for them", self._counts.in_flight, grace_s)
+        drain_timeout_s = self._prepared.job.cluster.drain_timeout_s
+        until = time.monotonic() + drain_timeout_s
+        log.info("stopping: %d images are in flight, %g s for them", self._counts.in_flight, drain_timeout_s)
         quiet = 0
         # A receipt takes a moment from the engine to here: one quiet look is not yet the end.
         while quiet < 2 and time.monotonic() < until:

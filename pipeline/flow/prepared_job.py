@@ -149,7 +149,7 @@ def caption_spec(job: JobConfig, run: RunIdentity, weights: Weights) -> CaptionS
 
 def engine_spec(job: JobConfig, recipe: Recipe, weights: Weights) -> EngineSpec:
     """Return what the job's engine is started from."""
-    repair = job.quality.repair
+    repair = job.quality.retry
     return EngineSpec(
         config=job.engine,
         sampling=job.sampling,

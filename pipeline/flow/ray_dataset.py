@@ -186,7 +186,7 @@ def build_dataset(spec: FlowSpec, works: Sequence[ShardTask], cluster: Cluster) 
     job = spec.caption.job
     check_accelerators(job.engine)
     check_gpus(job.engine, cluster)
-    readers = job.cluster.readers or readers_wanted(job.engine, cluster)
+    readers = job.cluster.max_concurrent_reads or readers_wanted(job.engine, cluster)
     in_flight = batches_in_flight(job.engine, len(spec.caption.run.slots), cluster)
     compute: dict[str, Any] = {
         "min_size": job.engine.replicas.min,

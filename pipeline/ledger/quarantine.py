@@ -52,4 +52,4 @@ def _read(store: Store, path: str) -> Quarantined:
             raise ValueError(f"it is about shard {record.shard!r}")
         return record
     except (ValueError, TypeError) as err:
-        raise StoreError(f"{store.url}/{path}: no quarantine record ({err}); remove it, or `retry` the shard") from err
+        raise StoreError(f"{store.url}/{path}: no quarantine record ({err}); remove the file") from err

@@ -2,7 +2,7 @@
 
 from pipeline.prompts.build_request import Request, build_request
 from pipeline.prompts.catalog import GENERATIONS, Generation, Mode, catalog_digest, generation_of, load_generation
-from pipeline.prompts.request_sampler import RequestSampler, check_captions, draw_seed
+from pipeline.prompts.request_sampler import RequestSampler, caption_mistakes, check_captions, draw_seed
 
 __all__ = [
     "GENERATIONS",
@@ -11,6 +11,7 @@ __all__ = [
     "Request",
     "RequestSampler",
     "build_request",
+    "caption_mistakes",
     "catalog_digest",
     "check_captions",
     "draw_seed",

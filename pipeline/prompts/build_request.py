@@ -6,9 +6,11 @@ length, a space, the options joined by spaces, then `str.format`, then `strip`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pipeline.config import RequestConfig
+from pipeline.config.suggestions import did_you_mean
 from pipeline.errors import ConfigError
 from pipeline.prompts import names
 from pipeline.prompts.catalog import Generation, Mode
@@ -36,26 +38,27 @@ class Request:
 def build_request(
     generation: Generation, config: RequestConfig, length: int | str | None, *, slot: str, where: str
 ) -> Request:
-    """Word a request.
+    """Return a request in words.
 
     Args:
         generation: the model's generation.
-        config: mode, tone, options and name; its own `length` is not looked at.
+        config: mode, tone, options and name; its own `length` is ignored.
         length: a number of words, a length class, or None.
         slot: name of the slot.
         where: the config key of the request, for messages.
 
     Raises:
-        ConfigError: the generation has no such mode, tone, form of length, class or option.
+        ConfigError: lists every mode, tone, length or option that the generation does not have.
     """
     system = config.system if config.system is not None else generation.system or ""
     if config.prompt is not None:
         return _request(slot, CUSTOM, None, None, config, config.prompt, system)
-    mode = _find_mode(generation, config, where)
-    template = _template(generation, mode, length, where)
-    options = [_option(generation, option, where) for option in config.options]
-    _check_name(config, where)
-    text = " ".join([template, *options])
+    mistakes = list(request_mistakes(generation, config, length, where))
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+    mode = _mode_of(generation, config)
+    options = [generation.options[option] for option in config.options]
+    text = " ".join([_template(mode, length) or "", *options])
     prompt = text.format(name=config.name, length=length, word_count=length).strip()
     return _request(slot, mode.name, mode.tone, length, config, prompt, system)
 
@@ -79,48 +82,57 @@ def _request(
     )
 
 
-def _find_mode(generation: Generation, config: RequestConfig, where: str) -> Mode:
-    of_name = [mode for mode in generation.modes if mode.name == config.mode]
-    if not of_name:
-        allowed = ", ".join(dict.fromkeys(mode.name for mode in generation.modes))
-        raise ConfigError(f"{where}.mode: found {config.mode!r}; {generation.name} has: {allowed}")
-    if config.tone is None:
-        return of_name[0]
-    for mode in of_name:
-        if mode.tone == config.tone:
-            return mode
-    tones = ", ".join(mode.tone for mode in of_name if mode.tone) or "no tones: leave the key out"
-    raise ConfigError(f"{where}.tone: found {config.tone!r}; {config.mode} of {generation.name} has: {tones}")
+def request_mistakes(
+    generation: Generation, config: RequestConfig, length: int | str | None, where: str
+) -> Iterator[str]:
+    """Yield one line for each thing that the generation was not trained on; a custom prompt may be anything."""
+    if config.prompt is not None:
+        return
+    tones = {mode.tone: mode for mode in generation.modes if mode.name == config.mode}
+    if not tones:
+        allowed = list(dict.fromkeys(mode.name for mode in generation.modes))
+        yield _unknown(f"{where}.mode", str(config.mode), generation.name, allowed)
+    elif config.tone is not None and config.tone not in tones:
+        named = [tone for tone in tones if tone]
+        yield _unknown(f"{where}.tone", config.tone, f"{config.mode} of {generation.name}", named)
+    else:
+        yield from _length_mistakes(generation, _mode_of(generation, config), length, where)
+    for option in config.options:
+        if option not in generation.options and option in names.OPTIONS:
+            yield f"{where}.options: {option!r} is beta-one's; {generation.name} was never trained on it"
+        elif option not in generation.options:
+            yield _unknown(f"{where}.options", option, generation.name, list(generation.options))
+    has_option = names.NAME_OPTION in config.options
+    if has_option and not config.name:
+        yield f"{where}.name: missing, but option {names.NAME_OPTION!r} needs it"
+    if config.name and not has_option:
+        yield f"{where}.name: found {config.name!r}; only option {names.NAME_OPTION!r} uses it: add that"
 
 
-def _template(generation: Generation, mode: Mode, length: int | str | None, where: str) -> str:
+def _unknown(key: str, found: str, owner: str, allowed: Sequence[str]) -> str:
+    listed = ", ".join(allowed) or f"no {key.rpartition('.')[2].rstrip('s')}s: leave the key out"
+    return f"{key}: found {found!r}; {owner} has: {listed}{did_you_mean(found, allowed)}"
+
+
+def _mode_of(generation: Generation, config: RequestConfig) -> Mode:
+    """The mode of a request without mistakes; without a tone, the mode's first."""
+    return next(mode for mode in generation.modes if mode.name == config.mode and config.tone in (None, mode.tone))
+
+
+def _length_mistakes(generation: Generation, mode: Mode, length: int | str | None, where: str) -> Iterator[str]:
+    forms = [("a class", mode.length_class), ("a number of words", mode.word_count)]
+    if length is not None and (mode.word_count if isinstance(length, int) else mode.length_class) is None:
+        allowed = " or ".join(name for name, form in forms if form) or "no length at all: leave the key out"
+        yield f"{where}.length: found {length!r}; {mode.name} of {generation.name} takes {allowed}"
+    elif isinstance(length, str) and length not in generation.length_classes:
+        classes = generation.length_classes
+        yield (
+            f"{where}.length: found {length!r}; allowed: {', '.join(classes)}, or a number of words"
+            f"{did_you_mean(length, classes)}"
+        )
+
+
+def _template(mode: Mode, length: int | str | None) -> str | None:
     if length is None:
         return mode.no_length
-    template = mode.word_count if isinstance(length, int) else mode.length_class
-    if template is None:
-        forms = [("a class", mode.length_class), ("a number of words", mode.word_count)]
-        allowed = " or ".join(name for name, form in forms if form) or "no length at all: leave the key out"
-        raise ConfigError(f"{where}.length: found {length!r}; {mode.name} of {generation.name} takes {allowed}")
-    if isinstance(length, str) and length not in generation.length_classes:
-        raise ConfigError(
-            f"{where}.length: found {length!r}; allowed: {', '.join(generation.length_classes)}, or a number of words"
-        )
-    return template
-
-
-def _option(generation: Generation, option: str, where: str) -> str:
-    text = generation.options.get(option)
-    if text is not None:
-        return text
-    if option in names.OPTIONS:
-        raise ConfigError(f"{where}.options: {option!r} is beta-one's; {generation.name} was never taught it")
-    allowed = ", ".join(generation.options) or "none"
-    raise ConfigError(f"{where}.options: found {option!r}; {generation.name} has: {allowed}")
-
-
-def _check_name(config: RequestConfig, where: str) -> None:
-    asked = names.NAME_OPTION in config.options
-    if asked and not config.name:
-        raise ConfigError(f"{where}.name: missing, but option {names.NAME_OPTION!r} needs it")
-    if config.name and not asked:
-        raise ConfigError(f"{where}.name: found {config.name!r}; only option {names.NAME_OPTION!r} uses it: add that")
+    return mode.word_count if isinstance(length, int) else mode.length_class

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
+from pipeline.config.suggestions import did_you_mean
 from pipeline.errors import ConfigError
 from pipeline.prompts import names
 
@@ -73,7 +74,8 @@ def load_generation(name: str) -> Generation:
         ConfigError: there is none of this name.
     """
     if name not in names.MODES:
-        raise ConfigError(f"model.generation: found {name!r}; allowed: {', '.join(GENERATIONS)}")
+        suggestion = did_you_mean(name, GENERATIONS)
+        raise ConfigError(f"model.generation: found {name!r}; allowed: {', '.join(GENERATIONS)}{suggestion}")
     entry: dict[str, Any] = json.loads(_raw())["generations"][name]
     modes = [
         _mode(mode, tone, title, entry["types"][title])

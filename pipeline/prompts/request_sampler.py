@@ -11,14 +11,15 @@ import functools
 import hashlib
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import NormalDist
 
-from pipeline.config import JobConfig, RequestConfig, SlotConfig, WordsDistribution
+from pipeline.config import JobConfig, ModelConfig, RequestConfig, SlotConfig, WordsDistribution
 from pipeline.config.captions_config import WordsLength
+from pipeline.config.config_errors import Mistake
 from pipeline.errors import ConfigError
-from pipeline.prompts.build_request import Request, build_request
+from pipeline.prompts.build_request import Request, build_request, request_mistakes
 from pipeline.prompts.catalog import Generation, generation_of
 
 _SCALE = 2**53
@@ -90,27 +91,53 @@ def draw_words(words: WordsDistribution, uniform: float) -> int:
 
 
 def check_captions(job: JobConfig) -> list[str]:
-    """Refuse what the model's generation cannot be asked, before anything starts.
+    """Refuse requests that the model's generation was not trained on, before anything starts.
 
     Returns:
         Remarks on requests that are possible and unusual.
 
     Raises:
-        ConfigError: names the key, what was found and what is allowed.
+        ConfigError: lists every wrong key with what was found and what is allowed.
     """
+    slots = dict(enumerate(job.captions))
+    mistakes = caption_mistakes(job.model, slots)
+    if mistakes:
+        raise ConfigError("\n".join(mistake.message for mistake in mistakes))
     generation = generation_of(job.model.id, job.model.generation)
-    if not generation.servable:
-        raise ConfigError(
-            f"model.generation: {generation.name} has prompts only; its checkpoint is no Llava model that vLLM loads"
-        )
-    remarks: list[str] = []
-    for index, slot in enumerate(job.captions):
-        for chosen, (_, request) in enumerate(slot.requests):
-            where = _where(slot, index, chosen)
-            for length in _extremes(request):
-                build_request(generation, request, length, slot=slot.slot, where=where)
-                remarks += _remarks(generation, length, where)
+    remarks = [
+        remark
+        for where, request in _requests_of(slots)
+        for length in _extremes(request)
+        for remark in _remarks(generation, length, where)
+    ]
     return list(dict.fromkeys(remarks))
+
+
+def caption_mistakes(model: ModelConfig, slots: Mapping[int, SlotConfig]) -> list[Mistake]:
+    """Return what is wrong with slots, by their index in `captions`, for the generation of a model."""
+    try:
+        generation = generation_of(model.id, model.generation)
+    except ConfigError as err:
+        return [Mistake(("model",), str(err))]
+    if not generation.servable:
+        message = f"{generation.name} has prompts only; vLLM cannot load its checkpoint, which is no Llava model"
+        return [Mistake(("model", "generation"), f"model.generation: {message}")]
+    messages = {
+        message: where
+        for where, request in _requests_of(slots)
+        for length in _extremes(request)
+        for message in request_mistakes(generation, request, length, where)
+    }
+    return [Mistake(tuple(where.split(".")), message) for message, where in messages.items()]
+
+
+def _requests_of(slots: Mapping[int, SlotConfig]) -> list[tuple[str, RequestConfig]]:
+    """The config key of each request, and the request."""
+    return [
+        (_where(slot, index, chosen), request)
+        for index, slot in slots.items()
+        for chosen, (_, request) in enumerate(slot.requests)
+    ]
 
 
 def _extremes(request: RequestConfig) -> Sequence[int | str | None]:

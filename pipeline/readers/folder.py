@@ -96,7 +96,7 @@ def folder_shard(shard: Shard, source: SourceConfig, max_bytes: int) -> SampleSh
     if etag != shard.etag:
         raise changed(shard, f"etag {etag} instead of {shard.etag}")
     # Of all keys, since a text of an image of the next shard is no text of this one's.
-    texts = _texts(folder, files, {image.key for image in images}, source) if source.carry else {}
+    texts = _texts(folder, files, {image.key for image in images}, source) if source.metadata_fields else {}
     members = _Members(fs, folder)
     samples: list[Sample] = []
     for image, seen in looks.items():
@@ -104,7 +104,9 @@ def folder_shard(shard: Shard, source: SourceConfig, max_bytes: int) -> SampleSh
         beside = {extension: members.text(name, files) for extension, name in texts.get(image.key, {}).items()}
         found = {extension: member for extension, member in beside.items() if member is not None}
         samples.append(Sample(_label(image.key), members.add(image.name, seen.size, seen.etag), found))
-    return SampleShard(shard, _FolderFiles(shard, fs, members), Grouping(samples, 0, 0), source.carry, max_bytes, None)
+    return SampleShard(
+        shard, _FolderFiles(shard, fs, members), Grouping(samples, 0, 0), source.metadata_fields, max_bytes, None
+    )
 
 
 class _Members:

@@ -47,10 +47,10 @@ def _open(shard: Shard, source: SourceConfig, max_bytes: int, files: ExitStack) 
     if shard.path.lower().endswith(".parquet"):
         return ParquetShard(file, shard, source, max_bytes, check)
     if shard.path.lower().endswith(".zip"):
-        return zip_shard(file, shard, source.carry, max_bytes, check)
+        return zip_shard(file, shard, source.metadata_fields, max_bytes, check)
     if file.read(len(MAGIC)) != MAGIC:
-        return tar_shard(file, shard, source.carry, max_bytes, check)
+        return tar_shard(file, shard, source.metadata_fields, max_bytes, check)
     file.seek(0)
     unpacked, cut = gunzip(file, shard.size)
     files.enter_context(closing(unpacked))
-    return tar_shard(unpacked, shard, source.carry, max_bytes, check, cut)
+    return tar_shard(unpacked, shard, source.metadata_fields, max_bytes, check, cut)

@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.readers.source_row import JSON
 
 EVERYTHING = "*"
-"""The entry of `source.carry` that keeps all fields but bytes."""
+"""The entry of `source.metadata_fields` that keeps all fields but bytes."""
 
 
 class NotSerializable(Exception):

@@ -193,11 +193,11 @@ def _cell(cell: Any) -> tuple[pa.Buffer | None, str | None]:  # noqa: ANN401 - a
 
 def _columns(schema: pa.Schema, source: SourceConfig, url: str) -> _Columns:
     image = _image_column(schema, source.image_column, url)
-    named = tuple(name for name in source.carry if name != EVERYTHING)
+    named = tuple(name for name in source.metadata_fields if name != EVERYTHING)
     for name in (*named, *((source.key_column,) if source.key_column else ())):
         if name not in schema.names:
             raise ShardUnreadable(f"{url}: no column {name!r}; found: {', '.join(schema.names)}; correct the config")
-    carry = tuple(schema.names) if EVERYTHING in source.carry else named
+    carry = tuple(schema.names) if EVERYTHING in source.metadata_fields else named
     key = source.key_column or next((name for name in KEY_COLUMNS if _is_key(schema, name)), None)
     carry = tuple(name for name in carry if name != image and not _is_bytes(schema, name))
     download = DOWNLOAD_COLUMNS if set(DOWNLOAD_COLUMNS) <= set(schema.names) else ()
@@ -215,7 +215,7 @@ def _refuse_twice(names: Sequence[str], used: Iterable[str], url: str, what: str
         if names.count(name) > 1:
             raise ShardUnreadable(
                 f"{url}: {names.count(name)} {what} have the name {name!r}; write the file again with names that "
-                "differ, or set source.image_column, source.key_column and source.carry to others"
+                "differ, or set source.image_column, source.key_column and source.metadata_fields to others"
             )
 
 

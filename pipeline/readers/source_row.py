@@ -21,7 +21,7 @@ class SourceRow:
     """The sample's own name, valid UTF-8; may repeat."""
     data: bytes | None
     carried: dict[str, JSON] = field(default_factory=dict)
-    """The fields that `source.carry` asks for and the row has."""
+    """The fields that `source.metadata_fields` asks for and the row has."""
     reason: Reason | None = None
     """MISSING_IMAGE, TOO_MANY_BYTES or SHARD_DAMAGED."""
     message: str | None = None

@@ -64,7 +64,7 @@ class Captioner:
     """Turns batches into caption rows, many at once, on one event loop; keeps none of them."""
 
     def __init__(self, spec: CaptionSpec, engine: Engine) -> None:
-        limits = CrashLimits(per_image=spec.job.engine.max_deaths_per_image, restarts=spec.job.engine.max_restarts)
+        limits = CrashLimits(per_image=spec.job.engine.max_crashes_per_image, restarts=spec.job.engine.max_restarts)
         self._spec = spec
         self._asker = RequestSampler(spec.job)
         self._asking = Dispatcher(engine, limits)
@@ -90,7 +90,7 @@ class Captioner:
     async def _ask(
         self, shard: str, images: Sequence[Mapping[str, Any]], pixels: npt.NDArray[np.uint8]
     ) -> list[RequestState]:
-        """Ask every request, and those whose text the rules refuse again, as often as `quality.repair` says."""
+        """Ask every request, and those whose text the rules refuse again, as often as `quality.retry` says."""
         frames = _frames(images, pixels)
         asked = [
             RequestState(image=image, request=request, seed=self._seed(shard, image["row"], request.slot, 0))
@@ -98,7 +98,7 @@ class Captioner:
             for request in self._asker.requests(shard, image["row"])
         ]
         open_ = [index for index, one in enumerate(asked) if one.image["row"] in frames]
-        for attempt in range(self._spec.job.quality.repair.attempts + 1):
+        for attempt in range(self._spec.job.quality.retry.attempts + 1):
             questions = {index: self._question(shard, asked[index], frames, attempt) for index in open_}
             answers = await self._asking.ask(_by_image(shard, asked, questions))
             self._count(list(answers.values()), repair=attempt > 0)
@@ -138,7 +138,7 @@ class Captioner:
             prompt=request.prompt,
             seed=self._seed(shard, row, request.slot, attempt),
             temperature=_temperature(self._spec.job, attempt),
-            repetition_penalty=self._spec.job.quality.repair.repetition_penalty if attempt else None,
+            repetition_penalty=self._spec.job.quality.retry.repetition_penalty if attempt else None,
         )
 
 
@@ -198,7 +198,7 @@ def _by_image(shard: str, asked: Sequence[RequestState], questions: Mapping[int,
 
 def _temperature(job: JobConfig, attempt: int) -> float | None:
     """None for the first attempt; then higher at each, so that a greedy run has something to draw."""
-    add = job.quality.repair.temperature_add
+    add = job.quality.retry.temperature_add
     # Rounded, since 0.6 + 0.2 is no float that anyone would expect in a log.
     return min(MAX_TEMPERATURE, round(job.sampling.temperature + attempt * add, 6)) if attempt else None
 

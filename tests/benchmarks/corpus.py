@@ -71,7 +71,7 @@ def examine(preset: Preset, tables: list[pa.Table]) -> dict[str, float]:
             counts["recovered"] += captions and theirs.get("tag", []) == ours.tags
     tests = [accept(seen, expected_tasks(config, *key)).p for key, seen in tasks.items()]
     tests.append(accept_share(counts["gen_meta"], counts["metadata"], expected_gen_meta(config, "default")).p)
-    tests.append(accept_share(counts["all"], counts["rows"], config.loss_all).p)
+    tests.append(accept_share(counts["all"], counts["rows"], config.loss_on_all_probability).p)
     return {
         "rows": counts["rows"],
         "strict_pass": counts["passed"] / counts["rows"],

@@ -105,7 +105,7 @@ class _Chaos:
             world.output.url,
             captions=[{"slot": slot, "mode": "descriptive"} for slot in world.plan.slots],
             engine=world.plan.engine,
-            cluster={"readers": world.plan.readers, "grace_s": 10},
+            cluster={"max_concurrent_reads": world.plan.readers, "drain_timeout_s": 10},
         )
 
     def step(self, step: Step, rng: random.Random) -> None:

@@ -36,7 +36,7 @@ def corpus(folder: Path, **keys) -> CorpusConfig:
 
 
 def test_what_only_captioning_asks_of_its_ray_is_refused(tmp_path):
-    for key in ("readers", "grace_s"):
+    for key in ("max_concurrent_reads", "drain_timeout_s"):
         with pytest.raises(
             ConfigError, match=rf"cluster\.{key}: unknown key; allowed here: address, metrics_port, num_"
         ):

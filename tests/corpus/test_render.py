@@ -151,7 +151,9 @@ def test_shares_are_those_of_the_preset(preset):
         assert accept(tasks, expected).p > 1e-4
         if kind == "danbooru":
             assert accept_share(sum(rows["gen_meta"].to_pylist()), len(rows), expected_gen_meta(config, style)).p > 1e-4
-            assert accept_share(rows["loss"].to_pylist().count("all"), len(rows), config.loss_all).p > 1e-4
+            assert (
+                accept_share(rows["loss"].to_pylist().count("all"), len(rows), config.loss_on_all_probability).p > 1e-4
+            )
 
 
 def test_a_wrong_share_is_not_accepted():
@@ -219,14 +221,16 @@ def test_classes_go_by_general_tags_and_cap_what_opens(num, length, written):
 
 def test_probabilities_are_settings():
     one = record(rating=["safe"], artist=["x"], meta=["y"])
-    sure = {"drop_all": 0, "drop_some": 0, "gen_meta": 1}
+    sure = {"drop_all_probability": 0, "drop_some_probability": 0, "gen_meta": 1}
     assert all(
         len(p.given) + len(p.predicted) == 3 and p.predicted and p.given for p in drawn(one, RenderConfig(**sure))
     )
     lone = drawn(record(rating=["safe"]), RenderConfig(**sure), 20)
     assert all((p.given, p.predicted) == ([], ["rating: safe"]) for p in lone)
-    assert all(not p.given and not p.predicted and p.tags_given <= 1 for p in drawn(one, RenderConfig(drop_all=1)))
-    some = drawn(one, RenderConfig(drop_all=0, drop_some=1, keep_line=0.5))
+    assert all(
+        not p.given and not p.predicted and p.tags_given <= 1 for p in drawn(one, RenderConfig(drop_all_probability=1))
+    )
+    some = drawn(one, RenderConfig(drop_all_probability=0, drop_some_probability=1, keep_line_probability=0.5))
     assert {len(p.given) for p in some} == {0, 1, 2, 3}
     only = {"styles": {"default": {"tasks": {"all": dict.fromkeys(Task, 0) | {"long_to_tag": 1}}}}}
     with pytest.raises(ValueError, match="Input should be"):
@@ -246,7 +250,7 @@ def test_a_table_gives_its_records():
 
 def test_what_is_drawn_for_one_thing_tells_nothing_of_another():
     one = record(rating=["safe"], artist=["x"], meta=["y"], character=["z"])
-    plans = drawn(one, RenderConfig(drop_all=0.3), 3000)
+    plans = drawn(one, RenderConfig(drop_all_probability=0.3), 3000)
     whole = [p for p in plans if len(p.given) + len(p.predicted) == 4]
     figures = {
         "task": lambda p: p.task, "loss": lambda p: p.loss, "gen_meta": lambda p: bool(p.predicted),
@@ -257,7 +261,7 @@ def test_what_is_drawn_for_one_thing_tells_nothing_of_another():
     for name in ("task", "loss", "first tag"):
         assert independent(Counter((figures[name](p), bool(p.given or p.predicted)) for p in plans)), name
     # Which line is left first does not hang on which lines are kept.
-    some = drawn(one, RenderConfig(drop_all=0, drop_some=1, keep_line=0.5), 3000)
+    some = drawn(one, RenderConfig(drop_all_probability=0, drop_some_probability=1, keep_line_probability=0.5), 3000)
     first = Counter(p.given[0] for p in some if p.given)
     assert accept(first, dict.fromkeys(first, 1 / 4)).p > 1e-4
 
@@ -271,7 +275,9 @@ def independent(counts):
 def test_given_tags_are_the_share_to_the_tag_and_one_more():
     tags = [f"tag {number}" for number in range(50)]
     # 0.58 x 50 is 28.999999999999996 as floats go.
-    given = {p.tags_given for p in drawn(record(general=tags), RenderConfig(given_share=0.58, drop_all=0), 3000)}
+    given = {
+        p.tags_given for p in drawn(record(general=tags), RenderConfig(given_share=0.58, drop_all_probability=0), 3000)
+    }
     assert max(given) == 1 + 30
 
 

@@ -29,7 +29,7 @@ def endpoint(server: VllmServer, **rest: object) -> dict:
         "kind": "endpoint",
         "batch_images": 8,
         "max_num_seqs": 16,
-        "endpoint": {"urls": [server.url], "model": "standin", "retries": 1, "patience_s": 300, **rest},
+        "endpoint": {"urls": [server.url], "model": "standin", "retries": 1, "reconnect_timeout_s": 300, **rest},
     }
 
 

@@ -66,7 +66,7 @@ def test_a_template_puts_slots_key_and_carried_fields_together():
 
 
 def test_a_template_of_a_field_that_is_not_there_is_refused():
-    with pytest.raises(PipelineError, match=r"asks for source\.title, and its source has n, tags; carry the field"):
+    with pytest.raises(PipelineError, match=r"asks for source\.title, and its source has n, tags; keep the field"):
         chosen(template="{long} {source.title}")
 
 

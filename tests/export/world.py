@@ -72,7 +72,7 @@ def write_images(root: Path, images: int) -> None:
 
 def caption_all(root: Path, output: Path, *, only: int | None = None, **source) -> Captioned:
     """Commit all shards, or the first `only`. Every fifth row is rejected in slot tags; row 6 has a flag."""
-    config = SourceConfig(urls=(str(root),), carry=("*",), **source)
+    config = SourceConfig(urls=(str(root),), metadata_fields=("*",), **source)
     store = LocalStore(str(output))
     about = {"job": {"source": config.model_dump(mode="json"), "images": {"max_bytes": MAX_BYTES}}}
     claim_run(store, RECIPE, {**about, "slots": list(SLOTS), "versions": {}})

@@ -58,7 +58,9 @@ def jpeg(colour) -> bytes:
 def test_a_killed_driver_costs_only_what_was_in_flight(tmp_path):
     draw_dataset(tmp_path / "in", num_images=240, seed=2, shard_rows=60)
     output = tmp_path / "out"
-    job = write_job(tmp_path, tmp_path / "in", output, engine={"batches_in_flight": 2}, cluster={"readers": 2})
+    job = write_job(
+        tmp_path, tmp_path / "in", output, engine={"batches_in_flight": 2}, cluster={"max_concurrent_reads": 2}
+    )
     gate = Gate(tmp_path / "gate")
     process = start(tmp_path, "caption", job, **gate.environment)
     gate.let(4)
@@ -151,7 +153,7 @@ def test_a_defect_of_a_reader_costs_its_shard_and_the_run_goes_on(tmp_path):
         "json.loads = broken\n"
     )
     output = tmp_path / "out"
-    source = {"urls": [str(tmp_path / "in")], "carry": ["*"]}
+    source = {"urls": [str(tmp_path / "in")], "metadata_fields": ["*"]}
     job = write_job(tmp_path, source, output, engine={"batch_images": 2})
 
     done = run(tmp_path, "caption", job, PYTHONPATH=f"{tmp_path}/hooks:{Path(__file__).parents[2]}")

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 def begin(tmp_path, num_images=120, in_flight=2, **cluster):
     """Start a run; return its job, process and gate when 2 fragments are staged and `in_flight` batches are held."""
     draw_dataset(tmp_path / "in", num_images=num_images, seed=3, shard_rows=60)
-    engine, cluster = {"batches_in_flight": in_flight}, {"grace_s": 60, **cluster}
+    engine, cluster = {"batches_in_flight": in_flight}, {"drain_timeout_s": 60, **cluster}
     job = write_job(tmp_path, tmp_path / "in", tmp_path / "out", engine=engine, cluster=cluster)
     gate = Gate(tmp_path / "gate")
     process = start(tmp_path, "caption", job, **gate.environment)
@@ -114,7 +114,7 @@ def test_shards_that_are_complete_within_the_grace_are_committed(tmp_path):
 
 @pytest.mark.chaos
 def test_the_grace_ends_in_time_with_an_engine_that_does_not_answer(tmp_path):
-    _, process, _ = begin(tmp_path, grace_s=2)
+    _, process, _ = begin(tmp_path, drain_timeout_s=2)
     process.send_signal(signal.SIGTERM)
     since = time.monotonic()
     done = finish(process)

@@ -81,7 +81,7 @@ def test_a_shard_that_stays_unreadable_goes_to_quarantine_and_comes_back(tmp_pat
         assert "cannot be fetched, 3 tries" in done.out
         assert len(identities(output)) == 70
         script.broken = ""
-        assert run(tmp_path, "retry", output).code == 0
+        assert run(tmp_path, "unquarantine", output).code == 0
         assert run(tmp_path, "caption", job, AWS_ENDPOINT_URL=endpoint).code == 0
     assert identities(output) == Counter(expected(tmp_path / "in", 80))
 

@@ -48,7 +48,7 @@ def world(tmp_path):
 def write(world: Path, num_images=60, **engine) -> tuple[str, Path]:
     draw_dataset(world.parent / "in", num_images=num_images, seed=3, shard_rows=num_images // 3)
     output = world.parent / "out"
-    job = write_job(world, world.parent / "in", output, own_ray=False, engine=engine, cluster={"grace_s": 20})
+    job = write_job(world, world.parent / "in", output, own_ray=False, engine=engine, cluster={"drain_timeout_s": 20})
     return job, output
 
 

@@ -46,7 +46,7 @@ def shard(tmp_path):
 def raw_job(folder, **rest):
     captions = [{"slot": "long", "mode": "descriptive"}, {"slot": "tags", "mode": "booru-tags", "length": 30}]
     return {
-        "source": {"urls": [str(folder)], "carry": ["*"]},
+        "source": {"urls": [str(folder)], "metadata_fields": ["*"]},
         "output": "memory://o",
         "model": "standin",
         "captions": captions,
@@ -114,7 +114,7 @@ def test_what_was_asked_and_answered_is_counted(shard, tmp_path):
     (batch, *_) = batches_of(shard, tmp_path)
     asyncio.run(stage(batch))
     num = sum(image["reason"] is None for image in batch["images"][0].as_py())
-    attempts = job.quality.repair.attempts
+    attempts = job.quality.retry.attempts
     stats = stage.stats()
     assert (stats.questions, stats.repairs) == (num * (2 + attempts), num * attempts)
     assert (stats.prompt_tokens, stats.caption_tokens) == (7 * num * (2 + attempts), 3 * num * (2 + attempts))
