@@ -125,7 +125,7 @@ def test_an_unreadable_shard_is_in_quarantine_and_comes_back_there(odd):
     assert odd.done.code == 3, odd.done
     assert "quarantined: not_a.parquet" in odd.done.out
     assert run(odd.folder, "verify", "out").code == 3
-    assert "1 shards out of quarantine" in run(odd.folder, "retry", "out").out
+    assert "1 shards out of quarantine" in run(odd.folder, "unquarantine", "out").out
     again = run(odd.folder, "caption", odd.job)
     assert again.code == 3, again
     assert "0 shards, 0 images" in again.out
