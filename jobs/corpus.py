@@ -143,7 +143,7 @@ def _here(work: Callable[[], object], stop: threading.Event) -> None:
 
 
 def _summary(prepared: PreparedCorpus, terminal: Terminal, seconds: float, log_path: Path) -> None:
-    from pipeline.corpus.corpus_report import read_texts  # noqa: PLC0415 - as above
+    from pipeline.corpus.report.corpus_report import read_texts  # noqa: PLC0415 - as above
 
     texts = read_texts(prepared.store)
     console = Console(file=terminal.out, soft_wrap=True, highlight=False)
@@ -169,8 +169,8 @@ def _summary(prepared: PreparedCorpus, terminal: Terminal, seconds: float, log_p
 
 def _check(files: Sequence[str], preset: str) -> None:
     """Tell every text that breaks the grammar; end with 1 if there is one."""
-    from pipeline.corpus.check_texts import check_file  # noqa: PLC0415 - as above
-    from pipeline.corpus.text_grammar import profile_of  # noqa: PLC0415 - as above
+    from pipeline.corpus.text.check_texts import check_file  # noqa: PLC0415 - as above
+    from pipeline.corpus.text.text_grammar import profile_of  # noqa: PLC0415 - as above
 
     profile = profile_of(RenderConfig.model_validate(preset))
     texts = broken = 0

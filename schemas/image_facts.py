@@ -37,4 +37,4 @@ IMAGE_FACTS: pa.Schema = pa.schema(
         _field("year", pa.int32(), "of publication"),
     ]
 )
-"""One row an image. Columns that are added for a join stand beside these, see `pipeline.corpus.join`."""
+"""One row an image. Columns that are added for a join stand beside these, see `pipeline.corpus.tables.join`."""

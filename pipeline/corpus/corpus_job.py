@@ -27,16 +27,16 @@ import fsspec
 from pipeline.config import CorpusConfig, SourceConfig
 from pipeline.config.corpus_config import CaptionsConfig
 from pipeline.corpus import corpus_layout
-from pipeline.corpus.build_records import Drafts, joins_of
-from pipeline.corpus.corpus_report import write_report
-from pipeline.corpus.dedupe_and_split import SplitPlan, dedupe_and_split
+from pipeline.corpus.corpus_files import put_json, put_table, read_json
 from pipeline.corpus.duckdb_session import Limits
-from pipeline.corpus.files import put_json, put_table, read_json
-from pipeline.corpus.images import WorkUnit
-from pipeline.corpus.join import Join, join_table
 from pipeline.corpus.publish_corpus import Publisher
-from pipeline.corpus.source_tables import TableFile, list_tables, slices
-from pipeline.corpus.tags import TagCleaner
+from pipeline.corpus.records.build_records import Drafts, joins_of
+from pipeline.corpus.records.dedupe_and_split import SplitPlan, dedupe_and_split
+from pipeline.corpus.records.tags import TagCleaner
+from pipeline.corpus.report.corpus_report import write_report
+from pipeline.corpus.tables.join import Join, join_table
+from pipeline.corpus.tables.source_images import WorkUnit
+from pipeline.corpus.tables.source_tables import TableFile, list_tables, slices
 from pipeline.errors import ConfigError, StoreError
 from pipeline.ledger.layout import CAPTIONS
 from pipeline.ledger.run_record import claim_run, read_run

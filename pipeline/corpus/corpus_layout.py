@@ -39,7 +39,7 @@ def records_path(part: str, split: Split) -> str:
 
 
 def packing_path(part: str, split: Split, epoch: int) -> str:
-    """Which texts of a file of `text_path` share a sequence (`pipeline.corpus.pack_texts.PACKING`)."""
+    """Which texts of a file of `text_path` share a sequence (`pipeline.corpus.text.pack_texts.PACKING`)."""
     return f"{PACKING}/{split}/epoch-{epoch:03d}/{part}.parquet"
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from scipy.stats import chi2
 
 from pipeline.config import Preset, RenderConfig, TaskTables
-from pipeline.corpus.corpus_record import Record
+from pipeline.corpus.records.corpus_record import Record
 from schemas.corpus_row import Task
 
 MIN_EXPECTED = 5.0

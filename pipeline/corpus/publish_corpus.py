@@ -21,16 +21,16 @@ import pyarrow.parquet as pq
 from pipeline.config import CorpusConfig, Rating
 from pipeline.config.corpus_config import Format, TokenizerConfig
 from pipeline.corpus import corpus_layout
-from pipeline.corpus.build_records import COUNTS, DRAFT
-from pipeline.corpus.corpus_record import Record, records_of
-from pipeline.corpus.count_tokens import TokenCounter
-from pipeline.corpus.dedupe_and_split import CHOICES, POPULARITY
+from pipeline.corpus.corpus_files import put_json, put_table, read_table
 from pipeline.corpus.expected import kind_of
-from pipeline.corpus.files import put_json, put_table, read_table
-from pipeline.corpus.images import WorkUnit
-from pipeline.corpus.metadata_terms import Popularity, QualityWords
-from pipeline.corpus.pack_texts import PACKING, pack
-from pipeline.corpus.render_texts import render_table
+from pipeline.corpus.records.build_records import COUNTS, DRAFT
+from pipeline.corpus.records.corpus_record import Record, records_of
+from pipeline.corpus.records.dedupe_and_split import CHOICES, POPULARITY
+from pipeline.corpus.records.metadata_terms import Popularity, QualityWords
+from pipeline.corpus.tables.source_images import WorkUnit
+from pipeline.corpus.text.count_tokens import TokenCounter
+from pipeline.corpus.text.pack_texts import PACKING, pack
+from pipeline.corpus.text.render_texts import render_table
 from pipeline.storage import Store, put_if_absent
 from schemas.corpus_row import CORPUS_ROW, CORPUS_VERSION
 from schemas.footer import FooterKey

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from pipeline.corpus.tags import PERSON_TAGS
+from pipeline.corpus.records.tags import PERSON_TAGS
 from schemas.record import RECORD
 
 QUALITY = Path(__file__).parent.parent / "quality"

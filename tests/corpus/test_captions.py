@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.corpus.clean_captions import CaptionDrop, clean_long, clean_short
+from pipeline.corpus.records.clean_captions import CaptionDrop, clean_long, clean_short
 
 
 @pytest.mark.parametrize(

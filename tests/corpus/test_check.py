@@ -7,9 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.config import Preset, RenderConfig
-from pipeline.corpus.check_texts import check_file
-from pipeline.corpus.render_texts import render_table
-from pipeline.corpus.text_grammar import profile_of
+from pipeline.corpus.text.check_texts import check_file
+from pipeline.corpus.text.render_texts import render_table
+from pipeline.corpus.text.text_grammar import profile_of
 from pipeline.errors import ConfigError
 from tests.corpus.records import draw_records
 

@@ -9,10 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.config.corpus_config import JoinBy, TableConfig
-from pipeline.corpus.column_mapping import facts_of
 from pipeline.corpus.duckdb_session import Limits, by_part
-from pipeline.corpus.identity import fingerprint, image_identity, join_key, normal_url
-from pipeline.corpus.source_tables import list_tables, slices
+from pipeline.corpus.tables.column_mapping import facts_of
+from pipeline.corpus.tables.identity import fingerprint, image_identity, join_key, normal_url
+from pipeline.corpus.tables.source_tables import list_tables, slices
 from pipeline.errors import ConfigError, PipelineError
 from tests.readers.shards import tar_of
 

@@ -16,11 +16,11 @@ from tokenizers import Tokenizer
 from pipeline.config import CorpusConfig
 from pipeline.config.corpus_config import SplitConfig
 from pipeline.config.load import parse_config
-from pipeline.corpus.check_texts import check_file
+from pipeline.corpus.corpus_files import put_table, read_table
 from pipeline.corpus.corpus_job import prepare_corpus, steps
-from pipeline.corpus.dedupe_and_split import is_held_out
-from pipeline.corpus.files import put_table, read_table
-from pipeline.corpus.text_grammar import profile_of
+from pipeline.corpus.records.dedupe_and_split import is_held_out
+from pipeline.corpus.text.check_texts import check_file
+from pipeline.corpus.text.text_grammar import profile_of
 from pipeline.errors import ConfigError, OutputMismatch, PipelineError, StoreError
 from pipeline.storage import open_store
 from tests.corpus.outputs import caption_row, digest, write_output

@@ -3,8 +3,8 @@
 import pytest
 
 from pipeline.config import Preset, RenderConfig
-from pipeline.corpus.render_texts import render_table
-from pipeline.corpus.text_grammar import parse_text, profile_of
+from pipeline.corpus.text.render_texts import render_table
+from pipeline.corpus.text.text_grammar import parse_text, profile_of
 from tests.corpus.public_parser import parse_public, representable
 from tests.corpus.records import draw_records
 

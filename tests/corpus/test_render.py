@@ -8,12 +8,12 @@ import pytest
 from scipy.stats import chi2_contingency
 
 from pipeline.config import Persons, Preset, RenderConfig
-from pipeline.corpus.corpus_record import Record, records_of
-from pipeline.corpus.draws import draw_seed
 from pipeline.corpus.expected import accept, accept_share, expected_gen_meta, expected_tasks, style_name
-from pipeline.corpus.render_texts import render_table
-from pipeline.corpus.text_plan import Plan, Planner
-from pipeline.corpus.write import write
+from pipeline.corpus.records.corpus_record import Record, records_of
+from pipeline.corpus.text.draws import draw_seed
+from pipeline.corpus.text.render_texts import render_table
+from pipeline.corpus.text.text_plan import Plan, Planner
+from pipeline.corpus.text.write_text import write
 from schemas.corpus_row import CORPUS_ROW, Drop, LengthClass, Loss, Task
 from schemas.record import RECORD
 from tests.corpus.records import KINDS, draw_records

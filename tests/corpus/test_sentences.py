@@ -2,8 +2,8 @@
 
 import pytest
 
-from pipeline.corpus.sentences import split_sentences
-from pipeline.corpus.trim import trim_long, trim_short
+from pipeline.corpus.text.sentences import split_sentences
+from pipeline.corpus.text.trim import trim_long, trim_short
 
 
 @pytest.mark.parametrize(

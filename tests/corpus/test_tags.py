@@ -5,7 +5,15 @@ import pickle
 import pytest
 
 from pipeline.config import RecordTagsConfig
-from pipeline.corpus.tags import DATABASE_TYPES, PERSON_TAGS, SITE_CATEGORIES, TagCleaner, TagDrop, TagType, normal_tag
+from pipeline.corpus.records.tags import (
+    DATABASE_TYPES,
+    PERSON_TAGS,
+    SITE_CATEGORIES,
+    TagCleaner,
+    TagDrop,
+    TagType,
+    normal_tag,
+)
 from pipeline.errors import ConfigError
 
 G, A, C, W, M = TagType.GENERAL, TagType.ARTIST, TagType.CHARACTER, TagType.COPYRIGHT, TagType.META

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from pipeline.config import RenderConfig
-from pipeline.corpus.count_tokens import TokenCounter
-from pipeline.corpus.pack_texts import PACKING, pack
-from pipeline.corpus.render_texts import render_table
+from pipeline.corpus.text.count_tokens import TokenCounter
+from pipeline.corpus.text.pack_texts import PACKING, pack
+from pipeline.corpus.text.render_texts import render_table
 from pipeline.errors import ConfigError
 from schemas.corpus_row import CORPUS_ROW
 from tests.corpus.records import draw_records

@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.config import Preset, Rating, Steps, WordsConfig
-from pipeline.corpus.metadata_terms import Percentiles, Popularity, QualityWords, rating_words, word_of
+from pipeline.corpus.records.metadata_terms import Percentiles, Popularity, QualityWords, rating_words, word_of
 
 RATINGS = {
     Preset.TIPO_V1: (["safe"], ["sensitive"], ["nsfw"], ["explicit", "nsfw"]),

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from pipeline.config.corpus_config import JoinBy
-from pipeline.corpus.column_mapping import SourceFacts
+from pipeline.corpus.tables.column_mapping import SourceFacts
 
 _NOT_WORD = re.compile(r"[\W_]+")
 

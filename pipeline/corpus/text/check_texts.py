@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.corpus.text_grammar import Profile, check_row, check_text
+from pipeline.corpus.text.text_grammar import Profile, check_row, check_text
 from pipeline.errors import BadText, ConfigError
 
 SUFFIXES = (".parquet", ".jsonl", ".jsonl.zst", ".txt")

@@ -16,7 +16,7 @@ from pipeline.corpus import corpus_layout
 from schemas.record import Split
 
 if TYPE_CHECKING:
-    from pipeline.corpus.corpus_report import Census
+    from pipeline.corpus.report.corpus_report import Census
 
 SHOWN_TAGS = 15
 SIZES = (

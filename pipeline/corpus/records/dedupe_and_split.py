@@ -23,9 +23,9 @@ import pyarrow as pa
 
 from pipeline.config.corpus_config import Duplicate, SplitConfig
 from pipeline.corpus import corpus_layout
+from pipeline.corpus.corpus_files import put_json, put_table, read_table
 from pipeline.corpus.duckdb_session import DuckSession, Limits, by_part, opened
-from pipeline.corpus.files import put_json, put_table, read_table
-from pipeline.corpus.identity import fingerprint, listed_identities
+from pipeline.corpus.tables.identity import fingerprint, listed_identities
 from pipeline.storage import Store
 from schemas.record import Split
 

@@ -25,8 +25,8 @@ from enum import StrEnum
 from typing import NoReturn
 
 from pipeline.config import LengthConfig, Preset, RenderConfig
-from pipeline.corpus.tags import PERSON_TAGS
-from pipeline.corpus.text_plan import EMPTY
+from pipeline.corpus.records.tags import PERSON_TAGS
+from pipeline.corpus.text.text_plan import EMPTY
 from pipeline.errors import BadText
 from schemas.corpus_row import LengthClass, Task
 

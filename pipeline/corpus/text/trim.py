@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pipeline.corpus.draws import first_and_some, stream
-from pipeline.corpus.sentences import split_sentences
+from pipeline.corpus.text.draws import first_and_some, stream
+from pipeline.corpus.text.sentences import split_sentences
 
 _ENDS = (".", "!", "?", "…", "。", "！", "？")
 

@@ -12,11 +12,11 @@ import pyarrow as pa
 
 from pipeline.config import CorpusConfig
 from pipeline.corpus import corpus_layout
-from pipeline.corpus.corpus_card import card
+from pipeline.corpus.corpus_files import parquet_bytes, read_json, read_table
 from pipeline.corpus.duckdb_session import Limits, opened
 from pipeline.corpus.expected import accept, accept_share, expected_gen_meta, expected_tasks, style_name
-from pipeline.corpus.files import parquet_bytes, read_json, read_table
 from pipeline.corpus.publish_corpus import GROUP, TAG_COUNTS
+from pipeline.corpus.report.corpus_card import card
 from pipeline.storage import Store
 from schemas.corpus_report import CORPUS_ACCEPTANCE, CORPUS_COUNTS, CORPUS_TAGS, CORPUS_TEXTS
 from schemas.corpus_row import CORPUS_VERSION

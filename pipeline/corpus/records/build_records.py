@@ -13,15 +13,15 @@ import pyarrow as pa
 from pipeline.config import CorpusConfig, Rating
 from pipeline.config.corpus_config import TableConfig
 from pipeline.corpus import corpus_layout
-from pipeline.corpus.clean_captions import clean_long, clean_short
-from pipeline.corpus.column_mapping import LISTS, SourceFacts
-from pipeline.corpus.dedupe_and_split import IDENTITIES, identity_rows
-from pipeline.corpus.files import put_table, read_table
-from pipeline.corpus.identity import fingerprint, image_identity, join_key, normal_url
-from pipeline.corpus.images import Image, WorkUnit, images_of
-from pipeline.corpus.join import JOINED, KEYS
-from pipeline.corpus.metadata_terms import DATABASE_RATINGS, LETTER_RATINGS, rating_words
-from pipeline.corpus.tags import CleanTags, TagCleaner, TagType
+from pipeline.corpus.corpus_files import put_table, read_table
+from pipeline.corpus.records.clean_captions import clean_long, clean_short
+from pipeline.corpus.records.dedupe_and_split import IDENTITIES, identity_rows
+from pipeline.corpus.records.metadata_terms import DATABASE_RATINGS, LETTER_RATINGS, rating_words
+from pipeline.corpus.records.tags import CleanTags, TagCleaner, TagType
+from pipeline.corpus.tables.column_mapping import LISTS, SourceFacts
+from pipeline.corpus.tables.identity import fingerprint, image_identity, join_key, normal_url
+from pipeline.corpus.tables.join import JOINED, KEYS
+from pipeline.corpus.tables.source_images import Image, WorkUnit, images_of
 from pipeline.storage import Store
 from schemas.record import RECORD
 

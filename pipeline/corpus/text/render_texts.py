@@ -10,10 +10,10 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.config import RenderConfig
-from pipeline.corpus.corpus_record import Record, records_of
-from pipeline.corpus.draws import draw_seed
-from pipeline.corpus.text_plan import Plan, Planner
-from pipeline.corpus.write import write
+from pipeline.corpus.records.corpus_record import Record, records_of
+from pipeline.corpus.text.draws import draw_seed
+from pipeline.corpus.text.text_plan import Plan, Planner
+from pipeline.corpus.text.write_text import write
 from schemas.corpus_row import CORPUS_ROW, Drop
 
 

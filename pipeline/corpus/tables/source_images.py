@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.config.corpus_config import CaptionsConfig, FeedConfig
-from pipeline.corpus.column_mapping import SourceFacts, facts_of
-from pipeline.corpus.files import read_table
+from pipeline.corpus.corpus_files import read_table
+from pipeline.corpus.tables.column_mapping import SourceFacts, facts_of
 from pipeline.errors import ConfigError, PipelineError, ShardUnreadable
 from pipeline.readers import open_local
 from pipeline.storage import Store

@@ -7,9 +7,9 @@ import itertools
 from dataclasses import dataclass
 
 from pipeline.config import LengthConfig, Persons, Preset, RenderConfig, StyleConfig
-from pipeline.corpus.corpus_record import Record
-from pipeline.corpus.draws import Place, shuffled, stream, uniform
-from pipeline.corpus.trim import trim_long, trim_short
+from pipeline.corpus.records.corpus_record import Record
+from pipeline.corpus.text.draws import Place, shuffled, stream, uniform
+from pipeline.corpus.text.trim import trim_long, trim_short
 from schemas.corpus_row import Drop, LengthClass, Loss, Task
 
 EMPTY = "<|empty|>"

@@ -25,9 +25,9 @@ import pyarrow.parquet as pq
 
 from pipeline.config import SourceConfig
 from pipeline.config.corpus_config import Columns, TableConfig
-from pipeline.corpus import danbooru
-from pipeline.corpus.column_mapping import columns_read, complete, facts_of
 from pipeline.corpus.duckdb_session import Limits
+from pipeline.corpus.tables import danbooru
+from pipeline.corpus.tables.column_mapping import columns_read, complete, facts_of
 from pipeline.errors import ConfigError, PipelineError, ShardUnreadable
 from pipeline.readers import STATS_SUFFIX, list_shards, open_local, open_shard
 from schemas.image_facts import IMAGE_FACTS

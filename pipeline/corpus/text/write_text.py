@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.corpus.text_plan import Plan
+from pipeline.corpus.text.text_plan import Plan
 from schemas.corpus_row import Task
 
 

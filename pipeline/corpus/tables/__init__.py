@@ -1,0 +1,1 @@
+"""Reads what the inputs say of images: caption files, source tables, and the joins between them."""
