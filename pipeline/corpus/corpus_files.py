@@ -1,4 +1,4 @@
-"""Tables and counts as files of the corpus: declared schema, checksums, put if absent."""
+"""Writes and reads the tables and counts of a corpus: declared schema, page checksums, put-if-absent."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROW_GROUP_ROWS = 20_000
 
 
 def parquet_bytes(table: pa.Table, metadata: Mapping[str, str]) -> bytes:
-    """Return a Parquet file, zstd, every page with a checksum."""
+    """Return a Parquet file: zstd, a checksum on every page."""
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, table.schema, compression="zstd", write_page_checksum=True) as writer:
         writer.add_key_value_metadata(dict(metadata))
@@ -29,22 +29,22 @@ def parquet_bytes(table: pa.Table, metadata: Mapping[str, str]) -> bytes:
 def put_table(
     store: Store, path: str, table: pa.Table, schema: pa.Schema, metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write a table of this schema, unless the file is there: then it holds the same rows.
+    """Write a table of this schema. A file that exists is left as it is: it holds the same rows.
 
     Raises:
-        pa.ArrowException: the table is not of the schema, which is a mistake of the caller's.
+        pa.ArrowException: the table does not have the schema, which is a bug of the caller.
     """
     attempt = uuid.uuid4().hex
-    held = table.cast(schema)
-    put_if_absent(store, path, parquet_bytes(held, {**(metadata or {}), str(FooterKey.ATTEMPT): attempt}), attempt)
+    data = parquet_bytes(table.cast(schema), {**(metadata or {}), str(FooterKey.ATTEMPT): attempt})
+    put_if_absent(store, path, data, attempt)
 
 
 def read_table(store: Store, path: str, schema: pa.Schema) -> pa.Table:
     """Read a table that `put_table` wrote.
 
     Raises:
-        FileNotFoundError: there is none.
-        StoreError: it is damaged, or of another schema.
+        FileNotFoundError: the file does not exist.
+        StoreError: the file is damaged, or has another schema.
     """
     data = store.get(path)
     try:
@@ -52,28 +52,31 @@ def read_table(store: Store, path: str, schema: pa.Schema) -> pa.Table:
         return table.select(schema.names).cast(schema)
     except (pa.ArrowException, OSError, KeyError) as err:
         raise StoreError(
-            f"{store.url}/{path}: not what the corpus wrote there ({' '.join(str(err).split())}); "
-            "remove it and run again"
+            f"{store.url}/{path}: damaged, or not a file of this corpus ({' '.join(str(err).split())}); "
+            "remove it and run the same command again"
         ) from err
 
 
 def put_json(store: Store, path: str, value: Mapping[str, Any]) -> None:
-    """Write counts, unless the file is there."""
+    """Write counts. A file that exists is left as it is."""
     attempt = uuid.uuid4().hex
     put_if_absent(store, path, json.dumps({**value, "attempt": attempt}).encode(), attempt)
 
 
 def read_json(store: Store, path: str) -> dict[str, Any]:
-    """Read what `put_json` wrote.
+    """Read counts that `put_json` wrote.
 
     Raises:
-        FileNotFoundError: there is none.
-        StoreError: it is no JSON object.
+        FileNotFoundError: the file does not exist.
+        StoreError: the file is not a JSON object.
     """
     try:
-        found = json.loads(store.get(path))
+        value = json.loads(store.get(path))
     except ValueError as err:
-        raise StoreError(f"{store.url}/{path}: not JSON ({err}); remove it and run again") from err
-    if not isinstance(found, dict):
-        raise StoreError(f"{store.url}/{path}: not an object of counts; remove it and run again")
-    return found
+        raise StoreError(f"{store.url}/{path}: not JSON ({err}); remove it and run the same command again") from err
+    if not isinstance(value, dict):
+        raise StoreError(
+            f"{store.url}/{path}: found JSON {type(value).__name__}, expected an object of counts; "
+            "remove it and run the same command again"
+        )
+    return value

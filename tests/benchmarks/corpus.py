@@ -17,11 +17,11 @@ from pathlib import Path
 import pyarrow as pa
 
 from pipeline.config import Preset, RenderConfig
-from pipeline.corpus.expected import accept, accept_share, expected_gen_meta, expected_tasks, kind_of, style_name
 from pipeline.corpus.records.corpus_record import records_of
 from pipeline.corpus.text.count_tokens import TokenCounter
 from pipeline.corpus.text.render_texts import render_table
 from pipeline.corpus.text.text_grammar import check_row, parse_text, profile_of
+from tests.corpus.expected_shares import accept, accept_share, expected_gen_meta, expected_tasks, kind_of, style_name
 from tests.corpus.public_parser import parse_public, representable
 from tests.corpus.records import draw_records
 from tests.corpus.tiny_tokenizer import train_tokenizer

@@ -63,8 +63,8 @@ def measure(num_records: int, memory_gib: float) -> dict[str, float]:
         found: dict[str, float] = {"records": num_records, "mb_before": written_mb}
         for step in steps(prepare_corpus(parse_config(CorpusConfig, data, (), origin="benchmark"))):
             since = time.perf_counter()
-            if step.here is not None:
-                step.here()
+            if step.driver_work is not None:
+                step.driver_work()
             else:
                 for item in step.items:
                     step.work(item)
@@ -88,7 +88,7 @@ def main(records: tuple[int, ...], memory_gib: float, one: int | None) -> None:
             [sys.executable, "-m", "tests.benchmarks.corpus_scale", *words], check=True, capture_output=True, text=True
         ).stdout
         found = json.loads(out.splitlines()[-1])
-        seconds = sum(found[name] for name in ("slice", "draft", "choose", "publish", "report"))
+        seconds = sum(found[name] for name in ("slice", "records", "dedupe", "publish", "report"))
         click.echo(
             f"{number:>10,} records  {number / seconds:,.0f}/s over all  peak {found['peak_mb']:,.0f} MB  {found}"
         )

@@ -33,7 +33,7 @@ KINDS = ("danbooru", "coyo", "gbc", "tags", "short", "long", "captions")
 def prose(rng: random.Random, num_paragraphs: int, num_sentences: int) -> str:
     """Return paragraphs of one line each."""
     return "\n".join(
-        " ".join(one if one[-1] in "!?." else f"{one}." for one in rng.sample(SENTENCES, num_sentences))
+        " ".join(text if text[-1] in "!?." else f"{text}." for text in rng.sample(SENTENCES, num_sentences))
         for _ in range(num_paragraphs)
     )
 

@@ -1,19 +1,16 @@
-"""A record as the renderer takes it: the fields of `schemas.record` that reach a text, one object per image."""
+"""A record as the renderer reads it: the fields of `schemas.record` that can appear in a text, one object an image."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import pyarrow as pa
-
-_FIELDS = ("id", "source", "general", "special", "character", "copyright", "artist", "meta", "rating", "quality")
-_REST = ("width", "height", "short", "long")
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What is known of one image. Tags are clean: lower case, no comma, no line end, each once."""
+    """The facts about one image. Tags are clean: lower case, no comma, no line end, each once."""
 
     id: str
     source: str
@@ -27,15 +24,18 @@ class Record:
     rating: list[str]
     quality: list[str]
     width: int | None
-    """px; the aspect ratio is written where both sides are known."""
+    """px; the aspect ratio is written if width and height are known."""
     height: int | None
     short: str | None
     long: str | None
     """Paragraphs joined by one line end each."""
 
 
+_FIELDS = tuple(field.name for field in fields(Record))
+
+
 def records_of(table: pa.Table) -> Iterator[Record]:
-    """Yield the records of a table of `schemas.record.RECORD`, in its order; columns beyond its own are ignored."""
-    columns = [table[name].to_pylist() for name in (*_FIELDS, *_REST)]
+    """Yield the records of a table of `schemas.record.RECORD`, in its order; other columns are ignored."""
+    columns = [table[name].to_pylist() for name in _FIELDS]
     for row in zip(*columns, strict=True):
         yield Record(*row)

@@ -1,8 +1,6 @@
-"""A source's raw tags with their types become the tag fields of a record.
+"""Turns the raw, typed tags of a source into the tag fields of a record.
 
-Types come from the source's own table and never from a look-up of the name. Two numberings are in use, and mixing
-them turns characters into copyrights: `DATABASE_TYPES` (the danbooru2023 metadata database) and `SITE_CATEGORIES`
-(the site's own API and dumps).
+The type of a tag comes from the source and is never guessed from its name.
 """
 
 from __future__ import annotations
@@ -19,7 +17,7 @@ from pipeline.errors import ConfigError
 
 
 class TagType(StrEnum):
-    """The categories of booru tags; values are fields of a record."""
+    """The categories of booru tags; the values are names of record fields."""
 
     GENERAL = "general"
     ARTIST = "artist"
@@ -27,23 +25,6 @@ class TagType(StrEnum):
     COPYRIGHT = "copyright"
     META = "meta"
 
-
-DATABASE_TYPES: Mapping[int, TagType] = {
-    0: TagType.GENERAL,
-    1: TagType.ARTIST,
-    2: TagType.CHARACTER,
-    3: TagType.COPYRIGHT,
-    4: TagType.META,
-}
-"""`tag.type` of KBlueLeaf/danbooru2023-metadata-database."""
-SITE_CATEGORIES: Mapping[int, TagType] = {
-    0: TagType.GENERAL,
-    1: TagType.ARTIST,
-    3: TagType.COPYRIGHT,
-    4: TagType.CHARACTER,
-    5: TagType.META,
-}
-"""`category` of danbooru's API."""
 
 # fmt: off
 PERSON_TAGS = frozenset((
@@ -56,13 +37,13 @@ PERSON_TAGS = frozenset((
 
 
 class TagDrop(StrEnum):
-    """Why a raw tag is in no record."""
+    """Why a raw tag was dropped."""
 
     EMPTY = "empty"
     COMMA = "comma"
-    """It holds a comma, which parts tags."""
+    """It contains a comma, which separates tags."""
     MARK = "mark"
-    """It holds `<|...|>` or another mark that tokenizers read as their own."""
+    """It contains `<|...|>` or another special token."""
     DOUBLE = "double"
     YEAR = "year"
     META_BLACKLIST = "meta_blacklist"
@@ -73,7 +54,7 @@ class TagDrop(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CleanTags:
-    """The tag fields of a record, in the order of the source; and how many raw tags were left out, by reason."""
+    """The tag fields of a record, in the order of the source, and the number of dropped raw tags by reason."""
 
     general: list[str] = field(default_factory=list[str])
     special: list[str] = field(default_factory=list[str])
@@ -92,9 +73,9 @@ _YEAR = re.compile(r"\d{4}")
 
 @functools.lru_cache(maxsize=1 << 16)
 def normal_tag(raw: str) -> str:
-    r"""Return a tag as it is written in a text: lower case, blanks for underscores, `\(` as `(`.
+    r"""Return a tag as it is written in a text: lower case, blanks instead of underscores, `(` instead of `\(`.
 
-    Tags of up to three signs keep their underscores: `^_^`, `o_o`.
+    Tags of up to three characters keep their underscores: `^_^`, `o_o`.
     """
     tag = _NOT_PRINTED.sub(" ", raw).strip().lower()
     tag = _ESCAPED.sub(r"\1", tag) if "\\" in tag else tag
@@ -114,14 +95,16 @@ class TagCleaner:
 
         Args:
             config: which tags are kept.
-            aliases: from renamed tags to those that hold today, both as the source writes them.
-            implications: from a tag to those that it implies directly; used with `prune_implied`.
+            aliases: old tag to current tag, both as the source writes them.
+            implications: tag to the tags that it implies directly; used with `prune_implied`.
 
         Raises:
-            ConfigError: implied tags are to be pruned, and there is no table of them.
+            ConfigError: `prune_implied` is set and there are no implications.
         """
         if config.prune_implied and not implications:
-            raise ConfigError("prune_implied: true needs a table of implications; give one, or keep implied tags")
+            raise ConfigError(
+                "tags.prune_implied: true needs implications; set tag_files.implications, or prune_implied: false"
+            )
         self._config = config
         self._aliases = {normal_tag(old): normal_tag(new) for old, new in (aliases or {}).items()}
         self._implied = {normal_tag(tag): frozenset(map(normal_tag, to)) for tag, to in (implications or {}).items()}
@@ -158,7 +141,7 @@ class TagCleaner:
         return next((reason for reason, holds in rules if holds), None)
 
     def _prune(self, clean: CleanTags, present: set[str]) -> None:
-        """Take out what a tag of the image implies, directly or over others."""
+        """Remove the tags that another tag of the image implies, directly or through other tags."""
         implied, todo = set[str](), [tag for tag in present if tag in self._implied]
         while todo:
             new = self._implied.get(todo.pop(), frozenset()) - implied

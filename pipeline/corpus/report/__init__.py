@@ -1,1 +1,1 @@
-"""Sums up what a corpus holds and writes its report tables and its data set card."""
+"""Counts the content of a corpus and writes its report tables and its data set card."""

@@ -1,11 +1,11 @@
-"""The data set card of a corpus: README.md as Hugging Face reads it, with the census in tables."""
+"""Builds the data set card of a corpus: README.md as Hugging Face reads it, with the census as tables."""
 
 from __future__ import annotations
 
 import html
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import yaml
@@ -13,20 +13,18 @@ import yaml
 from pipeline.config import CorpusConfig
 from pipeline.config.corpus_config import Format
 from pipeline.corpus import corpus_layout
+from pipeline.corpus.report.census import Census
 from schemas.record import Split
-
-if TYPE_CHECKING:
-    from pipeline.corpus.report.corpus_report import Census
 
 SHOWN_TAGS = 15
 SIZES = (
     *((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")),
     *((10_000_000, "1M<n<10M"), (100_000_000, "10M<n<100M"), (1_000_000_000, "100M<n<1B")),
 )
-"""Hugging Face's words for the number of rows."""
+"""Hugging Face's classes for the number of rows."""
 
 
-def card(config: CorpusConfig, census: Census, tables: Mapping[str, pa.Table]) -> str:
+def card(config: CorpusConfig, census: Census, tags: pa.Table) -> str:
     """Return README.md."""
     rows = census.rows()
     total = sum(row["rows"] for row in rows)
@@ -34,25 +32,22 @@ def card(config: CorpusConfig, census: Census, tables: Mapping[str, pa.Table]) -
         f"---\n{yaml.safe_dump(_front(config, census, total), sort_keys=False, allow_unicode=True)}---",
         f"# TIPO training text, preset {config.preset}",
         f"{total:,} training texts in {config.epochs} epochs, drawn from {census.records.total():,} records by "
-        "JoyFleet. A text is `user + output`; where `loss` is `output`, the user half bears none. `records/` holds "
-        "what the texts were drawn from, readable by the TIPO v1 and v2 trainers; "
-        f"{census.without_size:,} records have no width and height, which the v1 trainer needs.",
+        "JoyFleet. A text is `user + output`; if `loss` is `output`, no loss is computed on the user half. `records/` "
+        "holds the records from which the texts were drawn, readable by the TIPO v1 and v2 trainers; "
+        f"{census.without_size:,} records have no width and height, which the v1 trainer requires.",
         "## Texts",
         _pivot(rows, "split", "epoch"),
         _pivot(rows, "source", "split"),
         *_token_section(rows, config),
-        "## Tasks, lengths, metadata to predict, loss",
+        "## Tasks, lengths, predicted metadata, loss",
         *(_pivot(rows, name, "source") for name in ("task", "length", "gen_meta", "loss")),
-        "## Drawn as configured?",
-        "Chi-square of what was drawn against the shares that the config sets; p below 0.001 would be wrong.",
-        _acceptance(tables["acceptance"]),
-        "## Left out, and what else was counted",
-        _table(("source", "what", "number"), _count_rows(census)),
+        "## Dropped records and other counts",
+        _table(("source", "reason", "number"), _count_rows(census)),
         "## Tags",
-        _tag_table(tables["tags"]),
-        f"All of them stand in `{corpus_layout.REPORT}/tags.parquet`.",
+        _tag_table(tags),
+        f"`{corpus_layout.REPORT}/tags.parquet` lists all tags.",
         "## Samples",
-        *(_sample(row) for _, row in census.samples),
+        *map(_sample, census.samples),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -65,7 +60,7 @@ def _front(config: CorpusConfig, census: Census, total: int) -> dict[str, Any]:
         **({"license": config.license} if config.license else {}),
         "task_categories": ["text-generation"],
         "tags": ["tipo", str(config.preset)],
-        "size_categories": [next((word for limit, word in SIZES if total < limit), "n>1B")],
+        "size_categories": [next((name for limit, name in SIZES if total < limit), "n>1B")],
         "configs": [
             {
                 "config_name": kind,
@@ -78,7 +73,7 @@ def _front(config: CorpusConfig, census: Census, total: int) -> dict[str, Any]:
 
 
 def _pivot(rows: Sequence[Mapping[str, Any]], down: str, across: str) -> str:
-    """Number of texts, one row a value of `down`, one column a value of `across`."""
+    """Return the numbers of texts: a row for each value of `down`, a column for each value of `across`."""
     counted: Counter[tuple[str, str]] = Counter()
     for row in rows:
         counted[str(row[down]), str(row[across])] += row["rows"]
@@ -86,15 +81,6 @@ def _pivot(rows: Sequence[Mapping[str, Any]], down: str, across: str) -> str:
     values = sorted({value for value, _ in counted})
     body = [(value, *(f"{counted[value, column]:,}" for column in columns)) for value in values]
     return _table((down, *(f"{across} {column}" for column in columns)), body)
-
-
-def _acceptance(table: pa.Table) -> str:
-    rows = table.to_pylist()
-    body = [
-        (row["style"], row["kind"], row["test"], f"{row['rows']:,}", f"{row['statistic']:.2f}", f"{row['p']:.3g}")
-        for row in rows
-    ]
-    return _table(("style", "records have", "test", "texts", "chi-square", "p"), body)
 
 
 def _token_section(rows: Sequence[Mapping[str, Any]], config: CorpusConfig) -> list[str]:
@@ -105,12 +91,19 @@ def _token_section(rows: Sequence[Mapping[str, Any]], config: CorpusConfig) -> l
         own = [row for row in rows if row["source"] == source]
         sums = [sum(row[name] or 0 for row in own) for name in ("rows", "n_tokens", "n_trained", "too_long")]
         body.append((source, *(f"{number:,}" for number in sums), f"{sums[1] / max(1, sums[0]):.1f}"))
-    head = ("source", "texts", "non-padding tokens", "of them trained", f"beyond {config.tokenizer.context}", "mean")
+    head = (
+        "source",
+        "texts",
+        "tokens",
+        "trained tokens",
+        f"texts over {config.tokenizer.context} tokens",
+        "mean tokens",
+    )
     return ["## Tokens", _table(head, body)]
 
 
 def _count_rows(census: Census) -> list[tuple[str, ...]]:
-    return [(source, reason, f"{number:,}") for (source, reason), number in sorted(census.counts.items()) if number]
+    return [(row["source"], row["reason"], f"{row['number']:,}") for row in census.count_rows()]
 
 
 def _tag_table(tags: pa.Table) -> str:
@@ -138,6 +131,6 @@ def _cell(text: str) -> str:
 
 
 def _sample(row: Mapping[str, Any]) -> str:
-    """A text as it is, the user half in bold; as HTML, so that nothing in it is taken for Markdown."""
+    """Return a text with its user half in bold; as HTML, so that no part of it is read as Markdown."""
     user, output = (html.escape(row[half], quote=False).replace("\n", "&#10;") for half in ("user", "output"))
     return f"`{row['task']}`\n\n<pre><b>{user}</b>{output}</pre>"

@@ -1,1 +1,1 @@
-"""Reads what the inputs say of images: caption files, source tables, and the joins between them."""
+"""Reads the inputs, caption files and source tables, as facts about images, and joins tables to images."""

@@ -1,7 +1,7 @@
-"""What the rows of well-known data sets say of an image, by the names of their columns.
+"""Maps the columns of well-known data sets to the fields of `schemas.image_facts`.
 
-The names are those of danbooru's API and of the danbooru2023 metadata, the parquet of TIPO v1's trainer,
-coyo-hd-11m-llavanext, conceptual-captions-cc12m-llavanext, GBC10M and img2dataset. A config names columns of its own.
+The names are those of danbooru's API and of the danbooru2023 metadata, the Parquet of TIPO v1's trainer,
+coyo-hd-11m-llavanext, conceptual-captions-cc12m-llavanext, GBC10M and img2dataset. A config may name other columns.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pipeline.config.corpus_config import Columns
-from schemas.image_facts import IMAGE_FACTS
 
 SourceFacts = dict[str, Any]
-"""A row of `schemas.image_facts.IMAGE_FACTS`; absent fields are null."""
+"""A row of `schemas.image_facts.IMAGE_FACTS`; a field that is absent is null."""
 
 # fmt: off
 KNOWN: Mapping[str, tuple[str, ...]] = {
@@ -45,7 +44,7 @@ KNOWN: Mapping[str, tuple[str, ...]] = {
     "year": ("year", "created_at"),
 }
 # fmt: on
-"""Field to column names. Of lists all count, one after the other; of the rest the first that the row has."""
+"""Field to column names. A list field takes all columns in this order; another field the first that the row has."""
 
 LISTS = frozenset(("tags", "general", "character", "copyright", "artist", "meta", "quality"))
 INTEGERS = frozenset(("width", "height", "score", "favorites"))
@@ -54,34 +53,34 @@ INT64 = 2**63
 
 
 def facts_of(row: Mapping[str, Any], columns: Columns, faults: Counter[str]) -> SourceFacts:
-    """Return what a row says.
+    """Return the facts in a row.
 
     Args:
         row: column to value, as JSON, Arrow or CSV give it.
-        columns: which column a field is read from, where its name does not tell.
-        faults: counts values that are not of their field's form, by reason; such a value is null.
+        columns: the column of a field, if it is not one of `KNOWN`.
+        faults: counts values that their field cannot hold, by reason; such a value becomes null.
     """
     if "vertices" in row:
         row = {**_descriptions(row), **{name: value for name, value in row.items() if value is not None}}
     named = {str(field): column for field, column in columns.items()}
     facts: SourceFacts = {}
     for field, names in KNOWN.items():
-        wanted = (named[field],) if field in named else names
-        found = [(name, row[name]) for name in wanted if name is not None and row.get(name) not in (None, "")]
-        if found:
-            facts[field] = _value(field, found, faults)
+        candidates = (named[field],) if field in named else names
+        values = [(name, row[name]) for name in candidates if name is not None and row.get(name) not in (None, "")]
+        if values:
+            facts[field] = _value(field, values, faults)
     return facts
 
 
-def _value(field: str, found: list[tuple[str, Any]], faults: Counter[str]) -> Any:  # noqa: ANN401 - of a Facts
+def _value(field: str, values: list[tuple[str, Any]], faults: Counter[str]) -> Any:  # noqa: ANN401 - a field
     if field in LISTS:
-        return [tag for name, value in found for tag in _tag_list(name, value, faults)]
-    value = found[0][1]
+        return [tag for name, value in values for tag in _tag_list(name, value, faults)]
+    value = values[0][1]
     read = _integer if field in INTEGERS else _year if field == "year" else _text
     return _or_fault(lambda: read(value), f"bad_{field}", faults)
 
 
-def _or_fault(read: Callable[[], Any], reason: str, faults: Counter[str]) -> Any:  # noqa: ANN401 - of a Facts
+def _or_fault(read: Callable[[], Any], reason: str, faults: Counter[str]) -> Any:  # noqa: ANN401 - a field
     try:
         return read()
     except ValueError:
@@ -100,16 +99,16 @@ def _text(value: Any) -> str:  # noqa: ANN401 - JSON
 def _integer(value: Any) -> int:  # noqa: ANN401 - JSON
     number = int(float(value)) if not isinstance(value, int | list | dict) else value
     if not isinstance(number, int) or not -INT64 <= number < INT64:
-        raise ValueError("not a number of 64 bits")
+        raise ValueError("not a 64-bit integer")
     return number
 
 
 def _year(value: Any) -> int:  # noqa: ANN401 - JSON
-    """Of a year, a date, or a time in ISO 8601."""
-    found = _YEAR.match(str(value))
-    if not found:
-        raise ValueError("no year")
-    return int(found[0])
+    """Read a year, a date, or a time in ISO 8601."""
+    match = _YEAR.match(str(value))
+    if not match:
+        raise ValueError("not a year")
+    return int(match[0])
 
 
 def _tag_list(name: str, value: Any, faults: Counter[str]) -> list[str]:  # noqa: ANN401 - JSON
@@ -119,26 +118,26 @@ def _tag_list(name: str, value: Any, faults: Counter[str]) -> list[str]:  # noqa
     if text.startswith("["):
         listed = _or_fault(lambda: _literal(text), "bad_tag_list", faults)
         return [str(tag) for tag in listed or ()]
-    # danbooru's own fields are tags with underscores between blanks; all others have commas.
+    # Danbooru's own fields separate tags by blanks, all others by commas.
     return text.split() if name.startswith("tag_string") else [tag for tag in text.split(",") if tag.strip()]
 
 
 def _literal(text: str) -> list[Any]:
-    """A list written in a string: JSON as coyo's card shows it, else Python, which v1's trainer reads."""
+    """Parse a list in a string: JSON, as in coyo's card, else a Python literal, which v1's trainer reads."""
     try:
-        found = json.loads(text)
+        value = json.loads(text)
     except ValueError:
         try:
-            found = ast.literal_eval(text)
+            value = ast.literal_eval(text)
         except (SyntaxError, MemoryError, RecursionError, TypeError) as err:
             raise ValueError("neither JSON nor Python") from err
-    if not isinstance(found, list):
+    if not isinstance(value, list):
         raise ValueError("not a list")
-    return found
+    return value
 
 
 def _descriptions(graph: Mapping[str, Any]) -> dict[str, Any]:
-    """GBC: the captions of the vertex that is the whole image, where the graph's own fields are absent."""
+    """GBC: return the captions of the vertex that is the whole image."""
     vertices = graph["vertices"]
     if isinstance(vertices, str):
         vertices = json.loads(vertices)
@@ -149,11 +148,6 @@ def _descriptions(graph: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def columns_read(columns: Columns) -> frozenset[str]:
-    """Return the names of all columns that `facts_of` looks for."""
+    """Return the names of all columns that `facts_of` may read."""
     known = {name for names in KNOWN.values() for name in names}
     return frozenset(known | {"vertices"} | {column for column in columns.values() if column is not None})
-
-
-def complete(facts: SourceFacts) -> SourceFacts:
-    """Return the facts with every field of the schema."""
-    return {name: facts.get(name) for name in IMAGE_FACTS.names}

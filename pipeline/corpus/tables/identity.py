@@ -1,6 +1,6 @@
-"""When two places speak of one image, or two captions say one thing: keys that are equal then.
+"""Keys that are equal if two rows describe the same image, or two captions have the same words.
 
-Every function is pure and knows one form only, so that keys of different tables, runs and machines compare.
+Every function is pure and returns one normal form, so that keys of different tables, runs and machines compare.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _NOT_WORD = re.compile(r"[\W_]+")
 
 
 def join_key(facts: SourceFacts, by: JoinBy) -> str | None:
-    """Return what an image is joined by, or None where nothing of the kind is known of it."""
+    """Return the join key of an image, or None if it has no key of this kind."""
     match by:
         case JoinBy.ID:
             return _number(facts.get("id")) or _number(facts.get("key"))
@@ -31,7 +31,7 @@ def join_key(facts: SourceFacts, by: JoinBy) -> str | None:
 
 
 def _number(text: str | None) -> str | None:
-    """`0123/7000000.webp` and `7000000` are one number; None for what ends in no number."""
+    """Return the number in `0123/7000000.webp` or `7000000`; None if the last part is not a number."""
     if not text:
         return None
     stem = text.rpartition("/")[2].partition(".")[0]
@@ -39,9 +39,9 @@ def _number(text: str | None) -> str | None:
 
 
 def normal_url(url: str | None) -> str | None:
-    """Return host, path and query: of a picture, http or https, `#` and the host's case tell nothing.
+    """Return host, path and query. Scheme, fragment and the case of the host do not identify an image.
 
-    A text that is no URL stands as it is.
+    A text that is not a URL is returned unchanged.
     """
     text = url.strip() if url else ""
     if not text:
@@ -59,13 +59,13 @@ def normal_url(url: str | None) -> str | None:
 
 
 def fingerprint(text: str | None) -> str | None:
-    """Return 32 hex digits of a caption: case, blanks and punctuation do not count; None without words."""
+    """Return 32 hex digits of a caption, which ignore case, blanks and punctuation; None if it has no words."""
     words = _NOT_WORD.sub(" ", text).strip().lower() if text else ""
     return hashlib.blake2b(words.encode(), digest_size=16).hexdigest() if words else None
 
 
 def image_identity(facts: SourceFacts, record_id: str) -> str:
-    """Return what the image is known by: SHA-256, MD5, URL, else the record itself."""
+    """Return the best identity of the image: SHA-256, else MD5, else URL, else the id of the record."""
     for name in ("sha256", "md5"):
         digest = facts.get(name)
         if digest:
@@ -75,10 +75,10 @@ def image_identity(facts: SourceFacts, record_id: str) -> str:
 
 
 def listed_identities(lines: Iterable[str]) -> list[str]:
-    """Return the lines of a list of ids, keys, digests or URLs in the forms that they are compared in."""
-    found: dict[str, None] = {}
+    """Return the lines of a list of ids, keys, digests or URLs in their normal forms, each once."""
+    identities: dict[str, None] = {}
     for line in lines:
         text = line.strip()
         if text:
-            found[text.lower() if re.fullmatch(r"[0-9a-fA-F]{32,64}", text) else (normal_url(text) or text)] = None
-    return list(found)
+            identities[text.lower() if re.fullmatch(r"[0-9a-fA-F]{32,64}", text) else (normal_url(text) or text)] = None
+    return list(identities)

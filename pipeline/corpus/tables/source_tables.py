@@ -1,7 +1,7 @@
-"""Tables of any form become slices of one form: rows of facts, `SLICE_ROWS` a file, in the order of the table.
+"""Cuts tables of any format into slices of one format: `SLICE_ROWS` rows of image facts, in the order of the table.
 
-A slice is what a task works on and what a join streams. Making them once costs a copy of the columns that
-matter, and everything after it knows one schema and one size, however a table came.
+A slice is the input of one task, and joins stream slices. Slicing copies the columns that are needed once; every later
+step sees one schema and one size, whatever the format of the table.
 """
 
 from __future__ import annotations
@@ -25,9 +25,8 @@ import pyarrow.parquet as pq
 
 from pipeline.config import SourceConfig
 from pipeline.config.corpus_config import Columns, TableConfig
-from pipeline.corpus.duckdb_session import Limits
 from pipeline.corpus.tables import danbooru
-from pipeline.corpus.tables.column_mapping import columns_read, complete, facts_of
+from pipeline.corpus.tables.column_mapping import columns_read, facts_of
 from pipeline.errors import ConfigError, PipelineError, ShardUnreadable
 from pipeline.readers import STATS_SUFFIX, list_shards, open_local, open_shard
 from schemas.image_facts import IMAGE_FACTS
@@ -35,7 +34,7 @@ from schemas.shard import Shard
 from schemas.status import Reason
 
 SLICE_ROWS = 10_000
-"""Some 2 to 10 MB of facts, and seconds of rendering: small beside a worker's memory, large beside a request."""
+"""2 to 10 MB of facts and seconds of rendering: small for a worker's memory, large for a storage request."""
 BATCH_ROWS = 2048
 
 TAR = (".tar", ".tar.gz", ".tgz")
@@ -48,45 +47,45 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableFile:
-    """What is sliced in one go: a file, or the three of the danbooru metadata's parquet."""
+    """The input of one slicing task: a file, or the three Parquet files of the danbooru metadata."""
 
     table: str
-    """The entry's name."""
+    """Name of the config's entry."""
     path: str
-    """Of the file, or of the folder of the three; the slices' own."""
+    """Of the file, or of the folder of the three files; part of the paths of the slices."""
     files: tuple[Shard, ...]
     columns: Columns
-    limits: Limits
+    memory_gib: float
+    """For DuckDB, which joins the three files."""
 
 
-def list_tables(config: TableConfig, limits: Limits) -> list[TableFile]:
-    """List what an entry's URLs hold.
+def list_tables(config: TableConfig, memory_gib: float) -> list[TableFile]:
+    """List the tables at the URLs of an entry.
 
     Raises:
-        ConfigError: nothing there, or nothing of a known kind.
+        ConfigError: no file of a known format is there.
     """
-    found = _without_twins(list_shards(SourceConfig(urls=config.urls), SUFFIXES))
+    listed = _without_duplicates(list_shards(SourceConfig(urls=config.urls), SUFFIXES))
     folders: dict[str, list[Shard]] = {}
-    for file in found:
+    for file in listed:
         folders.setdefault(file.path.rpartition("/")[0], []).append(file)
-    units: list[tuple[str, tuple[Shard, ...]]] = []
+    inputs: list[tuple[str, tuple[Shard, ...]]] = []
     for folder, files in folders.items():
         named = {file.path.rpartition("/")[2]: file for file in files}
-        # The database's folder may hold its SQLite form and `localpost` too: they are the same posts.
+        # The folder may also hold the SQLite file and `localpost`: they are the same posts.
         if set(danbooru.PARQUET) <= named.keys():
-            units.append(
-                (f"{folder}/danbooru" if folder else "danbooru", tuple(named[name] for name in danbooru.PARQUET))
-            )
+            path = f"{folder}/danbooru" if folder else "danbooru"
+            inputs.append((path, tuple(named[name] for name in danbooru.PARQUET)))
         else:
-            units += [(file.path, (file,)) for file in files]
+            inputs += [(file.path, (file,)) for file in files]
     return [
-        TableFile(table=config.name, path=path, files=files, columns=config.columns, limits=limits)
-        for path, files in sorted(units)
+        TableFile(table=config.name, path=path, files=files, columns=config.columns, memory_gib=memory_gib)
+        for path, files in sorted(inputs)
     ]
 
 
-def _without_twins(files: Sequence[Shard]) -> list[Shard]:
-    """Of img2dataset's `00000.tar` or folder `00000`, its Parquet and its `_stats.json` the Parquet has every row."""
+def _without_duplicates(files: Sequence[Shard]) -> list[Shard]:
+    """Leave out img2dataset's `00000.tar`, folder `00000` and `_stats.json`: its Parquet has every row."""
     paths = {file.path for file in files}
     stems = {path.removesuffix(".parquet") for path in paths if path.endswith(".parquet")}
     folders = {stem for stem in stems if f"{stem}{STATS_SUFFIX}" in paths}
@@ -100,17 +99,17 @@ def _without_twins(files: Sequence[Shard]) -> list[Shard]:
 
 
 def slices(table: TableFile, faults: Counter[str]) -> Iterator[pa.Table]:
-    """Yield the facts of a table, `SLICE_ROWS` a time, in its order.
+    """Yield the facts of a table in its order, `SLICE_ROWS` at a time.
 
     Raises:
-        ConfigError: not of the form that its name says, or of one that is not read.
-        PipelineError: it cannot be read.
+        ConfigError: the table does not have the format that its name says, or lacks a column.
+        PipelineError: the table cannot be read.
     """
     with ExitStack() as opened:
         try:
             rows = _rows(table, opened, faults)
             while batch := list(itertools.islice(rows, SLICE_ROWS)):
-                facts = [complete(facts_of(row, table.columns, faults)) for row in batch]
+                facts = [facts_of(row, table.columns, faults) for row in batch]
                 yield pa.Table.from_pylist(facts, schema=IMAGE_FACTS)
         except ShardUnreadable as err:
             raise PipelineError(f"table {table.table}: {err}") from err
@@ -123,7 +122,7 @@ def _rows(table: TableFile, opened: ExitStack, faults: Counter[str]) -> Iterator
         return _tar_rows(first, opened, faults)
     files = {file.path.rpartition("/")[2]: opened.enter_context(closing(open_local(file))) for file in table.files}
     if len(files) > 1:
-        return danbooru.parquet_posts(f"table {table.table}: {table.path}", files, table.limits)
+        return danbooru.parquet_posts(f"table {table.table}: {table.path}", files, table.memory_gib)
     file = next(iter(files.values()))
     if name.endswith(SQLITE):
         return danbooru.sqlite_posts(_on_disk(file, opened))
@@ -138,17 +137,17 @@ def _rows(table: TableFile, opened: ExitStack, faults: Counter[str]) -> Iterator
 
 
 def _tar_rows(shard: Shard, opened: ExitStack, faults: Counter[str]) -> Iterator[Row]:
-    # No image is as small as 0 bytes: only the side-cars are read.
+    # With a limit of 0 bytes no image is read, only the sidecar files.
     tar = opened.enter_context(open_shard(shard, SourceConfig(urls=(shard.url,), carry=("*",)), 0))
     for row in tar.rows(None):
-        damaged = row.reason is Reason.SHARD_DAMAGED  # the row stands for all that is lost
+        damaged = row.reason is Reason.SHARD_DAMAGED  # one row for all rows that are lost
         faults["bad_row"] += damaged or "json_error" in row.carried
         if not damaged:
             yield {"key": row.key, **row.carried}
 
 
 def _on_disk(file: BinaryIO, opened: ExitStack) -> str:
-    """The path of a file that has one, else of a copy, since SQLite opens paths."""
+    """Return the path of a local file, or of a temporary copy: SQLite opens paths only."""
     if isinstance(file.name, str) and Path(file.name).exists():
         return file.name
     copy = tempfile.NamedTemporaryFile(prefix="joyfleet-", suffix=".sqlite")  # noqa: SIM115 - closed by `opened`
@@ -166,7 +165,7 @@ def _parquet_rows(url: str, file: BinaryIO, columns: Columns) -> Iterator[Row]:
         _refuse_absent(url, columns, names)
         wanted = [name for name in names if name in columns_read(columns)]
         if not wanted:
-            raise ConfigError(f"{url}: no known column; found {', '.join(names)}; name them in `columns`")
+            raise ConfigError(f"{url}: no known column; found: {', '.join(names)}; name the columns in `columns`")
         for batch in parquet.iter_batches(BATCH_ROWS, columns=wanted):
             yield from batch.to_pylist()
     except (pa.ArrowException, OSError) as err:
@@ -182,22 +181,23 @@ def _unpacked(file: BinaryIO, name: str) -> BinaryIO:
 
 
 def _refuse_absent(url: str, columns: Columns, names: Sequence[str]) -> None:
-    """Raise ConfigError where a config names a column that a table does not have; JSON has none beyond its rows."""
+    """Raise ConfigError if `columns` names a column that the table does not have. JSON has no list of columns."""
     absent = sorted({column for column in columns.values() if column is not None}.difference(names))
     if absent:
-        raise ConfigError(f"{url}: no column {', '.join(absent)}, which `columns` names; found: {', '.join(names)}")
+        raise ConfigError(f"{url}: `columns` names {', '.join(absent)}; the file has: {', '.join(names)}")
 
 
 def _separated_rows(url: str, text: io.TextIOWrapper, delimiter: str, columns: Columns) -> Iterator[Row]:
     reader = csv.DictReader(text, delimiter=delimiter, strict=True)
     try:
         if not reader.fieldnames:
-            raise ConfigError(f"{url}: no header; the first line names the columns")
+            raise ConfigError(f"{url}: no header; the first line must name the columns")
         _refuse_absent(url, columns, list(reader.fieldnames))
         for row in reader:
             if None in row or None in row.values():
                 raise PipelineError(
-                    f"{url}: line {reader.line_num} has not the header's {len(reader.fieldnames)} fields"
+                    f"{url}: line {reader.line_num} does not have the {len(reader.fieldnames)} fields of the header; "
+                    "repair the line"
                 )
             yield row
     except csv.Error as err:
@@ -205,15 +205,15 @@ def _separated_rows(url: str, text: io.TextIOWrapper, delimiter: str, columns: C
 
 
 def _json_rows(text: io.TextIOWrapper, name: str, faults: Counter[str]) -> Iterator[Row]:
-    """Rows of an array, of one object, or of one object a line; what is no object is counted and left out."""
+    """Yield the objects of an array, a single object, or one object a line; anything else is counted and left out."""
     if name.removesuffix(".gz").endswith(".json"):
         data = text.read()
         try:
-            found = json.loads(data)
-        except ValueError:  # lines, in a file whose name says otherwise
+            value = json.loads(data)
+        except ValueError:  # JSON Lines in a file named .json
             yield from _objects(map(_parsed, data.splitlines()), faults)
             return
-        yield from _objects(cast("list[Any]", found) if isinstance(found, list) else [found], faults)
+        yield from _objects(cast("list[Any]", value) if isinstance(value, list) else [value], faults)
         return
     yield from _objects((_parsed(line) for line in text if line.strip()), faults)
 
@@ -225,8 +225,8 @@ def _parsed(line: str) -> object:
         return None
 
 
-def _objects(found: Iterable[object], faults: Counter[str]) -> Iterator[Row]:
-    for row in found:
+def _objects(values: Iterable[object], faults: Counter[str]) -> Iterator[Row]:
+    for row in values:
         if isinstance(row, dict):
             yield cast("Row", row)
         else:

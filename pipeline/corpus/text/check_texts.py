@@ -1,7 +1,7 @@
-"""Files of training text against the grammar, text by text: what `joyfleet corpus --check` calls.
+"""Checks every text of a file against the grammar, for `joyfleet corpus --check`.
 
-Parquet and JSON Lines hold rows with `user` and `output` (all fields are checked) or with `text` alone; a text file
-holds texts that an empty line parts, since a text has none. Files are read in pieces; whole, none need fit in memory.
+Parquet and JSON Lines files have rows with `user` and `output` (all fields are checked) or with `text` alone. In a .txt
+file an empty line separates texts, since no text contains one. Files are streamed and need not fit in memory.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _COLUMNS = ("user", "output", "loss", "task", "length", "gen_meta", "tags_given"
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class CheckedText:
     """One text of a file."""
 
     place: str
@@ -32,11 +32,11 @@ class Checked:
     fault: BadText | None
 
 
-def check_file(path: str, profile: Profile) -> Iterator[Checked]:
-    """Yield every text of a file, in its order, with its first fault or None.
+def check_file(path: str, profile: Profile) -> Iterator[CheckedText]:
+    """Yield every text of a file in its order, with its first fault or None.
 
     Raises:
-        ConfigError: the file cannot be read, is of none of `SUFFIXES`, or holds no texts.
+        ConfigError: the file cannot be read, ends in none of `SUFFIXES`, or has rows that are not texts.
     """
     name = path.lower()
     try:
@@ -47,32 +47,34 @@ def check_file(path: str, profile: Profile) -> Iterator[Checked]:
         elif name.endswith(".txt"):
             yield from _texts(path, profile)
         else:
-            raise ConfigError(f"{path}: not checked; allowed: a file that ends in {', '.join(SUFFIXES)}")
+            raise ConfigError(f"{path}: unknown kind of file; allowed: a file that ends in {', '.join(SUFFIXES)}")
     except (OSError, pa.ArrowInvalid, UnicodeDecodeError) as err:
-        raise ConfigError(f"{path}: cannot be read ({err}); give a whole file of training text") from err
+        raise ConfigError(f"{path}: cannot be read ({err}); give a complete file of training texts") from err
 
 
-def _parquet(path: str, profile: Profile) -> Iterator[Checked]:
+def _parquet(path: str, profile: Profile) -> Iterator[CheckedText]:
     with pq.ParquetFile(path) as file:
         columns = [name for name in _COLUMNS if name in file.schema_arrow.names]
         number = 0
         for batch in file.iter_batches(batch_size=4096, columns=columns):
             for row in batch.to_pylist():
-                yield Checked(f"row {number}", _fault(row, profile, f"{path}: row {number}"))
+                yield CheckedText(f"row {number}", _fault(row, profile, f"{path}: row {number}"))
                 number += 1
 
 
-def _json_lines(path: str, profile: Profile) -> Iterator[Checked]:
+def _json_lines(path: str, profile: Profile) -> Iterator[CheckedText]:
     with _open_text(path) as file:
         for number, line in enumerate(file, 1):
             where = f"{path}: line {number}"
             try:
                 row = json.loads(line)
             except json.JSONDecodeError as err:
-                raise ConfigError(f"{where}: is no JSON ({err}); give one object a line") from err
+                raise ConfigError(f"{where}: not JSON ({err}); give one object a line") from err
             if not isinstance(row, dict):
-                raise ConfigError(f"{where}: holds {type(row).__name__}; give an object with user and output, or text")
-            yield Checked(f"line {number}", _fault(row, profile, where))
+                raise ConfigError(
+                    f"{where}: found {type(row).__name__}; allowed: an object with user and output, or text"
+                )
+            yield CheckedText(f"line {number}", _fault(row, profile, where))
 
 
 def _open_text(path: str) -> io.TextIOBase:
@@ -90,7 +92,7 @@ def _fault(row: dict[str, Any], profile: Profile, where: str) -> BadText | None:
     raise ConfigError(f"{where}: found {', '.join(row) or 'no field'}; allowed: user and output, or text")
 
 
-def _texts(path: str, profile: Profile) -> Iterator[Checked]:
+def _texts(path: str, profile: Profile) -> Iterator[CheckedText]:
     lines: list[str] = []
     start = 1
     with _open_text(path) as file:
@@ -105,5 +107,5 @@ def _texts(path: str, profile: Profile) -> Iterator[Checked]:
         yield _checked(lines, start, profile)
 
 
-def _checked(lines: list[str], start: int, profile: Profile) -> Checked:
-    return Checked(f"line {start}", check_text("".join(lines).removesuffix("\n"), profile))
+def _checked(lines: list[str], start: int, profile: Profile) -> CheckedText:
+    return CheckedText(f"line {start}", check_text("".join(lines).removesuffix("\n"), profile))

@@ -1,8 +1,8 @@
-"""Tokens of texts as the trainers count them: the only module of the corpus that imports tokenizers.
+"""Counts the tokens of texts as the trainers do. The only module of the corpus that imports tokenizers.
 
-The two halves are tokenised apart, so that the border of the loss is a border of tokens (as v2's trainer does); BOS
-opens the text, EOS ends it, both once. Loss lies on all tokens but BOS, or on those of the output and EOS: a model
-predicts the next token, so the first one is never a label.
+The two halves are tokenised separately, so that the loss begins at a token boundary (as in v2's trainer). Each text
+begins with one BOS and ends with one EOS. The loss covers all tokens except BOS, or those of the output and EOS: a
+model predicts the next token, so the first token is never a label.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ EOS_NAMES = ("</s>", "<|eos|>", "<|end_of_text|>", "<eos>", "[EOS]", "<|endoftex
 
 
 class TokenCounter:
-    """A tokenizer file; built once per process."""
+    """Counts with one tokenizer file; built once per process."""
 
     def __init__(self, path: str, *, bos: str | None = None, eos: str | None = None) -> None:
         """Load a tokenizer.
 
         Args:
             path: a `tokenizer.json` of Hugging Face's tokenizers library.
-            bos: the token that opens a text; by default the first of `BOS_NAMES` that the vocabulary has.
-            eos: the token that ends it; by default the first of `EOS_NAMES`.
+            bos: the token that begins a text; by default the first of `BOS_NAMES` in the vocabulary.
+            eos: the token that ends a text; by default the first of `EOS_NAMES` in the vocabulary.
 
         Raises:
-            ConfigError: the file is no tokenizer, or has no such token.
+            ConfigError: the file is not a tokenizer, or has no such token.
         """
         try:
             self._tokenizer = Tokenizer.from_file(path)
         except Exception as err:
-            raise ConfigError(f"{path}: is no tokenizer file ({err}); give a tokenizer.json") from err
+            raise ConfigError(f"{path}: not a tokenizer file ({err}); give a tokenizer.json") from err
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self.bos_id = self._id(path, "BOS", (bos,) if bos else BOS_NAMES)
@@ -46,19 +46,21 @@ class TokenCounter:
             token = self._tokenizer.token_to_id(name)
             if token is not None:
                 return token
-        raise ConfigError(f"{path}: has no {what} token; looked for {', '.join(names)}; name the tokenizer's own")
+        raise ConfigError(
+            f"{path}: has no {what} token; looked for {', '.join(names)}; set tokenizer.{what.lower()} to its name"
+        )
 
     def encode(self, user: str, output: str, *, all_trained: bool) -> tuple[list[int], list[bool]]:
-        """Return the ids of a text, and which of them bear loss."""
-        given, rest = (one.ids for one in self._batch([user, output]))
+        """Return the token ids of a text, and which of them are trained on."""
+        given, rest = (encoding.ids for encoding in self._batch([user, output]))
         ids = [self.bos_id, *given, *rest, self.eos_id]
         trained = [False, *[all_trained] * len(given), *[True] * (len(rest) + 1)]
         return ids, trained
 
     def count(self, rows: pa.Table) -> pa.Table:
-        """Return the rows with `n_tokens` and `n_trained`."""
-        user = [len(one.ids) for one in self._batch(rows["user"].to_pylist())]
-        output = [len(one.ids) for one in self._batch(rows["output"].to_pylist())]
+        """Return the rows with `n_tokens` and `n_trained` filled."""
+        user = [len(encoding.ids) for encoding in self._batch(rows["user"].to_pylist())]
+        output = [len(encoding.ids) for encoding in self._batch(rows["output"].to_pylist())]
         losses = rows["loss"].to_pylist()
         pairs = list(zip(user, output, losses, strict=True))
         trained = [rest + 1 + (given if loss == "all" else 0) for given, rest, loss in pairs]

@@ -1,8 +1,8 @@
-"""Uniform numbers that depend on (corpus seed, epoch, record id) alone, whatever the batch, worker or Python.
+"""Uniform random numbers that depend only on (corpus seed, epoch, record id), not on batch, worker or Python version.
 
-`random.Random(seed)` costs 4.5 us a record before its first number, and what `shuffle` does with a seed is no promise
-between versions of Python. One SHAKE-128 gives all numbers of a draw in 2.5 us. Each purpose has a place of its own
-in the stream, so a changed probability changes what it decides and nothing else.
+`random.Random(seed)` costs 4.5 us a record before its first number, and Python does not promise that `shuffle` with a
+seed is the same in every version. One SHAKE-128 gives all numbers of a draw in 2.5 us. Each decision has its own
+position in the stream, so a changed probability changes that decision and no other.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class Place(IntEnum):
-    """Places of the single numbers in the stream of a draw; behind them one number for each tag."""
+    """Positions of the single numbers in the stream of a draw; after them comes one number for each tag."""
 
     TASK = 0
     DROP_ALL = 1
@@ -51,13 +51,13 @@ def uniform(word: int) -> float:
 
 
 def shuffled(items: Sequence[T], words: Sequence[int]) -> list[T]:
-    """Return the items in the order of their words; there are as many words."""
-    # Equal words (2**-32 a pair) fall back to the order of the items.
+    """Return the items in the order of their random words, one for each item."""
+    # Items with equal words (probability 2**-32 a pair) keep their order.
     return [items[index] for _, index in sorted(zip(words, range(len(items)), strict=True))]
 
 
 def first_and_some(items: Sequence[T], num: int, words: Sequence[int]) -> list[T]:
-    """Return the first item and `num - 1` others in their order; all of them when there are no more than `num`."""
+    """Return the first item and `num - 1` random others in their order; all items if there are no more than `num`."""
     if len(items) <= num:
         return list(items)
     chosen = sorted(shuffled(range(1, len(items)), words[1 : len(items)])[: num - 1])

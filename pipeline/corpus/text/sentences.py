@@ -1,8 +1,7 @@
-"""Where sentences end: own rules at 16 us a paragraph of 370 signs, where pySBD takes 1,040.
+"""Splits paragraphs into sentences. Own rules take 16 us for a paragraph of 370 characters, pySBD takes 1,040 us.
 
-A point ends a sentence when a capital, a digit or a quotation mark follows after a blank, so `3.5` and `e.g. the`
-are safe. What is left are abbreviations with a capital behind them (`Dr. Lee`, `U.S. Army`): a list, and a rule for
-initials.
+A full stop ends a sentence if a blank and then a capital, a digit or a quotation mark follow, so `3.5` and `e.g. the`
+are not split. Abbreviations before a capital (`Dr. Lee`, `U.S. Army`) need a list and a rule for initials.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ _ABBREVIATIONS = frozenset((
     "ed", "eds", "op", "pp", "e.g", "i.e", "a.m", "p.m", "ph.d",
 ))
 # fmt: on
-"""Without their last point, lower case. `etc` is none: a capital behind it opens a sentence."""
+"""In lower case, without the last full stop. `etc` is not listed: a capital after it begins a sentence."""
 _INITIALS = re.compile(r"^[\"'“‘(\[]*(?:[A-Z]\.)*[A-Z]$")
 _NUMBERED = frozenset(("no", "nos", "fig", "figs", "vol", "pp", "op", "ca", "approx"))
-"""Abbreviations only before a number: `No. 5`, but `She says no. Then she leaves.`"""
+"""Abbreviations only if a number follows: `No. 5`, but `She says no. Then she leaves.`"""
 # fmt: off
 _OPENERS = frozenset((
     "the", "a", "an", "it", "its", "he", "she", "they", "we", "there", "this", "that", "these", "those", "his",
@@ -31,11 +30,11 @@ _OPENERS = frozenset((
     "and", "but", "while", "as", "with",
 ))
 # fmt: on
-"""Words that open a sentence, and no name: behind initials (`in the U.S. The flag ...`) they tell an end."""
+"""Words that begin a sentence and not a name: after initials (`in the U.S. The flag ...`) they mark a sentence end."""
 
 
 def split_sentences(text: str) -> list[str]:
-    """Return the sentences of a paragraph with their punctuation, blanks around them taken away; none is empty."""
+    """Return the sentences of a paragraph with their punctuation, stripped of blanks; no sentence is empty."""
     sentences: list[str] = []
     start = 0
     for match in _END.finditer(text):
@@ -48,8 +47,8 @@ def split_sentences(text: str) -> list[str]:
 
 
 def _ends(text: str, start: int, match: re.Match[str]) -> bool:
-    """Tell whether the point of a match ends a sentence, by the words on both sides of it."""
-    if match[0].rstrip() != ".":  # `etc...` and `U.S.)` are no abbreviations in the middle of a sentence
+    """Return whether the full stop of a match ends a sentence, by the words before and after it."""
+    if match[0].rstrip() != ".":  # `etc...` and `U.S.)` are not abbreviations within a sentence
         return True
     word = text[max(start, text.rfind(" ", start, match.start()) + 1) : match.start()]
     if _INITIALS.match(word) and word != "I":

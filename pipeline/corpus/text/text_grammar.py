@@ -1,19 +1,20 @@
-"""The strict grammar of training text: what a text must be to the last sign, and where it is not.
+"""The strict grammar of training text: parses a text to the last character and reports the first fault.
 
-TIPO's:
+TIPO's format:
 
     text         = { meta line LF } target line LF body { LF meta line }
-    target line  = "target: " [ length ] [ task ] [ gen_meta ], parted by one blank
+    target line  = "target: " [ length ] [ task ] [ gen_meta ], separated by one blank
     body         = section { LF section }, in the order of the task
     section      = "tag: " items | "short: " line | "long: " line { LF line without a colon }
-    meta line    = key ": " items, each key at most once; behind the body with gen_meta alone, and then at least one
+    meta line    = key ": " items, each key at most once; after the body only with gen_meta, and then at least one
 
-and DanTagGen's, where a meta line may have the value `<|empty|>`:
+DanTagGen's format, where a meta line may have the value `<|empty|>`:
 
     text         = six meta lines in any order LF "target: " length LF "general: " items "<|input_end|>" items
 
-The class of a length token must be that of the tags, a tag must not return, be empty, in capitals, or hold an
-underscore where it is longer than three signs; no control character, no blank line, no mark outside the target line.
+The length token must match the number of tags. A tag must not be repeated, empty or in capitals, and must not contain
+an underscore if it has more than three characters. Control characters, blank lines, and special tokens outside the
+target line are faults.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ INPUT_END = "<|input_end|>"
 
 
 class Rule(StrEnum):
-    """The rules, as faults name them."""
+    """Names of the rules in fault messages."""
 
     CONTROL = "control_character"
     BLANK_LINE = "blank_line"
@@ -58,14 +59,14 @@ class Rule(StrEnum):
     MARK = "mark"
     GEN_META = "gen_meta"
     INPUT_END = "input_end"
-    # Of rows, beyond their text:
+    # Rules for rows, beyond their text:
     SPLIT = "split"
     FIELD = "field"
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What a preset allows."""
+    """The settings of a preset that the grammar depends on."""
 
     lengths: dict[LengthClass, LengthConfig]
     longest: LengthClass
@@ -75,7 +76,7 @@ class Profile:
 
 
 def profile_of(config: RenderConfig) -> Profile:
-    """Return what texts of a config must be."""
+    """Return the profile of a config's texts."""
     return Profile(
         lengths=config.lengths,
         longest=config.longest,
@@ -85,13 +86,13 @@ def profile_of(config: RenderConfig) -> Profile:
 
 
 @dataclass(slots=True)
-class Parsed:
-    """A text, taken apart."""
+class ParsedText:
+    """The parts of a text."""
 
     meta: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
-    """Items of the lines before the target line."""
+    """Items of the metadata lines before the target line."""
     predicted: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
-    """Items of the lines behind the body."""
+    """Items of the metadata lines after the body."""
     task: Task = Task.TAG
     length: LengthClass | None = None
     gen_meta: bool = False
@@ -99,7 +100,7 @@ class Parsed:
     short: str | None = None
     long: str | None = None
     halves: dict[int, int] = field(default_factory=dict[int, int])
-    """Offsets at which the given half may end, and how many tags are given then."""
+    """Offset at which the given half may end, to the number of given tags."""
 
 
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\ufeff]")
@@ -109,32 +110,32 @@ _KEY = re.compile(rf"({'|'.join(META_KEYS)}): ")
 _TOKEN = re.compile(r"<\|([a-z_]+)\|>")
 
 
-def parse_text(text: str, profile: Profile) -> Parsed:
-    """Take a text apart.
+def parse_text(text: str, profile: Profile) -> ParsedText:
+    """Parse a text.
 
     Raises:
-        BadText: the first fault, with its rule and place.
+        BadText: the first fault, with its rule and position.
     """
     return _Parser(text, profile).parse()
 
 
 class _Parser:
-    """One text and how far it is read."""
+    """One text, and the position up to which it is parsed."""
 
     def __init__(self, text: str, profile: Profile) -> None:
         self._text = text
         self._profile = profile
-        self._parsed = Parsed()
+        self._parsed = ParsedText()
         self._lines = list(_lines(text))
         self._at = 0
-        """The next line's index."""
+        """Index of the next line."""
 
-    def parse(self) -> Parsed:
-        self._check_signs()
+    def parse(self) -> ParsedText:
+        self._check_characters()
         while self._at < len(self._lines) and not self._line.startswith("target:"):
             self._meta_line(self._parsed.meta)
         if self._at == len(self._lines):
-            self._fail(Rule.TARGET, len(self._text), "no target line; allowed: one, before the sections")
+            self._fail(Rule.TARGET, len(self._text), "no target line; allowed: one target line, before the sections")
         if self._profile.dantaggen:
             self._dantaggen()
         else:
@@ -152,47 +153,47 @@ class _Parser:
     def _fail(self, rule: Rule, offset: int, message: str) -> NoReturn:
         raise BadText(rule, message, offset, self._text)
 
-    def _check_signs(self) -> None:
+    def _check_characters(self) -> None:
         control = _CONTROL.search(self._text)
         if control:
-            self._fail(Rule.CONTROL, control.start(), f"found {control[0]!r}; allowed: none but line ends")
+            self._fail(Rule.CONTROL, control.start(), f"found {control[0]!r}; allowed: no control character but LF")
         for offset, line in self._lines:
             if not line.strip():
-                self._fail(Rule.BLANK_LINE, offset, "a line without text; allowed: none, not even the last")
+                self._fail(Rule.BLANK_LINE, offset, "found a blank line; allowed: no blank line, also not at the end")
 
     def _check_marks(self, offset: int, text: str) -> None:
         mark = _MARK.search(text) if "<" in text else None
         if mark:
-            self._fail(Rule.MARK, offset + mark.start(), f"found {mark[0]!r}; allowed: in the target line alone")
+            self._fail(Rule.MARK, offset + mark.start(), f"found {mark[0]!r}; allowed: only in the target line")
 
-    def _meta_line(self, into: dict[str, list[str]]) -> None:
+    def _meta_line(self, lines: dict[str, list[str]]) -> None:
         offset, line = self._offset, self._line
         match = _KEY.match(line)
         if not match:
             self._fail(Rule.KEY, offset, f"found {line[:40]!r}; allowed: {', '.join(META_KEYS)}, each with ': '")
         key, value = match[1], line[match.end() :]
         if key in self._parsed.meta or key in self._parsed.predicted:
-            self._fail(Rule.DOUBLE_KEY, offset, f"{key} stands there twice; allowed: once")
+            self._fail(Rule.DOUBLE_KEY, offset, f"{key} occurs twice; allowed: once")
         if self._profile.dantaggen and value == EMPTY:
-            into[key] = []
+            lines[key] = []
         elif key == "aspect ratio":
             if not _ASPECT.fullmatch(value):
                 self._fail(Rule.ASPECT, offset + match.end(), f"found {value!r}; allowed: a number such as 0.7")
-            into[key] = [value]
+            lines[key] = [value]
         else:
-            into[key] = [item for _, item in self._items(offset + match.end(), value, Rule.VALUE)]
+            lines[key] = [item for _, item in self._items(offset + match.end(), value, Rule.VALUE)]
         self._at += 1
 
     def _items(self, offset: int, value: str, rule: Rule) -> list[tuple[int, str]]:
-        """Return (offset, item) of a list between commas."""
+        """Return (offset, item) of a comma-separated list."""
         self._check_marks(offset, value)
         items: list[tuple[int, str]] = []
         for item in value.split(", "):
-            # `a,, b` and a last comma leave a comma in an item, `a,  b` a blank at its side.
+            # `a,, b` and a trailing comma leave a comma in an item, `a,  b` a blank at its edge.
             if not item.strip():
-                self._fail(rule, offset, "an empty item; allowed: items parted by one ', '")
+                self._fail(rule, offset, "found an empty item; allowed: items separated by ', '")
             if item != item.strip() or "," in item:
-                self._fail(rule, offset, f"found {item!r}; allowed: items parted by one ', '")
+                self._fail(rule, offset, f"found {item!r}; allowed: items separated by ', '")
             items.append((offset, item))
             offset += len(item) + 2
         return items
@@ -207,11 +208,15 @@ class _Parser:
         first = self._at
         while self._at < len(self._lines):
             if not self._parsed.gen_meta:
-                self._fail(Rule.SECTION, self._offset, f"found {self._line[:40]!r} behind the last section")
+                self._fail(
+                    Rule.SECTION,
+                    self._offset,
+                    f"found {self._line[:40]!r} after the last section; allowed: nothing without gen_meta",
+                )
             self._meta_line(self._parsed.predicted)
         if self._parsed.gen_meta and first == self._at:
             self._fail(
-                Rule.GEN_META, len(self._text), "gen_meta, and no metadata behind the body; allowed: a line or more"
+                Rule.GEN_META, len(self._text), "gen_meta without metadata after the body; allowed: at least one line"
             )
         if "tag" in sections:
             self._check_tags(opens=sections[0] == "tag")
@@ -223,7 +228,7 @@ class _Parser:
         return [*LengthClass, *(task.value for task in Task if task is not Task.TAG), "gen_meta"]
 
     def _target(self, allowed: list[str]) -> None:
-        """Read the target line: a length but for short_to_long, a task but for plain tags, gen_meta or not."""
+        """Parse the target line: a length unless short_to_long, a task unless plain tags, optionally gen_meta."""
         offset, line = self._offset, self._line
         parsed, names = self._parsed, list[str]()
         at = offset + len("target: ")
@@ -241,18 +246,18 @@ class _Parser:
         if rest and rest[0] == "gen_meta":
             parsed.gen_meta = bool(rest.pop(0))
         if rest or (parsed.length is None) != (parsed.task is Task.SHORT_TO_LONG):
-            expected = "a length (none for short_to_long), then a task or none, then gen_meta or not"
+            expected = "a length (none for short_to_long), then an optional task, then optionally gen_meta"
             self._fail(Rule.TARGET, offset, f"found {' '.join(names)}; allowed: {expected}")
         self._at += 1
 
     def _section(self, name: str, following: str | None, *, opens: bool) -> None:
         if self._at == len(self._lines):
-            self._fail(Rule.SECTION, len(self._text), f"no section {name}")
+            self._fail(Rule.SECTION, len(self._text), f"no section {name}; the task requires it")
         offset, line = self._offset, self._line
         bare = name == "long" and self._profile.bare_long and self._parsed.task is Task.SHORT_TO_LONG
         start = f"{name}:" if bare and not line.startswith(f"{name}: ") else f"{name}: "
         if not line.startswith(start):
-            self._fail(Rule.SECTION, offset, f"found {line[:40]!r}; allowed here: {start!r}")
+            self._fail(Rule.SECTION, offset, f"found {line[:40]!r}; allowed: a line that begins with {start!r}")
         self._at += 1
         offset, value = offset + len(start), line[len(start) :]
         if name == "tag":
@@ -269,11 +274,11 @@ class _Parser:
             self._parsed.long = text
 
     def _tag_section(self, offset: int, value: str, *, opens: bool) -> None:
-        seen: set[str] = set()
+        seen = set(self._parsed.tags)
         for at, tag in self._items(offset, value, Rule.ITEM):
             self._check_tag(at, tag)
             if tag in seen:
-                self._fail(Rule.DOUBLE_TAG, at, f"{tag!r} stands there twice; allowed: each tag once")
+                self._fail(Rule.DOUBLE_TAG, at, f"{tag!r} occurs twice; allowed: each tag once")
             seen.add(tag)
             self._parsed.tags.append(tag)
             if opens:
@@ -283,12 +288,12 @@ class _Parser:
         if tag != tag.lower():
             self._fail(Rule.CAPITALS, offset, f"found {tag!r}; allowed: {tag.lower()!r}")
         if "_" in tag and len(tag) > 3:
-            self._fail(Rule.UNDERSCORE, offset + tag.index("_"), f"found {tag!r}; allowed: blanks")
+            self._fail(Rule.UNDERSCORE, offset + tag.index("_"), f"found {tag!r}; allowed: blanks for underscores")
         if "  " in tag:
-            self._fail(Rule.BLANKS, offset + tag.index("  "), "found two blanks; allowed: one")
+            self._fail(Rule.BLANKS, offset + tag.index("  "), "found two blanks; allowed: one blank")
 
     def _caption(self, name: str, offset: int, value: str, following: str | None) -> str:
-        """Read a caption: one line, or of `long` all up to what follows."""
+        """Parse a caption: one line, or for `long` all lines up to the next section."""
         lines = [value]
         self._caption_line(offset, value)
         while name == "long" and self._at < len(self._lines):
@@ -298,7 +303,11 @@ class _Parser:
             if self._parsed.gen_meta and not following and _KEY.match(line):
                 break
             if ":" in line:
-                self._fail(Rule.COLON, self._offset + line.index(":"), "a colon in a later line; allowed: in the first")
+                self._fail(
+                    Rule.COLON,
+                    self._offset + line.index(":"),
+                    "found a colon; allowed: only in the first line",
+                )
             self._caption_line(self._offset, line)
             lines.append(line)
             self._at += 1
@@ -307,10 +316,14 @@ class _Parser:
     def _caption_line(self, offset: int, line: str) -> None:
         self._check_marks(offset, line)
         if not line or line != line.strip():
-            self._fail(Rule.BLANKS, offset, "a caption that is empty or has blanks at its sides; allowed: text")
+            self._fail(
+                Rule.BLANKS,
+                offset,
+                "found an empty caption line, or blanks at its ends; allowed: text",
+            )
 
     def _check_tags(self, *, opens: bool) -> None:
-        """The length token must be the class of the tags, whether persons count or not."""
+        """Check that the length token matches the number of tags, with or without the tags that count persons."""
         length, tags = self._parsed.length, self._parsed.tags
         assert length is not None
         counts = {len(tags), len(tags) - sum(map(PERSON_TAGS.__contains__, tags))}
@@ -330,30 +343,28 @@ class _Parser:
     def _dantaggen(self) -> None:
         missing = [key for key in META_KEYS if key != "meta" and key not in self._parsed.meta]
         if missing or "meta" in self._parsed.meta:
-            found = f"no {', '.join(missing)}" if missing else "meta"
-            self._fail(Rule.MISSING_KEY, self._offset, f"found {found}; allowed: the other six lines, each once")
+            fault = f"no {', '.join(missing)}" if missing else "found meta"
+            self._fail(Rule.MISSING_KEY, self._offset, f"{fault}; allowed: all keys except meta, each once")
         self._target(list(LengthClass))
         if self._at == len(self._lines) or not self._line.startswith("general: "):
-            self._fail(Rule.SECTION, self._next_offset(), "allowed here: 'general: '")
+            self._fail(
+                Rule.SECTION,
+                self._next_offset(),
+                "no tags; allowed: a line that begins with 'general: '",
+            )
         offset, line = self._offset, self._line
         given, mark, rest = line.removeprefix("general: ").partition(INPUT_END)
         if not mark:
-            self._fail(Rule.INPUT_END, offset + len(line), f"no {INPUT_END}; allowed: one")
+            self._fail(Rule.INPUT_END, offset + len(line), f"no {INPUT_END}; allowed: one {INPUT_END}")
         start = offset + len("general: ")
         after = start + len(given) + len(INPUT_END)
         if given:
             self._tag_section(start, given, opens=False)
         self._parsed.halves = {after: len(self._parsed.tags)}
-        known = set(self._parsed.tags)
-        for at, tag in self._items(after, rest, Rule.ITEM):
-            self._check_tag(at, tag)
-            if tag in known:
-                self._fail(Rule.DOUBLE_TAG, at, f"{tag!r} stands there twice; allowed: each tag once")
-            known.add(tag)
-            self._parsed.tags.append(tag)
+        self._tag_section(after, rest, opens=False)
         self._at += 1
         if self._at < len(self._lines):
-            self._fail(Rule.SECTION, self._offset, "a line behind the tags; allowed: none")
+            self._fail(Rule.SECTION, self._offset, "found a line after the tags; allowed: no line")
         self._check_tags(opens=False)
 
 
@@ -375,7 +386,7 @@ def check_text(text: str, profile: Profile) -> BadText | None:
 
 
 def check_row(row: dict[str, object], profile: Profile) -> BadText | None:
-    """Return the first fault of a row of `schemas.corpus_row.CORPUS_ROW`: of its text, its halves or its fields."""
+    """Return the first fault in the text, the halves or the fields of a row of `schemas.corpus_row.CORPUS_ROW`."""
     text = f"{row['user']}{row['output']}"
     try:
         parsed = parse_text(text, profile)
@@ -384,19 +395,19 @@ def check_row(row: dict[str, object], profile: Profile) -> BadText | None:
     at = len(str(row["user"]))
     if at not in parsed.halves or at == len(text):
         allowed = ", ".join(map(str, list(parsed.halves)[:5]))
-        return BadText(Rule.SPLIT, f"the given half ends at {at}; allowed: {allowed}, ...", at, text)
+        return BadText(Rule.SPLIT, f"the user half ends at character {at}; allowed: {allowed}, ...", at, text)
     return next((BadText(Rule.FIELD, message, at, text) for message in _wrong_fields(row, parsed, at)), None)
 
 
-def _wrong_fields(row: dict[str, object], parsed: Parsed, at: int) -> Iterator[str]:
-    says = {
+def _wrong_fields(row: dict[str, object], parsed: ParsedText, at: int) -> Iterator[str]:
+    expected = {
         "task": parsed.task.value,
         "length": parsed.length.value if parsed.length else None,
         "gen_meta": parsed.gen_meta,
         "tags_given": parsed.halves[at],
     }
-    for name, value in says.items():
+    for name, value in expected.items():
         if name in row and row[name] != value:
-            yield f"{name} is {row[name]!r}; the text says {value!r}"
+            yield f"{name} is {row[name]!r}; the text requires {value!r}"
     if row.get("loss", "all") not in ("all", "output"):
         yield f"loss is {row['loss']!r}; allowed: all, output"

@@ -1,4 +1,4 @@
-"""All that is decided about one text before a word of it is written: which task, which tags, what is given."""
+"""Decides everything about one text before it is written: the task, the tags, and which half gets what."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from pipeline.corpus.text.trim import trim_long, trim_short
 from schemas.corpus_row import Drop, LengthClass, Loss, Task
 
 EMPTY = "<|empty|>"
-"""DanTagGen's word for a line that has no value."""
+"""DanTagGen's value for a metadata line without a value."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """One text, decided."""
+class TextPlan:
+    """All decisions about one text."""
 
     task: Task
     length: LengthClass | None
     """None for a text without a length token."""
     tags: list[str]
-    """All that are written, in their order."""
+    """All tags in the text, in their order."""
     tags_given: int
-    """The first so many are given; 0 for tasks that do not open with tags."""
+    """Number of leading tags in the given half; 0 for tasks that do not begin with tags."""
     given: list[str]
     """Metadata lines before the target line, in their order."""
     predicted: list[str]
-    """Metadata lines behind the last section; where there is one, the target line bears gen_meta."""
+    """Metadata lines after the last section; if there is one, the target line contains gen_meta."""
     short: str | None
     long: str | None
     loss: Loss
     bare_long: bool = False
     input_end: bool = False
-    """DanTagGen's form."""
+    """Whether the text has DanTagGen's format."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """Tasks with their running sums of weights; none when all weigh nothing."""
+    """Tasks with the running sums of their weights; empty if all weights are 0."""
 
     tasks: tuple[Task, ...]
     sums: tuple[float, ...]
@@ -51,11 +51,11 @@ class _Table:
 class _Style:
     config: StyleConfig
     tables: dict[tuple[bool, bool, bool], _Table]
-    """By whether a record has tags, a short and a long caption."""
+    """By whether a record has tags, a short caption and a long caption."""
 
 
-class Planner:
-    """The config, prepared once per process; a call decides one text."""
+class TextPlanner:
+    """Plans texts; prepares the config once per process."""
 
     def __init__(self, config: RenderConfig) -> None:
         self._config = config
@@ -65,8 +65,8 @@ class Planner:
         self._classes = [(name, length) for name, length in config.lengths.items() if _within(name, config.longest)]
         self._mins = [length.min_tags for _, length in self._classes]
 
-    def __call__(self, record: Record, seed: int) -> Plan | Drop:
-        """Decide the text of a record; `seed` is that of `draw_seed`."""
+    def __call__(self, record: Record, seed: int) -> TextPlan | Drop:
+        """Plan the text of a record; `seed` comes from `draw_seed`."""
         style = self._style_of(record.source)
         tagged = bool(record.general or record.special)
         if self._dantaggen and not tagged:
@@ -87,7 +87,7 @@ class Planner:
                 return self._styles[start]
         return self._styles["default"]
 
-    def _plan(self, record: Record, seed: int, style: StyleConfig, task: Task, words: tuple[int, ...]) -> Plan:
+    def _plan(self, record: Record, seed: int, style: StyleConfig, task: Task, words: tuple[int, ...]) -> TextPlan:
         config = self._config
         drop_all = style.metadata and uniform(words[Place.DROP_ALL]) < config.drop_all
         drop_some = not drop_all and uniform(words[Place.DROP_SOME]) < config.drop_some
@@ -102,7 +102,7 @@ class Planner:
         lines = _lines(record, empty=self._dantaggen) if style.metadata else []
         given, predicted = self._split_lines(lines, words, drop_all=drop_all, drop_some=drop_some)
         short, long = self._captions(record, seed, style, task, length)
-        return Plan(
+        return TextPlan(
             task=task,
             length=None if task is Task.SHORT_TO_LONG else name,
             tags=[*first, *general],
@@ -117,12 +117,12 @@ class Planner:
         )
 
     def _tags_given(self, words: tuple[int, ...], num_first: int, num_general: int, *, drop_all: bool) -> int:
-        """At least one tag is left to be predicted; where all count persons, none is given."""
+        """Return how many tags are given: at least one general tag is left to predict; without any, 0."""
         if not num_general:
             return 0
         if drop_all:
             return num_first
-        # A hair more, since 0.6 x 5 must not become 2.
+        # 1e-9 corrects rounding: 0.58 x 50 is 28.999999999999996 as a float.
         choices = max(int(num_general * self._config.given_share + 1e-9), 1) + 1
         drawn = 1 + int(uniform(words[Place.TAGS_GIVEN]) * choices)
         return num_first + min(drawn, num_general - 1)
@@ -130,7 +130,7 @@ class Planner:
     def _split_lines(
         self, lines: list[str], words: tuple[int, ...], *, drop_all: bool, drop_some: bool
     ) -> tuple[list[str], list[str]]:
-        """Return the lines that are given and those to be predicted, each in their drawn order."""
+        """Return the given lines and the lines to be predicted, both in the drawn order."""
         config = self._config
         if self._dantaggen:
             if drop_some:
@@ -153,7 +153,7 @@ class Planner:
     def _captions(
         record: Record, seed: int, style: StyleConfig, task: Task, length: LengthConfig
     ) -> tuple[str | None, str | None]:
-        """Return the captions that the task writes, cut where the style says so and the text has a class."""
+        """Return the captions of the task, trimmed if the style trims and the text has a length class."""
         short = record.short if "short" in task else None
         long = record.long if "long" in task else None
         if style.trim and task is not Task.SHORT_TO_LONG:
@@ -185,7 +185,7 @@ def _table(weights: dict[Task, float]) -> _Table:
 
 
 def _lines(record: Record, *, empty: bool) -> list[str]:
-    """Return the metadata lines; with `empty`, DanTagGen's six with its word for what is missing."""
+    """Return the metadata lines; with `empty`, DanTagGen's six lines, `EMPTY` for missing values."""
     values = {
         "meta": ", ".join(record.meta),
         "rating": ", ".join(record.rating),

@@ -1,7 +1,7 @@
-"""What shares of tasks, lengths and gen_meta a config must give, and whether counts agree: the acceptance test.
+"""The shares of tasks and gen_meta that a config sets, and a chi-square test of counts against them.
 
-Expected shares follow from the config and from what records have; they are not measured, so a renderer that drew
-wrongly could not pass by agreeing with itself.
+Expected shares follow from the config and from the fields of the records. They are not measured, so a wrong renderer
+cannot pass by agreeing with itself.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pipeline.corpus.records.corpus_record import Record
 from schemas.corpus_row import Task
 
 MIN_EXPECTED = 5.0
-"""Cells that expect fewer rows are counted together: below it the chi-square distribution does not hold."""
+"""Cells with fewer expected rows are merged: below it the chi-square distribution does not hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +26,11 @@ class Acceptance:
     statistic: float
     degrees: int
     p: float
-    """Probability of counts at least as far off when the shares hold; below 0.001 something is wrong."""
+    """Probability of counts at least as far off if the shares hold; below 0.001 the renderer is wrong."""
 
 
 def kind_of(record: Record) -> str | None:
-    """Return the name of the task table that holds for a record, as in `TaskTables`; None where no text can be."""
+    """Return the task table of a record, by its name in `TaskTables`; None if it can have no text."""
     if not record.general and not record.special:
         return "captions" if record.short and record.long else None
     if record.short and record.long:
@@ -39,13 +39,13 @@ def kind_of(record: Record) -> str | None:
 
 
 def style_name(config: RenderConfig, source: str) -> str:
-    """Return the key of the style that holds for a source."""
+    """Return the key of the style of a source."""
     starts = [name for name in config.styles if name != "default" and source.startswith(name)]
     return max(starts, key=len, default="default")
 
 
 def expected_tasks(config: RenderConfig, style: str, kind: str) -> dict[Task, float]:
-    """Return the share of each task among the texts of one style and kind of record; {} where there are none."""
+    """Return the share of each task among the texts of one style and kind of record; {} if there are no texts."""
     tables: TaskTables = config.styles[style].tasks
     weights: dict[Task, float] = getattr(tables, kind)
     if config.preset is Preset.DANTAGGEN and kind == "captions":
@@ -66,26 +66,26 @@ def accept(observed: Mapping[str, int], expected: Mapping[str, float]) -> Accept
 
     Args:
         observed: counts by name.
-        expected: shares by name, summing to 1; a name that is not there is expected never.
+        expected: shares by name, which add up to 1; any other name must not occur.
     """
     total = sum(observed.values())
     if any(count and not expected.get(name) for name, count in observed.items()):
         return Acceptance(float("inf"), len(expected), 0.0)
     cells: list[tuple[float, float]] = []
-    rare_seen = rare_expected = 0.0
+    rare_observed = rare_expected = 0.0
     for name, share in expected.items():
         if share * total < MIN_EXPECTED:
-            rare_seen += observed.get(name, 0)
+            rare_observed += observed.get(name, 0)
             rare_expected += share * total
         else:
             cells.append((observed.get(name, 0), share * total))
     if rare_expected:
-        cells.append((rare_seen, rare_expected))
-    statistic = sum((seen - hoped) ** 2 / hoped for seen, hoped in cells)
+        cells.append((rare_observed, rare_expected))
+    statistic = sum((count - share) ** 2 / share for count, share in cells)
     degrees = len(cells) - 1
     return Acceptance(statistic, degrees, float(chi2.sf(statistic, degrees)) if degrees > 0 else 1.0)
 
 
 def accept_share(hits: int, total: int, share: float) -> Acceptance:
-    """Test how often something happened, such as gen_meta."""
+    """Test the share of rows with a property, such as gen_meta."""
     return accept({"yes": hits, "no": total - hits}, {"yes": share, "no": 1 - share})
