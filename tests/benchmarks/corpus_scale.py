@@ -1,4 +1,4 @@
-"""What a corpus costs per record, and whether memory stays flat: all steps, in one process, without Ray.
+"""Time per record and peak memory of a corpus: all steps, in one process, without Ray.
 
     python -m tests.benchmarks.corpus_scale --records 100000 --records 1000000
 
@@ -29,7 +29,7 @@ from tests.corpus.records import draw_records
 FILE_ROWS = 100_000
 COPIED = ("general", "character", "copyright", "artist", "meta", "width", "height", "short", "long")
 FRESH = 5_000
-"""Records that are drawn; the rest are these with other ids and captions, since drawing costs more than reading."""
+"""Records that are drawn; the others are copies with new ids and captions, since drawing is slower than reading."""
 
 
 def write_tables(folder: Path, num_records: int) -> None:

@@ -1,4 +1,4 @@
-"""Records that look like those of each kind of source, drawn from a seed: danbooru, coyo, GBC, and odd ones.
+"""Records like those of each kind of source, drawn from a seed: danbooru, coyo, GBC, and unusual ones.
 
 `draw_records(n, seed)` is what tests and benchmarks of the corpus use; the id alone says what kind a record is.
 """
@@ -26,8 +26,8 @@ RATINGS = (["safe"], ["sensitive"], ["nsfw"], ["explicit", "nsfw"])
 QUALITIES = (["masterpiece", "newest"], ["best quality", "recent"], ["normal quality", "mid"], ["worst quality", "old"])
 
 KINDS = ("danbooru", "coyo", "gbc", "tags", "short", "long", "captions")
-"""What records have: `danbooru` all; `coyo` tags and captions, no metadata; `gbc` and `captions` captions alone;
-`tags`, `short` and `long` tags with nothing, a short or a long caption."""
+"""Fields of records: `danbooru` all; `coyo` tags and captions, no metadata; `gbc` and `captions` only captions;
+`tags`, `short` and `long` tags with no caption, a short one or a long one."""
 
 
 def prose(rng: random.Random, num_paragraphs: int, num_sentences: int) -> str:

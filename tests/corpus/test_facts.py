@@ -94,7 +94,7 @@ def test_every_table_format_gives_the_same_facts(tmp_path, name):
 
 
 def sliced(path, **columns):
-    """Facts of a table of one slice, and what was counted."""
+    """Return the facts of a table of one slice, and the counts of faults."""
     [table] = list_tables(TableConfig(name="t", urls=(str(path),), columns=columns), 0.5)
     faults: Counter[str] = Counter()
     return [row for part in slices(table, faults) for row in part.to_pylist()], +faults
@@ -121,7 +121,7 @@ def test_json_values_that_are_not_objects_are_left_out_and_counted(tmp_path, nam
 
 
 def danbooru(folder, tags=((1, "hat", 0),), relations=((1, 1),), **post):
-    """The metadata database's parquet, of one post."""
+    """Write the Parquet files of the metadata database, with one post."""
     row = {"id": 1, "md5": "a", "created_at": "2020-01-01", "rating": 0, "score": 1, "fav_count": 2}
     row |= {"image_width": 3, "image_height": 4, "file_url": None, **post}
     tables = {

@@ -45,7 +45,7 @@ def test_cluster_keys_for_captioning_are_refused(tmp_path):
 
 
 def make(config: CorpusConfig, until: str | None = None) -> None:
-    """Run the steps here; `until` names the one that is not begun."""
+    """Run the steps in this process, up to the step before `until`."""
     for step in steps(prepare_corpus(config)):
         if step.name == until:
             return
@@ -410,7 +410,7 @@ def test_records_on_a_decontamination_list_are_dropped_each_for_one_reason(tmp_p
     rows[2] |= {"md5": "AB" * 16}
     rows[4] |= {"short": "Short ape."}
     rows[5] |= {"long": None, "short": "Short bee."}
-    # Equal to a forbidden one by digest, and a cat twice: both are gone for the first reason that holds.
+    # Row 6 is on the list by its digest and repeats a caption: it is counted once, for the first reason.
     rows[6] |= {"md5": "ab" * 16, "long": "A fox."}
     rows[8] |= {"md5": "cd" * 16}
     rows[9] |= {"md5": "cd" * 16, "long": "A dog."}

@@ -22,16 +22,16 @@ def md5(text: str) -> str:
 
 
 def source(number: int) -> dict:
-    """What the source row of the captioned image `number` says: 5 has no key of any kind but its own name."""
+    """Return the source row of the captioned image `number`; 5 has no key except its own name."""
     if number == 5:
         return {"tags": TAGS}
-    # The last image is the first one again.
+    # The last image is a copy of the first.
     same = 0 if number == 6 else number
     return {"tags": TAGS, "url": f"https://X.org/{same}.jpg#top", "md5": md5(str(same)).upper()}
 
 
 def photos(folder: Path, key=lambda number: f"0012/{number}.webp", **rest) -> dict:
-    """Seven images in two shards, as an entry of `captions`."""
+    """Return an entry of `captions`: seven images in two shards."""
     rows = []
     for number in range(7):
         same = 0 if number == 6 else number
@@ -48,7 +48,7 @@ def photos(folder: Path, key=lambda number: f"0012/{number}.webp", **rest) -> di
 
 
 def write(path: Path, rows: list[dict]) -> str:
-    """Write rows in the form that the path's suffix says."""
+    """Write rows in the format of the path's suffix."""
     if path.suffix == ".parquet":
         pq.write_table(pa.Table.from_pylist(rows), path)
     elif path.suffix == ".csv":
@@ -91,7 +91,7 @@ KEYS = {
     ],
 )
 def test_every_kind_of_key_joins_and_counts_images_without_a_match(tmp_path, by, name, unmatched):
-    # Images 0 to 3 (and 6, which is 0) have a row, 4 has none; image 1 has two; of 8 rows 3 are nobody's.
+    # Images 0 to 3 (and 6, a copy of 0) have a row, 4 has none, 1 has two. Of the 8 rows, 3 match no image.
     numbers = [9, 0, 1, 2, 1, 3, 10, 11]
     table = [{by: KEYS[by](number), "artist": f"artist {place}"} for place, number in enumerate(numbers)]
     join = {"name": "t", "urls": write(tmp_path / name, table), "join": by}
@@ -160,11 +160,11 @@ def test_facts_of_the_image_override_tables_and_earlier_tables_override_later_on
     assert counted(tmp_path)["photos", "tag_double"] == 2  # in image 6, too
 
 
-# Layouts of public data sets, as their facts give them.
+# Layouts of public data sets.
 
 
 def side_cars(folder: Path, numbers: range, *, twin: bool = False, loose: bool = False) -> str:
-    """What img2dataset leaves of one shard; of each third image the download failed. Return the folder's path.
+    """Write the files that img2dataset makes of one shard; every third download failed. Return the folder's path.
 
     With `twin` the shard's Parquet lies beside it; with `loose` the files lie in a folder and not in a tar.
     """
@@ -209,7 +209,7 @@ def test_sidecar_files_of_img2dataset_are_a_table(tmp_path, by, twin, loose):
     assert row["general"][-1] == "tag 1"
     assert (row["title"], row["key"]) == ("Alt text 1", "000000001")
     assert row["url"] == "https://X.org/1.jpg#top"
-    # The Parquet beside the tar has the rows of failed downloads, too; either is read, not both.
+    # The Parquet also has the rows of failed downloads. Only one of Parquet and tar is read.
     assert ("tag 2" in by_id["photos/0.tar#2"]["general"]) is twin
     counts = counted(tmp_path)
     assert counts["cars", "table_rows"] == (12 if twin else 8)
@@ -249,7 +249,7 @@ def test_captions_of_cc12m_llavanext_join_the_images_of_its_tars(tmp_path):
     (tmp_path / "00000.tar").write_bytes(tar_of(files))
     tables = [
         {"name": "cc12m", "urls": str(tmp_path / "00000.tar")},
-        # A number in one place and nine digits in another: `id` takes both.
+        # A number in one source and nine digits in the other: `id` matches both.
         {"name": "llava", "urls": captions, "join": "id"},
     ]
     make(corpus(tmp_path, tables=tables))
@@ -264,7 +264,7 @@ def test_captions_of_cc12m_llavanext_join_the_images_of_its_tars(tmp_path):
 
 
 def graph(number: int, **rest) -> dict:
-    """A row of GBC10M."""
+    """Return a row of GBC10M."""
 
     def vertex(name: str, label: str, descs: list[tuple[str, str]]) -> dict:
         return {
@@ -328,7 +328,7 @@ def test_a_folder_with_danbooru_parquet_and_sqlite_is_read_once(tmp_path):
     assert (row["character"], row["artist"], row["copyright"]) == (["hatsune miku"], ["ask (askzy)"], ["vocaloid"])
     counts = counted(tmp_path)
     assert counts["posts", "table_rows"] == 40
-    # Image 6 is 0 again, and a duplicate.
+    # Image 6 is a duplicate of 0.
     assert counts["posts", "images_matched"] == 6
     assert counts["photos", "dropped_duplicate_image"] == 1
 

@@ -257,21 +257,21 @@ def test_draws_of_different_decisions_are_independent():
         assert independent(Counter((figures[a](p), figures[b](p)) for p in whole)), (a, b)
     for name in ("task", "loss", "first tag"):
         assert independent(Counter((figures[name](p), bool(p.given or p.predicted)) for p in plans)), name
-    # Which line is left first does not hang on which lines are kept.
+    # The order of the lines does not depend on which lines are kept.
     some = drawn(item, RenderConfig(drop_all=0, drop_some=1, keep_line=0.5), 3000)
     first = Counter(p.given[0] for p in some if p.given)
     assert accept(first, dict.fromkeys(first, 1 / 4)).p > 1e-4
 
 
 def independent(counts):
-    """Whether pairs come as often as their sides alone say."""
+    """Return whether the two values of the pairs are independent."""
     rows, columns = sorted({a for a, _ in counts}), sorted({b for _, b in counts})
     return chi2_contingency([[counts[a, b] for b in columns] for a in rows]).pvalue > 1e-4
 
 
 def test_the_number_of_given_tags_is_not_affected_by_rounding():
     tags = [f"tag {number}" for number in range(50)]
-    # 0.58 x 50 is 28.999999999999996 as floats go.
+    # 0.58 x 50 is 28.999999999999996 as a float.
     given = {p.tags_given for p in drawn(record(general=tags), RenderConfig(given_share=0.58, drop_all=0), 3000)}
     assert max(given) == 1 + 30
 

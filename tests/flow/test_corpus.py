@@ -35,7 +35,7 @@ def job(folder: Path, name: str = "corpus") -> str:
 
 
 def texts(output: Path) -> dict[tuple[str, int], str]:
-    """Identity of each text to what it says; a text must not occur twice."""
+    """Return the digest of each text by its identity; a text must not occur twice."""
     rows = [row for file in sorted((output / "text").rglob("*.parquet")) for row in pq.read_table(file).to_pylist()]
     found = {(row["id"], row["epoch"]): hashlib.sha256(str(row).encode()).hexdigest() for row in rows}
     assert len(found) == len(rows)

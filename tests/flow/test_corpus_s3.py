@@ -23,7 +23,7 @@ ROOT = "s3://out/corpus"
 
 @pytest.fixture
 def inputs(s3_environment, tmp_path):  # noqa: F811 - a fixture
-    """Captions, a database, tag files and a list, here and on S3: the config's entries for both."""
+    """Write captions, a database, tag files and a list to disk and S3; return the config entries of both."""
     local, remote = tmp_path / "here", open_store(f"{ROOT}/in")
     local.mkdir()
     rows = [{**row, "key": f"{20 * int(row['shard'][:5]) + row['row']}.webp"} for row in shards(2, 20)]
