@@ -1,4 +1,4 @@
-"""`joyfleet corpus` as its users run it: on Ray, killed, stopped, twice at once."""
+"""`joyfleet corpus` as users run it, on Ray: killed, stopped, and two runs at the same time."""
 
 import hashlib
 import signal
@@ -36,7 +36,7 @@ def job(folder: Path, name: str = "corpus") -> str:
 
 
 def texts(output: Path) -> dict[tuple[str, int], str]:
-    """Identity of each text to what it says; a text that is there twice is a fault."""
+    """Return the digest of each text by its identity; a text must not occur twice."""
     rows = [row for file in sorted((output / "text").rglob("*.parquet")) for row in pq.read_table(file).to_pylist()]
     found = {(row["id"], row["epoch"]): hashlib.sha256(str(row).encode()).hexdigest() for row in rows}
     assert len(found) == len(rows)
@@ -48,7 +48,7 @@ def committed(output: Path) -> set[str]:
 
 
 @pytest.mark.long
-def test_a_corpus_that_was_killed_and_stopped_has_each_text_once_and_the_same(tmp_path):
+def test_a_killed_and_stopped_corpus_resumes_with_the_same_texts_each_once(tmp_path):
     whole = run(tmp_path, "corpus", job(tmp_path, "whole"))
     assert whole.code == 0, whole
     assert f"{SHARDS * ROWS * EPOCHS:,}: " in whole.out
@@ -73,7 +73,7 @@ def test_a_corpus_that_was_killed_and_stopped_has_each_text_once_and_the_same(tm
 
 
 @pytest.mark.long
-def test_two_runs_at_once_make_one_corpus(tmp_path):
+def test_two_concurrent_runs_make_one_corpus(tmp_path):
     path = job(tmp_path)
     gate = Gate(tmp_path / "gate")
     runs = [start(tmp_path, "corpus", path, **gate.environment) for _ in range(2)]
@@ -84,7 +84,7 @@ def test_two_runs_at_once_make_one_corpus(tmp_path):
     assert len(texts(tmp_path / "corpus")) == SHARDS * ROWS * EPOCHS
 
 
-def test_the_check_tells_place_and_rule_of_what_is_broken(tmp_path):
+def test_check_prints_position_and_rule_of_a_fault(tmp_path):
     file = tmp_path / "texts.txt"
     file.write_text("rating: safe\ntarget: <|short|>\ntag: a, a\n")
     done = run(tmp_path, "corpus", "--check", str(file))

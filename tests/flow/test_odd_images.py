@@ -78,7 +78,9 @@ def odd(tmp_path_factory):
     write_odd_shards(source)
     num_odd = write_odd_images(source / "odd.tar")
     tar_of(source / "deadly.tar", deadly_images())
-    job = write_job(folder, {"urls": [str(source)], "metadata_fields": ["*"]}, folder / "out", engine={"batch_images": 4})
+    job = write_job(
+        folder, {"urls": [str(source)], "metadata_fields": ["*"]}, folder / "out", engine={"batch_images": 4}
+    )
     done = run(folder, "caption", job, JFTEST_POISON=POISON, **HOOKS)
     rows: dict[str, list[dict]] = {}
     for row in committed_rows(folder / "out"):
