@@ -1,4 +1,4 @@
-"""`joyfleet corpus job.yaml`: captions, tags and metadata become training text; `--check FILE` reads such text."""
+"""`joyfleet corpus job.yaml`: makes training text from captions, tags and metadata; `--check FILE` checks it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 EVERY_S = 30.0
-"""Between lines of progress."""
+"""Interval of the progress lines."""
 
 
 @click.command()
@@ -41,17 +41,17 @@ EVERY_S = 30.0
     type=click.Choice([str(name) for name in Preset]),
     default=str(Preset.TIPO_V2_1),
     show_default=True,
-    help="With --check: what the texts must be.",
+    help="With --check: the preset whose grammar the texts must keep.",
 )
 @click.argument("more_files", type=click.Path(), nargs=-1)
 @set_option
 def corpus(
     job_file: str | None, files: Sequence[str], preset: str, more_files: Sequence[str], overrides: Sequence[str]
 ) -> None:
-    """Make the corpus of JOB_FILE, or go on with it where it stopped; with --check read FILES.
+    """Make the corpus of JOB_FILE, or resume it; with --check, check the training texts in FILES.
 
     FILES are Parquet, JSON Lines (also .zst), or .txt with an empty line between texts. Exit codes of --check: 0 all
-    texts keep the grammar; 1 some do not, each is told with position and rule, or there is none.
+    texts keep the grammar; 1 some do not (each is listed with position and rule), or there are no texts.
     """
     if files:
         _check([*files, *([job_file] if job_file else []), *more_files], preset)
@@ -168,7 +168,7 @@ def _summary(prepared: PreparedCorpus, terminal: Terminal, seconds: float, log_p
 
 
 def _check(files: Sequence[str], preset: str) -> None:
-    """Tell every text that breaks the grammar; end with 1 if there is one."""
+    """List every text that breaks the grammar; exit with 1 if there is one."""
     from pipeline.corpus.check_texts import check_file  # noqa: PLC0415 - as above
     from pipeline.corpus.text_grammar import profile_of  # noqa: PLC0415 - as above
 
