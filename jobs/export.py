@@ -1,6 +1,6 @@
-"""`joyfleet export OUTPUT FOLDER --to FORM`: its captions in the form that others read.
+"""`joyfleet export OUTPUT FOLDER --to FORM`: writes its captions in a form that other programs read.
 
-The options of an export are the fields of `ExportConfig`: a field there is an option here.
+The options of an export are the fields of `ExportConfig`.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ PLANNING = "stopped before the first shard; run the same command again"
 """What a signal ends an export with before there is anything to drain."""
 
 MAX_WORKERS = 8
-"""By default: each holds a shard and its export in memory."""
+"""Default limit: each worker holds a shard and its export in memory."""
 
 Command = Callable[..., None]
 
 
 def _options(command: Command) -> Command:
-    """Give a command one option for each field of `ExportConfig`; what is not given is left to the config."""
+    """Add one option to a command for each field of `ExportConfig`; the config has the defaults."""
     for name, field in reversed(ExportConfig.model_fields.items()):
         command = _option(name, field)(command)
     return command
@@ -76,9 +76,9 @@ def export(
     private: bool,
     **options: Any,  # noqa: ANN401 - the options of an ExportConfig, which checks them
 ) -> None:
-    """Write OUTPUT's committed captions into FOLDER; run it again to go on where it stopped, or to add new shards.
+    """Write OUTPUT's committed captions into FOLDER; the same command resumes an export, and adds new shards.
 
-    By default captions with status ok. --to beside needs no FOLDER: texts go beside the source's images.
+    By default captions with status ok. --to beside needs no FOLDER: it writes texts next to the source's images.
     """
     SIGNALS.end_at_once(PLANNING)
     config = _config(options)
@@ -125,7 +125,7 @@ def export(
 
 
 def _config(options: Mapping[str, Any]) -> ExportConfig:
-    """Build the config of what was given; an option that was not given is no part of it."""
+    """Build the config from the options that were given."""
     try:
         return ExportConfig(**{name: value for name, value in options.items() if value not in (None, ())})
     except ValidationError as err:

@@ -1,7 +1,7 @@
-"""What the verbs that take an output's URL need of it: its run, its plan and the source it came from.
+"""An output as the verbs read it: its run, its plan and its source.
 
-An output is data. What `run.json` and the plan say of the source is read only where `pipeline.config.trust` lets
-an output name it, or where the caller has named it.
+An output is data. The source that its `run.json` and its plan name is read only where `pipeline.config.trust` allows
+it, or where the caller has named it.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ source_option = click.option(
     "sources",
     multiple=True,
     metavar="URL",
-    help="Read the source from here instead of from where OUTPUT says; may be given often.",
+    help="Read the source from here instead of the URLs that OUTPUT names; may be given several times.",
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
-    """An output that some run has claimed."""
+    """An output that has a run.json."""
 
     store: Store
     run: RunIdentity
     plan: Plan
     described_source: SourceConfig
-    """As the output has it, to be handed on where it is not read; see `source`."""
+    """As the output names it; to read it, use `source`."""
     sources: Sequence[str]
-    """URLs that the caller gave instead."""
+    """URLs that the caller gave instead of it."""
     max_bytes: int
     fields: Mapping[str, Any]
     """The recipe's."""
@@ -54,10 +54,10 @@ class Output:
 
     @property
     def source(self) -> SourceConfig:
-        """The source, to be read.
+        """The source, with URLs that may be read.
 
         Raises:
-            ConfigError: the output names one that is the caller's to name.
+            ConfigError: the output names a source that needs the caller's consent.
         """
         if self.sources:
             return self.described_source.model_copy(update={"urls": tuple(self.sources)})
@@ -65,7 +65,7 @@ class Output:
         return self.described_source
 
     def listed_plan(self) -> Plan:
-        """Return the plan with the shards' URLs of today; one that changed since is refused, as by `claim_plan`."""
+        """Return the plan with the current URLs of the shards; a shard that changed is refused, as by `claim_plan`."""
         return claim_plan(self.store, list_shards(self.source))
 
     def readable_plan(self) -> Plan:
@@ -81,7 +81,7 @@ class Output:
         return self.plan
 
 
-_SAY_SOURCE = "If it is the source that you mean, name it: --source URL"
+_SAY_SOURCE = "To read this source, name it: --source URL"
 
 
 def open_output(url: str, sources: Sequence[str] = ()) -> Output:
@@ -116,15 +116,15 @@ def open_output(url: str, sources: Sequence[str] = ()) -> Output:
 
 def _job_of(url: str, record: RunRecord) -> Mapping[str, Any]:
     if "job" not in record.about:
-        raise ConfigError(f"{url}: a corpus, and this verb is for captions; `joyfleet corpus` goes on with a corpus")
+        raise ConfigError(f"{url}: is a corpus, and this verb takes captions; `joyfleet corpus` resumes a corpus")
     return with_new_names(record.about["job"])
 
 
 def job_of_output(url: str, job_file: str | None, overrides: Sequence[str]) -> JobConfig:
-    """Return the job that made an output, to be run on it again: the caller's own file, or what `run.json` says of it.
+    """Return the job that made an output: from the caller's file, or from `run.json`.
 
     Raises:
-        ConfigError: `run.json` decides what is the caller's to say, see `pipeline.config.trust`.
+        ConfigError: `run.json` has settings that need the caller's consent, see `pipeline.config.trust`.
     """
     described = _job_of(url, read_run(open_store(url)))
     if job_file is not None:

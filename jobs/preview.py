@@ -1,4 +1,4 @@
-"""`joyfleet preview job.yaml`: a recipe on a few images, before any money is spent on it."""
+"""`joyfleet preview job.yaml`: captions a few images, to judge a recipe before a large run."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """A job file, checked."""
+    """A checked job file."""
 
     name: str
     read: ReadSpec
@@ -49,9 +49,9 @@ class Recipe:
 )
 @set_option
 def preview(job_file: str, num_images: int, compare: str | None, page: str | None, overrides: Sequence[str]) -> None:
-    """Caption a few images of JOB_FILE's source with its engine and show them on one page; writes no output.
+    """Caption a few images of JOB_FILE's source and show them on one page, without writing an output.
 
-    The images are the same at each call: drawn by the job's seed over its shards. --set holds for both jobs.
+    The images are sampled with the job's seed, so they are the same at each call. --set applies to both jobs.
     """
     files = [job_file, *([compare] if compare else [])]
     jobs = [read_job(file, overrides) for file in files]

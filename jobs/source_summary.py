@@ -1,4 +1,4 @@
-"""What `joyfleet plan` shows of a source beyond its shards: what was detected, and the first rows."""
+"""What `joyfleet plan` shows about a source: the detected formats and splits, and the first rows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WIDTH = 140
 
 
 def show_source(job: JobConfig, num_rows: int, out: TextIO) -> None:
-    """Print what a source's listing tells, and look into its first shard for `num_rows` rows; 0 looks into none."""
+    """Print a summary of a source's listing, and the first `num_rows` rows of its first shard; 0 reads none."""
     listed = list_source(job.source)
     kinds = Counter(_kind(shard.path) for shard in listed.shards)
     echo("found: " + ", ".join(f"{count:,} {kind}" for kind, count in sorted(kinds.items())), file=out)
@@ -62,7 +62,7 @@ def _show_rows(job: JobConfig, listed: Listed, num_rows: int, out: TextIO) -> No
     if shard.size > MAX_FETCH_BYTES and shard.path.lower().endswith(WHOLE):
         echo(f"{shard.path}: {size(shard.size)}, not looked into", file=out)
         return
-    # All fields are shown, so that one sees what `source.metadata_fields` could keep.
+    # All fields are shown: these can be listed in `source.metadata_fields`.
     source = job.source.model_copy(update={"metadata_fields": ("*",)})
     try:
         with open_head(shard, source, job.images.max_bytes, num_rows, carry=source.metadata_fields) as opened:

@@ -1,4 +1,4 @@
-"""A job as one checked record: the YAML file, overridden by the environment, overridden by the command line."""
+"""A checked config: a YAML file, overridden by the environment, overridden by the command line."""
 
 from pipeline.config.base import without_secrets
 from pipeline.config.captions_config import Length, RequestConfig, SlotConfig, WordsDistribution

@@ -16,7 +16,7 @@ def job(**rest):
     ("quality", "message"),
     [
         ({"rules": [{"name": "empty"}]}, r"quality.rules.0: rule empty has no condition"),
-        ({"rules": [{"name": "r", "pattern": "("}]}, r"quality.rules.0.pattern: found '\('; no regular expression"),
+        ({"rules": [{"name": "r", "pattern": "("}]}, r"quality.rules.0.pattern: found '\('; not a regular expression"),
         ({"rules": [{"name": "r", "min_words": 1}] * 2}, "rule names r repeat"),
         ({"rules": [{"name": "r", "min_words": 9, "max_words": 3}]}, "min_words=9 is above max_words=3"),
         ({"tags": {"normalize": False, "underscores": "spaces"}}, "need normalize: true"),

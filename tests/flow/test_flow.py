@@ -76,7 +76,7 @@ def test_a_killed_driver_costs_only_what_was_in_flight(tmp_path):
     assert identities(rows) == Counter(dict.fromkeys(expected(tmp_path / "in", 240), 1))
     survived = {(row["shard"], row["row"]) for row in rows if row["caption"].startswith("MARKED ")}
     assert survived == marked
-    assert f"taken over  {len(marked)} images" in " ".join(done.out.split("\n"))
+    assert f"resumed     {len(marked)} images" in " ".join(done.out.split("\n"))
     assert f"captioned   {240 - len(marked)} images" in done.out
     assert not fragments_of(output)
     assert run(tmp_path, "verify", str(output)).code == 0

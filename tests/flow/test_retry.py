@@ -67,7 +67,7 @@ def test_of_two_retries_at_once_one_is_told_that_it_lost(tmp_path, output):
     gate.open()
     done = [finish(process) for process in both]
     assert [one.code for one in done] == [0, 0], done
-    assert sum("lost to another run" in one.out for one in done) == 1, done
+    assert sum("committed by another run: " in one.out for one in done) == 1, done
     assert run(tmp_path, "verify", str(output)).code == 0
 
 

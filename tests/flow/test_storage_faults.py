@@ -112,5 +112,5 @@ def test_an_output_that_stays_unwritable_ends_the_run_and_the_next_goes_on(tmp_p
         script.down = False
         done = run(tmp_path, "caption", job, AWS_ENDPOINT_URL=endpoint)
     assert done.code == 0, done
-    assert "taken over  0 images" not in done.out
+    assert "resumed     0 images" not in done.out
     assert identities(output) == Counter(expected(tmp_path / "in", 80))

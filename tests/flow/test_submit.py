@@ -144,7 +144,7 @@ def test_without_a_terminal_an_interrupt_leaves_the_job_running(world, server, g
     process.send_signal(signal.SIGINT)
     done = finish(process)
     assert done.code == 4, done
-    assert "runs on: the same command with --attach follows it" in done.err
+    assert "is still running: the same command with --attach follows it" in done.err
     job = job_of(done.err)
     assert "RUNNING" in ray_job(server, "status", job).stderr + ray_job(server, "status", job).stdout
     gate.open()

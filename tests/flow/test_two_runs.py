@@ -23,7 +23,7 @@ def digests(output: Path) -> dict[str, str]:
 
 
 def lost(out: str) -> set[str]:
-    told = "lost to another run, which committed it: "
+    told = "committed by another run: "
     return {line.removeprefix(told) for line in out.splitlines() if line.startswith(told)}
 
 

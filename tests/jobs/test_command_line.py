@@ -47,7 +47,7 @@ def test_prompts_lists_a_generation(generation):
         (["caption", "nowhere.yaml"], 2, "joyfleet: nowhere.yaml: cannot be read"),
         (["status", "nowhere"], 2, "no run.json there"),
         (["prompts", "--mode", "nope"], 2, "prompts.mode: found 'nope'; beta-one has: descriptive, straightforward"),
-        (["prompts", "--tone", "formal"], 2, "a choice without --mode"),
+        (["prompts", "--tone", "formal"], 2, "--tone, --length, --option and --name need --mode"),
         (["dance"], 2, "there is no verb 'dance'; allowed: caption, preview, plan"),
         (["captoin"], 2, "make-demo-data; did you mean caption?"),
         (["draw", "data"], 2, "draw was renamed; use `joyfleet make-demo-data`"),

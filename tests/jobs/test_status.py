@@ -74,9 +74,9 @@ def test_status_names_every_shard_and_every_run(tmp_path):
         "photos/3.tar: 0 bytes",
         "failed 0:00:0",
         "exit code 1: the disk is full",
-        "running, last heard 0:00:0",
+        "running, last heartbeat 0:00:0",
         "replicas 2  10.0/s  ETA 0:0",
-        "silent for 0:00:0",
+        "no heartbeat for 0:00:0",
     ):
         assert told in text, told
 
