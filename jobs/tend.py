@@ -72,7 +72,7 @@ def _retry_rows(job: JobConfig, statuses: Sequence[Status]) -> None:
 
         import_ahead()
         prepared = prepare_retry(job, statuses)
-        num_images = sum(len(work.unwell.rows) for work in prepared.works if work.unwell)
+        num_images = sum(len(work.retry_rows.rows) for work in prepared.works if work.retry_rows)
         found = f"{num_images:,} images in {len(prepared.works):,} shards"
         click.echo(f"{found} have rows that are {' or '.join(statuses)}")
         if prepared.works:
@@ -91,8 +91,8 @@ def clean(output: str, *, dry_run: bool) -> None:
     cleaned = remove_leftovers(opened.store, opened.run, opened.plan, dry_run=dry_run)
     for path in cleaned.removed:
         echo(path, one_line=True)
-    for path, reason in list(cleaned.left.items())[:SHOWN]:
+    for path, reason in list(cleaned.kept.items())[:SHOWN]:
         echo(f"note: {path} stays: {reason}")
-    if len(cleaned.left) > SHOWN:
-        click.echo(f"note: {len(cleaned.left) - SHOWN:,} more stay")
+    if len(cleaned.kept) > SHOWN:
+        click.echo(f"note: {len(cleaned.kept) - SHOWN:,} more stay")
     click.echo(f"{len(cleaned.removed)} files {'would be ' if dry_run else ''}removed")

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.config.export_config import ExportConfig
 from pipeline.errors import PipelineError
@@ -17,6 +16,7 @@ from pipeline.export.choose_captions import Chosen
 from pipeline.export.form import ShardCaptions
 from pipeline.export.image import extension, images
 from pipeline.readers import ParquetShard, ShardReader
+from pipeline.storage.parquet import encode_parquet
 from schemas.caption_row import CAPTION_ROW
 
 TABLE_OPTIONS = frozenset({"template", "column", "fields", "statuses", "join"})
@@ -125,12 +125,11 @@ def columns_of(table: pa.Table) -> str:
     return ", ".join(f"{field.name}: {field.type}" for field in table.schema)
 
 
-def encode_parquet(table: pa.Table) -> bytes:
-    """Return the file; equal tables give equal bytes."""
-    sink = pa.BufferOutputStream()
+def table_file(table: pa.Table) -> bytes:
+    """Return the table as Parquet; equal tables give equal bytes."""
     per_row = max(1, table.nbytes // max(1, table.num_rows))
-    pq.write_table(table, sink, compression="zstd", row_group_size=max(1, ROW_GROUP_BYTES // per_row))
-    return sink.getvalue().to_pybytes()
+    # Without page checksums, as the first release wrote it: an export that it began goes on with equal bytes.
+    return encode_parquet(table, row_group_rows=max(1, ROW_GROUP_BYTES // per_row), page_checksums=False)
 
 
 def plain_rows(table: pa.Table) -> tuple[list[str], list[dict[str, Any]]]:

@@ -98,15 +98,15 @@ def _extrapolated(looked: Sequence[ShardCount], shards: Sequence[Shard], unreada
 def _look(shard: Shard, source: SourceConfig) -> ShardCount | str:
     try:
         if not shard.path.lower().endswith(SHARD_SUFFIXES):
-            return ShardCount(shard, folder_shard(shard, source, max_bytes=0).num_rows, exact=True)
+            return ShardCount(shard, folder_shard(shard, source, max_bytes=0).num_images, exact=True)
         fs, path = url_to_fs(shard.url)
         if shard.path.lower().endswith(".zip"):
             with fs.open(path, "rb", block_size=FOOTER_BLOCK_BYTES) as file:
                 found = zip_shard(file, shard, (), max_bytes=0)
-                return ShardCount(shard, found.num_rows, exact=True, left_out=found.left_out)
+                return ShardCount(shard, found.num_images, exact=True, left_out=found.left_out)
         if shard.path.lower().endswith(".parquet"):
             with fs.open(path, "rb", block_size=FOOTER_BLOCK_BYTES) as file:
-                return ShardCount(shard, ParquetShard(file, shard, source, max_bytes=0).num_rows, exact=True)
+                return ShardCount(shard, ParquetShard(file, shard, source, max_bytes=0).num_images, exact=True)
         return _look_at_tar(shard, _head(fs, path))
     except ShardUnreadable as err:
         return str(err)

@@ -78,7 +78,7 @@ class ParquetShard:
             raise ShardUnreadable(f"{shard.url}: not a Parquet file that can be read ({err}); restore it") from err
         if fault:
             raise ShardUnreadable(f"{shard.url}: not a Parquet file that can be read ({fault}); restore it")
-        self.num_rows = int(self._file.metadata.num_rows)
+        self.num_images = int(self._file.metadata.num_rows)
 
     @property
     def layout(self) -> str:

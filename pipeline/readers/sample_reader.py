@@ -84,10 +84,10 @@ class SampleShard:
         self._lost = lost
         self.check = files.check
         self.left_out: tuple[LeftOut, ...] = grouping.left_out
-        self.num_rows = len(self._samples) + (lost is not None)
+        self.num_images = len(self._samples) + (lost is not None)
         log.info(
             "shard=%s rows=%d side_images=%d ignored_files=%d",
-            shard.path, self.num_rows, grouping.side_images, grouping.ignored,
+            shard.path, self.num_images, grouping.side_images, grouping.ignored,
         )  # fmt: skip
 
     @property

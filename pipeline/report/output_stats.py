@@ -1,7 +1,7 @@
 """What the report page tells of an output, in the one pass that the quality tables take.
 
 Counts are exact. Bounded are the tags (`TAGS` different ones are counted), the gallery and the memory: one
-committed file and `BATCH_ROWS` rows of it.
+committed file and a batch of its rows.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pipeline.quality import tags_of
 from pipeline.report.committed import CommittedFile, committed_files
 from pipeline.report.gallery import Gallery
 from pipeline.report.key_sample import KeySample, hash64
-from pipeline.report.quality_stats import BATCH_ROWS, COLUMNS, Measuring, QualityReport
+from pipeline.report.quality_stats import COLUMNS, Measuring, QualityReport
 from pipeline.storage import Store
 from schemas.status import Status
 
@@ -81,9 +81,9 @@ def output_stats(store: Store) -> tuple[OutputStats, QualityReport]:
 
 def _take_file(survey: OutputStats, measuring: Measuring, committed: CommittedFile) -> None:
     survey.gallery.begin(committed.shard)
-    survey.commits.append(Commit(committed.modified_s, committed.file.metadata.num_rows))
-    last = -1
-    for batch in committed.file.iter_batches(BATCH_ROWS, use_threads=False):
+    last, num_rows = -1, 0
+    for batch in committed.batches():
+        num_rows += batch.num_rows
         rows = batch.select([*COLUMNS, *MORE_COLUMNS]).to_pylist()
         for row in rows:
             measuring.take(row)
@@ -92,6 +92,7 @@ def _take_file(survey: OutputStats, measuring: Measuring, committed: CommittedFi
                 last = row["row"]
                 _take_image(survey, row)
         survey.gallery.take(batch, rows)
+    survey.commits.append(Commit(committed.modified_s, num_rows))
 
 
 def _take_row(survey: OutputStats, row: Mapping[str, Any]) -> None:

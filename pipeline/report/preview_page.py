@@ -52,7 +52,7 @@ async def caption_sample(name: str, engine: Engine, spec: CaptionSpec, read: Rea
         EngineDead: the engine cannot be kept alive.
     """
     batches = [
-        batch for one in sample.shards for batch in batches_of(read, one.shard, one.num_rows, one.rows)
+        batch for one in sample.shards for batch in batches_of(read, one.shard, one.num_images, one.rows)
     ]  # fmt: skip
     captioner = Captioner(spec, engine)
     began = time.monotonic()

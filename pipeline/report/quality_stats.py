@@ -1,6 +1,6 @@
 """How good the captions of an output are: one pass over its committed files, one file at a time.
 
-Memory does not grow with the output: one committed file (below 100 MB) and `BATCH_ROWS` rows of it, per
+Memory does not grow with the output: one committed file (below 100 MB) and a batch of its rows, per
 group a histogram, `OPENINGS` openings and `NGRAM_CAPTIONS` captions, and the samples of
 `pipeline.report.duplicates`. The figures do not depend on the order of the files, save rare openings
 of outputs that have more than twice `OPENINGS` of them.
@@ -14,19 +14,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.report.committed import committed_files
 from pipeline.report.duplicates import Duplicates
 from pipeline.report.key_sample import TextSample, hash64
 from pipeline.storage import Store
+from pipeline.storage.parquet import encode_parquet
 from schemas.caption_row import SCHEMA_VERSION
 from schemas.footer import FooterKey
 from schemas.quality_report import QUALITY_GROUPS, QUALITY_OPENINGS, QUALITY_REASONS, QUALITY_WORDS
 from schemas.status import Flag, Status
 
 FOLDER = "report/quality"
-BATCH_ROWS = 2048
 NGRAM_CAPTIONS = 500
 """Per group: distinct n-grams fall with the size of a text, so all groups are measured at one size."""
 OPENINGS = 2000
@@ -100,7 +99,7 @@ def measure_quality(store: Store, duplicates: Duplicates | None = None) -> Quali
     """Read all committed files of an output and return the figures; `duplicates` as for `Measuring`."""
     measuring = Measuring(duplicates)
     for committed in committed_files(store):
-        for batch in committed.file.iter_batches(BATCH_ROWS, columns=COLUMNS, use_threads=False):
+        for batch in committed.batches(COLUMNS):
             for row in batch.to_pylist():
                 measuring.take(row)
     return measuring.report()
@@ -110,11 +109,8 @@ def write_report(store: Store, report: QualityReport) -> list[str]:
     """Write the tables, replacing those of an earlier report; return their paths."""
     tables = {name: getattr(report, name) for name in QualityReport.__slots__}
     for name, table in tables.items():
-        sink = pa.BufferOutputStream()
-        with pq.ParquetWriter(sink, table.schema, compression="zstd", write_page_checksum=True) as writer:
-            writer.add_key_value_metadata({str(FooterKey.SCHEMA_VERSION): SCHEMA_VERSION})
-            writer.write_table(table)
-        store.put(f"{FOLDER}/{name}.parquet", sink.getvalue().to_pybytes())
+        data = encode_parquet(table, {str(FooterKey.SCHEMA_VERSION): SCHEMA_VERSION})
+        store.put(f"{FOLDER}/{name}.parquet", data)
     return [f"{FOLDER}/{name}.parquet" for name in tables]
 
 

@@ -141,7 +141,7 @@ def test_a_job_that_was_stopped_goes_on_and_ends_with_the_same_rows(tmp_path):
 def test_another_config_on_the_output_is_refused(tmp_path):
     url = write_output(tmp_path / "in", shards(1, 3))
     make(corpus(tmp_path, captions=entry(url)))
-    with pytest.raises(OutputMismatch, match=r"render\.gen_meta: 0\.3 there, 0\.5 here"):
+    with pytest.raises(OutputMismatch, match=r"render\.gen_meta: 0\.3 in the output, 0\.5 in this run"):
         prepare_corpus(corpus(tmp_path, captions=entry(url), render={"gen_meta": 0.5}))
 
 

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import sys
 
 import pytest
 
@@ -117,7 +118,9 @@ def test_sources_of_different_columns_are_no_one_table(tmp_path):
 
 def test_a_second_run_writes_nothing_and_says_the_same(tmp_path, captioned, monkeypatch):
     first = export(captioned, tmp_path / "x", "jsonl")
-    monkeypatch.setattr("pipeline.export.run_export.export_shard", lambda *_: pytest.fail("exported again"))
+    monkeypatch.setattr(
+        sys.modules["pipeline.export.run_export"], "export_shard", lambda *_: pytest.fail("exported again")
+    )
 
     assert export(captioned, tmp_path / "x", "jsonl") == first
     assert (first.num_shards, first.num_images, first.num_exported) == (3, 30, 30)
@@ -137,7 +140,7 @@ def test_shards_committed_later_are_added_by_the_same_command(tmp_path):
 def test_other_options_are_refused_and_named(tmp_path, captioned):
     export(captioned, tmp_path / "x", "jsonl", slots=("long",))
 
-    with pytest.raises(OutputMismatch, match=r"options\.min_words: None there, 5 here"):
+    with pytest.raises(OutputMismatch, match=r"options\.min_words: None in the output, 5 in this run"):
         export(captioned, tmp_path / "x", "jsonl", slots=("long",), min_words=5)
 
 
@@ -190,7 +193,7 @@ def test_an_image_that_is_not_the_captioned_one_is_refused(tmp_path):
 @pytest.mark.parametrize("step", ["file", "record"])
 def test_a_kill_between_file_and_record_costs_nothing(tmp_path, captioned, monkeypatch, step):
     export(captioned, tmp_path / "whole", "jsonl")
-    name = "put_once" if step == "file" else "put_if_absent"
+    name = "put_idempotent" if step == "file" else "put_if_absent"
     real = getattr(shard_module, name)
     calls = []
 

@@ -139,9 +139,10 @@ def test_plan_finds_what_is_left(folder):
 
 
 def test_verify_finds_nothing_wrong_but_the_shard_that_is_not_committed(folder):
-    [unfinished, quarantined, counts] = invoke(golden.VERIFY, OUTPUT, code=1).splitlines()
+    [unfinished, quarantined, digests, counts] = invoke(golden.VERIFY, OUTPUT, code=1).splitlines()
     assert UNFINISHED in unfinished
     assert "shards/00003.tar" in quarantined
+    assert "no digest" in digests
     assert "50 caption rows" in counts
 
 

@@ -68,7 +68,7 @@ def test_new_shards_are_named_and_not_added(store):
 def test_nothing_and_twice_are_no_plan(store):
     with pytest.raises(ConfigError, match="source: no shards"):
         claim_plan(store, [])
-    with pytest.raises(ConfigError, match=r"photos/00000.tar: stands twice"):
+    with pytest.raises(ConfigError, match=r"photos/00000.tar: occurs twice"):
         claim_plan(store, [SHARDS[0], SHARDS[0]])
     assert world.paths(store) == []
 
@@ -112,7 +112,7 @@ def test_another_schema_version_is_refused(store):
 
 
 def test_no_plan_says_so(store):
-    with pytest.raises(ConfigError, match="there is no plan; run `caption` first"):
+    with pytest.raises(ConfigError, match="there is no plan; run `joyfleet caption` first"):
         read_plan(store)
 
 
@@ -148,7 +148,7 @@ def test_a_quarantine_record_is_replaced_listed_and_removed(store):
     remove_quarantine(store, ["b.tar", "never.tar"])
     assert [record.shard for record in list_quarantine(store)] == ["a/ü.tar"]
     store.put(quarantine_path("torn.tar"), b'{"shard": ')
-    with pytest.raises(StoreError, match=r"torn.tar.json: no quarantine record .* `retry`"):
+    with pytest.raises(StoreError, match=r"torn.tar.json: not a quarantine record .* `retry`"):
         list_quarantine(store)
 
 

@@ -22,7 +22,7 @@ def config(*urls, **rest):
 def rows_of(source, shard):
     with open_shard(shard, source, MAX_BYTES) as opened:
         rows = list(opened.rows(None))
-        assert opened.num_rows == len(rows)
+        assert opened.num_images == len(rows)
     return rows
 
 

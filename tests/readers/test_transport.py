@@ -47,7 +47,7 @@ def test_a_remote_gzip_shard_is_read(remote):
 
 def test_no_temporary_file_has_a_name_while_rows_are_read(remote, tmp_path):
     with open_shard(remote_shard(), SourceConfig(urls=("memory://bucket",)), MAX_BYTES) as opened:
-        assert opened.num_rows == 2
+        assert opened.num_images == 2
         assert list(tmp_path.iterdir()) == []
 
 
