@@ -1,4 +1,4 @@
-"""What a corpus writes below report/: the census of its texts, tags and drops."""
+"""The tables that a corpus writes to report/: counts of its texts, tags and dropped records."""
 
 import pyarrow as pa
 
@@ -30,7 +30,7 @@ CORPUS_ACCEPTANCE: pa.Schema = pa.schema(
         _field("style", pa.string(), "of `render.styles`"),
         _field("kind", pa.string(), "what the records have"),
         _field("test", pa.string(), "task, gen_meta or loss"),
-        _field("rows", pa.int64(), "texts that it rests on"),
+        _field("rows", pa.int64(), "texts that were tested"),
         _field("statistic", pa.float64(), "chi-square of counts against the shares that the config sets"),
         _field("degrees", pa.int32(), "of freedom"),
         _field("p", pa.float64(), "probability of counts at least as far off; below 0.001 something is wrong"),
@@ -40,7 +40,7 @@ CORPUS_ACCEPTANCE: pa.Schema = pa.schema(
 CORPUS_COUNTS: pa.Schema = pa.schema(
     [
         _field("source", pa.string(), "name of the data set, or of the table"),
-        _field("reason", pa.string(), "what was counted: `dropped_` records, `unrendered_` draws, all else is told"),
+        _field("reason", pa.string(), "what was counted: `dropped_` records, `unrendered_` draws, or a remark"),
         _field("number", pa.int64(), "how often"),
     ]
 )

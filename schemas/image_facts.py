@@ -1,6 +1,6 @@
-"""What one place says of one image: a row of a table, or the source row that a caption row carries.
+"""Facts about one image from one place: a row of a table, or the source row in a caption row.
 
-Nothing is normalised but the form: lists are lists, numbers are numbers. A field is null where the place is silent.
+Only the form is normalised: lists are lists, numbers are numbers. A field is null where the place has no value.
 """
 
 import pyarrow as pa
@@ -19,14 +19,14 @@ IMAGE_FACTS: pa.Schema = pa.schema(
         _field("url", pa.string(), "where it was published"),
         _field("sha256", pa.string(), "hex digest of the encoded image"),
         _field("md5", pa.string(), "hex digest of the encoded image"),
-        _field("tags", _TAGS, "tags of no told category"),
+        _field("tags", _TAGS, "tags without a category"),
         _field("general", _TAGS, "general tags"),
         _field("character", _TAGS, "character tags"),
         _field("copyright", _TAGS, "tags of the works shown"),
         _field("artist", _TAGS, "artist tags"),
         _field("meta", _TAGS, "tags about the file"),
-        _field("rating", pa.string(), "the place's own word, letter or number"),
-        _field("quality", _TAGS, "quality words that the place has itself"),
+        _field("rating", pa.string(), "as the place has it: a word, letter or number"),
+        _field("quality", _TAGS, "quality words of the place"),
         _field("width", pa.int32(), "px"),
         _field("height", pa.int32(), "px"),
         _field("short", pa.string(), "a short caption"),

@@ -1,4 +1,4 @@
-"""The corpus record: all that is known of one image before any training text is drawn from it.
+"""The corpus record: everything known about one image before training texts are drawn from it.
 
 Names are those that the public TIPO v1 trainer reads (`general`, `special`, ... `width`, `height`) and those of the
 v2 trainer's normalised record (`id`, `key`, `source`, `short`, `long`, `title`, `score`, `year`); where both have one,

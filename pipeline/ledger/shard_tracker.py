@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -30,9 +30,10 @@ class Receipt:
     error: bytes | None = None
 
     @classmethod
-    def from_row(cls, row: Mapping[str, Any]) -> "Receipt":
+    def from_row(cls, row: Mapping[str, Any]) -> Self:
         """Return the record of a row as Arrow's `to_pylist` gives it."""
-        return cls(**{**row, "statuses": dict(row["statuses"])})
+        fields: dict[str, Any] = {**row, "statuses": dict(row["statuses"])}
+        return cls(**fields)
 
 
 @dataclass(frozen=True, slots=True)

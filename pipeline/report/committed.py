@@ -1,4 +1,4 @@
-"""The committed files of an output, one in memory at a time, in the order of their shards."""
+"""Reads the committed files of an output, one in memory at a time, in the order of their shards."""
 
 from __future__ import annotations
 

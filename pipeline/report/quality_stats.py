@@ -1,4 +1,4 @@
-"""How good the captions of an output are: one pass over its committed files, one file at a time.
+"""Measures the quality of the captions of an output, in one pass over its committed files.
 
 Memory does not grow with the output: one committed file (below 100 MB) and a batch of its rows, per
 group a histogram, `OPENINGS` openings and `NGRAM_CAPTIONS` captions, and the samples of
@@ -40,7 +40,7 @@ COLUMNS = [
 
 @dataclass(slots=True)
 class Group:
-    """What is counted of one mode and length."""
+    """Counts of one mode and length."""
 
     mode: str
     length: str
@@ -63,10 +63,10 @@ class QualityReport:
 
 
 class Measuring:
-    """Takes caption rows one by one, those of an image in a row, and tells at the end."""
+    """Counts caption rows, those of an image in a row; `report` returns the figures."""
 
     def __init__(self, duplicates: Duplicates | None = None) -> None:
-        """Start with nothing.
+        """Start with no rows.
 
         Args:
             duplicates: where captions are compared; by default with the capacities of `pipeline.report.duplicates`.
@@ -85,7 +85,7 @@ class Measuring:
             self._compared.add(hash64("\x1f".join(key)), image, row["caption"])
 
     def report(self) -> QualityReport:
-        """Return the figures of all that was taken."""
+        """Return the figures of all counted rows."""
         ordered = [self._groups[key] for key in sorted(self._groups)]
         return QualityReport(
             groups=_table(_group_rows(ordered, self._compared), QUALITY_GROUPS),
@@ -115,7 +115,7 @@ def write_report(store: Store, report: QualityReport) -> list[str]:
 
 
 def length_of(row: Mapping[str, Any]) -> str:
-    """Return how the length was asked, as the tables name it: none, the class, or such as `40 words`."""
+    """Return the requested length as the tables name it: `none`, the class, or such as `40 words`."""
     kind = row["length_kind"]
     return f"{row['length_words']} words" if kind == "words" else row["length_class"] if kind == "class" else "none"
 
@@ -174,10 +174,10 @@ def _word_figures(group: Group) -> dict[str, float | int | None]:
 
 def percentile(histogram: Mapping[int, int], part: int) -> int:
     """Return the least value that `part` percent of the values do not exceed."""
-    wanted, seen = sum(histogram.values()) * part / 100, 0
+    wanted, counted = sum(histogram.values()) * part / 100, 0
     for value in sorted(histogram):
-        seen += histogram[value]
-        if seen >= wanted:
+        counted += histogram[value]
+        if counted >= wanted:
             return value
     raise ValueError("an empty histogram has no percentile")
 
@@ -192,14 +192,14 @@ def _adherence(group: Group) -> dict[str, float]:
 
 def distinct(texts: Iterable[str], size: int) -> float | None:
     """Return the share of different runs of `size` words among all runs of the texts."""
-    seen: set[tuple[str, ...]] = set()
+    different: set[tuple[str, ...]] = set()
     total = 0
     for text in texts:
         words = text.lower().split()
-        found = list(zip(*(words[at:] for at in range(size)), strict=False))
-        seen.update(found)
-        total += len(found)
-    return len(seen) / total if total else None
+        runs = list(zip(*(words[at:] for at in range(size)), strict=False))
+        different.update(runs)
+        total += len(runs)
+    return len(different) / total if total else None
 
 
 def _reason_rows(groups: Iterable[Group]) -> Iterator[dict[str, Any]]:

@@ -34,7 +34,7 @@ def check(store):
     assert violations(store) == []
 
 
-def test_fragments_become_one_file_in_order_and_staging_goes(store):
+def test_fragments_become_one_sorted_file_and_staging_is_removed(store):
     fragments = [stage(store, [9, 0, 4]), stage(store, [1, 2, 3]), stage(store, [5, 6, 7, 8])]
     result = commit(store, fragments)
     assert result.won
@@ -51,7 +51,7 @@ def test_fragments_become_one_file_in_order_and_staging_goes(store):
     check(store)
 
 
-def test_the_footer_says_what_the_file_is(store):
+def test_the_footer_describes_the_file(store):
     commit(store, [stage(store, range(10))])
     metadata = pq.read_metadata(pa.BufferReader(committed(store))).metadata
     told = {key.decode(): value.decode() for key, value in metadata.items() if key.startswith(b"joyfleet.")}
@@ -239,7 +239,7 @@ def test_of_two_committers_one_wins_and_both_know(request, kind):
         ({"num_images": 11}, "written for 10 images, expected 11"),
     ],
 )
-def test_a_committed_file_about_something_else_is_refused_and_nothing_goes(store, changes, found):
+def test_a_committed_file_of_another_shard_is_refused_and_nothing_is_removed(store, changes, found):
     commit(store, [stage(store, range(10))])
     late = stage(store, range(10))
     with pytest.raises(OutputMismatch, match=f"{found}; nothing was removed. Give the run its own output"):

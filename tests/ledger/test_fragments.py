@@ -19,7 +19,7 @@ def read(store, path, run=RUN, shard=SHARD):
     return read_fragment_info(store, path, run, shard)
 
 
-def test_a_fragment_tells_its_rows_and_stands_in_order(store):
+def test_a_fragment_lists_its_rows_and_is_sorted(store):
     table = rows_table([7, 2, 3, 9])
     path = write_fragment(store, RUN, SHARD, NUM_IMAGES, table)
     assert path.startswith(f"staging/{SHARD.path}/0000000002-")
@@ -93,7 +93,7 @@ def test_an_empty_fragment_is_refused(store):
         (RUN, replace(SHARD, path="x"), "shard is 'photos/00001.tar', expected 'x'"),
     ],
 )
-def test_a_fragment_of_another_run_or_shard_does_not_count(store, caplog, run, shard, reason):
+def test_a_fragment_of_another_run_or_shard_is_invalid(store, caplog, run, shard, reason):
     path = stage(store, [0, 1])
     with caplog.at_level(logging.WARNING):
         found = read(store, path, run, shard)
@@ -109,11 +109,11 @@ def test_versions_and_url_are_no_part_of_the_check(store):
     assert isinstance(elsewhere, FragmentInfo)
 
 
-def test_a_fragment_that_is_gone_does_not_count(store):
+def test_a_missing_fragment_is_invalid(store):
     assert "is gone" in read(store, "staging/a/0-b.parquet").reason
 
 
-def test_a_torn_fragment_never_counts(store):
+def test_a_torn_fragment_is_invalid(store):
     path = stage(store, range(4))
     whole = store.get(path)
     for length in range(len(whole)):
@@ -164,7 +164,7 @@ def spoiled_footer(store, path, changes):
         ({b"joyfleet.num_images": b"1"}, "image or slot that the shard does not have"),
     ],
 )
-def test_a_footer_that_does_not_fit_its_rows_does_not_count(store, changes, reason):
+def test_a_footer_that_does_not_match_its_rows_is_invalid(store, changes, reason):
     path = stage(store, [0, 1])
     spoiled_footer(store, path, changes)
     found = read(store, path)
@@ -172,7 +172,7 @@ def test_a_footer_that_does_not_fit_its_rows_does_not_count(store, changes, reas
     assert reason in found.reason
 
 
-def test_the_facts_travel(store):
+def test_fragment_infos_pickle(store):
     facts = read(store, stage(store, [3, 4]))
     again = pickle.loads(pickle.dumps(facts))
     assert again.path == facts.path

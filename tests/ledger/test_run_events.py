@@ -97,7 +97,7 @@ def test_heartbeats_come_no_oftener_than_they_should(store):
     assert read_runs(store, newest=1)[0].progress.captions == 100
 
 
-def test_a_run_that_ended_says_so_and_one_that_was_killed_falls_silent(store):
+def test_a_killed_run_becomes_silent_and_an_ended_one_does_not(store):
     log = RunLog(store, ABOUT, every_s=60)
     log.start()
     now = datetime.now(UTC)

@@ -23,7 +23,7 @@ class Recipe:
 ABOUT = {"config": {"output": "x"}, "versions": {"joyfleet": "0.1.0"}}
 
 
-def test_the_first_run_binds_and_the_same_recipe_goes_on(store):
+def test_the_first_run_binds_the_output_and_the_same_recipe_continues(store):
     first = claim_run(store, Recipe(), ABOUT)
     again = claim_run(store, Recipe(), {"config": "of the second run"})
     assert first == again == read_run(store)
@@ -54,7 +54,7 @@ def test_another_recipe_is_refused_with_the_differing_fields(store):
     assert read_run(store).fingerprint == "abc"
 
 
-def test_a_fingerprint_that_alone_differs_says_so(store):
+def test_a_difference_in_the_fingerprint_alone_is_reported(store):
     claim_run(store, Recipe(), ABOUT)
     with pytest.raises(OutputMismatch, match="no field; another version of JoyFleet"):
         claim_run(store, Recipe("def"), ABOUT)
@@ -86,7 +86,7 @@ def test_another_schema_version_is_refused(store):
         claim_run(store, Recipe(), ABOUT)
 
 
-def test_a_folder_that_is_no_output_says_so(store):
+def test_a_folder_that_is_not_an_output_is_reported(store):
     with pytest.raises(ConfigError, match=r"no run\.json, so not an output of JoyFleet"):
         read_run(store)
 

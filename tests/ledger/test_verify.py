@@ -60,13 +60,13 @@ def without_digest(store):
     store.put(committed_path(SHARD.path), sink.getvalue().to_pybytes())
 
 
-def test_a_file_of_an_earlier_version_is_valid_and_its_missing_digest_told(done):
+def test_a_file_of_an_earlier_version_is_valid_and_its_missing_digest_is_reported(done):
     assert verify_shard(done, RUN, SHARD, NUM_IMAGES, IMAGES) == ShardVerdict((), True)
     without_digest(done)
     assert verify_shard(done, RUN, SHARD, NUM_IMAGES, IMAGES) == ShardVerdict((), False)
 
 
-def test_the_digest_is_what_its_definition_says():
+def test_the_digest_follows_its_definition():
     """Taken by hand, as a reader of another language would; neither order nor encoding of the rows counts."""
     rows = [caption_row(0, slot, "é, 1") | {"caption": text} for slot, text in (("long", "é, 1"), ("booru", "b"))]
     table = pa.Table.from_pylist(rows, schema=CAPTION_ROW)
@@ -164,7 +164,7 @@ def test_a_whole_shard_has_no_violation(done):
         ),
     ],
 )
-def test_every_broken_row_promise_is_found(done, change, kind, detail):
+def test_every_violation_in_the_rows_is_found(done, change, kind, detail):
     rewrite(done, change)
     found = [violation for violation in violations(done) if violation.kind == kind]
     assert len(found) == 1
@@ -189,7 +189,7 @@ def test_every_broken_row_promise_is_found(done, change, kind, detail):
         ({b"joyfleet.schema_version": b"99"}, "unreadable", "schema version '99'"),
     ],
 )
-def test_every_broken_footer_promise_is_found(done, footer, kind, detail):
+def test_every_violation_in_the_footer_is_found(done, footer, kind, detail):
     rewrite(done, footer=footer)
     (found,) = violations(done)
     assert found.kind == kind

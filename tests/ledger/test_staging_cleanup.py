@@ -13,7 +13,7 @@ PROBE = "staging/.probe-" + "b" * 32
 PLAN = Plan({SHARD.path: SHARD, OTHER.path: OTHER})
 
 
-def test_leftovers_go_and_all_else_stays(local):
+def test_leftovers_are_removed_and_everything_else_is_kept(local):
     commit(local, [stage(local, range(NUM_IMAGES))])
     local.put("captions/not in the plan.tar.parquet", b"")
     local.put("captions/.odd", b"")
@@ -59,7 +59,7 @@ STRANGE = (
 )
 
 
-def test_files_of_no_name_of_ours_stay_and_are_named(local):
+def test_files_with_foreign_names_are_kept_and_listed(local):
     for path in STRANGE:
         local.put(path, b"theirs")
     found = clean(local, RUN, PLAN)

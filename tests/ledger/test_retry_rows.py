@@ -48,7 +48,7 @@ def test_the_images_with_rows_of_the_statuses_are_found(store, retry_rows):
     assert find_retry_rows(store, RUN, SHARD, (Status.REJECTED,)) is None
 
 
-def test_what_is_asked_again_replaces_what_failed_and_nothing_else(store, retry_rows):
+def test_a_retry_replaces_failed_rows_and_nothing_else(store, retry_rows):
     before = rows_of(store)
     result = replace_rows(store, RUN, SHARD, retry_rows, [stage_well(store)])
     assert (result.outcome, result.won) == (WriteResult.REPLACED, True)
@@ -63,7 +63,7 @@ def test_what_is_asked_again_replaces_what_failed_and_nothing_else(store, retry_
     assert find_retry_rows(store, RUN, SHARD, FAILED) is None
 
 
-def test_of_two_retries_the_second_is_told_and_changes_nothing(store, retry_rows):
+def test_the_second_of_two_retries_changes_nothing_and_returns_exists(store, retry_rows):
     first, second = stage_well(store, text="first"), stage_well(store, text="second")
     data = store.get(second)
     assert replace_rows(store, RUN, SHARD, retry_rows, [first]).won
@@ -74,7 +74,7 @@ def test_of_two_retries_the_second_is_told_and_changes_nothing(store, retry_rows
     assert committed(store) == standing
 
 
-def test_a_retry_that_is_overtaken_between_its_look_and_its_write_is_told(store, retry_rows):
+def test_a_retry_that_is_overtaken_before_its_write_returns_exists(store, retry_rows):
     fragment = stage_well(store)
 
     def overtake(_, name):
@@ -85,7 +85,7 @@ def test_a_retry_that_is_overtaken_between_its_look_and_its_write_is_told(store,
     assert {row["caption"] for at, row in rows_of(store).items() if at[0] in BAD} == {"faster"}
 
 
-def test_a_retry_whose_fragments_were_removed_by_a_faster_one_is_told(store, retry_rows):
+def test_a_retry_whose_fragments_a_faster_one_removed_returns_exists(store, retry_rows):
     fragment = stage_well(store)
     calls = []
 
@@ -111,12 +111,12 @@ def test_a_retry_that_dies_leaves_the_old_file_or_the_new_one(store, retry_rows,
     assert find_retry_rows(store, RUN, SHARD, FAILED) is None
 
 
-def test_a_lost_answer_to_the_replacement_is_known_as_our_own(store, retry_rows):
+def test_a_replacement_with_a_lost_answer_is_recognised_as_ours(store, retry_rows):
     lossy = losing_answers(store, TimeoutError(), name="replace")
     assert replace_rows(lossy, RUN, SHARD, retry_rows, [stage_well(store)]).outcome is WriteResult.OURS
 
 
-def test_images_that_were_not_asked_again_are_told(store, retry_rows):
+def test_a_retry_that_does_not_cover_all_images_is_refused(store, retry_rows):
     with pytest.raises(PipelineError, match="1 images of the retry have no new captions, such as row 9;"):
         replace_rows(store, RUN, SHARD, retry_rows, [stage_well(store, rows=[4])])
 
@@ -149,7 +149,7 @@ def test_success_beats_failure_and_attempts_add_up(old, new, kept):
     assert row["attempts"] == (2 if old == "ok" else 4)
 
 
-def test_a_retry_of_a_damaged_file_is_refused_and_does_not_bless_it(store):
+def test_a_retry_of_a_damaged_file_is_refused_and_keeps_the_old_digest(store):
     commit(store, [stage(store, range(NUM_IMAGES))])
     footer, _ = read_footer(committed(store))
     table = from_parquet(committed(store))
