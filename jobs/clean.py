@@ -25,8 +25,8 @@ def clean(output: str, *, dry_run: bool) -> None:
     cleaned = remove_leftovers(opened.store, opened.run, opened.plan, dry_run=dry_run)
     for path in cleaned.removed:
         echo(path, one_line=True)
-    for path, reason in list(cleaned.left.items())[:SHOWN]:
+    for path, reason in list(cleaned.kept.items())[:SHOWN]:
         echo(f"note: {path} is kept: {reason}")
-    if len(cleaned.left) > SHOWN:
-        click.echo(f"note: {len(cleaned.left) - SHOWN:,} more files are kept")
+    if len(cleaned.kept) > SHOWN:
+        click.echo(f"note: {len(cleaned.kept) - SHOWN:,} more files are kept")
     click.echo(f"{len(cleaned.removed)} files {'would be ' if dry_run else ''}removed")

@@ -66,7 +66,7 @@ def _retry(job: JobConfig, statuses: Sequence[Status]) -> None:
 
     import_ahead()
     prepared = prepare_retry(job, statuses)
-    num_images = sum(len(work.unwell.rows) for work in prepared.works if work.unwell)
+    num_images = sum(len(work.retry_rows.rows) for work in prepared.works if work.retry_rows)
     scope = f"{num_images:,} images in {len(prepared.works):,} shards"
     click.echo(f"{scope} have rows that are {' or '.join(statuses)}")
     if prepared.works:

@@ -91,7 +91,7 @@ def look(output: str) -> dict[str, Any]:
 
 
 def _run(run: RunStatus, now: datetime) -> dict[str, Any]:
-    state, moment, silent_s = run.state(now), run.moment, (now - run.told).total_seconds()
+    state, moment, silent_s = run.state(now), run.progress, (now - run.last_event_at).total_seconds()
     eta_s = moment.eta_s if moment and state == "running" else None
     return {
         "run_id": run.run_id,
@@ -101,7 +101,7 @@ def _run(run: RunStatus, now: datetime) -> dict[str, Any]:
         "host": run.host,
         "pid": run.pid,
         "started": run.started.isoformat(timespec="seconds"),
-        "last_told": run.told.isoformat(timespec="seconds"),
+        "last_told": run.last_event_at.isoformat(timespec="seconds"),
         "last_told_s_ago": round(silent_s, 1),
         "seconds": moment.seconds if moment else 0.0,
         "images": moment.images if moment else 0,

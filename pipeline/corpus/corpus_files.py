@@ -8,22 +8,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.errors import StoreError
 from pipeline.storage import Store, put_if_absent
+from pipeline.storage.parquet import decode_parquet, encode_parquet
 from schemas.footer import FooterKey
-
-ROW_GROUP_ROWS = 20_000
 
 
 def parquet_bytes(table: pa.Table, metadata: Mapping[str, str]) -> bytes:
-    """Return a Parquet file: zstd, a checksum on every page."""
-    sink = pa.BufferOutputStream()
-    with pq.ParquetWriter(sink, table.schema, compression="zstd", write_page_checksum=True) as writer:
-        writer.add_key_value_metadata(dict(metadata))
-        writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
-    return sink.getvalue().to_pybytes()
+    """Return a Parquet file, zstd, every page with a checksum."""
+    return encode_parquet(table, metadata)
 
 
 def put_table(
@@ -48,9 +42,8 @@ def read_table(store: Store, path: str, schema: pa.Schema) -> pa.Table:
     """
     data = store.get(path)
     try:
-        table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True, use_threads=False)
-        return table.select(schema.names).cast(schema)
-    except (pa.ArrowException, OSError, KeyError) as err:
+        return decode_parquet(data, schema)
+    except ValueError as err:
         raise StoreError(
             f"{store.url}/{path}: damaged, or not a file of this corpus ({' '.join(str(err).split())}); "
             "remove it and run the same command again"

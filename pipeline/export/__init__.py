@@ -1,4 +1,4 @@
-"""Committed captions leave in the form that others read: each shard once, whatever died on the way."""
+"""Exports committed captions into the forms that other tools read: each shard once, also after a crash."""
 
 from pipeline.export.export_driver import Captioned, Exported, run_export
 

@@ -1,7 +1,7 @@
-"""An export from its first shard to its card: what is left is what is committed less what has left.
+"""Runs an export, from its first shard to its card. Remaining work = committed shards minus exported shards.
 
-Shards are exported by processes of this machine. Several machines may run the same command into the same
-folder: whoever comes second finds the shard done, or the same bytes in place.
+Shards are exported by processes of this machine. Several machines may run the same command into the same folder: the
+slower one finds the shard done, or the same bytes in place.
 """
 
 import json
@@ -30,12 +30,13 @@ from pipeline.ledger.footer import RunIdentity
 from pipeline.ledger.layout import CAPTIONS, committed_path
 from pipeline.ledger.run_record import differences
 from pipeline.ledger.shard_plan import Plan, remaining
+from pipeline.readers import format_of
 from pipeline.storage import Store, WriteResult, probe, put_if_absent
 from schemas.shard import Shard
 
 RECORD = f"{FOLDER}/export.json"
 EXPORT_VERSION = "1"
-"""Changes with anything that changes the files of the same captions and options."""
+"""Changes with any change of the files that the same captions and options give."""
 
 _DEFAULTS: dict[str, Any] = ExportConfig(to="").model_dump(mode="json", exclude={"to"})
 
@@ -45,7 +46,7 @@ SHOWN = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Captioned:
-    """The output that is exported, and its source as it is now."""
+    """The exported output, and its source as it is now."""
 
     store: Store
     run: RunIdentity
@@ -56,7 +57,7 @@ class Captioned:
 
 @dataclass(slots=True)
 class Exported:
-    """What stands in the destination."""
+    """The content of the destination."""
 
     num_shards: int = 0
     num_images: int = 0
@@ -68,13 +69,13 @@ class Exported:
     num_quarantined: int = 0
     columns: str = ""
 
-    def add(self, one: ShardExport) -> None:
+    def add(self, shard: ShardExport) -> None:
         self.num_shards += 1
-        self.num_images += one.num_images
-        self.num_exported += one.num_exported
-        self.num_bytes += one.num_bytes
-        self.dropped.update(one.dropped)
-        self.columns = self.columns or one.columns
+        self.num_images += shard.num_images
+        self.num_exported += shard.num_exported
+        self.num_bytes += shard.num_bytes
+        self.dropped.update(shard.dropped)
+        self.columns = self.columns or shard.columns
 
 
 def run_export(
@@ -84,19 +85,19 @@ def run_export(
     workers: int,
     progress: Callable[[Exported, int], None],
 ) -> Exported:
-    """Export every committed shard that has not left yet, then write what describes them all.
+    """Export every committed shard that is not exported yet, then write the files that describe all of them.
 
     Args:
         captioned: what to export.
-        destination: where to; empty, or holding a part of this very export.
-        config: in which form.
+        destination: where to; empty, or with a part of the same export.
+        config: the form and its options.
         workers: processes; 1 works in this one.
-        progress: called with what is done and the number of shards, before the first and after each.
+        progress: called with the result so far and the number of shards, before the first shard and after each.
 
     Raises:
         ConfigError: the options do not fit the output.
-        OutputMismatch: the folder holds another export, or captions changed since they left.
-        PipelineError: a shard cannot be exported; those before it stay.
+        OutputMismatch: the folder has another export, or captions changed after they were exported.
+        PipelineError: a shard cannot be exported; those before it are kept.
     """
     task = _task(captioned, destination, config)
     probe(destination)
@@ -104,16 +105,16 @@ def run_export(
     left = remaining(captioned.store, captioned.plan)
     committed = [captioned.plan.shards[path] for path in captioned.plan.shards if path in left.committed]
     exported = Exported(num_uncommitted=len(left.fragments), num_quarantined=len(left.quarantined))
-    there = _standing(captioned, destination, committed)
-    todo = [shard for shard in committed if shard.path not in there]
+    done = _exported_before(captioned, destination, committed)
+    todo = [shard for shard in committed if shard.path not in done]
     first: ShardExport | None = None
     progress(exported, len(committed))
-    # Closed at once when `progress` raises: the shards in work are then finished, and no others begun.
-    with closing(_each(task, todo, min(workers, len(todo)))) as fresh:
-        for one in chain(there.values(), fresh):
-            first = first or one
-            check_columns(first, one)
-            exported.add(one)
+    # Closed at once when `progress` raises: shards in work are then finished, and no others begin.
+    with closing(_export_each(task, todo, min(workers, len(todo)))) as fresh:
+        for shard_export in chain(done.values(), fresh):
+            first = first or shard_export
+            check_columns(first, shard_export)
+            exported.add(shard_export)
             progress(exported, len(committed))
     if task.form.finish is not None:
         finished = Finished(
@@ -136,7 +137,7 @@ def _task(captioned: Captioned, destination: Store, config: ExportConfig) -> Exp
         raise ConfigError(f"export: {err}") from err
     if form.one_text and len(slots) > 1 and not config.template:
         raise ConfigError(
-            f"export: {form.name} holds one text an image, and there are the slots {', '.join(slots)}; choose one with "
+            f"export: {form.name} has one text per image, and there are the slots {', '.join(slots)}; choose one with "
             "--slot, or combine them with --template"
         )
     if form.check is not None:
@@ -154,27 +155,27 @@ def _task(captioned: Captioned, destination: Store, config: ExportConfig) -> Exp
 
 
 def _joined(form: Form, config: ExportConfig, shards: Sequence[Shard]) -> bool:
-    """Whether the source's columns are taken.
+    """Whether the source's columns are joined.
 
     Raises:
-        ConfigError: they are asked for, and the source has none.
+        ConfigError: the options join them, and the source has none.
     """
-    others = [shard.path for shard in shards if not shard.path.lower().endswith(".parquet")]
+    others = [shard.path for shard in shards if not format_of(shard.path).has_columns]
     if config.join and others:
         raise ConfigError(
-            f"export: --join takes the columns of a Parquet source, and {len(others)} of {len(shards)} shards have "
-            f"none, such as {others[0]}; leave --join out"
+            f"export: --join needs a source with columns, such as Parquet, and {len(others)} of {len(shards)} shards "
+            f"have none, such as {others[0]}; leave --join out"
         )
     return "join" in form.honours and config.join is not False and not others
 
 
 def _claim(destination: Store, captioned: Captioned, task: ExportTask) -> None:
-    """Bind the folder to this export, or find it bound to the same.
+    """Bind the folder to this export, or check that it is bound to the same one.
 
     Raises:
-        OutputMismatch: it is bound to another, or holds files of something else.
+        OutputMismatch: it is bound to another export, or has other files.
     """
-    here: dict[str, Any] = {
+    current: dict[str, Any] = {
         "version": EXPORT_VERSION,
         "recipe": captioned.run.recipe,
         "slots": list(task.slots),
@@ -182,28 +183,28 @@ def _claim(destination: Store, captioned: Captioned, task: ExportTask) -> None:
         "shards": {path: [shard.size, shard.etag] for path, shard in captioned.plan.shards.items()},
     }
     attempt = uuid.uuid4().hex
-    data = json.dumps({"attempt": attempt, **here}, ensure_ascii=False, indent=1).encode()
+    data = json.dumps({"attempt": attempt, **current}, ensure_ascii=False, indent=1).encode()
     if not destination.exists(RECORD):
-        strangers = [] if task.form.beside_source else _files_of(destination)
-        if strangers:
+        foreign = [] if task.form.beside_source else _files_of(destination)
+        if foreign:
             raise OutputMismatch(
-                f"{destination.url}: holds {strangers[0]} and no export of JoyFleet; give the export its own folder"
+                f"{destination.url}: has {foreign[0]} and is not an export of JoyFleet; give the export its own folder"
             )
         if put_if_absent(destination, RECORD, data, attempt) is not WriteResult.EXISTS:
             return
     try:
-        there: dict[str, Any] = json.loads(destination.get(RECORD))
-        there.pop("attempt")
-        # An option that came with a later release was not given.
-        there["options"] = {**_DEFAULTS, **there["options"]}
+        stored: dict[str, Any] = json.loads(destination.get(RECORD))
+        stored.pop("attempt")
+        # The record of an older release lacks options that were added since: they had their defaults.
+        stored["options"] = {**_DEFAULTS, **stored["options"]}
     except (ValueError, KeyError, TypeError) as err:
         raise StoreError(f"{destination.url}/{RECORD}: damaged ({err!r}); export into a new folder") from err
-    found = list(differences(there, here))
-    if found:
-        more = f"\n  ... and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-        listed = "\n  ".join(found[:SHOWN])
+    lines = list(differences(stored, current))
+    if lines:
+        more = f"\n  ... and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
+        listed = "\n  ".join(lines[:SHOWN])
         raise OutputMismatch(
-            f"{destination.url}: holds another export. They differ in\n  {listed}{more}\n"
+            f"{destination.url}: has another export. They differ in\n  {listed}{more}\n"
             "Give the same options, or export into a new folder"
         )
 
@@ -212,51 +213,51 @@ def _files_of(destination: Store) -> list[str]:
     return [entry.path for entry in destination.list("") if not entry.path.startswith((".tmp/", "staging/.probe-"))]
 
 
-def _standing(captioned: Captioned, destination: Store, committed: Sequence[Shard]) -> dict[str, ShardExport]:
-    """What has left already.
+def _exported_before(captioned: Captioned, destination: Store, committed: Sequence[Shard]) -> dict[str, ShardExport]:
+    """Return the shards that are exported already.
 
     Raises:
-        OutputMismatch: captions changed since, by `retry --rows`.
+        OutputMismatch: captions were changed since, by `retry --rows`.
     """
     names = {entry.path.removeprefix(f"{DONE}/").removesuffix(".json") for entry in destination.list(DONE)}
     wanted = [shard.path for shard in committed if shard.path in names]
     sizes = {entry.path: entry.size for entry in captioned.store.list(CAPTIONS)}
     with ThreadPoolExecutor(READERS) as pool:
         records = list(pool.map(lambda path: read_done(destination, path), wanted))
-    changed = [one.shard for one in records if one.captions_bytes != sizes[committed_path(one.shard)]]
+    changed = [done.shard for done in records if done.captions_bytes != sizes[committed_path(done.shard)]]
     if changed:
         raise OutputMismatch(
             f"{destination.url}: the captions of {len(changed)} shards changed since they were exported, such as "
             f"{changed[0]} (`retry --rows`?); export into a new folder"
         )
-    return {one.shard: one for one in records}
+    return {done.shard: done for done in records}
 
 
-def _each(task: ExportTask, shards: Sequence[Shard], workers: int) -> Generator[ShardExport, None, None]:
-    """Export shards, in any order, with twice as many under way as there are workers."""
+def _export_each(task: ExportTask, shards: Sequence[Shard], workers: int) -> Generator[ShardExport, None, None]:
+    """Export shards, in any order, with twice as many in flight as there are workers."""
     if workers <= 1:
         yield from (export_shard(task, shard) for shard in shards)
         return
     waiting = iter(shards)
-    under_way: dict[Future[ShardExport], Shard] = {}
+    in_flight: dict[Future[ShardExport], Shard] = {}
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, _end_with_parent, (os.getpid(),)) as pool:
         try:
             while True:
                 for shard in waiting:
-                    under_way[pool.submit(export_shard, task, shard)] = shard
-                    if len(under_way) >= 2 * workers:
+                    in_flight[pool.submit(export_shard, task, shard)] = shard
+                    if len(in_flight) >= 2 * workers:
                         break
-                if not under_way:
+                if not in_flight:
                     return
-                for future in wait(under_way, return_when=FIRST_COMPLETED).done:
-                    result = future.result()  # before it is taken off the list, which names what died
-                    del under_way[future]
+                for future in wait(in_flight, return_when=FIRST_COMPLETED).done:
+                    result = future.result()  # before its removal: the message below lists the shards in flight
+                    del in_flight[future]
                     yield result
         except BrokenProcessPool as err:
             raise PipelineError(
-                f"a process that exports died, by lack of memory perhaps (a worker holds a shard and its export); "
-                f"in work were {', '.join(shard.path for shard in under_way.values())}. Run again with "
+                f"an export process died, perhaps out of memory (a worker holds a shard and its export); "
+                f"in flight were {', '.join(shard.path for shard in in_flight.values())}. Run again with "
                 "fewer --workers"
             ) from err
         finally:
@@ -264,7 +265,7 @@ def _each(task: ExportTask, shards: Sequence[Shard], workers: int) -> Generator[
 
 
 def _end_with_parent(parent: int) -> None:
-    """End this process when its parent was killed, since a pool's workers would wait for ever; not at Ctrl-C."""
+    """End this process when its parent was killed: the workers of a pool would wait forever. Ignore Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the whole group, and the parent drains
 
     def watch() -> None:

@@ -15,15 +15,17 @@ import pyarrow as pa
 from pipeline.config import JobConfig
 from pipeline.engines import Engine, EngineRequest, EngineResponse, EngineStats
 from pipeline.errors import PipelineError
+from pipeline.ledger.caption_table import count_statuses
 from pipeline.ledger.footer import RunIdentity
 from pipeline.ledger.fragments import write_fragment
 from pipeline.prompts import RequestSampler, draw_seed
 from pipeline.quality import make_rules
-from pipeline.stages.caption_rows import RequestState, count_statuses, evaluated, rows_table
+from pipeline.stages.caption_rows import RequestState, evaluated, rows_table
 from pipeline.stages.dispatch import CrashLimits, Dispatcher, ImageRequests
 from pipeline.storage import Store
 from schemas.batch import RECEIPT, BatchKind
 from schemas.shard import Shard
+from schemas.status import no_rows
 
 MAX_TEMPERATURE = 2.0
 """As for `sampling.temperature`."""
@@ -170,9 +172,8 @@ class Caption:
 
     def _stage(self, head: Mapping[str, Any], rows: Sequence[int], table: pa.Table) -> pa.Table:
         shard = Shard(path=head["shard"], url="", size=head["size"], etag=head["etag"])
-        path = write_fragment(self._store, self._run, shard, head["num_rows"], table)
-        statuses: list[str] = table["status"].to_pylist()
-        return _receipt({**head, **count_statuses(statuses), "fragment": path, "rows": rows})
+        path = write_fragment(self._store, self._run, shard, head["num_images"], table)
+        return _receipt({**head, "statuses": count_statuses(table), "fragment": path, "rows": rows})
 
 
 def pixels_of(batch: pa.Table, images: Sequence[Mapping[str, Any]], side: int) -> npt.NDArray[np.uint8]:
@@ -205,17 +206,17 @@ def _temperature(job: JobConfig, attempt: int) -> float | None:
 
 def fatal_receipt(batch: pa.Table, error: PipelineError) -> pa.Table:
     """Return the receipt that ends the run with `error`."""
-    head = batch.select(["shard", "num_rows", "rows"]).to_pylist()[0]
+    head = batch.select(["shard", "num_images", "rows"]).to_pylist()[0]
     return _receipt({**head, "kind": BatchKind.FATAL.value, "error": pickle.dumps(error)})
 
 
 def skipped_receipt(batch: pa.Table) -> pa.Table:
     """Return the receipt of a batch that nobody was asked about, since the run is stopping."""
-    head = batch.select(["shard", "num_rows"]).to_pylist()[0]
+    head = batch.select(["shard", "num_images"]).to_pylist()[0]
     return _receipt({**head, "kind": BatchKind.SKIPPED.value, "rows": []})
 
 
 def _receipt(head: Mapping[str, Any]) -> pa.Table:
-    counts = {"ok": 0, "rejected": 0, "failed": 0}
-    row = {name: head.get(name, counts.get(name)) for name in RECEIPT.names}
+    row = {name: head.get(name) for name in RECEIPT.names}
+    row["statuses"] = list(head.get("statuses", no_rows()).items())
     return pa.Table.from_pylist([row], schema=RECEIPT)

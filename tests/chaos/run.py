@@ -148,7 +148,7 @@ class _Chaos:
         with self._world.changed_shard(rng):
             done = run(self._world.folder, "caption", self._job, **self._environment)
         self._result.struck[fault] += 1
-        if done.code != 2 or "planned shards are not what they were" not in done.err:
+        if done.code != 2 or "planned shards have changed" not in done.err:
             self._result.violations.append(f"a changed shard was not refused: {done}")
 
     def _struck_run(self, strikes: tuple[Strike, ...]) -> list[tuple[Done, set[Fault]]]:

@@ -142,7 +142,7 @@ def test_a_stopped_job_resumes_and_makes_the_same_rows(tmp_path):
 def test_an_output_of_another_config_is_refused(tmp_path):
     url = write_output(tmp_path / "in", shards(1, 3))
     make(corpus(tmp_path, captions=entry(url)))
-    with pytest.raises(OutputMismatch, match=r"render\.gen_meta: 0\.3 there, 0\.5 here"):
+    with pytest.raises(OutputMismatch, match=r"render\.gen_meta: 0\.3 in the output, 0\.5 in this run"):
         prepare_corpus(corpus(tmp_path, captions=entry(url), render={"gen_meta": 0.5}))
 
 

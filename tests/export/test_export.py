@@ -75,7 +75,7 @@ def test_a_template_of_a_field_that_is_not_there_is_refused():
     [
         ({"to": "jsonl", "slots": ("short",)}, r"no slot 'short'; found: long, tags"),
         ({"to": "jsonl", "template": "{short}"}, r"no slot 'short'"),
-        ({"to": "sidecars"}, r"sidecars holds one text an image, and there are the slots long, tags; choose one"),
+        ({"to": "sidecars"}, r"sidecars has one text per image, and there are the slots long, tags; choose one"),
     ],
 )
 def test_options_that_do_not_fit_the_output_are_refused(tmp_path, captioned, options, message):
@@ -140,7 +140,7 @@ def test_shards_committed_later_are_added_by_the_same_command(tmp_path):
 def test_other_options_are_refused_and_named(tmp_path, captioned):
     export(captioned, tmp_path / "x", "jsonl", slots=("long",))
 
-    with pytest.raises(OutputMismatch, match=r"options\.min_words: None there, 5 here"):
+    with pytest.raises(OutputMismatch, match=r"options\.min_words: None in the output, 5 in this run"):
         export(captioned, tmp_path / "x", "jsonl", slots=("long",), min_words=5)
 
 
@@ -148,7 +148,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path, captioned):
     (tmp_path / "x").mkdir()
     (tmp_path / "x/thesis.txt").write_text("years of work")
 
-    with pytest.raises(OutputMismatch, match=r"x: holds thesis\.txt and no export of JoyFleet"):
+    with pytest.raises(OutputMismatch, match=r"x: has thesis\.txt and is not an export of JoyFleet"):
         export(captioned, tmp_path / "x", "jsonl")
 
 

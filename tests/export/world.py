@@ -87,8 +87,8 @@ def _commit(store: LocalStore, config: SourceConfig, shard: Shard) -> None:
     [batch] = [table.to_pylist()[0] for table in read_shard(spec, shard, [])]
     rows = [_row(shard, one, slot) for one in batch["images"] for slot in SLOTS]
     table = pa.Table.from_pylist(rows, schema=CAPTION_ROW)
-    fragment = write_fragment(store, RUN, shard, batch["num_rows"], table)
-    commit_shard(store, RUN, shard, batch["num_rows"], [fragment])
+    fragment = write_fragment(store, RUN, shard, batch["num_images"], table)
+    commit_shard(store, RUN, shard, batch["num_images"], [fragment])
 
 
 def _row(shard: Shard, image: dict, slot: str) -> dict:

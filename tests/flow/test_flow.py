@@ -100,7 +100,7 @@ def test_another_recipe_on_the_same_output_is_refused_before_anything_starts(tmp
     prepare_job(load_job(job))
     done = run(tmp_path, "caption", job, "--set", "sampling.temperature=0.1")
     assert done.code == 2, done
-    assert "sampling.temperature: 0.6 there, 0.1 here" in done.err
+    assert "sampling.temperature: 0.6 in the output, 0.1 in this run" in done.err
 
 
 def test_a_source_without_one_good_image_is_no_success(tmp_path):

@@ -45,7 +45,7 @@ def test_prompts_lists_a_generation(generation):
     ("words", "code", "message"),
     [
         (["caption", "nowhere.yaml"], 2, "joyfleet: nowhere.yaml: cannot be read"),
-        (["status", "nowhere"], 2, "no run.json there"),
+        (["status", "nowhere"], 2, "no run.json, so not an output"),
         (["prompts", "--mode", "nope"], 2, "prompts.mode: found 'nope'; beta-one has: descriptive, straightforward"),
         (["prompts", "--tone", "formal"], 2, "--tone, --length, --option and --name need --mode"),
         (["dance"], 2, "there is no verb 'dance'; allowed: caption, preview, plan"),

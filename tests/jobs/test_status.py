@@ -51,9 +51,9 @@ def test_status_names_every_shard_and_every_run(tmp_path):
     for number, log in enumerate((ended, alive, killed)):
         log.path = f"report/runs/2026112{number}T140000Z-{log.run_id}.jsonl"
         log.start()
-    alive.beat(replace(MOMENT, seconds=1.0))
+    alive.heartbeat(replace(MOMENT, seconds=1.0))
     alive._writer.join()
-    ended.beat(MOMENT)
+    ended.heartbeat(MOMENT)
     ended.end(EventType.FAIL, 1, "the disk is full")
 
     done = CliRunner().invoke(cli, ["status", str(tmp_path), "--json"])

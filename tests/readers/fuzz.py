@@ -173,7 +173,7 @@ def ended(shard: Shard, source: SourceConfig | None = None) -> str:
     if last["kind"] == BatchKind.UNREADABLE:
         return "defect" if last["traceback"] else "quarantined"
     rows = [image for batch in batches for image in batch["images"]]
-    assert len(rows) == last["num_rows"] <= MAX_ROWS
+    assert len(rows) == last["num_images"] <= MAX_ROWS
     assert [row["row"] for row in rows] == list(range(len(rows)))
     return "failed rows" if any(row["reason"] for row in rows) else "ok"
 

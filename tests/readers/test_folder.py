@@ -22,7 +22,7 @@ def config(*urls, **rest):
 def rows_of(source, shard):
     with open_shard(shard, source, MAX_BYTES) as opened:
         rows = list(opened.rows(None))
-        assert opened.num_rows == len(rows)
+        assert opened.num_images == len(rows)
     return rows
 
 
@@ -88,7 +88,7 @@ def test_a_text_beside_an_image_may_be_written_at_any_time(tmp_path):
     assert [row.carried for row in rows_of(source, before)] == [{"txt": "x1.txt"}, {}]
 
 
-def test_an_image_that_vanishes_while_its_shard_is_read_is_told(tmp_path):
+def test_an_image_that_vanishes_while_its_shard_is_read_is_reported(tmp_path):
     fill(tmp_path, "1.jpg", "2.jpg")
     source = config(tmp_path)
     [shard] = list_shards(source)
@@ -123,7 +123,7 @@ def test_a_folder_in_an_object_store_is_read_in_stretches(monkeypatch):
     fs.store.clear()
 
 
-def test_shards_win_over_loose_images_and_that_is_told(tmp_path):
+def test_shards_win_over_loose_images_and_this_is_reported(tmp_path):
     fill(tmp_path, "1.tar", "cover.jpg")
 
     found = list_source(config(tmp_path))
@@ -227,7 +227,7 @@ def test_images_that_are_hidden_are_named(tmp_path):
     )
 
 
-def test_pipes_and_links_to_devices_are_left_out_and_named(tmp_path):
+def test_pipes_and_links_to_devices_are_left_out_and_listed(tmp_path):
     fill(tmp_path, "a.jpg", "b.jpg")
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "zero.jpg").symlink_to("/dev/zero")
@@ -257,7 +257,7 @@ def test_an_image_that_becomes_a_pipe_or_a_device_does_not_hold_up_its_reader(tm
             list(opened.rows(None))
 
 
-def test_an_image_overwritten_in_place_with_as_many_bytes_is_told(tmp_path):
+def test_an_image_overwritten_in_place_with_as_many_bytes_is_reported(tmp_path):
     fill(tmp_path, "a.jpg", "b.jpg")
     source = config(tmp_path)
     [shard] = list_shards(source)
@@ -265,5 +265,5 @@ def test_an_image_overwritten_in_place_with_as_many_bytes_is_told(tmp_path):
     with open_shard(shard, source, MAX_BYTES) as opened:
         fill(tmp_path, "b.jpg", data=b"y")
         os.utime(tmp_path / "b.jpg", ns=(1, 1))
-        with pytest.raises(ShardUnreadable, match=r"changed since the plan, b\.jpg is of mtime-1 instead of mtime-"):
+        with pytest.raises(ShardUnreadable, match=r"changed since the plan, b\.jpg has mtime-1 instead of mtime-"):
             list(opened.rows(None))

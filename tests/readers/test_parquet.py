@@ -155,7 +155,7 @@ def test_a_corrupt_row_group_costs_its_own_rows(tmp_path, group):
     assert [row.row for row in read(shard, wanted={lost.start + 1})] == [lost.start + 1]
 
 
-def test_an_image_beyond_max_bytes_says_so(tmp_path):
+def test_an_image_beyond_max_bytes_is_a_row_with_the_reason(tmp_path):
     rows = read(shard_with(tmp_path, {"image": pa.array([b"x" * 101, b"x" * 100])}), max_bytes=100)
 
     assert (rows[0].data, rows[0].reason) == (None, Reason.TOO_MANY_BYTES)

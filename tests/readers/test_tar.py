@@ -8,8 +8,7 @@ import pytest
 from pipeline.config import SourceConfig
 from pipeline.errors import ShardUnreadable
 from pipeline.readers import open_shard
-from pipeline.readers.grouping import group
-from pipeline.readers.member import Member
+from pipeline.readers.grouping import Member, group
 from schemas.status import Reason
 from tests.readers.shards import read, shard_of, tar_of
 
@@ -33,7 +32,7 @@ def test_a_plain_tar_gives_its_images_in_order(tmp_path, tar_format):
 
 
 @pytest.mark.parametrize("name", ["a.tar.gz", "a.tgz", "a.tar"])
-def test_a_gzip_tar_is_told_by_its_bytes(tmp_path, name):
+def test_a_gzipped_tar_is_recognised_by_its_bytes(tmp_path, name):
     data = tar_of([("a.jpg", b"1"), ("b.jpg", b"2")])
 
     assert keys_and_data(read(shard_of(tmp_path / name, gzip.compress(data)))) == [("a", b"1"), ("b", b"2")]
@@ -81,7 +80,7 @@ def header_of(name, kind, link=""):
     return info
 
 
-def test_symbolic_links_devices_and_folders_are_left_out_and_named(tmp_path):
+def test_symbolic_links_devices_and_folders_are_left_out_and_listed(tmp_path):
     kinds = (tarfile.SYMTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE)
     extra = [header_of(f"link{number}.jpg", kind, "/etc/passwd") for number, kind in enumerate(kinds)]
     shard = shard_of(tmp_path / "a.tar", tar_of([("a.jpg", b"1")], extra=extra))
@@ -110,7 +109,7 @@ def test_a_hard_link_is_the_file_that_it_names(tmp_path, tar_format, name):
     assert rows[-1].carried == {"txt": "text"}
 
 
-def test_a_hard_link_to_what_the_tar_does_not_hold_is_a_row_that_says_so(tmp_path):
+def test_a_hard_link_to_a_file_outside_the_tar_is_a_row_with_the_reason(tmp_path):
     links = [header_of("b.jpg", tarfile.LNKTYPE, "/etc/passwd"), header_of("b.txt", tarfile.LNKTYPE, "/etc/passwd")]
 
     rows = read(shard_of(tmp_path / "a.tar", tar_of([("a.jpg", b"1")], extra=links)), metadata_fields=("*",))
@@ -254,7 +253,7 @@ def test_files_that_belong_to_no_sample_are_ignored(tmp_path):
     assert keys_and_data(rows_of(tmp_path, [*files, ("a.jpg", b"1")])) == [("a", b"1")]
 
 
-def test_a_sample_without_an_image_is_a_row_that_says_so(tmp_path):
+def test_a_sample_without_an_image_is_a_row_with_the_reason(tmp_path):
     rows = rows_of(tmp_path, [("a.txt", b"t"), ("a.json", b"{}"), ("b.jpg", b"1")], metadata_fields=("txt",))
 
     assert (rows[0].key, rows[0].data, rows[0].reason) == ("a", None, Reason.MISSING_IMAGE)
@@ -307,7 +306,7 @@ def test_the_whole_json_can_be_carried(tmp_path):
     ],
 )
 @pytest.mark.parametrize("carry", ["tags", "*"])
-def test_json_that_does_not_parse_is_told_in_the_row(tmp_path, text, error, carry):
+def test_json_that_does_not_parse_is_reported_in_the_row(tmp_path, text, error, carry):
     [row] = rows_of(tmp_path, [("a.jpg", b"1"), ("a.json", text)], metadata_fields=(carry,))
 
     assert row.data == b"1"
@@ -321,7 +320,7 @@ def test_carried_values_are_valid_utf8(tmp_path):
     assert row.carried == {"x": "?", "?": 1}
 
 
-def test_a_text_asked_for_that_is_too_long_is_told_in_the_row(tmp_path):
+def test_a_selected_text_that_is_too_long_is_reported_in_the_row(tmp_path):
     [row] = rows_of(tmp_path, [("a.jpg", b"1"), ("a.txt", b"x" * ((1 << 20) + 1))], metadata_fields=("txt",))
 
     assert row.carried == {"txt_error": "1048577 bytes, more than 1048576"}

@@ -177,7 +177,7 @@ def test_the_verb_tells_that_there_is_no_output(tmp_path):
     from jobs.commands import cli
 
     result = CliRunner().invoke(cli, ["quality", str(tmp_path / "nowhere")])
-    assert "no run.json there" in str(result.exception)
+    assert "no run.json, so not an output" in str(result.exception)
 
 
 def test_a_group_without_captions_has_no_figures(store):

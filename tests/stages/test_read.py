@@ -67,7 +67,7 @@ def test_the_last_batch_leaves_when_nothing_can_fail_any_more(monkeypatch, shard
     def fail(self, *_):
         raise OSError("closing")
 
-    monkeypatch.setattr("pipeline.images.isolated_decoder.Decoder.__exit__", fail)
+    monkeypatch.setattr("pipeline.images.isolated_decoder.IsolatedDecoder.__exit__", fail)
 
     kinds = [batch["kind"][0].as_py() for batch in read_shard(spec_of(shard), shard, [])]
 

@@ -1,4 +1,4 @@
-"""How many images a source seems to hold: exact where all was seen, near where it was not, bounded either way."""
+"""The estimated number of images of a source: exact where all was read, near where a part was read."""
 
 import gzip
 import io
@@ -11,7 +11,8 @@ import pytest
 
 from pipeline.config import SourceConfig
 from pipeline.readers import count_estimate, list_shards
-from pipeline.readers.count_estimate import HEAD_BYTES, MAX_SHARDS
+from pipeline.readers.count_estimate import MAX_SHARDS
+from pipeline.readers.tar import COUNT_BYTES
 
 
 def tar_of(sizes, texts=True) -> bytes:
@@ -26,47 +27,47 @@ def tar_of(sizes, texts=True) -> bytes:
     return out.getvalue()
 
 
-def look(folder, **source):
+def estimate(folder, **source):
     config = SourceConfig(urls=(str(folder),), **source)
     return count_estimate.estimate_counts(list_shards(config), config)
 
 
-def test_small_shards_of_all_kinds_are_counted(tmp_path):
+def test_small_shards_of_all_formats_are_counted(tmp_path):
     (tmp_path / "a.tar").write_bytes(tar_of([100] * 7))
     (tmp_path / "b.tar.gz").write_bytes(gzip.compress(tar_of([100] * 5)))
     pq.write_table(pa.table({"jpg": [b"x"] * 11, "key": list("abcdefghijk")}), tmp_path / "c.parquet")
-    found = look(tmp_path)
+    found = estimate(tmp_path)
     assert (found.images, found.exact, found.error, found.sampled) == (23, True, 0.0, 3)
 
 
 @pytest.mark.parametrize("pack", [lambda data: data, lambda data: gzip.compress(data, 0)])
-def test_a_long_tar_is_taken_to_be_like_its_head(tmp_path, pack):
+def test_a_long_tar_is_extrapolated_from_its_head(tmp_path, pack):
     sizes = np.random.default_rng(0).integers(20_000, 180_000, 400)
     data = pack(tar_of(sizes))
-    assert len(data) > 5 * HEAD_BYTES
+    assert len(data) > 5 * COUNT_BYTES
     (tmp_path / ("a.tar" if data[:2] != b"\x1f\x8b" else "a.tgz")).write_bytes(data)
-    found = look(tmp_path)
+    found = estimate(tmp_path)
     assert not found.exact
     assert found.images == pytest.approx(400, rel=0.15)
 
 
-def test_of_many_shards_some_are_looked_at_and_the_error_is_told(tmp_path):
+def test_many_shards_are_sampled_and_the_standard_error_is_returned(tmp_path):
     rng, images = np.random.default_rng(1), 0
     for index in range(3 * MAX_SHARDS):
         sizes = rng.integers(100, 9000, rng.integers(5, 15))
         (tmp_path / f"{index:03d}.tar").write_bytes(tar_of(sizes))
         images += len(sizes)
-    found = look(tmp_path)
+    found = estimate(tmp_path)
     assert found.sampled == MAX_SHARDS
     assert 0 < found.error < 0.1
     assert found.images == pytest.approx(images, rel=4 * found.error)
 
 
-def test_what_cannot_be_read_is_named_and_not_counted(tmp_path):
+def test_unreadable_shards_are_named_and_not_counted(tmp_path):
     (tmp_path / "a.tar").write_bytes(tar_of([100] * 6))
     (tmp_path / "b.tar").write_bytes(b"no tar at all" * 1000)
     pq.write_table(pa.table({"url": ["http://x"]}), tmp_path / "c.parquet")
-    found = look(tmp_path)
+    found = estimate(tmp_path)
     assert set(found.unreadable) == {"b.tar", "c.parquet"}
     assert "no tar header" in found.unreadable["b.tar"]
     assert "set source.image_column" in found.unreadable["c.parquet"]
@@ -75,4 +76,4 @@ def test_what_cannot_be_read_is_named_and_not_counted(tmp_path):
 
 def test_an_empty_source_has_no_images(tmp_path):
     (tmp_path / "a.tar").write_bytes(b"\0" * 10240)
-    assert look(tmp_path).images == 0
+    assert estimate(tmp_path).images == 0

@@ -13,7 +13,7 @@ PROBE = "staging/.probe-" + "b" * 32
 PLAN = Plan({SHARD.path: SHARD, OTHER.path: OTHER})
 
 
-def test_leftovers_go_and_all_else_stays(local):
+def test_leftovers_are_removed_and_everything_else_is_kept(local):
     commit(local, [stage(local, range(NUM_IMAGES))])
     local.put("captions/not in the plan.tar.parquet", b"")
     local.put("captions/.odd", b"")
@@ -59,11 +59,11 @@ STRANGE = (
 )
 
 
-def test_files_of_no_name_of_ours_stay_and_are_named(local):
+def test_files_with_foreign_names_are_kept_and_listed(local):
     for path in STRANGE:
         local.put(path, b"theirs")
     found = clean(local, RUN, PLAN)
-    assert found == Cleaned([], dict.fromkeys(sorted(STRANGE), "no file of JoyFleet has such a name"))
+    assert found == Cleaned([], dict.fromkeys(sorted(STRANGE), "JoyFleet gives no file such a name"))
     assert paths(local) == sorted(STRANGE)
 
 
@@ -83,7 +83,7 @@ def test_nothing_behind_a_link_is_removed(local, tmp_path, link):
     at.symlink_to(other)
     found = clean(local, RUN, PLAN)
     assert found.removed == []
-    assert set(found.left.values()) <= {"it is a link, or lies behind one"}
+    assert set(found.kept.values()) <= {"it is a link, or lies behind a link"}
     assert all((other / name).read_bytes() == b"theirs" for name in names)
     assert at.is_symlink()
 
@@ -92,5 +92,5 @@ def test_a_file_that_is_a_link_stays(local, tmp_path):
     (tmp_path / "theirs").write_bytes(b"")
     local.put(PROBE, b"")
     (tmp_path / "out" / KILLED).symlink_to(tmp_path / "theirs")
-    assert clean(local, RUN, PLAN) == Cleaned([PROBE], {KILLED: "it is a link, or lies behind one"})
+    assert clean(local, RUN, PLAN) == Cleaned([PROBE], {KILLED: "it is a link, or lies behind a link"})
     assert (tmp_path / "out" / KILLED).is_symlink()

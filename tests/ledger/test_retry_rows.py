@@ -24,7 +24,7 @@ BAD = [4, 9]
 
 
 @pytest.fixture
-def unwell(store):
+def retry_rows(store):
     commit(store, [stage(store, range(NUM_IMAGES))])
     return find_retry_rows(store, RUN, SHARD, FAILED)
 
@@ -42,15 +42,15 @@ def rows_of(store):
     return {(row["row"], row["slot"]): row for row in from_parquet(committed(store)).to_pylist()}
 
 
-def test_the_images_with_rows_of_the_statuses_are_found(store, unwell):
-    assert unwell.rows == tuple(BAD)
-    assert (unwell.num_images, unwell.attempts) == (NUM_IMAGES, 1)
+def test_the_images_with_rows_of_the_statuses_are_found(store, retry_rows):
+    assert retry_rows.rows == tuple(BAD)
+    assert (retry_rows.num_images, retry_rows.attempts) == (NUM_IMAGES, 1)
     assert find_retry_rows(store, RUN, SHARD, (Status.REJECTED,)) is None
 
 
-def test_what_is_asked_again_replaces_what_failed_and_nothing_else(store, unwell):
+def test_a_retry_replaces_failed_rows_and_nothing_else(store, retry_rows):
     before = rows_of(store)
-    result = replace_rows(store, RUN, SHARD, unwell, [stage_well(store)])
+    result = replace_rows(store, RUN, SHARD, retry_rows, [stage_well(store)])
     assert (result.outcome, result.won) == (WriteResult.REPLACED, True)
     assert result.statuses == {"ok": 20, "rejected": 0, "failed": 0}
     after = rows_of(store)
@@ -63,68 +63,68 @@ def test_what_is_asked_again_replaces_what_failed_and_nothing_else(store, unwell
     assert find_retry_rows(store, RUN, SHARD, FAILED) is None
 
 
-def test_of_two_retries_the_second_is_told_and_changes_nothing(store, unwell):
+def test_the_second_of_two_retries_changes_nothing_and_returns_exists(store, retry_rows):
     first, second = stage_well(store, text="first"), stage_well(store, text="second")
     data = store.get(second)
-    assert replace_rows(store, RUN, SHARD, unwell, [first]).won
+    assert replace_rows(store, RUN, SHARD, retry_rows, [first]).won
     standing = committed(store)
     store.put(second, data)
-    result = replace_rows(store, RUN, SHARD, unwell, [second])
+    result = replace_rows(store, RUN, SHARD, retry_rows, [second])
     assert (result.outcome, result.won) == (WriteResult.EXISTS, False)
     assert committed(store) == standing
 
 
-def test_a_retry_that_is_overtaken_between_its_look_and_its_write_is_told(store, unwell):
+def test_a_retry_that_is_overtaken_before_its_write_returns_exists(store, retry_rows):
     fragment = stage_well(store)
 
     def overtake(_, name):
         if name == "replace":
-            replace_rows(store, RUN, SHARD, unwell, [stage_well(store, text="faster")])
+            replace_rows(store, RUN, SHARD, retry_rows, [stage_well(store, text="faster")])
 
-    assert not replace_rows(Interposed(store, before=overtake), RUN, SHARD, unwell, [fragment]).won
+    assert not replace_rows(Interposed(store, before=overtake), RUN, SHARD, retry_rows, [fragment]).won
     assert {row["caption"] for at, row in rows_of(store).items() if at[0] in BAD} == {"faster"}
 
 
-def test_a_retry_whose_fragments_were_removed_by_a_faster_one_is_told(store, unwell):
+def test_a_retry_whose_fragments_a_faster_one_removed_returns_exists(store, retry_rows):
     fragment = stage_well(store)
     calls = []
 
     def overtake(_, name):
         calls.append(name)
         if name == "get_versioned" and calls.count(name) == 1:
-            replace_rows(store, RUN, SHARD, unwell, [stage_well(store, text="faster")])
+            replace_rows(store, RUN, SHARD, retry_rows, [stage_well(store, text="faster")])
 
-    assert not replace_rows(Interposed(store, after=overtake), RUN, SHARD, unwell, [fragment]).won
+    assert not replace_rows(Interposed(store, after=overtake), RUN, SHARD, retry_rows, [fragment]).won
 
 
 @pytest.mark.parametrize("num", range(1, 8))
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_retry_that_dies_leaves_the_old_file_or_the_new_one(store, unwell, num, when):
+def test_a_retry_that_dies_leaves_the_old_file_or_the_new_one(store, retry_rows, num, when):
     old = committed(store)
     fragment, attempt = stage_well(store), "a" * 32
     with contextlib.suppress(Crash):
-        replace_rows(dying(store, num, when, crash), RUN, SHARD, unwell, [fragment], attempt)
+        replace_rows(dying(store, num, when, crash), RUN, SHARD, retry_rows, [fragment], attempt)
     assert violations(store) == []
     replaced = committed(store) != old
-    result = replace_rows(store, RUN, SHARD, unwell, [fragment], attempt)
+    result = replace_rows(store, RUN, SHARD, retry_rows, [fragment], attempt)
     assert result.outcome is (WriteResult.OURS if replaced else WriteResult.REPLACED)
     assert find_retry_rows(store, RUN, SHARD, FAILED) is None
 
 
-def test_a_lost_answer_to_the_replacement_is_known_as_our_own(store, unwell):
+def test_a_replacement_with_a_lost_answer_is_recognised_as_ours(store, retry_rows):
     lossy = losing_answers(store, TimeoutError(), name="replace")
-    assert replace_rows(lossy, RUN, SHARD, unwell, [stage_well(store)]).outcome is WriteResult.OURS
+    assert replace_rows(lossy, RUN, SHARD, retry_rows, [stage_well(store)]).outcome is WriteResult.OURS
 
 
-def test_images_that_were_not_asked_again_are_told(store, unwell):
-    with pytest.raises(PipelineError, match="1 images were not asked again, such as row 9; retry again"):
-        replace_rows(store, RUN, SHARD, unwell, [stage_well(store, rows=[4])])
+def test_a_retry_that_does_not_cover_all_images_is_refused(store, retry_rows):
+    with pytest.raises(PipelineError, match="1 images of the retry have no new captions, such as row 9;"):
+        replace_rows(store, RUN, SHARD, retry_rows, [stage_well(store, rows=[4])])
 
 
-def test_a_shard_that_is_gone_is_not_made_anew(store, unwell):
+def test_a_shard_that_is_gone_is_not_made_anew(store, retry_rows):
     store.delete(paths(store))
     with pytest.raises((StoreError, FileNotFoundError)):
-        replace_rows(store, RUN, SHARD, unwell, [stage_well(store)])
+        replace_rows(store, RUN, SHARD, retry_rows, [stage_well(store)])
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_success_beats_failure_and_attempts_add_up(old, new, kept):
     assert row["attempts"] == (2 if old == "ok" else 4)
 
 
-def test_a_retry_of_a_damaged_file_is_refused_and_does_not_bless_it(store):
+def test_a_retry_of_a_damaged_file_is_refused_and_keeps_the_old_digest(store):
     commit(store, [stage(store, range(NUM_IMAGES))])
     footer, _ = read_footer(committed(store))
     table = from_parquet(committed(store))
@@ -158,7 +158,7 @@ def test_a_retry_of_a_damaged_file_is_refused_and_does_not_bless_it(store):
     other = table.set_column(at, CAPTION_ROW.field("caption"), other)
     store.put(committed_path(SHARD.path), to_parquet(other, footer))
     damaged = committed(store)
-    with pytest.raises(StoreError, match=r"captions digest .*; restore the file, or caption into a new output"):
+    with pytest.raises(StoreError, match=r"digest of the captions is .*; restore the file, or caption"):
         find_retry_rows(store, RUN, SHARD, FAILED)
     assert committed(store) == damaged
 
