@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo playground check test test-all chaos bench standin clean
+.PHONY: help setup demo playground check test test-all chaos bench standin docs clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -45,6 +45,11 @@ bench: setup ## what JoyFleet costs against something plain, tables and JSON bel
 standin: setup ## train the stand-in model anew (about 40 minutes on 2 cores)
 	$(BIN)/python -m pipeline.standin.train --out pipeline/standin/model
 
+docs: ## build the documentation as a site into site/; a broken link fails (installs mkdocs into .venv-docs)
+	@[ -x .venv-docs/bin/python ] || $(PYTHON) -m venv .venv-docs
+	@.venv-docs/bin/pip -q --disable-pip-version-check install --no-deps -r infra/requirements-docs.lock
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build -q
+
 clean: ## remove what demo, tests and tools made; keeps .venv
-	rm -rf data/demo out/demo .pytest_cache .ruff_cache .import_linter_cache .hypothesis logs
-	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+	rm -rf data/demo out/demo site .pytest_cache .ruff_cache .import_linter_cache .hypothesis logs
+	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
