@@ -10,7 +10,7 @@ import yaml
 
 from pipeline.config import parse_job
 from pipeline.config.base import ConfigPart
-from pipeline.config.job_config import JobConfig
+from pipeline.config.job_config import EndpointConfig, JobConfig
 from pipeline.prompts import check_captions
 from schemas.caption_row import CAPTION_ROW
 from schemas.status import Reason
@@ -47,9 +47,8 @@ def missing_keys(part: type[ConfigPart], shown: Mapping[str, Any], path: str = "
     for name, field in part.model_fields.items():
         if name not in shown:
             yield f"{path}{name}"
-        elif isinstance(field.annotation, type) and issubclass(field.annotation, ConfigPart):
-            if isinstance(shown[name], Mapping):
-                yield from missing_keys(field.annotation, shown[name], f"{path}{name}.")
+        elif isinstance(shown[name], Mapping) and issubclass(field.annotation, ConfigPart):
+            yield from missing_keys(field.annotation, shown[name], f"{path}{name}.")
 
 
 def test_the_complete_job_has_every_key():
@@ -60,6 +59,13 @@ def test_the_complete_job_shows_the_defaults():
     small, complete = (parse_job(config) for config in configs_of("docs/job.md"))
     for name in ("sampling", "engine", "images", "quality", "cluster", "logs", "seed"):
         assert getattr(complete, name) == getattr(small, name), name
+
+
+def test_the_documented_endpoint_is_accepted_and_shows_the_defaults():
+    [shown] = configs_of("docs/endpoint.md")
+    job = parse_job({**shown, "source": "in", "output": "out", "captions": {"slot": "long", "mode": "descriptive"}})
+    assert set(shown["engine"]["endpoint"]) == set(EndpointConfig.model_fields)
+    assert job.engine.endpoint == EndpointConfig(urls=tuple(shown["engine"]["endpoint"]["urls"]))
 
 
 def test_the_documented_columns_are_those_of_the_schema():
