@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE := 1
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
-setup: ## install everything into .venv as pinned (KIND=cpu or gpu; found out by itself)
+setup: ## install everything into .venv with pinned versions (KIND=cpu or gpu; detected by default)
 	@PYTHON=$(PYTHON) infra/setup.sh $(KIND)
 
 demo: setup ## draw a sample data set into data/demo, caption it into out/demo through Ray Data and vLLM
@@ -29,27 +29,27 @@ check: setup ## the gate before every commit: format, lint, types, floors, fast 
 	$(BIN)/lint-imports
 	$(BIN)/pytest -q -m "not slow and not long and not chaos" tests
 
-test: setup ## the suite but what takes minutes a test (real vLLM, Ray and S3 server; up to 15 minutes)
+test: setup ## the suite without tests that take minutes each (real vLLM, Ray and S3 server; up to 15 minutes)
 	$(BIN)/pytest -m "not long and not chaos" tests
 
-test-all: setup ## all tests there are
+test-all: setup ## all tests
 	$(BIN)/pytest tests
 
-chaos: setup ## N jobs broken at random from SEED on: kills, stops, storage faults, full disks (N=20 SEED=0)
+chaos: setup ## N jobs with random faults from SEED on: kills, stops, storage faults, full disks (N=20 SEED=0)
 	$(BIN)/python -m tests.chaos --runs $(or $(N),20) --seed $(or $(SEED),0)
 
-bench: setup ## what JoyFleet costs against something plain, tables and JSON below out/bench (ONLY="slots growth")
+bench: setup ## measure JoyFleet against plain programs; tables and JSON in out/bench (ONLY="slots growth")
 	@$(BIN)/pip -q --disable-pip-version-check install --no-deps -r infra/requirements-bench.lock
 	$(BIN)/python -m tests.benchmarks $(ONLY)
 
-standin: setup ## train the stand-in model anew (about 40 minutes on 2 cores)
+standin: setup ## train the stand-in model again (about 40 minutes on 2 cores)
 	$(BIN)/python -m pipeline.standin.train --out pipeline/standin/model
 
-docs: ## build the documentation as a site into site/; a broken link fails (installs mkdocs into .venv-docs)
+docs: ## build the documentation as a site into site/; fails on a broken link (installs mkdocs into .venv-docs)
 	@[ -x .venv-docs/bin/python ] || $(PYTHON) -m venv .venv-docs
 	@.venv-docs/bin/pip -q --disable-pip-version-check install --no-deps -r infra/requirements-docs.lock
-	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build -q
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build
 
-clean: ## remove what demo, tests and tools made; keeps .venv
+clean: ## remove the files that demo, tests and tools made; keeps .venv
 	rm -rf data/demo out/demo site .pytest_cache .ruff_cache .import_linter_cache .hypothesis logs
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
