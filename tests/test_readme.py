@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.config import parse_job
+from pipeline.config import EndpointConfig, JobConfig, parse_job
 from pipeline.config.base import ConfigPart
-from pipeline.config.job_config import EndpointConfig, JobConfig
 from pipeline.prompts import check_captions
 from schemas.caption_row import CAPTION_ROW
 from schemas.status import Reason
