@@ -11,8 +11,8 @@ import pytest
 
 PARENT = """
 import subprocess, sys, time
-from pipeline.engines.orphan_reaper import start_guarded
-child, guard = start_guarded(lambda: subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]))
+from pipeline.engines.orphan_reaper import start_with_reaper
+child, guard = start_with_reaper(lambda: subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]))
 if "release" in sys.argv:
     guard.release()
 print(child.pid, flush=True)
