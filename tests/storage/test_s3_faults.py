@@ -97,7 +97,7 @@ def test_staging_that_cannot_be_removed_ends_neither_a_commit_nor_the_probe(prox
         assert commit(store, [staged]).num_images == NUM_IMAGES  # as the next run finds it
     assert committed(store)
     assert staged in paths(store)
-    assert f"shard={SHARD.path} is committed, and its staging stays until `joyfleet clean`" in caplog.text
+    assert f"shard={SHARD.path} is committed; its staging stays until `joyfleet clean`" in caplog.text
     assert f"{staged} (InternalError)" in caplog.text
     assert "staging/.probe-" in caplog.text
 
