@@ -42,8 +42,8 @@ bench: setup ## what JoyFleet costs against something plain, tables and JSON bel
 	@$(BIN)/pip -q --disable-pip-version-check install --no-deps -r infra/requirements-bench.lock
 	$(BIN)/python -m tests.benchmarks $(ONLY)
 
-standin: setup ## train the stand-in model anew (about 40 minutes on 2 cores)
-	$(BIN)/python -m pipeline.standin.train --out pipeline/standin/model
+standin: setup ## train the stand-in model from scratch (about 40 minutes on 2 cores)
+	$(BIN)/python -m tools.standin.train --out pipeline/standin/model
 
 clean: ## remove what demo, tests and tools made; keeps .venv
 	rm -rf data/demo out/demo .pytest_cache .ruff_cache .import_linter_cache .hypothesis logs
