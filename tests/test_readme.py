@@ -14,7 +14,7 @@ from pipeline.config.job_config import (
     SamplingConfig,
     SourceConfig,
 )
-from pipeline.config.quality_config import QualityConfig, RepairConfig, RuleActions, TagsConfig
+from pipeline.config.quality_config import QualityConfig, RepairConfig, TagsConfig
 from pipeline.prompts import check_captions
 from schemas.caption_row import CAPTION_ROW
 
@@ -41,7 +41,8 @@ def test_the_complete_example_has_every_key():
     }
     for name, part in parts.items():
         assert set(complete[name]) == set(part.model_fields) - {"echo_latency_s"}, name
-    for name, part in {"actions": RuleActions, "tags": TagsConfig, "repair": RepairConfig}.items():
+    assert complete["quality"]["actions"] == QualityConfig().actions
+    for name, part in {"tags": TagsConfig, "repair": RepairConfig}.items():
         assert set(complete["quality"][name]) == set(part.model_fields), name
 
 

@@ -73,15 +73,16 @@ class Script(StrEnum):
     HAN = "han"
 
 
-class RuleActions(ConfigPart):
-    """The built-in rules by the reason that they give."""
+_FIRST_RULES = ("loop", "refusal", "prompt_echo", "special_tokens", "wrong_form", "foreign_script")
+"""Every recipe and every run.json contains these rules with their action. A rule that was added later is off by default
+and appears there only if it is on, so that its arrival changes no fingerprint."""
 
-    loop: Action = Action.REJECT
-    refusal: Action = Action.REJECT
-    prompt_echo: Action = Action.REJECT
-    special_tokens: Action = Action.REJECT
-    wrong_form: Action = Action.REJECT
-    foreign_script: Action = Action.REJECT
+
+def _complete(value: Any) -> Any:  # noqa: ANN401 - pydantic hands over raw YAML
+    if not isinstance(value, dict):
+        return value
+    actions: dict[str, Any] = {**dict.fromkeys(_FIRST_RULES, Action.REJECT), **value}
+    return {name: action for name, action in actions.items() if name in _FIRST_RULES or action != Action.OFF}
 
 
 class TagsConfig(ConfigPart):
@@ -159,7 +160,10 @@ class UserRule(ConfigPart):
 class QualityConfig(ConfigPart):
     """Which texts become captions."""
 
-    actions: RuleActions = RuleActions()
+    actions: Annotated[dict[str, Action], BeforeValidator(_complete)] = Field(
+        default_factory=dict, validate_default=True
+    )
+    """Rule to action; the rules are those of `pipeline.quality.RULES`."""
     truncated: Truncated = Truncated.FLAG
     openings: Openings = Openings.FLAG
     length_tolerance: float = Field(default=0.3, ge=0, le=1)

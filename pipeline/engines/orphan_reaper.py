@@ -1,8 +1,8 @@
-"""Ends what an engine started when the process that started it dies without a word.
+"""Kills the child processes of an engine when the process that started it dies.
 
-vLLM's core is a process of its own and waits for requests for ever when its parent is killed
-(SIGKILL of a driver left it sleeping, measured): on a GPU it would hold the memory that the next
-run needs. A guard process holds a pipe whose other end dies with the parent, and then kills.
+vLLM's core is a process of its own. When its parent is killed, it waits for requests for ever (measured: it was still
+sleeping after a SIGKILL of the driver). On a GPU it would hold the memory that the next run needs. The reaper is a
+process that waits on a pipe from the parent; when the pipe closes, it kills.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import psutil
 
 T = TypeVar("T")
 
-# Without site packages it takes 20 ms and 9 MB. A byte means that the engine was closed in good order.
+# Without site packages it takes 20 ms and 9 MB. One byte on the pipe means that the engine was closed regularly.
 _SCRIPT = """
 import os, signal, sys
 if not sys.stdin.buffer.read(1):
@@ -29,20 +29,20 @@ if not sys.stdin.buffer.read(1):
 
 
 class OrphanReaper:
-    """Watches over some processes until it is released."""
+    """Guards some processes until it is released."""
 
     def __init__(self, pids: set[int]) -> None:
         words = [sys.executable, "-I", "-S", "-c", _SCRIPT, *map(str, sorted(pids))]
-        # In a session of its own, so that a signal to the parent's group does not end the guard first.
+        # In a session of its own, so that a signal to the parent's group does not end the reaper first.
         self._process = subprocess.Popen(words, stdin=subprocess.PIPE, start_new_session=True)
 
     def release(self) -> None:
-        """Let the processes be: they are gone, or about to go."""
+        """Stop guarding: the processes have ended, or are about to end."""
         self._process.communicate(b".")
 
 
 def start_with_reaper(start: Callable[[], T]) -> tuple[T, OrphanReaper]:
-    """Call `start` and guard every process that it leaves running below this one."""
+    """Call `start` and guard every child process that it leaves running."""
     before = _descendants()
     started = start()
     return started, OrphanReaper(_descendants() - before)

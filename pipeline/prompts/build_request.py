@@ -1,7 +1,7 @@
-"""One request in words: template, then the options, exactly as the author's page assembles them.
+"""Build one request: the template, then the options, exactly as JoyCaption's demo page does.
 
-The rule is `build_prompt` of fpgaminer/joycaption gradio-app/app.py: the template for the form of
-length, a space, the options joined by spaces, then `str.format`, then `strip`.
+The rule is `build_prompt` of fpgaminer/joycaption gradio-app/app.py: the template for the kind of length, a space, the
+options joined by spaces, then `str.format`, then `strip`.
 """
 
 from __future__ import annotations
@@ -10,16 +10,18 @@ from dataclasses import dataclass
 
 from pipeline.config import RequestConfig
 from pipeline.errors import ConfigError
-from pipeline.prompts import names
-from pipeline.prompts.catalog import Generation, Mode
+from pipeline.models import Generation, Mode, generation_names, load_generation
 
 CUSTOM = "custom"
-"""The mode of a request whose prompt the user wrote."""
+"""The mode of a request with a custom prompt."""
+
+_NAME_SLOT = "{name}"
+"""In the text of an option that needs `name`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One question about one image, fully worded. The fields are those of the caption row."""
+    """One request about one image with its complete prompt. The fields are those of the caption row."""
 
     slot: str
     mode: str
@@ -36,17 +38,17 @@ class Request:
 def build_request(
     generation: Generation, config: RequestConfig, length: int | str | None, *, slot: str, where: str
 ) -> Request:
-    """Word a request.
+    """Build a request.
 
     Args:
         generation: the model's generation.
-        config: mode, tone, options and name; its own `length` is not looked at.
+        config: mode, tone, options and name; its `length` is ignored.
         length: a number of words, a length class, or None.
         slot: name of the slot.
         where: the config key of the request, for messages.
 
     Raises:
-        ConfigError: the generation has no such mode, tone, form of length, class or option.
+        ConfigError: the generation does not have the mode, tone, kind of length, length class or option.
     """
     system = config.system if config.system is not None else generation.system or ""
     if config.prompt is not None:
@@ -54,7 +56,7 @@ def build_request(
     mode = _find_mode(generation, config, where)
     template = _template(generation, mode, length, where)
     options = [_option(generation, option, where) for option in config.options]
-    _check_name(config, where)
+    _check_name(generation, config, where)
     text = " ".join([template, *options])
     prompt = text.format(name=config.name, length=length, word_count=length).strip()
     return _request(slot, mode.name, mode.tone, length, config, prompt, system)
@@ -80,16 +82,16 @@ def _request(
 
 
 def _find_mode(generation: Generation, config: RequestConfig, where: str) -> Mode:
-    of_name = [mode for mode in generation.modes if mode.name == config.mode]
-    if not of_name:
+    modes = [mode for mode in generation.modes if mode.name == config.mode]
+    if not modes:
         allowed = ", ".join(dict.fromkeys(mode.name for mode in generation.modes))
         raise ConfigError(f"{where}.mode: found {config.mode!r}; {generation.name} has: {allowed}")
     if config.tone is None:
-        return of_name[0]
-    for mode in of_name:
+        return modes[0]
+    for mode in modes:
         if mode.tone == config.tone:
             return mode
-    tones = ", ".join(mode.tone for mode in of_name if mode.tone) or "no tones: leave the key out"
+    tones = ", ".join(mode.tone for mode in modes if mode.tone) or "no tones: remove the key"
     raise ConfigError(f"{where}.tone: found {config.tone!r}; {config.mode} of {generation.name} has: {tones}")
 
 
@@ -99,7 +101,7 @@ def _template(generation: Generation, mode: Mode, length: int | str | None, wher
     template = mode.word_count if isinstance(length, int) else mode.length_class
     if template is None:
         forms = [("a class", mode.length_class), ("a number of words", mode.word_count)]
-        allowed = " or ".join(name for name, form in forms if form) or "no length at all: leave the key out"
+        allowed = " or ".join(name for name, form in forms if form) or "no length: remove the key"
         raise ConfigError(f"{where}.length: found {length!r}; {mode.name} of {generation.name} takes {allowed}")
     if isinstance(length, str) and length not in generation.length_classes:
         raise ConfigError(
@@ -112,15 +114,17 @@ def _option(generation: Generation, option: str, where: str) -> str:
     text = generation.options.get(option)
     if text is not None:
         return text
-    if option in names.OPTIONS:
-        raise ConfigError(f"{where}.options: {option!r} is beta-one's; {generation.name} was never taught it")
+    others = [name for name in generation_names() if option in load_generation(name).options]
+    elsewhere = f" ({', '.join(others)} has it)" if others else ""
     allowed = ", ".join(generation.options) or "none"
-    raise ConfigError(f"{where}.options: found {option!r}; {generation.name} has: {allowed}")
+    raise ConfigError(f"{where}.options: found {option!r}{elsewhere}; {generation.name} has: {allowed}")
 
 
-def _check_name(config: RequestConfig, where: str) -> None:
-    asked = names.NAME_OPTION in config.options
-    if asked and not config.name:
-        raise ConfigError(f"{where}.name: missing, but option {names.NAME_OPTION!r} needs it")
-    if config.name and not asked:
-        raise ConfigError(f"{where}.name: found {config.name!r}; only option {names.NAME_OPTION!r} uses it: add that")
+def _check_name(generation: Generation, config: RequestConfig, where: str) -> None:
+    named = [option for option, text in generation.options.items() if _NAME_SLOT in text]
+    used = [option for option in named if option in config.options]
+    if used and not config.name:
+        raise ConfigError(f"{where}.name: missing, but option {used[0]!r} needs it")
+    if config.name and not used:
+        hint = f"only option {', '.join(map(repr, named))} uses it: add it" if named else "no option uses it: remove it"
+        raise ConfigError(f"{where}.name: found {config.name!r}; {hint}")

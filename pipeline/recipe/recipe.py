@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,17 +33,27 @@ class Recipe:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def build_recipe(
-    job: JobConfig, weights: Weights, *, generation: str, catalog: str, max_tokens: int, vocabulary: str | None
-) -> Recipe:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFacts:
+    """What the model family adds to a recipe."""
+
+    generation: str
+    """Name of the model's generation."""
+    catalog: str
+    """Digest of the prompt catalogue."""
+    max_tokens: int
+    """Tokens per caption, after the generation's default."""
+    geometry: Mapping[str, int]
+    """The size of the pixels, as fields of `images`."""
+
+
+def build_recipe(job: JobConfig, weights: Weights, model: ModelFacts, *, vocabulary: str | None) -> Recipe:
     """Gather the recipe of a job.
 
     Args:
         job: the job.
-        weights: what its model id was found to be.
-        generation: name of the model's generation.
-        catalog: digest of the prompt catalogue.
-        max_tokens: tokens per caption, after the generation's default.
+        weights: the weights of its model.
+        model: facts from the model's family.
         vocabulary: digest of the tags of `quality.tags.vocabulary`, if there is one.
     """
     engine = job.engine
@@ -52,11 +63,11 @@ def build_recipe(
                 "id": job.model.id,
                 "revision": job.model.revision,
                 "digest": weights.digest,
-                "generation": generation,
+                "generation": model.generation,
             },
             "captions": {slot.slot: slot.model_dump(mode="json") for slot in job.captions},
-            "catalog": catalog,
-            "sampling": {**job.sampling.model_dump(mode="json"), "max_tokens": max_tokens},
+            "catalog": model.catalog,
+            "sampling": {**job.sampling.model_dump(mode="json"), "max_tokens": model.max_tokens},
             "engine": {
                 "kind": engine.kind.value,
                 "dtype": engine.dtype,
@@ -64,7 +75,7 @@ def build_recipe(
                 "kv_cache_dtype": engine.kv_cache_dtype,
                 "max_model_len": engine.max_model_len,
             },
-            "images": {**job.images.model_dump(mode="json", exclude={"timeout_s"}), "side_px": weights.side_px},
+            "images": {**job.images.model_dump(mode="json", exclude={"timeout_s"}), **model.geometry},
             "rows": job.source.model_dump(mode="json", exclude={"urls", "split"}),
             "quality": _quality(job, vocabulary),
             "seed": job.seed,

@@ -2,7 +2,7 @@
 
 import random
 
-from pipeline.prompts import load_generation
+from pipeline.models import load_generation
 from pipeline.standin.request import Length, Mode, Option, Request, Tone
 
 STYLES: tuple[tuple[Mode, Tone], ...] = (
