@@ -5,16 +5,19 @@ BIN := .venv/bin
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo playground check test test-all chaos bench standin clean
+.PHONY: help setup demo playground check lint test test-all test-five chaos bench standin docs clean
+
+# Two workers on two cores: a test of Ray or of a server waits for much of its time. tests/workers.py hands them out.
+PYTEST := $(BIN)/pytest -n auto --maxprocesses 4 --dist loadscope
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
-setup: ## install everything into .venv as pinned (KIND=cpu or gpu; found out by itself)
+setup: ## install everything into .venv with pinned versions (KIND=cpu or gpu; detected by default)
 	@PYTHON=$(PYTHON) infra/setup.sh $(KIND)
 
 demo: setup ## draw a sample data set into data/demo, caption it into out/demo through Ray Data and vLLM
-	@[ -d data/demo ] || $(BIN)/python -m jobs draw data/demo
+	@[ -d data/demo ] || $(BIN)/python -m jobs make-demo-data data/demo
 	@$(BIN)/python -m jobs caption jobs/runs/demo.yaml
 	@$(BIN)/python -m jobs verify out/demo
 
@@ -22,29 +25,39 @@ playground: setup ## try prompts on single images in a browser (JOB=job.yaml for
 	@$(BIN)/pip -q --disable-pip-version-check install --no-deps -r infra/requirements-playground.lock
 	@$(BIN)/python -m jobs playground $(JOB)
 
-check: setup ## the gate before every commit: format, lint, types, floors, fast tests
+check: lint ## the gate before every commit: format, lint, types, floors, fast tests
+	$(PYTEST) -q -m "not slow and not long and not chaos" tests
+
+lint: setup ## the part of `make check` that runs no test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
-	$(BIN)/pytest -q -m "not slow and not long and not chaos" tests
 
-test: setup ## the suite but what takes minutes a test (real vLLM, Ray and S3 server; up to 15 minutes)
-	$(BIN)/pytest -m "not long and not chaos" tests
+test: setup ## the suite without tests that take minutes each (real vLLM, Ray and S3 server; under 10 minutes)
+	$(PYTEST) -m "not long and not chaos" tests
 
-test-all: setup ## all tests there are
+test-all: setup ## all tests
 	$(BIN)/pytest tests
 
-chaos: setup ## N jobs broken at random from SEED on: kills, stops, storage faults, full disks (N=20 SEED=0)
+test-five: setup ## `make test` twice alone, twice beside a load, once without a network, and how long each took
+	tests/five.sh
+
+chaos: setup ## N jobs with random faults from SEED on: kills, stops, storage faults, full disks (N=20 SEED=0)
 	$(BIN)/python -m tests.chaos --runs $(or $(N),20) --seed $(or $(SEED),0)
 
-bench: setup ## what JoyFleet costs against something plain, tables and JSON below out/bench (ONLY="slots growth")
+bench: setup ## measure JoyFleet against plain programs; tables and JSON in out/bench (ONLY="slots growth")
 	@$(BIN)/pip -q --disable-pip-version-check install --no-deps -r infra/requirements-bench.lock
 	$(BIN)/python -m tests.benchmarks $(ONLY)
 
-standin: setup ## train the stand-in model from scratch (about 40 minutes on 2 cores)
+standin: setup ## train the stand-in model again (about 40 minutes on 2 cores)
 	$(BIN)/python -m tools.standin.train --out pipeline/standin/model
 
-clean: ## remove what demo, tests and tools made; keeps .venv
-	rm -rf data/demo out/demo .pytest_cache .ruff_cache .import_linter_cache .hypothesis logs
-	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+docs: ## build the documentation as a site into site/; fails on a broken link (installs mkdocs into .venv-docs)
+	@[ -x .venv-docs/bin/python ] || $(PYTHON) -m venv .venv-docs
+	@.venv-docs/bin/pip -q --disable-pip-version-check install --no-deps -r infra/requirements-docs.lock
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build
+
+clean: ## remove the files that demo, tests and tools made; keeps .venv
+	rm -rf data/demo out/demo site .pytest_cache .ruff_cache .import_linter_cache .hypothesis logs
+	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +

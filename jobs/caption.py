@@ -1,74 +1,73 @@
-"""`joyfleet caption job.yaml`: the main job, from a YAML file to committed Parquet."""
+"""`joyfleet caption job.yaml`: the main job, from a YAML file to committed Parquet files."""
 
 from __future__ import annotations
 
 import sys
 import threading
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 import click
 
+from jobs.job_file import read_job, set_option
 from jobs.logs import new_log, redirect_output
 from jobs.progress_line import ProgressLine
-from jobs.signals import StopRequest, stop_on_signals
+from jobs.signals import SIGNALS
 from jobs.summary import print_summary
 from jobs.terminal import echo, printable
-from pipeline.config import load_job
 from pipeline.errors import PipelineError
 from pipeline.flow.ray_env import prepare_ray_env
 
 if TYPE_CHECKING:
     from pipeline.flow.prepared_job import PreparedJob
 
-set_option = click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Override a key of the file, such as sampling.temperature=0.4; stronger than the environment.",
-)
+
+PLANNING = "stopped while planning; nothing was asked of a model yet; run the same command again to go on"
+"""What a signal ends a run with before there is anything to drain."""
 
 
 @click.command()
 @click.argument("job_file", type=click.Path())
 @set_option
 def caption(job_file: str, overrides: Sequence[str]) -> None:
-    """Caption the images of JOB_FILE's source into its output; run it again to go on where it stopped."""
-    job = load_job(job_file, overrides)
+    """Caption the images of JOB_FILE's source into its output; the same command resumes a run that stopped."""
+    SIGNALS.end_at_once(PLANNING)
+    job = read_job(job_file, overrides)
     prepare_ray_env(job.cluster)
-    with stop_on_signals() as stop:
-        # Ray reads its environment when it is imported, so not before the lines above.
-        from pipeline.flow.prepared_job import prepare_job  # noqa: PLC0415
+    # Ray reads its environment when it is imported, so not before the lines above.
+    from pipeline.flow.prepared_job import prepare_job  # noqa: PLC0415
 
-        import_ahead()
-        run_prepared(prepare_job(job), stop)
+    import_ahead()
+    run_prepared(prepare_job(job))
 
 
 def import_ahead() -> None:
-    """Begin to import Ray, more than a second of work, while the listings of a large job wait for the store.
+    """Start to import Ray, which takes more than a second, while the listings of a large job wait for the store.
 
-    To be called when all else is imported: two threads on one circle of imports would see half a module.
+    Call it when everything else is imported: two threads that import the same modules may see half of one.
     """
-    # No daemon: a process that ends in the middle of loading Ray's library may crash.
+    # requests ignores this warning itself, until another thread that leaves `warnings.catch_warnings` undoes it.
+    warnings.filterwarnings("ignore", "SOCKS support in urllib3 requires")
+    # Not a daemon thread: a process that ends while it loads Ray's library may crash.
     threading.Thread(target=import_module, args=("pipeline.flow.driver",)).start()
 
 
-def run_prepared(prepared: PreparedJob, stop: StopRequest) -> None:
-    """Run what is prepared, with a progress line and a summary; ends the process unless all is done."""
+def run_prepared(prepared: PreparedJob) -> None:
+    """Run a prepared job with a progress line and a summary; end the process with its exit code unless it is 0."""
     from pipeline.flow.driver import RunResult, run_job  # noqa: PLC0415 - as above
 
     for remark in prepared.remarks:
         echo(f"joyfleet: note: {remark}", err=True)
     outcome = RunResult.of(prepared)
-    stop.drain_from_now_on()
     log_path = new_log()
     terminal = redirect_output(log_path, prepared.job.logs)
+    asked = SIGNALS.drain()
     error = None
     try:
         with ProgressLine(terminal.err) as line:
-            run_job(prepared, outcome, line.show, stop.asked)
+            run_job(prepared, outcome, line.show, asked)
     except PipelineError as err:
         error = err
     print_summary(terminal.out, prepared, outcome, log_path)

@@ -1,6 +1,6 @@
-"""`joyfleet export OUTPUT FOLDER --to FORM`: its captions in the form that others read.
+"""`joyfleet export OUTPUT FOLDER --to FORM`: writes its captions in a form that other programs read.
 
-The options of an export are the fields of `ExportConfig`: a field there is an option here.
+The options of an export are the fields of `ExportConfig`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from pydantic_core import ErrorDetails
 
 from jobs.output import open_output, source_option
 from jobs.progress_line import size
+from jobs.signals import SIGNALS
 from pipeline.config.export_config import ExportConfig, flag_of
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, Interrupted
 from pipeline.export import Captioned, Exported, run_export
 from pipeline.export.form import FILTERS, Form
 from pipeline.export.forms import FORMS, form_of
@@ -29,14 +30,17 @@ from pipeline.storage import open_store
 QUARANTINED = 3
 """Exit code: done, but shards are in quarantine."""
 
+PLANNING = "stopped before the first shard; run the same command again"
+"""What a signal ends an export with before there is anything to drain."""
+
 MAX_WORKERS = 8
-"""By default: each holds a shard and its export in memory."""
+"""Default limit: each worker holds a shard and its export in memory."""
 
 Command = Callable[..., None]
 
 
 def _options(command: Command) -> Command:
-    """Give a command one option for each field of `ExportConfig`; what is not given is left to the config."""
+    """Add one option to a command for each field of `ExportConfig`; the config has the defaults."""
     for name, field in reversed(ExportConfig.model_fields.items()):
         command = _option(name, field)(command)
     return command
@@ -72,10 +76,11 @@ def export(
     private: bool,
     **options: Any,  # noqa: ANN401 - the options of an ExportConfig, which checks them
 ) -> None:
-    """Write OUTPUT's committed captions into FOLDER; run it again to go on where it stopped, or to add new shards.
+    """Write OUTPUT's committed captions into FOLDER; the same command resumes an export, and adds new shards.
 
-    By default captions with status ok. --to beside needs no FOLDER: texts go beside the source's images.
+    By default captions with status ok. --to beside needs no FOLDER: it writes texts next to the source's images.
     """
+    SIGNALS.end_at_once(PLANNING)
     config = _config(options)
     form = form_of(config)
     if push and not form.pushable:
@@ -101,17 +106,26 @@ def export(
         def show(exported: Exported, num_shards: int) -> None:
             bar.length = num_shards
             bar.update(exported.num_shards - bar.pos)
+            # Shards that are exported now are finished; those of other processes, too.
+            if SIGNALS.drain().is_set() and exported.num_shards < num_shards:
+                raise Interrupted(
+                    f"{destination.url}: stopped with {exported.num_shards:,} of {num_shards:,} shards exported, and "
+                    "those in work; run the same command again to resume"
+                )
 
         exported = run_export(captioned, destination, config, count, show)
     _summarise(exported, destination.url)
     if push:
+        SIGNALS.end_at_once(
+            f"stopped while pushing to {push}; {destination.url} is complete; run the same command again"
+        )
         click.echo(push_folder(destination.url, push, private=private))
     if exported.num_quarantined:
         sys.exit(QUARANTINED)
 
 
 def _config(options: Mapping[str, Any]) -> ExportConfig:
-    """Build the config of what was given; an option that was not given is no part of it."""
+    """Build the config from the options that were given."""
     try:
         return ExportConfig(**{name: value for name, value in options.items() if value not in (None, ())})
     except ValidationError as err:
@@ -146,4 +160,4 @@ def _summarise(exported: Exported, url: str) -> None:
     if exported.num_uncommitted:
         click.echo(f"note: {exported.num_uncommitted:,} shards have no captions yet; the same command adds them later")
     if exported.num_quarantined:
-        click.echo(f"note: {exported.num_quarantined:,} shards are in quarantine; `joyfleet retry` takes them up")
+        click.echo(f"note: {exported.num_quarantined:,} shards are in quarantine; `joyfleet status` names them")

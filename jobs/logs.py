@@ -1,4 +1,4 @@
-"""Where noise goes: one file, so that the terminal keeps to progress, summary and errors."""
+"""Redirects logs to a file, so that the terminal shows only progress, summary and errors."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
+from jobs.signals import SIGNALS
 from jobs.terminal import printable
 from pipeline.config import LogFormat
 
@@ -24,7 +25,7 @@ FOLDER = Path("logs")
 
 @dataclass(frozen=True, slots=True)
 class Terminal:
-    """What the user sees, whatever else is printed."""
+    """The original stdout and stderr, after they were redirected to the log."""
 
     out: TextIO
     err: TextIO
@@ -37,10 +38,10 @@ def new_log() -> Path:
 
 
 class JsonFormatter(logging.Formatter):
-    """One object a line, with the names that Ray gives the lines of its workers."""
+    """One object a line, with the names that Ray uses for the lines of its workers."""
 
     def format(self, record: logging.LogRecord) -> str:
-        told = {
+        line = {
             "asctime": self.formatTime(record),
             "levelname": record.levelname,
             "name": record.name,
@@ -49,8 +50,8 @@ class JsonFormatter(logging.Formatter):
             "lineno": record.lineno,
         }
         if record.exc_info:
-            told["exc_text"] = self.formatException(record.exc_info)
-        return json.dumps(told, ensure_ascii=False)
+            line["exc_text"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
 
 
 def _formatter(form: LogFormat) -> logging.Formatter:
@@ -60,14 +61,15 @@ def _formatter(form: LogFormat) -> logging.Formatter:
 
 
 def redirect_output(path: Path, form: LogFormat = LogFormat.TEXT) -> Terminal:
-    """Send logging, warnings and all that is printed from now on to a file; return the terminal.
+    """Send logging, warnings and everything that is printed from now on to a file; return the terminal.
 
-    Ray prints from Python loggers with handlers of their own, from C++ and from threads that outlive
-    a run, so the process's file descriptors themselves are redirected, to its end.
+    Ray prints from Python loggers with their own handlers, from C++ and from threads that outlive a run. So the
+    file descriptors of the process are redirected, until the process ends.
     """
     sys.stdout.flush()
     sys.stderr.flush()
     terminal = Terminal(out=_copy(1), err=_copy(2))
+    SIGNALS.terminal = terminal.err.fileno()
     with path.open("a", encoding="utf-8") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
@@ -76,12 +78,12 @@ def redirect_output(path: Path, form: LogFormat = LogFormat.TEXT) -> Terminal:
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
     logging.captureWarnings(True)
     warnings.simplefilter("default")
-    sys.excepthook = _tell(terminal, path)
+    sys.excepthook = _report_unexpected(terminal, path)
     return terminal
 
 
-def _tell(terminal: Terminal, path: Path) -> ExceptHook:
-    """Return a hook that tells of an error nobody expected on the terminal too, not in the log alone."""
+def _report_unexpected(terminal: Terminal, path: Path) -> ExceptHook:
+    """Return a hook that reports an unexpected error on the terminal too, not only in the log."""
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         terminal.err.write(f"joyfleet: {kind.__name__}: {printable(error)}; the traceback is in {path}\n")

@@ -1,7 +1,7 @@
-"""What the verbs that take an output's URL need of it: its run, its plan and the source it came from.
+"""An output as the verbs read it: its run, its plan and its source.
 
-An output is data. What `run.json` and the plan say of the source is read only where `pipeline.config.trust` lets
-an output name it, or where the caller has named it.
+An output is data. The source that its `run.json` and its plan name is read only where `pipeline.config.trust` allows
+it, or where the caller has named it.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import click
-from pydantic import ValidationError
 
-from pipeline.config import ImagesConfig, JobConfig, SourceConfig, load_job, parse_job
+from jobs.job_file import read_job
+from pipeline.config import ImagesConfig, JobConfig, SourceConfig, parse_job
+from pipeline.config.load import read_stored
+from pipeline.config.renamed_keys import with_new_names
 from pipeline.config.trust import refuse_foreign_sources, without_powers
 from pipeline.errors import ConfigError, StoreError
 from pipeline.ledger.footer import RunIdentity
@@ -29,33 +31,33 @@ source_option = click.option(
     "sources",
     multiple=True,
     metavar="URL",
-    help="Read the source from here instead of from where OUTPUT says; may be given often.",
+    help="Read the source from here instead of the URLs that OUTPUT names; may be given several times.",
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
-    """An output that some run has claimed."""
+    """An output that has a run.json."""
 
     store: Store
     run: RunIdentity
     plan: Plan
     described_source: SourceConfig
-    """As the output has it, to be handed on where it is not read; see `source`."""
+    """As the output names it; to read it, use `source`."""
     sources: Sequence[str]
-    """URLs that the caller gave instead."""
+    """URLs that the caller gave instead of it."""
     max_bytes: int
     fields: Mapping[str, Any]
     """The recipe's."""
-    about: Mapping[str, Any]
-    """What the first run told of itself: its resolved config as `job`, `slots`, `versions`."""
+    job: Mapping[str, Any]
+    """The config of the first run, with the keys of today."""
 
     @property
     def source(self) -> SourceConfig:
-        """The source, to be read.
+        """The source, with URLs that may be read.
 
         Raises:
-            ConfigError: the output names one that is the caller's to name.
+            ConfigError: the output names a source that needs the caller's consent.
         """
         if self.sources:
             return self.described_source.model_copy(update={"urls": tuple(self.sources)})
@@ -63,7 +65,7 @@ class Output:
         return self.described_source
 
     def listed_plan(self) -> Plan:
-        """Return the plan with the shards' URLs of today; one that changed since is refused, as by `claim_plan`."""
+        """Return the plan with the current URLs of the shards; a shard that changed is refused, as by `claim_plan`."""
         return claim_plan(self.store, list_shards(self.source))
 
     def readable_plan(self) -> Plan:
@@ -79,7 +81,7 @@ class Output:
         return self.plan
 
 
-_SAY_SOURCE = "If it is the source that you mean, name it: --source URL"
+_SAY_SOURCE = "To read this source, name it: --source URL"
 
 
 def open_output(url: str, sources: Sequence[str] = ()) -> Output:
@@ -93,13 +95,13 @@ def open_output(url: str, sources: Sequence[str] = ()) -> Output:
     record = read_run(store)
     job = _job_of(url, record)
     try:
-        source = SourceConfig.model_validate(job["source"])
-        images = ImagesConfig.model_validate(job["images"])
+        source = read_stored(SourceConfig, job["source"], f"{url}/{RUN}", "source.")
+        images = read_stored(ImagesConfig, job["images"], f"{url}/{RUN}", "images.")
         run = RunIdentity(
             recipe=record.fingerprint, slots=tuple(record.about["slots"]), versions=record.about["versions"]
         )
-    except (ValidationError, KeyError, TypeError) as err:
-        raise StoreError(f"{url}/{RUN}: damaged ({' '.join(str(err).split())}); restore it") from err
+    except (KeyError, TypeError) as err:
+        raise StoreError(f"{url}/{RUN}: damaged ({err!r}); restore it") from err
     return Output(
         store=store,
         run=run,
@@ -108,26 +110,26 @@ def open_output(url: str, sources: Sequence[str] = ()) -> Output:
         sources=sources,
         max_bytes=images.max_bytes,
         fields=record.fields,
-        about=record.about,
+        job=job,
     )
 
 
 def _job_of(url: str, record: RunRecord) -> Mapping[str, Any]:
     if "job" not in record.about:
-        raise ConfigError(f"{url}: a corpus, and this verb is for captions; `joyfleet corpus` goes on with a corpus")
-    return record.about["job"]
+        raise ConfigError(f"{url}: is a corpus, and this verb takes captions; `joyfleet corpus` resumes a corpus")
+    return with_new_names(record.about["job"])
 
 
 def job_of_output(url: str, job_file: str | None, overrides: Sequence[str]) -> JobConfig:
-    """Return the job that made an output, to be run on it again: the caller's own file, or what `run.json` says of it.
+    """Return the job that made an output: from the caller's file, or from `run.json`.
 
     Raises:
-        ConfigError: `run.json` decides what is the caller's to say, see `pipeline.config.trust`.
+        ConfigError: `run.json` has settings that need the caller's consent, see `pipeline.config.trust`.
     """
     described = _job_of(url, read_run(open_store(url)))
     if job_file is not None:
-        return load_job(job_file, [*overrides, f"output={json.dumps(url)}"])
+        return read_job(job_file, [*overrides, f"output={json.dumps(url)}"])
     origin = f"{url}/{RUN}"
-    # In full form first: what a short form or another spelling says is not seen otherwise.
-    full = parse_job({**described, "output": url}, origin=origin).model_dump(mode="json")
+    # In full form first: `without_powers` looks for the keys of the full form.
+    full = read_stored(JobConfig, {**described, "output": url}, origin).model_dump(mode="json")
     return parse_job(without_powers(full, overrides, origin), overrides, origin=origin)

@@ -1,4 +1,4 @@
-"""`joyfleet plan job.yaml`: what a job would do and take, from a bounded look at its source; writes nothing."""
+"""`joyfleet plan job.yaml`: what a job would do and cost, estimated from a sample of its source; writes nothing."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from jobs.caption import set_option
+from jobs.job_file import read_job, set_option
 from jobs.logs import Terminal, new_log, redirect_output
 from jobs.progress_line import clock, size
+from jobs.signals import DEFAULT, SIGNALS
 from jobs.source_summary import show_source
 from jobs.terminal import printable, to_json
-from pipeline.config import JobConfig, load_job
+from pipeline.config import JobConfig
 from pipeline.cost import Rate, Workload, captions_per_image, card_rates, estimate, guess_tokens, staged_tokens
 from pipeline.engines.gpus import GPUS
 from pipeline.errors import ConfigError, PipelineError
@@ -33,9 +34,9 @@ if TYPE_CHECKING:
     from pipeline.flow.calibrate import Calibration
 
 MACHINE = "machine"
-"""Name of the machine at hand among the cards."""
+"""Name of this machine among the GPUs."""
 SHOWN = 5
-"""Unreadable shards listed."""
+"""Unreadable shards that are listed."""
 WIDTH = 120
 
 
@@ -43,32 +44,44 @@ WIDTH = 120
 @click.argument("job_file", type=click.Path())
 @set_option
 @click.option(
-    "--calibrate", "num_images", type=click.IntRange(1), help="Caption so many images here and now, and keep the rate."
+    "--calibrate",
+    "num_images",
+    type=click.IntRange(1),
+    help="Caption so many images on this machine, and use the rate.",
 )
 @click.option(
-    "--price", "prices", multiple=True, metavar="CARD=PER_HOUR", help="Of a card, or of `machine`; may be given often."
+    "--price",
+    "prices",
+    multiple=True,
+    metavar="CARD=PER_HOUR",
+    help="Price of a GPU, or of `machine`; repeatable.",
 )
 @click.option(
-    "--rows", type=click.IntRange(0), default=3, show_default=True, help="Rows shown of the first shard; 0 reads none."
+    "--rows",
+    type=click.IntRange(0),
+    default=3,
+    show_default=True,
+    help="Rows of the first shard to show; 0 reads none.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def plan(
     job_file: str, overrides: Sequence[str], num_images: int | None, prices: Sequence[str], rows: int, *, as_json: bool
 ) -> None:
-    """Check JOB_FILE, look at its source, and tell what the job would take: images, tokens, hours, money, requests.
+    """Check JOB_FILE and estimate what the job would take: images, tokens, hours, money, requests.
 
-    Reads footers and heads of at most 32 shards; writes nothing. With --calibrate it runs the job's own engine.
+    It reads footers and heads of at most 32 shards, and writes nothing. With --calibrate it runs the job's engine.
     """
-    job = load_job(job_file, overrides)
+    job = read_job(job_file, overrides)
     priced = _prices(prices)
     terminal = Terminal(out=sys.stdout, err=sys.stderr)
     calibration = None
     if num_images is not None:
-        # Before the terminal is taken, so that a wrong config is told as by every verb.
+        # Before the output is redirected, so that a wrong config is reported on the terminal.
         check_job(job)
         prepare_ray_env(job.cluster)
         terminal = redirect_output(new_log(), job.logs)
         calibration = _calibrate(job, num_images, terminal)
+        SIGNALS.end_at_once(DEFAULT)
     told = look(job, calibration, priced)
     for remark in told["remarks"]:
         terminal.err.write(f"joyfleet: note: {printable(remark)}\n")
@@ -81,10 +94,12 @@ def plan(
 
 def _calibrate(job: JobConfig, num_images: int, terminal: Terminal) -> Calibration:
     # Ray reads its environment when it is imported, so not at the top.
-    from pipeline.flow.calibrate import calibrate  # noqa: PLC0415
+    from pipeline.flow.calibrate import calibrate, prepare_trial  # noqa: PLC0415
 
     try:
-        return calibrate(job, num_images)
+        with SIGNALS.scratch_folder("joyfleet-calibrate-") as folder:
+            trial = prepare_trial(job, num_images, folder)
+            return calibrate(trial, num_images, SIGNALS.drain())
     except PipelineError as err:
         terminal.err.write(f"joyfleet: {printable(err)}\n")
         sys.exit(err.exit_code)
@@ -102,7 +117,7 @@ def _prices(words: Sequence[str]) -> dict[str, float]:
 
 
 def look(job: JobConfig, calibration: Calibration | None, prices: Mapping[str, float]) -> dict[str, Any]:
-    """Return all that the plan tells, as JSON."""
+    """Return the plan as JSON."""
     recipe, weights, remarks = check_job(job)
     refuse_output_in_source(job, open_store(job.output))
     listed = list_source(job.source)
@@ -153,7 +168,7 @@ def _machine(job: JobConfig, calibration: Calibration | None) -> list[Rate]:
 
 
 def _left(job: JobConfig, recipe: str, shards: Sequence[Shard], remarks: list[str]) -> Sequence[Shard]:
-    """Shards that a run would still do; an output that holds nothing is none."""
+    """Shards that a run would still do: all of them if the output does not exist."""
     store = open_store(job.output)
     try:
         there = read_run(store)
@@ -161,9 +176,7 @@ def _left(job: JobConfig, recipe: str, shards: Sequence[Shard], remarks: list[st
     except ConfigError:
         return shards
     if there.fingerprint != recipe:
-        remarks.append(
-            f"{store.url}: bound to another recipe; a run would be refused until it has an output of its own"
-        )
+        remarks.append(f"{store.url}: bound to another recipe; a run with this job needs another output")
         return shards
     return [shard for shard in shards if shard.path in found.fragments]
 

@@ -1,16 +1,16 @@
-"""`joyfleet playground`: one image and every way to ask, in a browser of this machine."""
+"""`joyfleet playground`: tries prompts on one image, in a browser on this machine."""
 
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
-from jobs.caption import set_option
-from pipeline.config import JobConfig, load_job, parse_job
+from jobs.job_file import read_job, set_option
+from jobs.signals import SIGNALS
+from pipeline.config import JobConfig, parse_job
 from pipeline.engines import start_engine
 from pipeline.errors import BadImage, ConfigError
 from pipeline.flow.prepared_job import check_job, engine_spec, read_spec
@@ -21,7 +21,7 @@ from pipeline.standin.demo_data import draw_dataset
 
 PICTURES = 12
 STANDIN = {"model": "standin", "captions": {"slot": "caption", "mode": "descriptive"}}
-"""Without a job file: the model of this package, on pictures drawn on the spot."""
+"""Without a job file: the stand-in model, on generated pictures."""
 
 
 @click.command()
@@ -29,17 +29,18 @@ STANDIN = {"model": "standin", "captions": {"slot": "caption", "mode": "descript
 @click.option("--port", type=click.IntRange(1, 65535), default=7860, show_default=True)
 @set_option
 def playground(job_file: str | None, port: int, overrides: Sequence[str]) -> None:
-    """Try prompts on single images in a browser, with JOB_FILE's engine and images; by default the stand-in's."""
+    """Try prompts on single images in a browser, with the engine and images of JOB_FILE or of the demo."""
     # Read when gradio is imported: no version check, no statistics.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     try:
         from jobs.playground_page import HOST, PlaygroundSession, build_app, serve  # noqa: PLC0415 - an extra, seconds of imports
     except ImportError as err:
         raise ConfigError(f"playground: needs the package {err.name}; run: pip install 'joyfleet[playground]'") from err
-    with tempfile.TemporaryDirectory(prefix="joyfleet-") as folder:
+    SIGNALS.end_at_once("the playground was stopped; it keeps nothing")
+    with SIGNALS.scratch_folder("joyfleet-playground-") as folder:
         job, pictures = _pictures(job_file, overrides, Path(folder))
         recipe, weights, _ = check_job(job)
-        click.echo("joyfleet: the engine starts", err=True)
+        click.echo("joyfleet: starting the engine", err=True)
         desk = PlaygroundSession(job, start_engine(engine_spec(job, recipe, weights)), read_spec(job, weights).geometry)
         try:
             click.echo(f"http://{HOST}:{port}/")
@@ -51,9 +52,9 @@ def playground(job_file: str | None, port: int, overrides: Sequence[str]) -> Non
 
 
 def _pictures(job_file: str | None, overrides: Sequence[str], folder: Path) -> tuple[JobConfig, list[Path]]:
-    """The job, and a few images to begin with, as files below `folder`."""
+    """The job, and a few sample images, as files below `folder`."""
     if job_file:
-        job = load_job(job_file, overrides)
+        job = read_job(job_file, overrides)
     else:
         draw_dataset(folder / "source", num_images=PICTURES, seed=0, shard_rows=PICTURES)
         job = parse_job({**STANDIN, "source": str(folder / "source"), "output": "memory://playground"}, overrides)
@@ -65,7 +66,7 @@ def _pictures(job_file: str | None, overrides: Sequence[str], folder: Path) -> t
         for data in (row.data for one in sample.shards for row in one.rows if row.data is not None):
             try:
                 kind = decoder.decode(data, job.images, read.geometry.size_of).format
-            except BadImage:  # it would be a failed row of a run; here it is no picture to begin with
+            except BadImage:  # a run would make a failed row of it; it cannot be a sample
                 continue
             files.append(folder / f"{len(files):03d}.{kind.lower()}")
             files[-1].write_bytes(data)

@@ -1,4 +1,4 @@
-"""`joyfleet preview job.yaml`: a recipe on a few images, before any money is spent on it."""
+"""`joyfleet preview job.yaml`: captions a few images, to judge a recipe before a large run."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jobs.caption import set_option
+from jobs.job_file import read_job, set_option
 from jobs.logs import new_log, redirect_output
 from jobs.terminal import echo
-from pipeline.config import JobConfig, load_job
+from pipeline.config import JobConfig
 from pipeline.engines import Engine, EngineSpec, start_engine
 from pipeline.errors import ConfigError
 from pipeline.flow.prepared_job import caption_spec, check_job, engine_spec, facts_of, read_spec
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """A job file, checked."""
+    """A checked job file."""
 
     name: str
     read: ReadSpec
@@ -49,12 +49,12 @@ class Recipe:
 )
 @set_option
 def preview(job_file: str, num_images: int, compare: str | None, page: str | None, overrides: Sequence[str]) -> None:
-    """Caption a few images of JOB_FILE's source with its engine and show them on one page; writes no output.
+    """Caption a few images of JOB_FILE's source and show them on one page, without writing an output.
 
-    The images are the same at each call: drawn by the job's seed over its shards. --set holds for both jobs.
+    The images are sampled with the job's seed, so they are the same at each call. --set applies to both jobs.
     """
     files = [job_file, *([compare] if compare else [])]
-    jobs = [load_job(file, overrides) for file in files]
+    jobs = [read_job(file, overrides) for file in files]
     recipes = [_checked(file, job) for file, job in zip(files, jobs, strict=True)]
     target = Path(page) if page else Path(Path(job_file).stem + ".preview.html")
     if not target.parent.is_dir():

@@ -1,4 +1,4 @@
-"""The one live line of a run: redrawn on a terminal, printed every 30 s into a log."""
+"""The progress line of a run: updated in place on a terminal, printed every 30 s into a log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pipeline.flow.progress import Snapshot
 
 EVERY_S = 30.0
-"""Between lines where there is no terminal, as in CI."""
+"""Interval of the lines without a terminal, as in CI."""
 
 
 class ProgressLine:
@@ -61,7 +61,7 @@ def clock(seconds: float) -> str:
 
 
 def size(num_bytes: float) -> str:
-    """Return bytes in the largest unit that leaves a number of at least 1."""
+    """Return bytes in the largest unit that gives a number of at least 1."""
     for unit in ("B", "kB", "MB", "GB"):
         if num_bytes < 1000:
             return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"

@@ -1,4 +1,4 @@
-"""`joyfleet prompts`: what a generation can be asked, and the exact words of one request."""
+"""`joyfleet prompts`: the requests that a generation was trained on, and the exact prompt of one request."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from pipeline.prompts import build_request
 
 @click.command()
 @click.option("--generation", type=click.Choice(generation_names()), default="beta-one", show_default=True)
-@click.option("--mode", help="Print the prompt of this mode; without it, list all that there is.")
-@click.option("--tone")
+@click.option("--mode", help="Print the prompt of this mode; by default all modes are listed.")
+@click.option("--tone", help="Tone of the mode; by default its first.")
 @click.option("--length", help="A length class or a number of words.")
-@click.option("--option", "options", multiple=True, help="May be given several times.")
+@click.option("--option", "options", multiple=True, help="Extra sentence of the prompt; may be given several times.")
 @click.option("--name", help="For the option refer-by-name.")
 def prompts(
     generation: str, mode: str | None, tone: str | None, length: str | None, options: Sequence[str], name: str | None
 ) -> None:
-    """List modes, tones, lengths and options, or print the exact prompt for given choices."""
-    found = load_generation(generation)
+    """List modes, tones, lengths and options of a generation, or print the exact prompt of one request."""
+    catalog = load_generation(generation)
     if mode is None:
         if tone or length or options or name:
-            raise ConfigError("prompts: a choice without --mode; allowed: --mode with others, or no choice at all")
-        _list(found)
+            raise ConfigError("prompts: --tone, --length, --option and --name need --mode; add --mode")
+        _list(catalog)
         return
     request = RequestConfig(mode=mode, tone=tone, options=tuple(options), name=name)
-    asked = int(length) if length and length.isdigit() else length
-    built = build_request(found, request, asked, slot="-", where="prompts")
+    words = int(length) if length and length.isdigit() else length
+    built = build_request(catalog, request, words, slot="-", where="prompts")
     if built.system:
         click.echo(f"system: {built.system}", err=True)
     click.echo(built.prompt)

@@ -1,4 +1,4 @@
-"""`joyfleet quality OUTPUT`: how good its committed captions are, as a table here and as Parquet there."""
+"""`joyfleet quality OUTPUT`: quality figures of its committed captions, printed and stored as Parquet."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from pipeline.report import QualityReport
 
 SHOWN = 8
-"""Reasons and openings printed."""
+"""Reasons and openings that are printed."""
 WIDTH = 140
-"""Of the table, whatever the terminal or the CI log takes itself to be."""
+"""Characters of the table, on any terminal and in a CI log."""
 
 
 @click.command()
 @click.argument("output")
 def quality(output: str) -> None:
-    """Measure OUTPUT's committed captions per mode and length; writes report/quality/*.parquet there."""
-    # datasketch brings scipy, half a second of imports that no other verb should pay.
+    """Measure OUTPUT's committed captions per mode and length, and write OUTPUT/report/quality/*.parquet."""
+    # datasketch imports scipy, which takes half a second: only this verb needs it.
     from pipeline.report import measure_quality, write_report  # noqa: PLC0415
 
     opened = open_output(output)

@@ -1,4 +1,4 @@
-"""`joyfleet report OUTPUT`: one page about its committed captions, to be looked at anywhere."""
+"""`joyfleet report OUTPUT`: one self-contained HTML page about its committed captions."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def report(output: str, page: str | None, sources: Sequence[str]) -> None:
 
 
 def _page(opened: Output, files: str) -> str:
-    # matplotlib, datasketch and scipy: a second and a half of imports that no other verb should pay.
+    # matplotlib, datasketch and scipy take 1.5 s to import: only this verb needs them.
     try:
         from pipeline.report.output_stats import output_stats  # noqa: PLC0415
         from pipeline.report.page import Subject, report_page  # noqa: PLC0415
@@ -46,7 +46,7 @@ def _page(opened: Output, files: str) -> str:
         raise ConfigError(f"report: needs the package {err.name}; run: pip install 'joyfleet[report]'") from err
     plan = opened.readable_plan()
     survey, quality = output_stats(opened.store)
-    job = opened.about["job"]
+    job = opened.job
     subject = Subject(
         url=opened.store.url,
         files=files,

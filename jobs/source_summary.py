@@ -1,4 +1,4 @@
-"""What `joyfleet plan` shows of a source beyond its shards: what was detected, and the first rows."""
+"""What `joyfleet plan` shows about a source: the detected formats and splits, and the first rows."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from jobs.progress_line import size
 from jobs.terminal import echo
 from pipeline.config import JobConfig
 from pipeline.errors import ShardUnreadable
-from pipeline.readers import Listed, list_source, open_head
+from pipeline.readers import Listed, format_of, list_source, open_head
 from pipeline.readers.img2dataset import downloads
 from pipeline.readers.splits import split_of
 
 MAX_FETCH_BYTES = 1 << 30
-"""Such a shard comes whole before its first row is seen; a larger one than this is not fetched for a look."""
-WHOLE = (".zip", ".gz", ".tgz")
+"""A larger shard is not opened where its format needs the whole shard for the first rows."""
 
 SHOWN = 5
 """Reasons of failed downloads."""
@@ -25,9 +24,9 @@ WIDTH = 140
 
 
 def show_source(job: JobConfig, num_rows: int, out: TextIO) -> None:
-    """Print what a source's listing tells, and look into its first shard for `num_rows` rows; 0 looks into none."""
+    """Print a summary of a source's listing, and the first `num_rows` rows of its first shard; 0 reads none."""
     listed = list_source(job.source)
-    kinds = Counter(_kind(shard.path) for shard in listed.shards)
+    kinds = Counter(format_of(shard.path).name for shard in listed.shards)
     echo("found: " + ", ".join(f"{count:,} {kind}" for kind, count in sorted(kinds.items())), file=out)
     splits = Counter(split_of(shard.path) for shard in listed.shards)
     if set(splits) - {None}:
@@ -41,14 +40,6 @@ def show_source(job: JobConfig, num_rows: int, out: TextIO) -> None:
         _show_rows(job, listed, num_rows, out)
 
 
-def _kind(path: str) -> str:
-    name = path.rpartition("/")[2].lower()
-    for suffix in ("parquet", "zip"):
-        if name.endswith(f".{suffix}"):
-            return suffix
-    return "tar" if name.endswith((".tar", ".gz", ".tgz")) else "stretches of loose images"
-
-
 def _show_downloads(listed: Listed, url: str, out: TextIO) -> None:
     found = downloads(listed.stats, url)
     reasons = "; ".join(f"{count:,} {reason}" for reason, count in found.reasons[:SHOWN])
@@ -59,13 +50,13 @@ def _show_downloads(listed: Listed, url: str, out: TextIO) -> None:
 
 def _show_rows(job: JobConfig, listed: Listed, num_rows: int, out: TextIO) -> None:
     shard = listed.shards[0]
-    if shard.size > MAX_FETCH_BYTES and shard.path.lower().endswith(WHOLE):
+    if shard.size > MAX_FETCH_BYTES and format_of(shard.path).open_head is None:
         echo(f"{shard.path}: {size(shard.size)}, not looked into", file=out)
         return
-    # All fields are shown, so that one sees what `source.carry` could keep.
-    source = job.source.model_copy(update={"carry": ("*",)})
+    # All fields are shown: these can be listed in `source.metadata_fields`.
+    source = job.source.model_copy(update={"metadata_fields": ("*",)})
     try:
-        with open_head(shard, source, job.images.max_bytes, num_rows, carry=source.carry) as opened:
+        with open_head(shard, source, job.images.max_bytes, num_rows, fields=source.metadata_fields) as opened:
             echo(f"{shard.path} begins with: {opened.layout}", file=out)
             for row in opened.rows(range(num_rows)):
                 what = row.message if row.data is None else size(len(row.data))

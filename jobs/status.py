@@ -1,4 +1,4 @@
-"""`joyfleet status OUTPUT`: how far it is, who works on it and how the runs before ended; asks the storage alone."""
+"""`joyfleet status OUTPUT`: progress, active runs and the results of earlier runs, read from storage alone."""
 
 from __future__ import annotations
 
@@ -22,22 +22,29 @@ from pipeline.ledger.run_events import RunStatus, read_runs
 from pipeline.ledger.shard_plan import remaining
 
 RUNS = 20
-"""Newest runs that are read, a request each."""
+"""Newest runs that are read, one request each."""
 SHOWN = 5
-"""Runs and quarantined shards listed."""
+"""Runs and quarantined shards that are listed."""
 BARS = "▁▂▃▄▅▆▇█"
 
 
 @click.command()
 @click.argument("output")
-@click.option("--watch", is_flag=True, help="Look again and again until interrupted.")
-@click.option("--every", "every_s", type=click.FloatRange(1), default=10, show_default=True, help="Seconds; --watch.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a look.")
+@click.option("--watch", is_flag=True, help="Update until interrupted.")
+@click.option(
+    "--every",
+    "every_s",
+    type=click.FloatRange(1),
+    default=10,
+    show_default=True,
+    help="--watch: seconds between updates.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each update.")
 def status(output: str, *, watch: bool, every_s: float, as_json: bool) -> None:
-    """Tell how far OUTPUT is: shards committed, staged, in quarantine and left, and what its runs told.
+    """Show the progress of OUTPUT: shards committed, staged, in quarantine and left, and the state of its runs.
 
-    Needs only to read the output: no Ray, no source. A look is four listings and a request for each of the newest runs
-    and each shard in quarantine.
+    It only reads the output: no Ray, no source. One update costs four listings, and a request for each of the newest
+    runs and each shard in quarantine.
     """
     if as_json:
         click.echo(to_json(look(output)))
@@ -84,7 +91,7 @@ def look(output: str) -> dict[str, Any]:
 
 
 def _run(run: RunStatus, now: datetime) -> dict[str, Any]:
-    state, moment, silent_s = run.state(now), run.moment, (now - run.told).total_seconds()
+    state, moment, silent_s = run.state(now), run.progress, (now - run.last_event_at).total_seconds()
     eta_s = moment.eta_s if moment and state == "running" else None
     return {
         "run_id": run.run_id,
@@ -94,7 +101,7 @@ def _run(run: RunStatus, now: datetime) -> dict[str, Any]:
         "host": run.host,
         "pid": run.pid,
         "started": run.started.isoformat(timespec="seconds"),
-        "last_told": run.told.isoformat(timespec="seconds"),
+        "last_told": run.last_event_at.isoformat(timespec="seconds"),
         "last_told_s_ago": round(silent_s, 1),
         "seconds": moment.seconds if moment else 0.0,
         "images": moment.images if moment else 0,
@@ -108,7 +115,7 @@ def _run(run: RunStatus, now: datetime) -> dict[str, Any]:
 
 
 def rates(points: tuple[tuple[float, int, float], ...]) -> list[tuple[float, float]]:
-    """Return (seconds since the start, captions a second up to there) between the points that a run keeps."""
+    """Return (seconds since the start, captions per second since the previous point) for the points of a run."""
     return [
         (end, round((captions - before) / (end - start), 2))
         for (start, before, _), (end, captions, _) in pairwise(((0.0, 0, 0.0), *points))
@@ -117,7 +124,7 @@ def rates(points: tuple[tuple[float, int, float], ...]) -> list[tuple[float, flo
 
 
 def render(seen: Mapping[str, Any]) -> str:
-    """Return the state for people."""
+    """Return the state as text."""
     shards, planned_bytes = seen["shards"], seen["bytes"]["planned"]
     share = seen["bytes"]["committed"] / planned_bytes if planned_bytes else 1.0
     lines = [
@@ -157,9 +164,9 @@ def _state(run: Mapping[str, Any]) -> str:
     ago = clock(run["last_told_s_ago"])
     match run["state"]:
         case "running":
-            return f"running, last heard {ago} ago"
+            return f"running, last heartbeat {ago} ago"
         case "silent":
-            return f"silent for {ago}: killed, or cut off from this storage; `caption` goes on where it stopped"
+            return f"no heartbeat for {ago}: killed, or cut off from this storage; `caption` resumes it"
         case "complete":
             return f"complete {ago} ago, exit code {run['exit_code']}"
         case state:

@@ -1,4 +1,4 @@
-"""`joyfleet submit job.yaml --address URL`: the main job on a cluster, followed from here to its own exit code."""
+"""`joyfleet submit job.yaml --address URL`: runs the main job on a cluster and ends with its exit code."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jobs.caption import set_option
-from pipeline.config import load_job
+from jobs.job_file import read_job, set_option
+from jobs.signals import SIGNALS
 from pipeline.errors import ConfigError, Interrupted
 from pipeline.flow.ray_env import API_VARIABLE, prepare_ray_env
 from pipeline.prompts import check_captions
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     default=".",
     show_default=True,
     type=click.Path(path_type=Path),
-    help="The folder that the cluster gets; JOB_FILE lies in it.",
+    help="The folder that is sent to the cluster; JOB_FILE must be in it.",
 )
 @click.option(
     "--runtime-env",
@@ -39,18 +39,18 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Ray's runtime environment: excludes and variables.",
 )
-@click.option("--attach", is_flag=True, help="Follow the job that works on this output, if there is one.")
+@click.option("--attach", is_flag=True, help="Follow the running job of this output, if there is one.")
 def submit(
     job_file: Path, overrides: Sequence[str], address: str, working_dir: Path, runtime_env: Path, *, attach: bool
 ) -> None:
-    """Run `caption JOB_FILE` on the Ray cluster at --address, show its log, end with its exit code.
+    """Run `caption JOB_FILE` on the Ray cluster at --address, show its log, and end with its exit code.
 
     Ctrl-C asks whether to stop the job. Without a terminal it leaves the job running and ends with 4.
     """
-    job = load_job(str(job_file), overrides)
+    job = read_job(str(job_file), overrides)
     check_captions(job)
     prepare_ray_env(job.cluster, sent_to=address)
-    logging.disable(logging.INFO)  # Ray's client names each file that it leaves out
+    logging.disable(logging.INFO)  # Ray's client logs each file that it excludes
     try:
         # Ray reads its environment when it is imported, so not before the line above.
         from pipeline.flow.job_submission import Following, JobServer, make_submission  # noqa: PLC0415
@@ -70,7 +70,8 @@ def submit(
 
 
 def _follow(server: JobServer, job: str, following: Following) -> Ended:
-    # A shell that starts a command in the background has it ignore Ctrl-C's signal.
+    SIGNALS.end_at_once(_still_running(job))
+    SIGNALS.leave(signal.SIGINT)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     while True:
         try:
@@ -84,13 +85,13 @@ def _ask(job: str) -> str:
     """Ask what Ctrl-C means: `stop` or `follow`.
 
     Raises:
-        Interrupted: to leave the job running; also where nobody can be asked, and at a second Ctrl-C.
+        Interrupted: the job is left running; also without a terminal, and at a second Ctrl-C.
     """
     answer = "leave"
     if sys.stdin.isatty():
         try:
             answer = click.prompt(
-                f"\njoyfleet: {job} runs on; stop it, leave it running, or follow it",
+                f"\njoyfleet: {job} is still running; stop it, leave it running, or follow it",
                 type=click.Choice(["stop", "leave", "follow"]),
                 default="follow",
                 err=True,
@@ -98,7 +99,9 @@ def _ask(job: str) -> str:
         except click.Abort:
             click.echo(err=True)
     if answer == "leave":
-        raise Interrupted(
-            f"{job} runs on: the same command with --attach follows it, and `ray job stop {job}` stops it"
-        )
+        raise Interrupted(_still_running(job))
     return answer
+
+
+def _still_running(job: str) -> str:
+    return f"{job} is still running: the same command with --attach follows it, `ray job stop {job}` stops it"

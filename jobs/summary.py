@@ -1,4 +1,4 @@
-"""What a run tells at its end."""
+"""The summary that a run prints at its end."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from pipeline.flow.prepared_job import PreparedJob
 
 SHOWN = 5
-"""Shards listed by name."""
+"""Shards that are listed by name."""
 
 
 def print_summary(out: TextIO, prepared: PreparedJob, outcome: RunResult, log_path: Path) -> None:
-    """Print the table, then shards that need attention, then where the logs are."""
+    """Print the table, then the shards that need attention, then the paths of the logs."""
     console = Console(file=out, soft_wrap=True, highlight=False)
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, value in _rows(prepared, outcome):
@@ -31,12 +31,12 @@ def print_summary(out: TextIO, prepared: PreparedJob, outcome: RunResult, log_pa
     for left_out in outcome.left_out:
         console.print(printable(f"note: {left_out}"), markup=False)
     for shard in outcome.shards_lost[:SHOWN]:
-        console.print(printable(f"lost to another run, which committed it: {shard}"), markup=False)
+        console.print(printable(f"committed by another run: {shard}"), markup=False)
     if len(outcome.shards_lost) > SHOWN:
-        console.print(f"... and {len(outcome.shards_lost) - SHOWN} more, each named in the log", markup=False)
+        console.print(f"... and {len(outcome.shards_lost) - SHOWN} more; the log names each", markup=False)
     console.print(f"log: {log_path}", markup=False)
     if outcome.worker_logs:
-        console.print(f"logs of Ray's workers and vLLM: {outcome.worker_logs}", markup=False)
+        console.print(f"logs of Ray workers and vLLM: {outcome.worker_logs}", markup=False)
 
 
 def _rows(prepared: PreparedJob, outcome: RunResult) -> list[tuple[str, str]]:
@@ -52,8 +52,8 @@ def _rows(prepared: PreparedJob, outcome: RunResult) -> list[tuple[str, str]]:
             f"{done:,} of {outcome.shards_planned:,} committed, {len(outcome.shards_quarantined)} in quarantine",
         ),
         ("this run", f"{outcome.shards_committed:,} shards, {outcome.images:,} images in {clock(outcome.seconds)}"),
-        ("lost", f"{len(outcome.shards_lost):,} shards to another run"),
+        ("other runs", f"committed {len(outcome.shards_lost):,} of these shards meanwhile"),
         ("captioned", f"{outcome.images_captioned:,} images"),
-        ("taken over", f"{outcome.images_resumed:,} images staged by earlier runs"),
+        ("resumed", f"{outcome.images_resumed:,} images staged by earlier runs"),
         ("captions", f"{captions:,}: {statuses} ({rate})"),
     ]

@@ -1,4 +1,4 @@
-"""`joyfleet verify OUTPUT`: proves exactly-once from the source again."""
+"""`joyfleet verify OUTPUT`: proves from the source that each image was captioned exactly once."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ from pipeline.readers import open_shard
 from schemas.shard import Shard
 
 THREADS = 8
-"""Shards looked at together: most of the time is waiting for storage."""
+"""Shards that are checked at the same time: most of the time is spent waiting for storage."""
 
 
 @click.command()
 @click.argument("output")
 @source_option
 def verify(output: str, sources: Sequence[str]) -> None:
-    """Check that every source row of OUTPUT's plan has each slot exactly once; report every violation.
+    """Check that every source row of OUTPUT's plan has each slot exactly once, and report every violation.
 
-    Keys and hashes of the images are compared with the source, captions with the digest that they were committed with.
+    Keys and hashes of the images are compared with the source, captions with the digest of their commit.
     Exit code 0: proven. 1: a violation. 3: proven, but shards are in quarantine.
     """
     opened = open_output(output, sources)
-    # The plan's URLs are those of the first run; the source may have moved, and must not have changed.
+    # The plan's URLs are those of the first run. The source may have moved, but must not have changed.
     current = opened.listed_plan()
     verdict = verify_tree(opened.store, current)
     committed = remaining(opened.store, current).committed
     shards = [shard for shard in current.shards.values() if shard.path in committed]
-    quarantined = [one for one in verdict.violations if one.kind is ViolationKind.QUARANTINED]
-    broken = [one for one in verdict.violations if one.kind is not ViolationKind.QUARANTINED]
+    quarantined = [found for found in verdict.violations if found.kind is ViolationKind.QUARANTINED]
+    broken = [found for found in verdict.violations if found.kind is not ViolationKind.QUARANTINED]
     num_images = num_without_digest = 0
     source = opened.source
     with ThreadPoolExecutor(THREADS) as pool:
-        for images, found in pool.map(lambda shard: _check(opened, source, shard), shards):
+        for images, shard_verdict in pool.map(lambda shard: _check(opened, source, shard), shards):
             num_images += images
-            num_without_digest += not found.has_digest
-            broken += found.violations
-    for one in [*broken, *quarantined]:
-        echo(f"{one.kind}: {one.shard}: {one.detail}")
+            num_without_digest += not shard_verdict.has_digest
+            broken += shard_verdict.violations
+    for violation in [*broken, *quarantined]:
+        echo(f"{violation.kind}: {violation.shard}: {violation.detail}")
     for remark in [*verdict.remarks, *_undigested(num_without_digest, len(shards))]:
         echo(f"note: {remark}")
     rows = num_images * len(opened.run.slots)
@@ -63,8 +63,8 @@ def _undigested(num_without: int, num_shards: int) -> list[str]:
     if not num_without:
         return []
     return [
-        f"{num_without:,} of {num_shards:,} files have no digest of their captions, since an earlier version wrote "
-        "them: whether their texts are those that were committed cannot be told"
+        f"{num_without:,} of {num_shards:,} files have no digest of their captions, because an earlier version "
+        "wrote them: it cannot be checked whether their texts are those that were committed"
     ]
 
 
@@ -72,7 +72,7 @@ def _check(opened: Output, source: SourceConfig, shard: Shard) -> tuple[int, Sha
     try:
         images = list(_images(opened, source, shard))
     except ShardUnreadable as err:
-        violation = Violation(shard.path, ViolationKind.UNREADABLE, f"the source, not the output: {err}")
+        violation = Violation(shard.path, ViolationKind.UNREADABLE, f"the source cannot be read: {err}")
         return 0, ShardVerdict((violation,), True)
     return len(images), verify_shard(opened.store, opened.run, shard, len(images), images)
 

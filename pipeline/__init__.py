@@ -1,1 +1,1 @@
-"""JoyFleet's library: shards in, captions out, floor by floor (see the drawing in the README)."""
+"""JoyFleet's library: shards in, captions out, floor by floor (see docs/architecture.md)."""

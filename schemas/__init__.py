@@ -1,1 +1,1 @@
-"""What JoyFleet stores and sends: every table it writes is declared here, field by field, and nowhere else."""
+"""Schemas of everything that JoyFleet stores or passes between stages, field by field."""

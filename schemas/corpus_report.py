@@ -1,4 +1,4 @@
-"""What a corpus writes below report/: the census of its texts, tags and drops."""
+"""The report tables of a corpus: counts of its texts, its tags, and everything else that was counted."""
 
 import pyarrow as pa
 
@@ -9,46 +9,36 @@ def _field(name: str, dtype: pa.DataType, doc: str, *, nullable: bool = False) -
 
 CORPUS_TEXTS: pa.Schema = pa.schema(
     [
-        _field("epoch", pa.int32(), "which draw of the records"),
+        _field("epoch", pa.int32(), "epoch of the texts, from 0"),
         _field("source", pa.string(), "name of the data set"),
         _field("split", pa.string(), "train or validation"),
-        _field("kind", pa.string(), "what the record has, as the task tables: all, tags_long, tags_short, ..."),
-        _field("has_meta", pa.bool_(), "whether a metadata line can be written of the record"),
         _field("task", pa.string(), "as in the texts"),
         _field("length", pa.string(), "as in the texts", nullable=True),
         _field("gen_meta", pa.bool_(), "as in the texts"),
         _field("loss", pa.string(), "as in the texts"),
         _field("rows", pa.int64(), "texts"),
-        _field("n_tokens", pa.int64(), "non-padding tokens of them; null without a tokenizer", nullable=True),
-        _field("n_trained", pa.int64(), "tokens of them that bear loss; null without a tokenizer", nullable=True),
-        _field("too_long", pa.int64(), "texts beyond the context; null without a tokenizer", nullable=True),
-    ]
-)
-
-CORPUS_ACCEPTANCE: pa.Schema = pa.schema(
-    [
-        _field("style", pa.string(), "of `render.styles`"),
-        _field("kind", pa.string(), "what the records have"),
-        _field("test", pa.string(), "task, gen_meta or loss"),
-        _field("rows", pa.int64(), "texts that it rests on"),
-        _field("statistic", pa.float64(), "chi-square of counts against the shares that the config sets"),
-        _field("degrees", pa.int32(), "of freedom"),
-        _field("p", pa.float64(), "probability of counts at least as far off; below 0.001 something is wrong"),
+        _field("n_tokens", pa.int64(), "tokens of the texts; null without a tokenizer", nullable=True),
+        _field("n_trained", pa.int64(), "tokens on which loss is computed; null without a tokenizer", nullable=True),
+        _field("too_long", pa.int64(), "texts longer than the context; null without a tokenizer", nullable=True),
     ]
 )
 
 CORPUS_COUNTS: pa.Schema = pa.schema(
     [
         _field("source", pa.string(), "name of the data set, or of the table"),
-        _field("reason", pa.string(), "what was counted: `dropped_` records, `unrendered_` draws, all else is told"),
+        _field(
+            "reason",
+            pa.string(),
+            "what was counted; `dropped_`: records left out, `unrendered_`: draws without a text",
+        ),
         _field("number", pa.int64(), "how often"),
     ]
 )
 
 CORPUS_TAGS: pa.Schema = pa.schema(
     [
-        _field("category", pa.string(), "field of the record"),
+        _field("category", pa.string(), "field of the record that holds the tag"),
         _field("tag", pa.string(), "as it is written"),
-        _field("records", pa.int64(), "records that have it"),
+        _field("records", pa.int64(), "records that have the tag"),
     ]
 )

@@ -1,18 +1,18 @@
-"""The corpus row: one training text, drawn from one record in one epoch; and the closed sets that it is made of."""
+"""The corpus row, one training text drawn from one record in one epoch, and the closed sets of its fields."""
 
 from enum import StrEnum
 
 import pyarrow as pa
 
 CORPUS_VERSION = "1"
-"""Changes with the name, type, unit or meaning of any field; footers carry it and readers refuse others."""
+"""Changes with the name, type, unit or meaning of a field. Footers carry it; readers refuse other versions."""
 
 
 class Task(StrEnum):
-    """What is to be written from what: the sections of the text in their order, joined by `_to_`."""
+    """Which sections a text has, in their order, joined by `_to_`."""
 
     TAG = "tag"
-    """Tags go on; the only task without a token of its own."""
+    """The list of tags is continued; the only task without a task token."""
     TAG_TO_LONG = "tag_to_long"
     LONG_TO_TAG = "long_to_tag"
     SHORT_TO_TAG = "short_to_tag"
@@ -24,12 +24,12 @@ class Task(StrEnum):
 
     @property
     def sections(self) -> tuple[str, ...]:
-        """`tag`, `short`, `long`: those that the task writes, in their order."""
+        """The sections of the task in their order: `tag`, `short`, `long`."""
         return tuple(self.value.split("_to_"))
 
 
 class LengthClass(StrEnum):
-    """How many general tags an image has, by the thresholds of the preset; the shortest first."""
+    """Classes of the number of general tags, by the thresholds of the preset; ascending."""
 
     VERY_SHORT = "very_short"
     SHORT = "short"
@@ -38,23 +38,23 @@ class LengthClass(StrEnum):
 
 
 class Loss(StrEnum):
-    """Which tokens bear loss."""
+    """On which half of the text loss is computed."""
 
     ALL = "all"
     OUTPUT = "output"
 
 
 class Drop(StrEnum):
-    """Why a record gives no row in an epoch."""
+    """Why a record has no text in an epoch."""
 
     NOTHING = "nothing"
     """Neither tags nor captions."""
     ONE_CAPTION = "one_caption"
-    """No tags and one caption alone: no task goes from nothing to it."""
+    """No tags and only one caption: no task writes a caption from nothing."""
     NO_TAGS = "no_tags"
-    """The preset writes tags only, and there are none."""
+    """The preset writes only tags, and the record has none."""
     NO_WEIGHT = "no_weight"
-    """The config gives no weight to any task of what the record has."""
+    """The config gives weight 0 to every task that fits the record."""
 
 
 def _field(name: str, dtype: pa.DataType, doc: str, *, nullable: bool = False) -> pa.Field:
@@ -63,25 +63,25 @@ def _field(name: str, dtype: pa.DataType, doc: str, *, nullable: bool = False) -
 
 CORPUS_ROW: pa.Schema = pa.schema(
     [
-        _field("id", pa.string(), "the record that it was drawn from"),
-        _field("epoch", pa.int32(), "which draw of the record, from 0"),
+        _field("id", pa.string(), "id of the record from which the text was drawn"),
+        _field("epoch", pa.int32(), "epoch of the draw, from 0"),
         _field("source", pa.string(), "name of the data set of the record"),
         _field("split", pa.string(), "train or validation"),
-        _field("user", pa.string(), "the given half, stored also where loss is on all of it"),
+        _field("user", pa.string(), "the given half"),
         _field("output", pa.string(), "the half to be predicted; text = user + output"),
-        _field("loss", pa.string(), "all: loss on user and output; output: on output alone"),
+        _field("loss", pa.string(), "all: loss on user and output; output: loss on output only"),
         _field("task", pa.string(), "tag, or one of the seven task tokens without brackets, such as tag_to_long"),
         _field(
             "length",
             pa.string(),
-            "very_short, short, long or very_long: by the number of general tags; null for short_to_long, whose "
-            "text has no length token",
+            "very_short, short, long or very_long, by the number of general tags; null for short_to_long, which has "
+            "no length token",
             nullable=True,
         ),
-        _field("gen_meta", pa.bool_(), "whether metadata is to be predicted after the last section"),
-        _field("tags_given", pa.int32(), "tags in the user half"),
-        _field("seed", pa.int64(), "of this draw: a pure function of (corpus seed, epoch, id)"),
+        _field("gen_meta", pa.bool_(), "whether metadata lines follow the last section"),
+        _field("tags_given", pa.int32(), "number of tags in the user half"),
+        _field("seed", pa.int64(), "seed of this draw: a pure function of (corpus seed, epoch, id)"),
         _field("n_tokens", pa.int32(), "tokens of the text with BOS and EOS; null without a tokenizer", nullable=True),
-        _field("n_trained", pa.int32(), "tokens that bear loss; null without a tokenizer", nullable=True),
+        _field("n_trained", pa.int32(), "tokens on which loss is computed; null without a tokenizer", nullable=True),
     ]
 )

@@ -1,10 +1,17 @@
-"""What a Parquet file of the output says about itself, in the key-value metadata of its footer."""
+"""The key-value metadata in the footer of every Parquet file of an output."""
 
 from enum import StrEnum
 
+PREFIX = "joyfleet."
+
 
 class FooterKey(StrEnum):
-    """Keys of the footer, values UTF-8. All but the last three stand in every file of captions/ and staging/."""
+    """Keys of the footer, values UTF-8. All but the last three are in every file of captions/ and staging/.
+
+    A later release may add keys: this one ignores them, and `retry --rows` keeps them in the file that it writes. So
+    the value of an added key must stay true when rows are replaced; one that depends on the rows needs a new
+    SCHEMA_VERSION.
+    """
 
     SCHEMA_VERSION = "joyfleet.schema_version"
     ATTEMPT = "joyfleet.attempt"
@@ -18,7 +25,7 @@ class FooterKey(StrEnum):
     ETAG = "joyfleet.etag"
     """Of the source shard, as in the plan."""
     NUM_IMAGES = "joyfleet.num_images"
-    """Rows of the source shard."""
+    """Images of the source shard."""
     SLOTS = "joyfleet.slots"
     """JSON array of names, in the order of the file's rows."""
     VERSIONS = "joyfleet.versions"
@@ -35,11 +42,11 @@ DIGESTED = (
     *("row", "slot", "key", "image_sha256", "prompt", "system", "seed"),
     *("status", "reason", "caption", "rejected_text"),
 )
-"""Columns in the digest of the caption rows: which image was asked what, and what came of it.
+"""Columns in the digest of the caption rows: the image, the prompt and the result.
 
-The digest says nothing of how Parquet stores the rows, so that any tool can take it from any copy of them. SHA-256
-over the rows, ordered by `row`, then by the slot's place in SLOTS; of each row these columns in this order; of each
-value `<length>:<bytes>,` (a netstring: the length in bytes as decimal digits), where the bytes are UTF-8 text or the
-decimal digits of an integer, and `-,` for null. It tells damage and confusion, not malice: whoever can write the file
-can write the digest too.
+The digest does not depend on how Parquet stores the rows, so any tool can compute it from any copy of them. It is
+SHA-256 over the rows, ordered by `row`, then by the position of the slot in SLOTS; of each row these columns in this
+order; of each value `<length>:<bytes>,` (a netstring: the length in bytes as decimal digits), where the bytes are
+UTF-8 text or the decimal digits of an integer, and `-,` for null. It detects damage and mixed-up files, not malice:
+whoever can write the file can write the digest too.
 """

@@ -1,6 +1,6 @@
-"""What one place says of one image: a row of a table, or the source row that a caption row carries.
+"""The facts of one source about one image: a row of a table, or the source row that a caption row carries.
 
-Nothing is normalised but the form: lists are lists, numbers are numbers. A field is null where the place is silent.
+Only types are normalised: lists are lists, numbers are numbers. A field is null if the source does not have it.
 """
 
 import pyarrow as pa
@@ -14,27 +14,27 @@ _TAGS = pa.list_(pa.string())
 
 IMAGE_FACTS: pa.Schema = pa.schema(
     [
-        _field("id", pa.string(), "a number that the data set gives the image, such as a post's"),
-        _field("key", pa.string(), "the image's own name there"),
-        _field("url", pa.string(), "where it was published"),
+        _field("id", pa.string(), "number of the image in the data set, such as the id of a post"),
+        _field("key", pa.string(), "name of the image in the data set"),
+        _field("url", pa.string(), "URL where the image was published"),
         _field("sha256", pa.string(), "hex digest of the encoded image"),
         _field("md5", pa.string(), "hex digest of the encoded image"),
-        _field("tags", _TAGS, "tags of no told category"),
+        _field("tags", _TAGS, "tags without a category"),
         _field("general", _TAGS, "general tags"),
         _field("character", _TAGS, "character tags"),
-        _field("copyright", _TAGS, "tags of the works shown"),
+        _field("copyright", _TAGS, "tags of the works of which characters are shown"),
         _field("artist", _TAGS, "artist tags"),
-        _field("meta", _TAGS, "tags about the file"),
-        _field("rating", pa.string(), "the place's own word, letter or number"),
-        _field("quality", _TAGS, "quality words that the place has itself"),
+        _field("meta", _TAGS, "tags about the file, such as highres"),
+        _field("rating", pa.string(), "word, letter or number of the source"),
+        _field("quality", _TAGS, "quality terms of the source"),
         _field("width", pa.int32(), "px"),
         _field("height", pa.int32(), "px"),
         _field("short", pa.string(), "a short caption"),
         _field("long", pa.string(), "a long caption"),
         _field("title", pa.string(), "a title or the page's alternative text"),
-        _field("score", pa.int64(), "the place's own score"),
-        _field("favorites", pa.int64(), "how many people marked it a favourite"),
-        _field("year", pa.int32(), "of publication"),
+        _field("score", pa.int64(), "score in the source"),
+        _field("favorites", pa.int64(), "number of users who marked the image as a favourite"),
+        _field("year", pa.int32(), "year of publication"),
     ]
 )
-"""One row an image. Columns that are added for a join stand beside these, see `pipeline.corpus.join`."""
+"""One row an image. Joins add columns, see `pipeline.corpus.tables.join`."""

@@ -1,4 +1,4 @@
-"""The plan of an output: which shards it covers, and what each looked like when it was planned."""
+"""The plan of an output: its shards, with their sizes and etags at the time of planning."""
 
 import pyarrow as pa
 

@@ -1,4 +1,4 @@
-"""What `joyfleet quality` writes below report/quality/. A group is a mode with one form of length."""
+"""The tables that `joyfleet quality` writes to report/quality/. A group is a mode with one form of length."""
 
 import pyarrow as pa
 
@@ -28,17 +28,19 @@ QUALITY_GROUPS: pa.Schema = pa.schema(
         _field("words_p10", pa.int32(), "10th percentile of the words", nullable=True),
         _field("words_p50", pa.int32(), "median of the words", nullable=True),
         _field("words_p90", pa.int32(), "90th percentile of the words", nullable=True),
-        _share("length_kept", "of the ok captions with a length asked, those within quality.length_tolerance"),
-        _share("too_short", "of the ok captions with a length asked"),
-        _share("too_long", "of the ok captions with a length asked"),
-        _field("ngram_captions", pa.int64(), "captions that the next three rest on: a sample drawn by identity"),
+        _share("length_kept", "of the ok captions with a requested length, those within quality.length_tolerance"),
+        _share("too_short", "of the ok captions with a requested length"),
+        _share("too_long", "of the ok captions with a requested length"),
+        _field(
+            "ngram_captions", pa.int64(), "captions that the next three are computed from: a sample drawn by identity"
+        ),
         _share("distinct_1", "different words among all words of the sample"),
         _share("distinct_2", "different runs of two words among all of the sample"),
         _share("distinct_3", "different runs of three words among all of the sample"),
-        _field("exact_rate", pa.float64(), "share of all different texts that exact_duplicates rests on"),
+        _field("exact_rate", pa.float64(), "share of all different texts that exact_duplicates is computed from"),
         _share("exact_duplicates", "ok captions that another image has word for word"),
-        _field("near_captions", pa.int64(), "captions that near_duplicates rests on"),
-        _share("near_duplicates", "those that another image has in nearly the same words, exact ones included"),
+        _field("near_captions", pa.int64(), "captions that near_duplicates is computed from"),
+        _share("near_duplicates", "ok captions that another image has in nearly the same words, exact ones included"),
     ]
 )
 

@@ -1,6 +1,6 @@
-"""What a run tells of itself while it runs: OpenLineage run events, one JSON object a line, in `report/runs/`.
+"""The lifecycle events of a run: OpenLineage run events, one JSON object per line, in `report/runs/`.
 
-No decision about data rests on them. What is left to do is planned less committed, whatever stands here.
+They are for people. Nothing decides by them which shards are done: the remaining work is planned minus committed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ SPEC = "https://openlineage.io/spec/2-0-2/OpenLineage.json"
 FACETS = "https://openlineage.io/spec/facets"
 
 RUN_FACET = "joyfleet"
-"""Name of the run facet that holds a `RunProgress` and what else is not in OpenLineage's own facets."""
+"""Name of the run facet with a `RunProgress` and everything that OpenLineage's own facets do not have."""
 
 
 class EventType(StrEnum):
@@ -27,7 +27,7 @@ class EventType(StrEnum):
     COMPLETE = "COMPLETE"
     """Exit code 0 or 3."""
     ABORT = "ABORT"
-    """Exit code 4: it was asked to stop."""
+    """Exit code 4: it was stopped by a signal."""
     FAIL = "FAIL"
 
 
@@ -36,7 +36,7 @@ ENDED = frozenset({EventType.COMPLETE, EventType.ABORT, EventType.FAIL})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunProgress:
-    """How far a run was. Names are those of the JSON in the facet."""
+    """Progress of a run at one moment. Names are those of the JSON in the facet; an added field has a default."""
 
     seconds: float
     """Since the run began."""
@@ -50,7 +50,7 @@ class RunProgress:
     images: int
     """Captioned and staged by this run."""
     captions: int
-    """Caption rows of this run, those that it took over included."""
+    """Caption rows of this run, resumed ones included."""
     statuses: Mapping[str, int]
     """These rows by status."""
     bytes_done: float
@@ -59,6 +59,6 @@ class RunProgress:
     captions_per_s: float
     """Over the last minute."""
     eta_s: float | None
-    """None until there is a rate."""
+    """None before the first rate is measured."""
     replicas: int
-    """Engines that are up."""
+    """Engines that are running."""

@@ -1,16 +1,16 @@
-"""A source shard as the plan knows it: where it is, and what it looked like when it was listed."""
+"""A source shard: its path, its URL, and its size and etag when it was listed."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One tar or Parquet file of the source."""
+    """A file of the source, or a part of a folder of images."""
 
     path: str
     """Relative to the source's root, POSIX; the shard's name everywhere in the output."""
     url: str
-    """Where to read it now. No part of its identity: a bucket may be mounted elsewhere tomorrow."""
+    """Where to read it. Not part of its identity: the same bucket may have another URL later."""
     size: int
     """Bytes."""
     etag: str

@@ -77,7 +77,7 @@ def tars() -> Iterator[BadInput]:
     wrong[2 * MEMBER + 124 : 2 * MEMBER + 136] = b"zzzzzzzzzzz\0"
     yield BadInput("size-not-octal.tar", bytes(wrong), (*_ok(2), damaged), "a number is not octal")
     yield BadInput("two-in-one.tar", four + four, (*_ok(4), damaged), "another tar begins after the end marker")
-    yield BadInput("garbage-at-the-end.tar", four + b"x" * 900, (*_ok(4), damaged), "that are no tar follow")
+    yield BadInput("garbage-at-the-end.tar", four + b"x" * 900, (*_ok(4), damaged), "that are not a tar follow")
     yield BadInput("garbage-at-the-start.tar", b"x" * 512 + four, None, "no tar header")
     yield BadInput("gzip-named-tar.tar", gzip.compress(four), _ok(4))
     yield BadInput("tar-named-gzip.tar.gz", four, _ok(4))

@@ -77,3 +77,9 @@ def wait_until(seen: Callable[[], bool], process: subprocess.Popen[str], what: s
             process.kill()
             raise AssertionError(f"no {what} within {TIMEOUT_S} s")
         time.sleep(0.05)
+
+
+def wait_for_drain(folder: Path, process: subprocess.Popen[str]) -> None:
+    """Wait until the run in `folder`, which got a signal, has stopped to ask: its log says so."""
+    logs = folder / "logs"
+    wait_until(lambda: any("stopping: " in log.read_text() for log in logs.glob("*.log")), process, "its drain")

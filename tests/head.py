@@ -18,12 +18,12 @@ PROJECT = Path(__file__).parents[1]
 
 
 @contextmanager
-def head(num_cpus: int = 2) -> Iterator[str]:
+def head(num_cpus: int = 2, **environment: str) -> Iterator[str]:
     """Start it; yield the address of its job server."""
     ports = _free_ports(2)
     temporary = tempfile.mkdtemp(prefix="jf-")  # short: Ray's sockets lie below it
     scripts = Path(sys.executable).parent
-    environment = {**os.environ, **ENVIRONMENT, "PATH": f"{scripts}:{os.environ['PATH']}"}
+    environment = {**os.environ, **ENVIRONMENT, "PATH": f"{scripts}:{os.environ['PATH']}", **environment}
     words = ["--head", "--block", "--port=0", "--metrics-export-port=0", "--dashboard-agent-listen-port=0"]
     words += [f"--dashboard-port={ports[0]}", f"--ray-client-server-port={ports[1]}", f"--temp-dir={temporary}"]
     words += [f"--num-cpus={num_cpus}", f"--object-store-memory={200 << 20}", "--disable-usage-stats"]

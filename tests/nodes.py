@@ -9,10 +9,17 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
+
+Started = TypeVar("Started")
+
+START_TRIES = 3
+"""As in `pipeline.flow.cluster`: Ray allows its processes 30 s, too few on a busy machine."""
 
 ENVIRONMENT = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # listen on loopback only
@@ -28,6 +35,8 @@ class Nodes:
     process: subprocess.Popen[str]
     environment: dict[str, str]
     """For the commands that shall use it."""
+    log: Path
+    """What the process of the cluster wrote to its standard error."""
 
     def tell(self, word: str) -> str:
         assert self.process.stdin is not None
@@ -37,7 +46,9 @@ class Nodes:
 
     def answer(self) -> str:
         assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
+        line = self.process.stdout.readline()
+        assert line, f"the process of the cluster ended (exit code {self.process.wait()}): {self.log.read_text()}"
+        return line.strip()
 
     def replicas(self) -> list[int]:
         return json.loads(self.tell("replicas"))
@@ -47,15 +58,18 @@ class Nodes:
 def nodes(num_gpu_nodes: int, *, gpus: int = 1, cpus: int = 1, **environment: str) -> Iterator[Nodes]:
     """Start a head of one CPU without GPUs, and nodes with some fake GPUs and CPUs each."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), **ENVIRONMENT, **environment}
-    with subprocess.Popen(
-        [sys.executable, "-m", "tests.nodes", str(num_gpu_nodes), str(gpus), str(cpus)],
-        env=environment,
-        text=True,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    ) as process:
-        cluster = Nodes(process, dict(ENVIRONMENT))
+    with (
+        tempfile.NamedTemporaryFile(prefix="jf-nodes-", suffix=".log") as log,
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.nodes", str(num_gpu_nodes), str(gpus), str(cpus)],
+            env=environment,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+        ) as process,
+    ):
+        cluster = Nodes(process, dict(ENVIRONMENT), Path(log.name))
         cluster.environment["RAY_ADDRESS"] = cluster.answer()
         yield cluster
         assert process.stdin is not None
@@ -68,15 +82,17 @@ def main() -> None:
 
     from tests.trees import KINDS
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 0, "include_dashboard": False})
+    head = {"num_cpus": 1, "num_gpus": 0, "include_dashboard": False}
+    cluster = _patiently(lambda: Cluster(initialize_head=True, head_node_args=head))
     gpus, cpus = (int(word) for word in sys.argv[2:])
     gpu_node = {"num_cpus": cpus, "num_gpus": gpus, "object_store_memory": 100 << 20}
-    gpu_nodes = [cluster.add_node(**gpu_node) for _ in range(int(sys.argv[1]))]
+    gpu_nodes = [_patiently(lambda: cluster.add_node(**gpu_node)) for _ in range(int(sys.argv[1]))]
     print(cluster.address, flush=True)
     for line in sys.stdin:
         word, *rest = line.split()
         if word == "add":
-            gpu_nodes.append(cluster.add_node(**gpu_node, **_card(*rest)))
+            card = _card(*rest)
+            gpu_nodes.append(_patiently(lambda card=card: cluster.add_node(**gpu_node, **card)))
             print("added", flush=True)
             continue
         if word == "replicas":
@@ -88,6 +104,15 @@ def main() -> None:
             cluster.remove_node(victim, allow_graceful=word == "drain")
         print("removed" if victim else "no replica anywhere", flush=True)
     cluster.shutdown()
+
+
+def _patiently(start: Callable[[], Started]) -> Started:
+    for _ in range(START_TRIES - 1):
+        try:
+            return start()
+        except Exception as err:  # noqa: BLE001 - of no narrower type, see pipeline.flow.cluster
+            print(f"Ray did not start: {err!r}", file=sys.stderr, flush=True)
+    return start()
 
 
 def _card(kind: str = "") -> dict:

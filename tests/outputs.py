@@ -1,6 +1,5 @@
 """What a test sees of an output: its rows, its fragments, and which rows of which attempt they are."""
 
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -25,18 +24,6 @@ def fragments_of(output: Path) -> list[Path]:
         if (output / "staging").is_dir()
         else []
     )
-
-
-def settled_fragments(output: Path) -> list[Path]:
-    """The fragments when no worker of a killed driver writes any more: they outlive it by a moment."""
-    found: list[Path] = []
-    since = time.monotonic()
-    while time.monotonic() - since < 5:
-        time.sleep(0.2)
-        now = fragments_of(output)
-        if now != found:
-            found, since = now, time.monotonic()
-    return found
 
 
 def mark(fragments: list[Path]) -> set[tuple[str, int]]:

@@ -55,6 +55,11 @@ class VllmServer:
                 time.sleep(0.5)
         raise RuntimeError(f"vllm serve does not answer at {self.url}: {self._log.read_text(errors='replace')[-3000:]}")
 
+    def stop(self) -> None:
+        """SIGSTOP: it takes requests and answers none."""
+        assert self._process is not None
+        psutil.Process(self._process.pid).suspend()
+
     def kill(self) -> None:
         """SIGKILL to the server and to its core."""
         if self._process is None:

@@ -1,30 +1,22 @@
-"""A job as one checked record: the YAML file, overridden by the environment, overridden by the command line."""
+"""A checked config: a YAML file, overridden by the environment, overridden by the command line."""
 
 from pipeline.config.base import without_secrets
 from pipeline.config.captions_config import Length, RequestConfig, SlotConfig, WordsDistribution
+from pipeline.config.cluster_config import ClusterConfig
 from pipeline.config.corpus_config import CorpusConfig
 from pipeline.config.corpus_presets import Preset, Rating
-from pipeline.config.job_config import (
-    ClusterConfig,
-    EndpointConfig,
-    EngineConfig,
-    EngineKind,
-    GpuPreset,
-    ImagesConfig,
-    JobConfig,
-    LogFormat,
-    ModelConfig,
-    Replicas,
-    SamplingConfig,
-    SourceConfig,
-)
+from pipeline.config.engine_config import EndpointConfig, EngineConfig, EngineKind, GpuPreset, Replicas
+from pipeline.config.images_config import ImagesConfig
+from pipeline.config.job_config import JobConfig
 from pipeline.config.load import ENV_PREFIX, load_corpus, load_job, parse_job
+from pipeline.config.log_format import LogFormat
+from pipeline.config.model_config import ModelConfig
 from pipeline.config.quality_config import (
     Action,
     Categories,
     Openings,
     QualityConfig,
-    RepairConfig,
+    RetryConfig,
     Script,
     TagsConfig,
     Truncated,
@@ -42,6 +34,8 @@ from pipeline.config.render_config import (
     TaskTables,
     WordsConfig,
 )
+from pipeline.config.sampling_config import SamplingConfig
+from pipeline.config.source_config import SourceConfig
 
 __all__ = [
     "ENV_PREFIX",
@@ -67,9 +61,9 @@ __all__ = [
     "Rating",
     "RecordTagsConfig",
     "RenderConfig",
-    "RepairConfig",
     "Replicas",
     "RequestConfig",
+    "RetryConfig",
     "SamplingConfig",
     "Script",
     "SlotConfig",

@@ -1,4 +1,4 @@
-"""What every part of a config shares: frozen, unknown keys are errors, and no secret stands in a URL or a message."""
+"""The base of every config section: frozen, unknown keys are errors, and URLs and messages hold no secrets."""
 
 import json
 import os
@@ -10,35 +10,39 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 
 
 class ConfigPart(BaseModel):
-    """A part of the config. An unknown key raises; a built part never changes."""
+    """A section of the config. An unknown key raises; a section never changes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-# A secret key of AWS may hold a slash, which then ends what looks like the bucket; no bucket's name holds a colon.
+# A secret key of AWS may contain a slash, which then ends the apparent bucket; no bucket name contains a colon.
 _USER = re.compile(r"(?<=://)[^/@\s]+@|(?:(?<=s3://)|(?<=gs://))[^/:\s]*:\S*@")
 
 
 def without_user(text: str) -> str:
-    """Return a text with the user part of its URLs, where a secret may stand, blotted out."""
+    """Return a text in which the user part of each URL, which may hold a secret, is replaced by `***`."""
     return _USER.sub("***@", text)
 
 
 _SECRET_NAME = re.compile(r"(^|_)(SECRET|TOKEN|PASSWORD|PASSWD|APIKEY|KEY)$", re.IGNORECASE)
-"""Of an environment variable whose value is a secret: AWS_SECRET_ACCESS_KEY, HF_TOKEN, OPENAI_API_KEY."""
+"""Names of environment variables with a secret value: AWS_SECRET_ACCESS_KEY, HF_TOKEN, OPENAI_API_KEY."""
 
 SECRET_CHARS = 8
-"""A shorter value of such a variable is no secret, and blotting out `test` or `1` would ruin every message."""
+"""A shorter value of such a variable is not taken for a secret: replacing `test` or `1` would garble every message."""
 
 
 def without_secrets(text: str, *known: str) -> str:
-    """Return a text for people without secrets: users of URLs, those in `known`, and those of the environment.
+    """Return a text without secrets: users in URLs, those in `known`, and those of the environment.
 
-    A server may say back what it was sent, plainly or as JSON or a part of a URL has it.
+    A server may echo a secret as plain text, in JSON, or encoded in a URL.
     """
     environment = (value for name, value in os.environ.items() if _SECRET_NAME.search(name))
     secrets = {value for value in environment if len(value) >= SECRET_CHARS} | set(filter(None, known))
-    forms = {form for one in secrets for form in (one, json.dumps(one)[1:-1], repr(one)[1:-1], quote(one, safe=""))}
+    forms = {
+        form
+        for secret in secrets
+        for form in (secret, json.dumps(secret)[1:-1], repr(secret)[1:-1], quote(secret, safe=""))
+    }
     for form in sorted(forms, key=len, reverse=True):
         text = text.replace(form, "***")
     return without_user(text)
@@ -46,9 +50,9 @@ def without_secrets(text: str, *known: str) -> str:
 
 def _refuse_user(url: str) -> str:
     if _USER.search(url):
-        raise ValueError("allowed: no '@' before the path; credentials belong into the environment")
+        raise ValueError("allowed: no '@' before the path; put credentials into the environment")
     return url
 
 
 Url = Annotated[str, AfterValidator(_refuse_user)]
-"""A local path or a URL. A job is written into its output, and shown: a URL with credentials is refused."""
+"""A local path or a URL. A job is stored in its output and shown, so a URL with credentials is refused."""

@@ -1,7 +1,7 @@
-"""What is asked about each image: slots, each one request or a weighted mix of requests.
+"""The captions of each image: slots, each one request or a weighted mix of requests.
 
-Only the form is checked here. Whether a generation has a mode, a tone or an option is for
-`pipeline.prompts`, which owns the catalogue.
+Only the form is checked here. `pipeline.prompts` has the catalogue, and checks whether a generation has a mode, a
+tone or an option.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 from pipeline.config.base import ConfigPart
 
 MAX_WORDS = 1000
-"""Beyond it no generation was trained: beta-one's longest request is 300 words."""
+"""No generation was trained on more: beta-one's longest request is 300 words."""
 
 
 class WordsDistribution(ConfigPart):
@@ -24,10 +24,15 @@ class WordsDistribution(ConfigPart):
     """
 
     mean: float = Field(gt=0, le=MAX_WORDS)
+    """Mean of the distribution, in words."""
     std: float = Field(ge=0, le=MAX_WORDS)
+    """Standard deviation, in words."""
     min: int = Field(ge=1, le=MAX_WORDS)
+    """Smallest number of words."""
     max: int = Field(ge=1, le=MAX_WORDS)
+    """Largest number of words."""
     step: int = Field(default=10, ge=1, le=MAX_WORDS)
+    """Numbers of words are multiples of this."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -37,9 +42,10 @@ class WordsDistribution(ConfigPart):
 
 
 class WordsLength(ConfigPart):
-    """The mapping form of a length."""
+    """A length that is drawn for each image."""
 
     words: WordsDistribution
+    """Distribution of the number of words."""
 
 
 def _form_of_length(value: Any) -> str:  # noqa: ANN401 - raw YAML or a built part
@@ -58,17 +64,22 @@ Length = Annotated[
 
 
 class RequestConfig(ConfigPart):
-    """One way to ask: a mode with its tone, length, options and name, or a prompt of one's own."""
+    """One request: a mode with its tone, length, options and name, or a custom prompt."""
 
     mode: str | None = None
+    """Kind of caption, such as descriptive. `joyfleet prompts` lists modes, tones, length classes and options."""
     tone: str | None = None
+    """Tone of the mode; by default the mode's first."""
     length: Length | None = None
+    """Number of words, length class, or distribution of words; by default the prompt does not mention a length."""
     options: tuple[str, ...] = ()
+    """Extra sentences of the prompt, by name, each at most once."""
     name: str | None = None
+    """Name of the person or character, for the option refer-by-name."""
     prompt: str | None = None
-    """A custom prompt, used as it stands; its caption rows have mode `custom`."""
+    """A custom prompt, sent unchanged; its caption rows have mode `custom`."""
     system: str | None = None
-    """The system turn; by default the generation's own."""
+    """The system prompt; by default that of the generation."""
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -86,11 +97,11 @@ class RequestConfig(ConfigPart):
 
 def _check_mode_or_prompt(request: RequestConfig) -> None:
     if (request.mode is None) == (request.prompt is None):
-        found = "both" if request.mode else "neither"
-        raise ValueError(f"found {found} of mode and prompt; allowed: exactly one of them")
+        count = "both" if request.mode else "neither"
+        raise ValueError(f"found {count} of mode and prompt; allowed: exactly one of them")
     shaped = [key for key in ("tone", "length", "options", "name") if getattr(request, key)]
     if request.prompt is not None and shaped:
-        raise ValueError(f"found {', '.join(shaped)} beside prompt; a custom prompt is used as it stands")
+        raise ValueError(f"found {', '.join(shaped)} beside prompt; a custom prompt is sent unchanged: remove them")
     if request.prompt is not None and not request.prompt.strip():
         raise ValueError("prompt is blank; allowed: some text")
 
@@ -99,16 +110,18 @@ class WeightedRequest(RequestConfig):
     """A request of a mix."""
 
     weight: float = Field(gt=0)
-    """Relative to the other weights of the mix."""
+    """Probability of the request, relative to the other weights of the mix."""
 
 
 class SlotConfig(RequestConfig):
-    """One of the k captions of every image: a request, or a mix from which each image draws one."""
+    """One of the captions of every image: a request, or a mix from which one request is drawn for each image."""
 
     slot: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$")
+    """Name of the caption."""
     mix: tuple[WeightedRequest, ...] = ()
+    """Requests from which one is drawn for each image, by weight; always the same one for the same image."""
     samples: int = Field(default=1, ge=1, le=64)
-    """Captions drawn for the same question, each a row of its own: slots `long`, `long.2`, `long.3`, ..."""
+    """Captions sampled for the same prompt, each in its own row: slots `long`, `long.2`, `long.3`, ..."""
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -117,7 +130,7 @@ class SlotConfig(RequestConfig):
             return self
         beside = [key for key in RequestConfig.model_fields if getattr(self, key)]
         if beside:
-            raise ValueError(f"found {', '.join(beside)} beside mix; put them into the entries of the mix")
+            raise ValueError(f"found {', '.join(beside)} beside mix; move them into the entries of the mix")
         return self
 
     @property
@@ -127,7 +140,7 @@ class SlotConfig(RequestConfig):
 
     @property
     def requests(self) -> tuple[tuple[float, RequestConfig], ...]:
-        """(weight, request) in the order of the file; one entry for a slot without a mix."""
+        """(weight, request) in the order of the file; a slot without a mix has one entry."""
         if self.mix:
             return tuple((entry.weight, entry) for entry in self.mix)
         return ((1.0, self),)

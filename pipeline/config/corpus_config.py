@@ -1,4 +1,4 @@
-"""A corpus as one checked record: where captions, tags and metadata come from, and what is made of them."""
+"""A corpus: where captions, tags and metadata come from, and how they become training text."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Annotated, Any, Self
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from pipeline.config.base import ConfigPart, Url
+from pipeline.config.cluster_config import ClusterConfig
 from pipeline.config.corpus_presets import Preset
-from pipeline.config.job_config import ClusterConfig
 from pipeline.config.render_config import RecordTagsConfig, RenderConfig, WordsConfig
 
 NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$"
@@ -20,7 +20,7 @@ def _listed(value: Any) -> Any:  # noqa: ANN401 - pydantic hands over raw YAML
 
 
 class FactField(StrEnum):
-    """What can be known of an image (`schemas.image_facts`), as far as a config may name a column for it."""
+    """Facts about an image (`schemas.image_facts`) for which a config may name a column."""
 
     ID = "id"
     KEY = "key"
@@ -46,15 +46,16 @@ class FactField(StrEnum):
 
 
 Columns = dict[FactField, str | None]
-"""Field to column; null leaves the field unknown. Fields that are not named are found by well-known column names."""
+"""Field to column; null leaves the field unknown. Fields that are not listed are found by well-known column names."""
 
 
 class FeedConfig(ConfigPart):
-    """Caption rows that feed one field: those of a slot, or of some of its modes."""
+    """Caption rows of a slot, or of some of its modes. A string is short for `{slot: ...}`."""
 
     slot: str
+    """Name of the slot."""
     modes: tuple[str, ...] = ()
-    """Modes of a mixed slot; none stands for all."""
+    """Modes of a mixed slot; by default all."""
 
     @model_validator(mode="before")
     @classmethod
@@ -66,19 +67,21 @@ Feeds = Annotated[tuple[FeedConfig, ...], BeforeValidator(_listed)]
 
 
 class CaptionsConfig(ConfigPart):
-    """Captions that JoyFleet made of one source of images."""
+    """Captions that JoyFleet made for one source of images."""
 
     name: str = Field(pattern=NAME)
-    """The data set's name: `source` of its records, and what styles go by."""
+    """Name of the data set: the `source` of its records, which styles refer to."""
     outputs: Annotated[tuple[Url, ...], BeforeValidator(_listed)] = Field(min_length=1)
-    """URLs of outputs. Several are captions of the same shards, joined image by image; their slots differ."""
+    """URLs of outputs. Several outputs caption the same shards, with different slots; they are joined by image."""
     long: Feeds = ()
-    """Where the long caption comes from: of several, the first that is ok."""
+    """Rows of the long caption; the first one with status ok is used."""
     short: Feeds = ()
+    """Rows of the short caption; the first one with status ok is used."""
     tags: Feeds = ()
-    """Tag modes; all that are ok are general tags, beside those of the source."""
+    """Rows of tag modes. The tags of all rows with status ok are general tags, in addition to those of the source."""
     columns: Columns = Field(default_factory=dict)
-    """Fields of the caption row's `source`, where their names do not tell."""
+    """Field to key of the caption row's `source`; null leaves the field unknown. Fields that are not listed are found
+    by well-known names."""
 
     @model_validator(mode="after")
     def _feeds_something(self) -> Self:
@@ -88,26 +91,27 @@ class CaptionsConfig(ConfigPart):
 
 
 class JoinBy(StrEnum):
-    """What two places know an image by."""
+    """The property by which two entries identify an image."""
 
     ID = "id"
-    """A number. Of a key or a path, the last part without suffix and leading zeros: `0123/7000000.webp`."""
+    """A number: the last part of a key or a path, without suffix and leading zeros, as in `0123/7000000.webp`."""
     KEY = "key"
-    """The key as it stands."""
+    """The unchanged key."""
     URL = "url"
-    """The published URL, normalised: scheme, fragment and the host's case do not count."""
+    """The published URL, without scheme and fragment, and with the host in lower case."""
     SHA256 = "sha256"
-    """Of the encoded image."""
+    """Hash of the encoded image."""
     MD5 = "md5"
-    """Of the encoded image, as the source row tells it."""
+    """Of the encoded image, as the source row has it."""
 
 
 class JoinConfig(ConfigPart):
-    """How a table's rows find the images of other entries."""
+    """How a table's rows are matched with the images of other entries. A string is short for `{by: ...}`."""
 
     by: JoinBy
+    """The property that is compared."""
     to: tuple[str, ...] = ()
-    """Names of entries; none stands for all that are not joined themselves."""
+    """Names of entries; by default all that are not joined themselves."""
     required: bool = False
     """Whether an image without a row in this table is dropped."""
 
@@ -118,57 +122,62 @@ class JoinConfig(ConfigPart):
 
 
 class TableConfig(ConfigPart):
-    """A table of tags, metadata or captions: a side of a join, or without `join` a source of records itself."""
+    """A table of tags, metadata or captions. With `join` it adds to other entries, else it is a source of records."""
 
     name: str = Field(pattern=NAME)
+    """Name of the table."""
     urls: Annotated[tuple[Url, ...], BeforeValidator(_listed)] = Field(min_length=1)
     """Folders, globs or files: .parquet, .csv, .tsv, .json (an array or lines), .jsonl (also .gz, .zst), .tar
     (img2dataset's side-cars), .sqlite or .db of the danbooru2023 metadata, or a folder with its post.parquet,
     tag.parquet and posttagrelation.parquet."""
     columns: Columns = Field(default_factory=dict)
+    """Field to column; null leaves the field unknown. Fields that are not listed are found by well-known names."""
     join: JoinConfig | None = None
+    """How rows are matched with images of other entries."""
 
 
 class Duplicate(StrEnum):
-    """What makes two records one, in the order in which they are compared."""
+    """What makes two records duplicates."""
 
     ID = "id"
     IMAGE = "image"
     URL = "url"
     CAPTION = "caption"
-    """The same long caption, or short one where there is no long: case, blanks and punctuation do not count."""
+    """The same long caption, or the same short one if there is no long one; ignores case, spaces and punctuation."""
 
 
 class SplitConfig(ConfigPart):
-    """What is held out, by image: all records of an image are on one side."""
+    """Which images are held out for validation; all records of an image are in the same split."""
 
     validation: float = Field(default=0.01, ge=0, lt=1)
-    """Share of the images."""
+    """Share of the images that are held out."""
     seed: int = Field(default=0, ge=0, lt=2**63)
-    """Apart from the corpus's own, so that a corpus drawn anew keeps its split."""
+    """Seed of the split. It differs from `seed`, so that a corpus with another `seed` has the same split."""
 
 
 class DecontaminateConfig(ConfigPart):
-    """What must not be in the corpus, such as a benchmark's images. Files of lines, local or any fsspec URL."""
+    """What must not be in the corpus, such as the images of a benchmark. Text files, local or any fsspec URL."""
 
     identities: Annotated[tuple[Url, ...], BeforeValidator(_listed)] = ()
-    """Ids, keys, SHA-256, MD5 or URLs, one a line."""
+    """Files of ids, keys, SHA-256, MD5 or URLs, one a line."""
     texts: Annotated[tuple[Url, ...], BeforeValidator(_listed)] = ()
-    """Captions, one a line, compared as for `caption` duplicates."""
+    """Files of captions, one a line, compared as in `dedupe: [caption]`."""
 
 
 class TokenizerConfig(ConfigPart):
-    """Counts tokens, and plans packs."""
+    """The tokenizer that counts tokens and plans packed sequences. A string is short for `{path: ...}`."""
 
     path: str
-    """A tokenizer.json of Hugging Face, or a folder that holds one; on every machine of the cluster."""
+    """A tokenizer.json of Hugging Face, or a folder with one; it must exist on every machine of the cluster."""
     context: int = Field(default=1024, ge=16)
-    """Tokens that a model sees of one text: longer ones are counted, and are not cut."""
+    """Tokens of a text that a model sees. Longer texts are counted, not cut."""
     bos: str | None = None
-    """The token that opens a text; by default found by its usual names."""
+    """Token at the start of a text; by default it is found by its usual names."""
     eos: str | None = None
+    """Token at the end of a text; by default it is found by its usual names."""
     pack: int | None = Field(default=None, ge=16)
-    """Tokens of a sequence into which whole texts are planned, for each file of texts. By default no plan is made."""
+    """Length in tokens of packed sequences of whole texts, planned for each file of texts. By default none are
+    planned."""
 
     @model_validator(mode="before")
     @classmethod
@@ -177,7 +186,7 @@ class TokenizerConfig(ConfigPart):
 
 
 class Format(StrEnum):
-    """How texts are written. Records are Parquet always."""
+    """File format of the texts. Records are always Parquet."""
 
     PARQUET = "parquet"
     JSONL = "jsonl"
@@ -185,41 +194,53 @@ class Format(StrEnum):
 
 
 class TagFilesConfig(ConfigPart):
-    """What a booru says of its tags. Files of `from,to` lines, local or any fsspec URL."""
+    """Aliases and implications of tags. Files of `from,to` lines, local or any fsspec URL."""
 
     aliases: Url | None = None
-    """Renamed tags and what they are called today."""
+    """Old names of tags and the current ones."""
     implications: Url | None = None
-    """Tags and what they imply directly; used with `tags.prune_implied`."""
+    """Tags and the tags that they imply directly; used with `tags.prune_implied`."""
 
 
 class CorpusConfig(ConfigPart):
-    """A whole corpus. Built by `load_corpus`; every field is final."""
+    """A corpus. `load_corpus` builds it."""
 
     preset: Preset = Preset.TIPO_V2_1
-    """Of `render` and `words` both, where they name none themselves."""
+    """Preset of `render` and `words`, unless they have their own."""
     captions: Annotated[tuple[CaptionsConfig, ...], BeforeValidator(_listed)] = ()
+    """Outputs of JoyFleet; each entry is a source of records."""
     tables: Annotated[tuple[TableConfig, ...], BeforeValidator(_listed)] = ()
+    """Tables that are joined to other entries, or are sources of records."""
     output: Url = Field(min_length=1)
+    """Folder of the corpus: a local path, s3:// or gs://."""
     epochs: int = Field(default=1, ge=1, le=1000)
-    """Each epoch draws every record anew."""
+    """Number of texts for each record; each is drawn independently."""
     dedupe: tuple[Duplicate, ...] = (Duplicate.ID, Duplicate.IMAGE, Duplicate.URL)
+    """What makes two records duplicates, in the order in which it is compared."""
     split: SplitConfig = SplitConfig()
+    """Which images are held out for validation."""
     decontaminate: DecontaminateConfig = DecontaminateConfig()
+    """What must not be in the corpus."""
     tokenizer: TokenizerConfig | None = None
+    """The tokenizer that counts tokens; by default they are not counted."""
     formats: tuple[Format, ...] = (Format.PARQUET,)
+    """File formats of the texts."""
     license: str | None = None
     """For the data set card: an SPDX identifier, as Hugging Face lists them."""
     memory_gib: float = Field(default=4, gt=0)
-    """Of the driver's joins and comparisons; beyond it they use the disk."""
+    """GiB of memory for the driver's joins and comparisons; beyond it they use the disk."""
     cluster: ClusterConfig = ClusterConfig()
+    """Which Ray cluster does the work."""
     render: RenderConfig
-    """How a record becomes a text; the preset's where nothing is given."""
+    """How a record becomes a text. By default as the preset does it."""
     words: WordsConfig
-    """Rating, quality and era words."""
+    """Rating, quality and era words. By default those of the preset."""
     tags: RecordTagsConfig = RecordTagsConfig()
+    """Which tags a record keeps."""
     tag_files: TagFilesConfig = TagFilesConfig()
+    """Aliases and implications of tags."""
     seed: int = Field(default=0, ge=0, lt=2**63)
+    """Seed of all random draws, except for the split."""
 
     @model_validator(mode="before")
     @classmethod
@@ -262,10 +283,10 @@ class CorpusConfig(ConfigPart):
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Names of the entries whose images become records, in the order in which duplicates are won."""
+        """Names of the entries whose images become records; of duplicates, the earlier entry's record is kept."""
         return tuple(entry.name for entry in (*self.captions, *(table for table in self.tables if table.join is None)))
 
     @property
     def joins(self) -> tuple[TableConfig, ...]:
-        """Tables that are sides of a join; where two know a thing, the first one's word holds."""
+        """Tables that are joined to other entries; if several have a value for a field, the first one is used."""
         return tuple(table for table in self.tables if table.join is not None)

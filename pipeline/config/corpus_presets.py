@@ -1,8 +1,8 @@
-"""What each preset draws, as the public trainers do: their figures, and nothing of their defects.
+"""The values of each preset: those of the public trainers, without the defects of their code.
 
-v1 is UwULLM's renderer (commit 461fd9d), v2 is KohakUwULLM's (b939107); v2.1 differs from v2 by persons first
-(its model card, quoted by others) and by the words that records are built with. DanTagGen is HakuPhi's
-(e1d1c08). Tables of v1 and v2 weigh each task once and the three of three sections twice; no task counts as one.
+v1 is UwULLM's renderer (commit 461fd9d), v2 is KohakUwULLM's (b939107). v2.1 differs from v2 in two ways: persons
+come first (its model card, quoted by others), and records have other words. DanTagGen is HakuPhi's (e1d1c08). The
+tables of v1 and v2 give each task weight 1, and each of the three tasks with three sections weight 2.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 
 class Preset(StrEnum):
-    """A model generation whose training text is written."""
+    """A generation of models; each has its own form of training text."""
 
     TIPO_V1 = "tipo-v1"
     TIPO_V2 = "tipo-v2"
@@ -21,7 +21,7 @@ class Preset(StrEnum):
 
 
 class Rating(StrEnum):
-    """How much an image shows, in the words of danbooru."""
+    """Ratings of danbooru."""
 
     GENERAL = "general"
     SENSITIVE = "sensitive"
@@ -70,12 +70,12 @@ _MIXED = {**_FIRST, "persons": "mixed"}
 _COYO = {"tasks": _EVEN_TASKS, "persons": "mixed", "metadata": False, "trim": False, "bare_long": False}
 _GBC = {**_COYO, "bare_long": True}
 _TIPO = {
-    "drop_all": 0.1,
-    "drop_some": 0.3,
-    "keep_line": 0.65,
+    "drop_all_probability": 0.1,
+    "drop_some_probability": 0.3,
+    "keep_line_probability": 0.65,
     "gen_meta": 0.3,
     "given_share": 0.6,
-    "loss_all": 0.7,
+    "loss_on_all_probability": 0.7,
     "lengths": _LENGTHS,
     "longest": "very_long",
 }
@@ -85,13 +85,13 @@ PRESETS: dict[Preset, dict[str, Any]] = {
     Preset.TIPO_V2: {**_TIPO, "styles": {"default": _MIXED}},
     Preset.TIPO_V2_1: {**_TIPO, "styles": {"default": _FIRST}},
     Preset.DANTAGGEN: {
-        "drop_all": 0.3,
-        "drop_some": 0.5,
-        "keep_line": 0.5,
+        "drop_all_probability": 0.3,
+        "drop_some_probability": 0.5,
+        "keep_line_probability": 0.5,
         "gen_meta": 0.0,
         "given_share": 0.6,
-        "loss_all": 0.3,
-        # HakuPhi's trainer asks for `long` at most; captions are not written.
+        "loss_on_all_probability": 0.3,
+        # HakuPhi's trainer writes `long` at most, and no captions.
         "lengths": {
             "very_short": {"min_tags": 0, "paragraphs": 1, "sentences": 1},
             "short": {"min_tags": 16, "paragraphs": 1, "sentences": 1},
@@ -149,7 +149,7 @@ WORDS: dict[Preset, dict[str, Any]] = {
         "quality": _SCORES,
         "eras": None,
     },
-    # The tables of v2.1 are not public: v1's steps, over the percentiles that its card names.
+    # The tables of v2.1 are not public: these are v1's steps, applied to the percentiles that its card names.
     Preset.TIPO_V2_1: {
         "ratings": {**_RATINGS_V1, "explicit": ("nsfw", "explicit")},
         "quality_by": "score_and_favorites_in_year",

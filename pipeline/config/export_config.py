@@ -1,7 +1,7 @@
-"""What an export takes of an output, and the form it gives it.
+"""What an export takes from an output, and the form in which it writes it.
 
-Each field is an option of the command line as well: `flag_of` names it, its docstring is its help. Which form honours
-which option is said by the form (`pipeline.export.forms`).
+Each field is an option of the command line: `flag_of` names it, and its docstring is its help. Each form declares the
+options that it honours (`pipeline.export.forms`).
 """
 
 from __future__ import annotations
@@ -17,59 +17,59 @@ from schemas.status import Status
 
 PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 SOURCE = "source."
-"""Prefix of a placeholder that stands for a carried field."""
+"""Prefix of a placeholder for a metadata field of the source."""
 
 
 def _several(flag: str) -> Any:  # noqa: ANN401 - what pydantic takes for a default
-    """An option that is given once for each value, under a name in the singular."""
+    """An option that is given once for each value; its name is singular."""
     return Field(default=(), json_schema_extra={"flag": flag})
 
 
 class ExportConfig(ConfigPart):
-    """All that decides the content of an export."""
+    """Everything that decides the content of an export."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     to: str
-    """The form."""
+    """Form of the export."""
     slots: tuple[str, ...] = _several("slot")
-    """A slot to take; by default those of the template, else all of the output."""
+    """Slot to export; by default those of the template, else all of the output."""
     template: str | None = None
-    """One text of several, such as '{tags}. {long}': `{slot}`, `{key}` and `{source.field}` are replaced."""
+    """Combine slots into one text, such as '{tags}. {long}'; `{slot}`, `{key}` and `{source.field}` are replaced."""
     column: str = Field(default="caption", min_length=1)
     """Name of the text's column, 'caption' by default; with several slots and no template `<column>_<slot>`."""
     fields: tuple[str, ...] = _several("field")
-    """A further column of the caption rows to add, such as mode."""
+    """Further column of the caption rows to export, such as mode."""
     statuses: tuple[Status, ...] = Field(default=(Status.OK,), json_schema_extra={"flag": "status"})
-    """Caption rows of this status; by default ok alone."""
+    """Status of the caption rows to export; by default ok."""
     modes: tuple[str, ...] = _several("mode")
-    """Only captions of this mode."""
+    """Export only captions of this mode."""
     without_flags: tuple[str, ...] = _several("without-flag")
-    """No caption with this flag, such as truncated."""
+    """Export no caption with this flag, such as truncated."""
     min_words: int | None = Field(default=None, ge=0)
-    """No caption with fewer words."""
+    """Export no caption with fewer words."""
     max_words: int | None = Field(default=None, ge=0)
-    """No caption with more words."""
+    """Export no caption with more words."""
     join: bool | None = None
-    """With the columns of a Parquet source in front, or without them; by default with them."""
+    """Add the columns of a Parquet source before the captions; by default they are added."""
     images: bool | None = None
-    """With the images' bytes, or without them; by default with them in hf alone."""
+    """Add the images' bytes; by default only --to hf adds them."""
     suffix: str = Field(default="txt", pattern=r"^[A-Za-z0-9_.-]{1,20}$")
-    """Extension of the texts, 'txt' by default."""
+    """Extension of the text files, 'txt' by default."""
     escape_formulas: bool = False
-    """Put ' in front of cells that a spreadsheet would run as a formula."""
+    """Put ' before cells that a spreadsheet would run as a formula."""
 
     @property
     def placeholders(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(PLACEHOLDER.findall(self.template or "")))
 
     def slots_of(self, run_slots: tuple[str, ...]) -> tuple[str, ...]:
-        """Return the slots to take, of those that an output has.
+        """Return the slots to export.
 
         Raises:
-            ValueError: one that it has not.
+            ValueError: the output does not have one of them.
         """
-        named = tuple(one for one in self.placeholders if one != "key" and not one.startswith(SOURCE))
+        named = tuple(name for name in self.placeholders if name != "key" and not name.startswith(SOURCE))
         unknown = sorted({*named, *self.slots} - set(run_slots))
         if unknown:
             raise ValueError(

@@ -1,36 +1,58 @@
-"""File, environment and command line become one config, or one `ConfigError` that lists every fault."""
+"""Merges file, environment and command line into one config, or raises one `ConfigError` that lists every mistake."""
 
 from __future__ import annotations
 
 import os
-import types
-import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
-from pydantic_settings import (
-    BaseSettings,
-    InitSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
 
-from pipeline.config.base import ConfigPart, without_user
+from pipeline.config.base import ConfigPart
+from pipeline.config.captions_config import SlotConfig
+from pipeline.config.config_errors import Mistake, mistakes_of
 from pipeline.config.corpus_config import CorpusConfig
 from pipeline.config.job_config import JobConfig
-from pipeline.errors import ConfigError
+from pipeline.config.model_config import ModelConfig
+from pipeline.errors import ConfigError, StoreError
 
 Config = TypeVar("Config", bound=ConfigPart)
 
 ENV_PREFIX = "JOYFLEET_"
 
+CaptionCheck = Callable[[ModelConfig, Mapping[int, SlotConfig]], Sequence[Mistake]]
+"""Compares slots, by their index in `captions`, with what the model was trained on."""
 
-def load_job(path: str, overrides: Sequence[str] = ()) -> JobConfig:
+
+@dataclass(frozen=True, slots=True)
+class JobChecks:
+    """Checks by packages that know more than the config: their mistakes are listed with those of the config."""
+
+    captions: CaptionCheck
+    rules: Callable[[Iterable[str]], Sequence[Mistake]]
+    """Compares the keys of `quality.actions` with the rules."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """Settings from one origin. A later layer overrides an earlier one, key by key."""
+
+    origin: str
+    data: Mapping[str, Any]
+    path: tuple[str, ...] = ()
+    """The one key that the layer sets; empty for a file."""
+
+    def may_have_set(self, location: Sequence[int | str]) -> bool:
+        """Whether the value at this location, or a part of it, comes from this layer."""
+        return bool(location) and all(mine == found for mine, found in zip(self.path, location, strict=False))
+
+
+def load_job(path: str, overrides: Sequence[str] = (), checks: JobChecks | None = None) -> JobConfig:
     """Read a job file; see `load_config`."""
-    return load_config(JobConfig, path, overrides)
+    return load_config(JobConfig, path, overrides, checks)
 
 
 def load_corpus(path: str, overrides: Sequence[str] = ()) -> CorpusConfig:
@@ -38,7 +60,7 @@ def load_corpus(path: str, overrides: Sequence[str] = ()) -> CorpusConfig:
     return load_config(CorpusConfig, path, overrides)
 
 
-def load_config(kind: type[Config], path: str, overrides: Sequence[str]) -> Config:
+def load_config(kind: type[Config], path: str, overrides: Sequence[str], checks: JobChecks | None = None) -> Config:
     """Read a file of one kind of config.
 
     Args:
@@ -46,9 +68,10 @@ def load_config(kind: type[Config], path: str, overrides: Sequence[str]) -> Conf
         path: a YAML file.
         overrides: `key.subkey=value` each, value in YAML, as given by `--set`; stronger than the
             environment (`JOYFLEET_SAMPLING__TEMPERATURE=0.4`), which is stronger than the file.
+        checks: as in `parse_config`.
 
     Raises:
-        ConfigError: names each key that is wrong, what was found and what is allowed.
+        ConfigError: lists every wrong key with what was found and what is allowed.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -59,7 +82,7 @@ def load_config(kind: type[Config], path: str, overrides: Sequence[str]) -> Conf
         raise ConfigError(f"{path}: is not YAML: {' '.join(str(err).split())}") from err
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: holds {type(data).__name__}, not a mapping of keys such as source and output")
-    return parse_config(kind, data, overrides, origin=path)
+    return parse_config(kind, data, overrides, origin=path, checks=checks)
 
 
 def parse_job(data: Mapping[str, Any], overrides: Sequence[str] = (), *, origin: str = "config") -> JobConfig:
@@ -67,18 +90,91 @@ def parse_job(data: Mapping[str, Any], overrides: Sequence[str] = (), *, origin:
     return parse_config(JobConfig, data, overrides, origin=origin)
 
 
-def parse_config(kind: type[Config], data: Mapping[str, Any], overrides: Sequence[str], *, origin: str) -> Config:
-    """Like `load_config`, from the mapping that the file would hold."""
-    _refuse_unknown_environment(kind)
-    layers = _layers(kind, _long_forms(kind, data))
+def parse_config(
+    kind: type[Config],
+    data: Mapping[str, Any],
+    overrides: Sequence[str],
+    *,
+    origin: str,
+    checks: JobChecks | None = None,
+) -> Config:
+    """Like `load_config`, from the mapping that the file would hold.
+
+    Args:
+        kind: what the mapping is.
+        data: the mapping.
+        overrides: as in `load_config`.
+        origin: of the mapping, for messages.
+        checks: find mistakes in captions and rules that are well-formed; they are listed with the others.
+    """
+    layers = [_Layer(origin, data), *_environment(), *_overrides(overrides)]
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        merged = _merge(merged, _long_forms(kind, layer.data))
+    config, mistakes = None, list[Mistake]()
     try:
-        return kind.model_validate(layers(**_nested(overrides)).model_dump())
+        config = kind.model_validate(merged)
     except ValidationError as err:
-        raise ConfigError(_explain(err, origin, kind)) from err
+        mistakes = mistakes_of(err, kind)
+    if checks is not None:
+        mistakes += _check_captions(merged, checks.captions)
+        mistakes += _check_rules(merged, checks.rules)
+    if config is None or mistakes:
+        raise ConfigError("\n".join(dict.fromkeys(f"{_origin(layers, one)}: {one.message}" for one in mistakes)))
+    return config
+
+
+def read_stored(kind: type[Config], stored: Any, origin: str, at: str = "") -> Config:  # noqa: ANN401 - JSON
+    """Read a config, or a section of one, that an output holds.
+
+    Args:
+        kind: what is stored.
+        stored: its JSON, with the names of today (`with_new_names`).
+        origin: the file, for the message.
+        at: the section with a dot, such as `source.`.
+
+    Raises:
+        StoreError: in one line; the file is damaged, or a later JoyFleet wrote it.
+    """
+    try:
+        return kind.model_validate(stored)
+    except ValidationError as err:
+        listed = "; ".join(f"{at}{mistake.message}" for mistake in mistakes_of(err, kind))
+        raise StoreError(
+            f"{origin}: damaged, or written by a later JoyFleet ({listed}); restore it, or use the later JoyFleet"
+        ) from err
+
+
+def _check_captions(merged: Mapping[str, Any], check: CaptionCheck) -> list[Mistake]:
+    """Check what can be read of model and captions, whatever is wrong elsewhere."""
+    model = _readable(ModelConfig, merged.get("model"))
+    captions = merged.get("captions")
+    listed = captions if isinstance(captions, list) else [captions]
+    slots = {index: slot for index, raw in enumerate(listed) if (slot := _readable(SlotConfig, raw))}
+    return [] if model is None else list(check(model, slots))
+
+
+def _check_rules(merged: Mapping[str, Any], check: Callable[[Iterable[str]], Sequence[Mistake]]) -> Sequence[Mistake]:
+    quality = merged.get("quality")
+    actions = quality.get("actions") if isinstance(quality, Mapping) else None
+    return check(map(str, actions)) if isinstance(actions, Mapping) else []
+
+
+def _readable(kind: type[Config], raw: Any) -> Config | None:  # noqa: ANN401 - raw YAML
+    try:
+        return kind.model_validate(raw)
+    except ValidationError:
+        return None
+
+
+def _origin(layers: Sequence[_Layer], mistake: Mistake) -> str:
+    """The strongest layer that may have made the mistake; a missing key is missing in the file."""
+    culprits = [layer for layer in layers if layer.path and layer.may_have_set(mistake.location)]
+    return (culprits or layers)[-1 if culprits else 0].origin
 
 
 def _long_forms(kind: type[BaseModel], data: Mapping[str, Any]) -> dict[str, Any]:
-    """Write out `source: photos` as `source: {urls: [photos]}`, since only mappings of two layers become one."""
+    """Write out `source: photos` as `source: {urls: [photos]}`, since only mappings of two layers can be merged."""
     fields = kind.model_fields
     return {
         name: _long_form(fields[name].annotation, value) if name in fields else value for name, value in data.items()
@@ -93,104 +189,53 @@ def _long_form(annotation: Any, value: Any) -> Any:  # noqa: ANN401 - a type exp
     try:
         return annotation.model_validate(value).model_dump(exclude_unset=True)
     except ValidationError:
-        return value  # what is wrong with it is told when the whole is checked
+        return value  # the mistake is reported when the whole config is validated
 
 
-def _layers(kind: type[ConfigPart], data: Mapping[str, Any]) -> type[BaseSettings]:
-    """A settings class whose weakest layer is `data`; the strongest are its constructor's arguments."""
-
-    class Layers(kind, BaseSettings):  # pyright: ignore[reportUntypedBaseClass] - known only when it is called
-        model_config = SettingsConfigDict(
-            extra="forbid", env_prefix=ENV_PREFIX, env_nested_delimiter="__", nested_model_default_partial_update=True
-        )
-
-        @classmethod
-        def settings_customise_sources(
-            cls,
-            settings_cls: type[BaseSettings],
-            init_settings: PydanticBaseSettingsSource,
-            env_settings: PydanticBaseSettingsSource,
-            dotenv_settings: PydanticBaseSettingsSource,
-            file_secret_settings: PydanticBaseSettingsSource,
-        ) -> tuple[PydanticBaseSettingsSource, ...]:
-            del dotenv_settings, file_secret_settings  # pydantic-settings hands them over; jobs have no such layers
-            file = InitSettingsSource(settings_cls, init_kwargs=dict(data))
-            return (init_settings, env_settings, file)
-
-    return Layers
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        lower = merged.get(key)
+        merged[key] = _merge(lower, value) if isinstance(lower, Mapping) and isinstance(value, Mapping) else value
+    return merged
 
 
-def _refuse_unknown_environment(kind: type[ConfigPart]) -> None:
-    for name in os.environ:
+def _environment() -> list[_Layer]:
+    layers: list[_Layer] = []
+    for name, text in sorted(os.environ.items()):
         if name.startswith(ENV_PREFIX):
-            key = name.removeprefix(ENV_PREFIX).split("__")[0].lower()
-            if key not in kind.model_fields:
-                raise ConfigError(
-                    f"environment variable {name}: no such key {key!r}; allowed: {', '.join(kind.model_fields)}"
-                )
+            path = tuple(name.removeprefix(ENV_PREFIX).lower().split("__"))
+            layers.append(_layer(f"environment variable {name}", path, text))
+    return layers
 
 
-def _nested(overrides: Sequence[str]) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
+def _overrides(overrides: Sequence[str]) -> list[_Layer]:
+    """One layer for each `--set`.
+
+    Raises:
+        ConfigError: one is not an assignment, or contradicts another one.
+    """
+    layers: list[_Layer] = []
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not key:
             raise ConfigError(f"--set {override}: not of the form key.subkey=value")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as err:
-            raise ConfigError(f"--set {override}: the value is not YAML") from err
-        node = tree
-        *parents, last = key.split(".")
-        for parent in parents:
-            node = node.setdefault(parent, {})
-            if not isinstance(node, dict):
-                raise ConfigError(f"--set {override}: {parent} is set as a whole by another --set; give its keys alone")
-        node[last] = value
-    return tree
+        layer = _layer(f"--set {key}", tuple(key.split(".")), text)
+        for earlier in layers:
+            whole = min(earlier.path, layer.path, key=len)
+            if earlier.path != layer.path and earlier.path[: len(whole)] == layer.path[: len(whole)]:
+                raise ConfigError(
+                    f"--set {override}: {'.'.join(whole)} is set as a whole by another --set; give its keys alone"
+                )
+        layers.append(layer)
+    return layers
 
 
-_FORMS = {"~words", "~class", "~distribution"}
-"""Tags of the union `Length`: they stand in pydantic's locations and not in the file."""
-
-
-def _explain(err: ValidationError, origin: str, kind: type[ConfigPart]) -> str:
-    errors: list[dict[str, Any]] = [dict(error) for error in err.errors(include_url=False)]
-    # An invalid item is left out before the length of its tuple is checked: that complaint is an echo.
-    deep = {error["loc"][0] for error in errors if len(error["loc"]) > 1}
-    real = [error for error in errors if not (error["type"] == "too_short" and error["loc"][0] in deep)]
-    return "\n".join(dict.fromkeys(f"{origin}: {_one(error, kind)}" for error in real))
-
-
-def _one(error: dict[str, Any], kind: type[ConfigPart]) -> str:
-    loc = _file_location(error["loc"])
-    key = ".".join(str(part) for part in loc)
-    found = error.get("input")
-    if error["type"] == "extra_forbidden":
-        return f"{key}: unknown key; allowed here: {', '.join(_allowed_keys(loc[:-1], kind))}"
-    if error["type"] == "missing":
-        return f"{key}: missing; it has no default"
-    message = error["msg"].removeprefix("Value error, ")
-    shown = "" if isinstance(found, dict | list | tuple | BaseModel) else f"found {without_user(repr(found))}; "
-    return f"{key}: {shown}{message}"
-
-
-def _file_location(loc: Sequence[int | str]) -> list[int | str]:
-    """Pydantic's location without the tags of unions."""
-    return [part for part in loc if part not in _FORMS]
-
-
-def _allowed_keys(loc: Sequence[int | str], kind: type[ConfigPart]) -> list[str]:
-    """Names of the fields of the part at `loc`, found by following the annotations."""
-    models: list[type[BaseModel]] = [kind]
-    for part in loc:
-        if isinstance(part, str):
-            annotations = [model.model_fields[part].annotation for model in models if part in model.model_fields]
-            models = [found for annotation in annotations for found in _models_in(annotation)]
-    return sorted({name for model in models for name in model.model_fields})
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:  # noqa: ANN401 - a type expression
-    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
-        return [annotation] if issubclass(annotation, BaseModel) else []
-    return [model for argument in typing.get_args(annotation) for model in _models_in(argument)]
+def _layer(origin: str, path: tuple[str, ...], text: str) -> _Layer:
+    try:
+        node = yaml.safe_load(text)
+    except yaml.YAMLError as err:
+        raise ConfigError(f"{origin}: the value is not YAML") from err
+    for key in reversed(path):
+        node = {key: node}
+    return _Layer(origin, node, path)

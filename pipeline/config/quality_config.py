@@ -1,7 +1,7 @@
-"""What becomes of a text that a quality rule finds fault with: refused, flagged or mended, and how often asked again.
+"""What happens to a text that a quality rule matches: it is rejected, flagged or corrected, and requested again.
 
-The rules' own thresholds are no settings: they stand with their evidence in `pipeline.quality` and
-are versioned as one.
+The thresholds of the built-in rules are not settings: they are in `pipeline.quality` with their evidence, under one
+version.
 """
 
 from __future__ import annotations
@@ -16,30 +16,31 @@ from pipeline.config.base import ConfigPart
 
 
 class Action(StrEnum):
-    """What a rule does to a text that it finds."""
+    """What a rule does with a text that it matches."""
 
     REJECT = "reject"
-    """The text is no caption; it is asked again as `quality.repair` says."""
+    """The text does not become a caption; the request is retried as `quality.retry` says."""
     FLAG = "flag"
-    """The text stays and bears a flag."""
+    """The text becomes a caption with a flag."""
     OFF = "off"
+    """The rule is not applied."""
 
 
 class Truncated(StrEnum):
-    """What becomes of a text that ended because `sampling.max_tokens` did."""
+    """What happens to a text that `sampling.max_tokens` cut."""
 
     REJECT = "reject"
     FLAG = "flag"
     CUT = "cut"
-    """Ends at its last whole sentence or tag; rejected when it has none."""
+    """The text is cut after its last whole sentence or tag; without one it is rejected."""
 
 
 class Openings(StrEnum):
-    """What becomes of prose that opens with talk about the image: `This image shows ...`."""
+    """What happens to prose that starts with a phrase about the image: `This image shows ...`."""
 
     FLAG = "flag"
     REMOVE = "remove"
-    """What is shown becomes the opening; where that would be no grammatical sentence, the text is rejected."""
+    """The phrase is removed; if the rest is not a grammatical sentence, the text is rejected."""
     REJECT = "reject"
 
 
@@ -52,7 +53,7 @@ class Underscores(StrEnum):
 
 
 class Categories(StrEnum):
-    """What becomes of `artist:` and the other prefixes of beta-one's tags."""
+    """What happens to `artist:` and the other prefixes of beta-one's tags."""
 
     KEEP = "keep"
     STRIP = "strip"
@@ -78,22 +79,28 @@ _FIRST_RULES = ("loop", "refusal", "prompt_echo", "special_tokens", "wrong_form"
 and appears there only if it is on, so that its arrival changes no fingerprint."""
 
 
+def _first_actions() -> dict[str, Action]:
+    return dict.fromkeys(_FIRST_RULES, Action.REJECT)
+
+
 def _complete(value: Any) -> Any:  # noqa: ANN401 - pydantic hands over raw YAML
     if not isinstance(value, dict):
         return value
-    actions: dict[str, Any] = {**dict.fromkeys(_FIRST_RULES, Action.REJECT), **value}
+    actions: dict[str, Any] = {**_first_actions(), **value}
     return {name: action for name, action in actions.items() if name in _FIRST_RULES or action != Action.OFF}
 
 
 class TagsConfig(ConfigPart):
-    """How tag lists are written. Holds for the tag modes, not for the prompt modes."""
+    """How tag lists are written. It applies to the tag modes, not to the prompt modes."""
 
     normalize: bool = True
-    """Blanks trimmed, empty tags and repeated ones out, order kept, joined by `, `."""
+    """Trim spaces, remove empty and repeated tags, keep the order, join with `, `."""
     underscores: Underscores = Underscores.KEEP
+    """How the words of a tag are joined."""
     categories: Categories = Categories.KEEP
+    """What happens to `artist:` and the other prefixes of beta-one's tags."""
     vocabulary: str | None = None
-    """A local file, one tag a line (the first field of a CSV line): unknown tags are counted and flagged."""
+    """A local file with one tag a line (the first field of a CSV line). Tags that it lacks are counted and flagged."""
 
     @model_validator(mode="after")
     def _honoured(self) -> Self:
@@ -102,15 +109,15 @@ class TagsConfig(ConfigPart):
         return self
 
 
-class RepairConfig(ConfigPart):
-    """How a rejected request is asked again, on the same replica, with a seed of its own."""
+class RetryConfig(ConfigPart):
+    """How a rejected request is retried: on the same replica, with another seed."""
 
     attempts: int = Field(default=2, ge=0, le=10)
-    """Times asked again; 0 takes the first answer for the last."""
+    """Maximum number of retries; 0 keeps the first answer."""
     temperature_add: float = Field(default=0.2, ge=0, le=2)
-    """Added to `sampling.temperature` at each further attempt, up to 2: a greedy run draws from then on."""
+    """Added to `sampling.temperature` at each retry, up to a temperature of 2."""
     repetition_penalty: float | None = Field(default=None, ge=0.5, le=2)
-    """Of every further attempt; by default the run's own."""
+    """Repetition penalty of every retry; by default `sampling.repetition_penalty`."""
 
 
 def _as_tuple(value: Any) -> Any:  # noqa: ANN401 - pydantic hands over raw YAML
@@ -118,24 +125,28 @@ def _as_tuple(value: Any) -> Any:  # noqa: ANN401 - pydantic hands over raw YAML
 
 
 Words = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
-"""Words or phrases; one may stand without brackets."""
+"""Words or phrases; a single one needs no brackets."""
 
 
 class UserRule(ConfigPart):
-    """A rule of the user's own. It finds a text that meets any of its conditions."""
+    """A rule of the user. It matches a text that meets any of its conditions."""
 
     name: str = Field(pattern=r"^[a-z0-9_-]{1,40}$")
+    """Name of the rule, in reasons and flags."""
     modes: Words = ()
-    """Modes that it holds for; none are all."""
+    """Modes that the rule applies to; by default all."""
     action: Action = Action.REJECT
+    """What the rule does with a text that it matches."""
     pattern: str | None = None
-    """A regular expression, searched in the text, case as written."""
+    """Matches a text in which this regular expression is found; case-sensitive."""
     min_words: int | None = Field(default=None, ge=1)
+    """Matches a text with fewer words."""
     max_words: int | None = Field(default=None, ge=1)
+    """Matches a text with more words."""
     forbidden: Words = ()
-    """Found when one of these stands in the text, as whole words in any case."""
+    """Matches a text that has one of these, as whole words in any case."""
     required: Words = ()
-    """Found when one of these is missing."""
+    """Matches a text that lacks one of these."""
 
     @model_validator(mode="after")
     def _has_a_condition(self) -> Self:
@@ -153,25 +164,32 @@ class UserRule(ConfigPart):
             try:
                 re.compile(pattern)
             except re.error as err:
-                raise ValueError(f"no regular expression: {err}") from err
+                raise ValueError(f"not a regular expression: {err}") from err
         return pattern
 
 
 class QualityConfig(ConfigPart):
     """Which texts become captions."""
 
-    actions: Annotated[dict[str, Action], BeforeValidator(_complete)] = Field(
-        default_factory=dict, validate_default=True
-    )
-    """Rule to action; the rules are those of `pipeline.quality.RULES`."""
+    actions: Annotated[dict[str, Action], BeforeValidator(_complete)] = Field(default_factory=_first_actions)
+    """Rule to action. The built-in rules: `loop` (words, sentences, tags, numbered names, one word or one character
+    repeated without end), `refusal` (the model refuses to describe the image), `prompt_echo` (the text repeats the
+    prompt), `special_tokens` (the text holds special tokens of the model), `wrong_form` (prose where tags were
+    requested, or tags where prose was), `foreign_script` (letters of a script that `quality.scripts` does not list)."""
     truncated: Truncated = Truncated.FLAG
+    """What happens to a text that `sampling.max_tokens` cut."""
     openings: Openings = Openings.FLAG
+    """What happens to prose that starts with a phrase such as `This image shows`."""
     length_tolerance: float = Field(default=0.3, ge=0, le=1)
-    """Share by which the words may miss the request before the row bears too_short or too_long."""
+    """Relative deviation from the requested number of words above which a row gets the flag too_short or too_long."""
     scripts: tuple[Script, ...] = Field(default=(Script.LATIN,), min_length=1)
+    """Writing systems that captions may use."""
     tags: TagsConfig = TagsConfig()
-    repair: RepairConfig = RepairConfig()
+    """How tag lists are written."""
+    retry: RetryConfig = RetryConfig()
+    """How a rejected request is retried."""
     rules: tuple[UserRule, ...] = ()
+    """Rules of the user, applied after the built-in ones."""
 
     @field_validator("rules")
     @classmethod

@@ -1,7 +1,7 @@
-"""How a record becomes a training text: a preset, and every probability and threshold of it as a setting.
+"""How a record becomes a training text: a preset, and a setting for each of its probabilities and thresholds.
 
-What a preset sets stands in `pipeline.config.corpus_presets`; a setting that is given replaces the preset's own, a
-mapping (weights, styles) is laid over the preset's key by key.
+The values of a preset are in `pipeline.config.corpus_presets`. An explicit setting replaces the preset's value; a
+mapping (weights, styles) is merged into the preset's, key by key.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pydantic import Field, field_validator, model_validator
 
 from pipeline.config.base import ConfigPart
 from pipeline.config.corpus_presets import PRESETS, WORDS, Preset, Rating
+from pipeline.config.suggestions import did_you_mean
 from schemas.corpus_row import LengthClass, Task
 
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -24,27 +25,27 @@ Weights = dict[Task, Annotated[float, Field(ge=0)]]
 
 
 class Persons(StrEnum):
-    """Where tags that count persons stand."""
+    """Where tags that count persons are written."""
 
     FIRST = "first"
-    """Before all others, always given, not counted for the length class."""
+    """Before all others, always in the given part, and not counted for the length class."""
     MIXED = "mixed"
-    """General tags like the others."""
+    """Among the other general tags."""
 
 
 class TaskTables(ConfigPart):
-    """Weights of the tasks by what a record has. A record without tags never draws a task with tags."""
+    """Weights of the tasks for each kind of record. A record without tags never gets a task with tags."""
 
     all: Weights
-    """Tags, a short and a long caption."""
+    """For records with tags, a short and a long caption."""
     tags_long: Weights
-    """Tags and a long caption."""
+    """For records with tags and a long caption."""
     tags_short: Weights
-    """Tags and a short caption."""
+    """For records with tags and a short caption."""
     tags: Weights
-    """Tags alone."""
+    """For records with tags only."""
     captions: Weights
-    """A short and a long caption alone."""
+    """For records with a short and a long caption, without tags."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -73,49 +74,53 @@ class StyleConfig(ConfigPart):
     """How the records of some sources are written."""
 
     tasks: TaskTables
+    """Weights of the tasks."""
     persons: Persons
+    """Where tags that count persons are written."""
     metadata: bool
-    """Whether metadata lines are written; without, nothing is dropped either."""
+    """Whether metadata lines are written. Without them, nothing is dropped either."""
     trim: bool
-    """Whether captions are cut to the budget of the length class. A text without a class keeps them whole."""
+    """Whether captions are cut to the limits of the length class. A text without a class keeps whole captions."""
     bare_long: bool
-    """Whether short_to_long is written `long:` without the blank, the user half ending behind the colon."""
+    """Whether short_to_long is written `long:` without a space after it; the given part then ends at the colon."""
 
 
 class LengthConfig(ConfigPart):
-    """One length class."""
+    """Limits of one length class."""
 
     min_tags: int = Field(ge=0)
-    """General tags from which on it holds; the class is the highest that holds."""
+    """Smallest number of general tags; a record has the highest class that it reaches."""
     max_tags: int | None = Field(default=None, ge=1)
-    """General tags written by tasks that open with tags; None writes all. Other tasks write all tags."""
+    """General tags that tasks starting with tags write; null writes all. Other tasks write all tags."""
     paragraphs: int = Field(ge=1)
-    """Of the long caption, at most."""
+    """Maximum paragraphs of the long caption."""
     sentences: int = Field(ge=1)
-    """Of the short caption and of each paragraph of the long one, at most."""
+    """Maximum sentences of the short caption, and of each paragraph of the long one."""
 
 
 class RenderConfig(ConfigPart):
-    """What is drawn for each record and each epoch. Every default is the preset's."""
+    """The random draws for each record and epoch. Every default is that of the preset."""
 
     preset: Preset = Preset.TIPO_V2_1
-    drop_all: Probability
-    """That neither metadata nor general tags are given (DanTagGen: no general tags alone)."""
-    drop_some: Probability
-    """Of the other draws: that metadata lines are left out one by one."""
-    keep_line: Probability
-    """That each of them is kept then."""
+    """Values of all settings that are not given."""
+    drop_all_probability: Probability
+    """Probability that neither metadata nor general tags are given (DanTagGen: only no general tags)."""
+    drop_some_probability: Probability
+    """Otherwise: probability that each metadata line is kept or dropped on its own."""
+    keep_line_probability: Probability
+    """Probability that such a line is kept."""
     gen_meta: Probability
-    """Of draws that drop nothing: that part of the metadata is to be predicted after the body."""
+    """If nothing was dropped: probability that a part of the metadata is predicted after the body."""
     given_share: Probability
-    """Given general tags are 1 .. max(given_share x tags, 1) + 1, drawn evenly; one is always left to predict."""
-    loss_all: Probability
-    """That the given half bears loss too."""
+    """The number of given general tags is uniform in 1 .. max(given_share x tags, 1) + 1; at least one is predicted."""
+    loss_on_all_probability: Probability
+    """Probability that the given part contributes to the loss too."""
     lengths: dict[LengthClass, LengthConfig]
+    """Limits of each length class; all four are needed."""
     longest: LengthClass
-    """The highest class that is written."""
+    """Highest class that is written."""
     styles: dict[str, StyleConfig]
-    """By how the record's `source` begins; `default` is for all others. The longest match holds."""
+    """Styles by prefix of the record's `source`; the longest prefix applies, and `default` applies to all others."""
 
     @model_validator(mode="before")
     @classmethod
@@ -140,7 +145,7 @@ class RenderConfig(ConfigPart):
 def _preset_of(value: dict[str, Any], presets: Mapping[Preset, dict[str, Any]]) -> dict[str, Any]:
     name = value.get("preset", Preset.TIPO_V2_1)
     if name not in presets:
-        raise ValueError(f"preset: found {name!r}; allowed: {', '.join(presets)}")
+        raise ValueError(f"preset: found {name!r}; allowed: {', '.join(presets)}{did_you_mean(str(name), presets)}")
     return presets[Preset(name)]
 
 
@@ -160,7 +165,7 @@ def _laid_over(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, A
 
 
 class RecordTagsConfig(ConfigPart):
-    """Which tags a record keeps. Substrings and expressions meet tags in their normal form: lower case, blanks."""
+    """Which tags a record keeps. Tags are compared in their normal form: lower case, spaces for underscores."""
 
     meta_blacklist: tuple[str, ...] = (
         "(medium)",
@@ -173,15 +178,15 @@ class RecordTagsConfig(ConfigPart):
         "audio",
         "video",
     )
-    """Meta tags that hold one of these are left out (HakuBooru, metainfo)."""
+    """Meta tags that contain one of these are removed (HakuBooru, metainfo)."""
     artist_blacklist: tuple[str, ...] = ("banned",)
-    """Artist tags that hold one of these are left out."""
+    """Artist tags that contain one of these are removed."""
     blacklist: tuple[str, ...] = ()
-    """Regular expressions; a tag of any type that one of them matches whole is left out."""
+    """Regular expressions. A tag of any type that one of them matches as a whole is removed."""
     drop_years: bool = True
-    """Whether general tags of four digits are left out."""
+    """Whether general tags of four digits are removed."""
     prune_implied: bool = False
-    """Whether tags that another tag of the record implies are left out; needs a table of implications."""
+    """Whether tags that another tag of the record implies are removed; needs `tag_files.implications`."""
 
     @field_validator("blacklist")
     @classmethod
@@ -190,7 +195,7 @@ class RecordTagsConfig(ConfigPart):
             try:
                 re.compile(pattern)
             except re.error as err:
-                raise ValueError(f"{pattern!r} is no regular expression: {err}") from err
+                raise ValueError(f"{pattern!r} is not a regular expression: {err}") from err
         return blacklist
 
 
@@ -198,11 +203,11 @@ class Steps(ConfigPart):
     """A table from a number to a word: the word of the highest step that the number reaches."""
 
     steps: tuple[tuple[float, str], ...] = Field(min_length=1)
-    """(lowest number, word), the numbers falling."""
+    """(lowest number, word), with falling numbers."""
     below: str | None = None
-    """The word below the last step; None writes none."""
+    """The word below the last step; null writes none."""
     strict: bool = False
-    """Whether a number must lie above its step to reach it."""
+    """Whether a number must be above a step to reach it; otherwise an equal number reaches it."""
 
     @field_validator("steps")
     @classmethod
@@ -214,7 +219,7 @@ class Steps(ConfigPart):
 
 
 class QualityBy(StrEnum):
-    """What the quality word of a record goes by."""
+    """What the quality word of a record is derived from."""
 
     FAVORITES_IN_RATING = "favorites_in_rating"
     """Percentile of its favourites among records of its rating."""
@@ -223,19 +228,22 @@ class QualityBy(StrEnum):
     SCORE_AND_FAVORITES_IN_YEAR = "score_and_favorites_in_year"
     """Mean of the percentiles of its score and its favourites among records of its year."""
     NONE = "none"
+    """No quality word."""
 
 
 class WordsConfig(ConfigPart):
-    """Rating, quality and era words of records. Every default is the preset's."""
+    """Rating, quality and era words of records. Every default is that of the preset."""
 
     preset: Preset = Preset.TIPO_V2_1
+    """Values of all settings that are not given."""
     ratings: dict[Rating, tuple[str, ...]]
-    """The words written for each rating, in their order; none writes no line."""
+    """Words that are written for each rating, in this order; an empty list writes no line."""
     quality_by: QualityBy
+    """What the quality word is derived from."""
     quality: Steps
-    """By percentile (0 to 100) or score, as `quality_by` says."""
+    """Quality words by percentile (0 to 100) or score, as `quality_by` says."""
     eras: Steps | None
-    """By year; None writes none."""
+    """Era words by year; null writes none."""
 
     @model_validator(mode="before")
     @classmethod

@@ -1,1 +1,1 @@
-"""From caption rows to TIPO training text: records, joins, rendering, the grammar that checks it."""
+"""Makes TIPO training text from captions, tags and metadata: records, texts and the grammar that checks the texts."""

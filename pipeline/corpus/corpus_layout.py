@@ -1,15 +1,15 @@
-"""Where everything of a corpus lies.
+"""Paths of all files of a corpus.
 
-    run.json, plan.parquet               what it is made of and how, as for captions
-    text/<split>/epoch-<n>/<part>.parquet    training texts (`schemas.corpus_row`); .jsonl.zst beside it if asked
-    records/<split>/<part>.parquet       the records (`schemas.record`) that they were drawn from
-    packing/<split>/epoch-<n>/<part>.parquet   which texts share a sequence, if asked
-    parts/<part>.json                    counts of a part, written last: that it exists is the part's commit
-    report/*.parquet, README.md          the census; the README ends the job
-    staging/                             what the job hands from step to step; gone when it has ended
+    run.json, plan.parquet               recipe and list of inputs, as for captions
+    text/<split>/epoch-<n>/<unit>.parquet    training texts (`schemas.corpus_row`); also .jsonl.zst if configured
+    records/<split>/<unit>.parquet       the records (`schemas.record`) from which the texts were drawn
+    packing/<split>/epoch-<n>/<unit>.parquet   which texts share a sequence, if configured
+    parts/<unit>.json                    counts of a work unit, written last: the file is the commit of the unit
+    report/*.parquet, README.md          report tables and data set card; the README is the last file of the job
+    staging/                             files that one step writes for the next; removed when the job has ended
 
-A part is what one task makes: a caption file, or a slice of a table. Every file is put if absent and is a pure
-function of inputs and config, so it does not matter which of several tries or runs made it.
+A work unit is the work of one task: a caption file, or a slice of a table. Every file is created with put-if-absent
+and is a pure function of inputs and config, so it does not matter which of several attempts or runs wrote it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from schemas.record import Split
 
 TEXT = "text"
 RECORDS = "records"
-PARTS = "parts"
 PACKING = "packing"
 STAGING = "staging"
 REPORT = "report"
@@ -28,82 +27,76 @@ CARD = "README.md"
 SUFFIXES = {Format.PARQUET: ".parquet", Format.JSONL: ".jsonl.zst"}
 
 
-def text_path(part: str, split: Split, epoch: int, form: Format) -> str:
-    """The texts of one part, split and epoch."""
-    return f"{TEXT}/{split}/epoch-{epoch:03d}/{part}{SUFFIXES[form]}"
+def text_path(unit: str, split: Split, epoch: int, form: Format) -> str:
+    """Texts of one work unit, split and epoch."""
+    return f"{TEXT}/{split}/epoch-{epoch:03d}/{unit}{SUFFIXES[form]}"
 
 
-def records_path(part: str, split: Split) -> str:
-    """The published records of one part and split."""
-    return f"{RECORDS}/{split}/{part}.parquet"
+def records_path(unit: str, split: Split) -> str:
+    """Published records of one work unit and split."""
+    return f"{RECORDS}/{split}/{unit}.parquet"
 
 
-def packing_path(part: str, split: Split, epoch: int) -> str:
-    """Which texts of a file of `text_path` share a sequence (`pipeline.corpus.pack_texts.PACKING`)."""
-    return f"{PACKING}/{split}/epoch-{epoch:03d}/{part}.parquet"
+def packing_path(unit: str, split: Split, epoch: int) -> str:
+    """Which texts of a file of `text_path` share a sequence (`pipeline.corpus.text.pack_texts.PACKING`)."""
+    return f"{PACKING}/{split}/epoch-{epoch:03d}/{unit}.parquet"
 
 
-def part_path(part: str) -> str:
-    """The file whose existence is the commit of a part."""
-    return f"{PARTS}/{part}.json"
-
-
-def part_of(path: str) -> str | None:
-    """The part that a path below `PARTS` commits, or None."""
-    inside = path.startswith(f"{PARTS}/") and path.endswith(".json")
-    return path.removeprefix(f"{PARTS}/").removesuffix(".json") if inside else None
+def commit_path(unit: str) -> str:
+    """The file whose existence is the commit of a work unit."""
+    return f"parts/{unit}.json"
 
 
 def slice_path(table: str, file: str, number: int) -> str:
-    """A slice of a table, in `schemas.image_facts`. No folder bears the name of a file: globs would take it for one."""
+    """A slice of a table, in `schemas.image_facts`. No folder has the name of a file: a glob would match it."""
     return f"{STAGING}/tables/{table}/{file}-{number:06d}.parquet"
 
 
-def part_of_slice(path: str) -> str:
-    """The part that a slice is, `<table>/<file>-<number>`."""
+def unit_of_slice(path: str) -> str:
+    """Name of the work unit that a slice is, `<table>/<file>-<number>`."""
     return path.removeprefix(f"{STAGING}/tables/").removesuffix(".parquet")
 
 
 def sliced_path(table: str, file: str) -> str:
-    """Says that a table's file is sliced, into how many, and what was wrong in it."""
+    """Marks a file of a table as sliced; holds the number of slices and the counts of bad values."""
     return f"{STAGING}/tables/{table}/{file}.json"
 
 
-def keys_path(part: str) -> str:
-    """What the images of a part are joined by."""
-    return f"{STAGING}/keys/{part}.parquet"
+def keys_path(unit: str) -> str:
+    """Join keys of the images of a work unit."""
+    return f"{STAGING}/keys/{unit}.parquet"
 
 
-def joined_path(table: str, part: str) -> str:
-    """The rows of a table that belong to images of a part; absent where none does."""
-    return f"{STAGING}/joined/{table}/{part}.parquet"
+def joined_path(table: str, unit: str) -> str:
+    """Rows of a table that belong to images of a work unit; absent if no row does."""
+    return f"{STAGING}/joined/{table}/{unit}.parquet"
 
 
 def join_path(table: str) -> str:
-    """Says that a join has ended."""
+    """Marks a join as complete."""
     return f"{STAGING}/joined/{table}.json"
 
 
-def drafts_path(part: str) -> str:
-    """The records of a part before duplicates are dropped."""
-    return f"{STAGING}/drafts/{part}.parquet"
+def built_records_path(unit: str) -> str:
+    """Records of a work unit before duplicates are dropped."""
+    return f"{STAGING}/drafts/{unit}.parquet"
 
 
-def identities_path(part: str) -> str:
-    """What the records of a part are compared by."""
-    return f"{STAGING}/identities/{part}.parquet"
+def identities_path(unit: str) -> str:
+    """Hashes by which the records of a work unit are compared."""
+    return f"{STAGING}/identities/{unit}.parquet"
 
 
-def choice_path(part: str) -> str:
-    """Which records of a part stay, and on which side of the split."""
-    return f"{STAGING}/choices/{part}.parquet"
+def choice_path(unit: str) -> str:
+    """Which records of a work unit stay, and the split of each."""
+    return f"{STAGING}/choices/{unit}.parquet"
 
 
-def tags_path(part: str) -> str:
-    """How often each tag stands in the records of a part."""
-    return f"{STAGING}/tags/{part}.parquet"
+def tags_path(unit: str) -> str:
+    """How many records of a work unit have each tag."""
+    return f"{STAGING}/tags/{unit}.parquet"
 
 
 POPULARITY = f"{STAGING}/popularity.parquet"
 CHOSEN = f"{STAGING}/choices.json"
-"""Says that all choices are made."""
+"""Marks all choices as written."""

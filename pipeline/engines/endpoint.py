@@ -228,7 +228,7 @@ class EndpointEngine:
 
     async def restart(self) -> None:
         self.close()
-        log.warning("waiting up to %g s for %s", self._config.patience_s, ", ".join(self._config.urls))
+        log.warning("waiting up to %g s for %s", self._config.reconnect_timeout_s, ", ".join(self._config.urls))
         self._servers = await asyncio.to_thread(self._find_servers, self._check_again)
 
     def close(self) -> None:
@@ -238,11 +238,11 @@ class EndpointEngine:
         """Wait until a server answers and passes the check; return all that can be used, now or after an outage.
 
         Raises:
-            EngineDead: none answers within `patience_s`.
+            EngineDead: none answers within `reconnect_timeout_s`.
             ConfigError: from `check`, or the fault of one server if all are excluded.
             ModelMismatch: likewise.
         """
-        until = time.monotonic() + self._config.patience_s
+        until = time.monotonic() + self._config.reconnect_timeout_s
         for attempt in itertools.count():
             results = {url: check(url) for url in self._config.urls}
             servers = [
@@ -258,7 +258,8 @@ class EndpointEngine:
             if time.monotonic() > until:
                 raise EngineDead(
                     f"engine.endpoint: none of {', '.join(self._config.urls)} answers after "
-                    f"{self._config.patience_s:g} s (endpoint.patience_s): {self._message_of(failure)}"
+                    f"{self._config.reconnect_timeout_s:g} s (endpoint.reconnect_timeout_s): "
+                    f"{self._message_of(failure)}"
                 )
             if not attempt:
                 log.info("no endpoint answers yet: %s", self._message_of(failure))
@@ -312,7 +313,7 @@ class EndpointEngine:
             raise ConfigError(
                 f"engine.endpoint: {url} is not a vLLM server and does not support {', '.join(used)}; set "
                 "sampling.top_k: 0, sampling.stop_loops: false, sampling.repetition_penalty: 1 and "
-                "quality.repair.repetition_penalty: null"
+                "quality.retry.repetition_penalty: null"
             )
 
     def _check_layout(self, client: openai.OpenAI, url: str, tokens: PromptTokens) -> None:

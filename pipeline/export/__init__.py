@@ -1,5 +1,5 @@
-"""Committed captions leave in the form that others read: each shard once, whatever died on the way."""
+"""Exports committed captions into the forms that other tools read: each shard once, also after a crash."""
 
-from pipeline.export.run_export import Captioned, Exported, run_export
+from pipeline.export.export_driver import Captioned, Exported, run_export
 
 __all__ = ["Captioned", "Exported", "run_export"]

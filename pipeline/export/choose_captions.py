@@ -1,4 +1,4 @@
-"""Which captions of a shard leave, and as which text: a pure function of its caption rows."""
+"""Chooses the captions of a shard to export, and builds their texts: a pure function of its caption rows."""
 
 import json
 from collections import Counter
@@ -21,40 +21,41 @@ class Chosen:
     captions: Mapping[str, Mapping[str, Any]]
     """Caption rows by slot."""
     text: str | None
-    """By the template, else the caption when one slot is asked for."""
+    """By the template; else the caption if one slot is exported."""
     image: Mapping[str, Any]
-    """Any caption row of the image, for what is the same in all."""
+    """Any caption row of the image, for fields that are the same in all of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What of a shard leaves."""
+    """The chosen captions of a shard."""
 
     chosen: list[Chosen]
     num_images: int
     dropped: Mapping[str, int]
-    """Caption rows left out by cause, and images for which a text was missing."""
+    """Number of caption rows left out by cause, and of images without a text."""
 
 
 def choose(rows: Sequence[Mapping[str, Any]], slots: Sequence[str], config: ExportConfig) -> Choice:
-    """Choose among a shard's caption rows, which stand by row, then by slot.
+    """Choose among a shard's caption rows, which are sorted by row, then by slot.
 
     Raises:
-        PipelineError: the template names a carried field that a row has not.
+        PipelineError: the template names a metadata field that a row does not have.
     """
     chosen: list[Chosen] = []
     dropped: Counter[str] = Counter()
     num_images = 0
     for row, group in groupby(rows, key=itemgetter("row")):
         num_images += 1
-        mine = [one for one in group if one["slot"] in slots]
-        kept = {one["slot"]: one for one in mine if _kept(one, config, dropped)}
+        candidates = [caption for caption in group if caption["slot"] in slots]
+        kept = {caption["slot"]: caption for caption in candidates if _kept(caption, config, dropped)}
         if not kept or (config.template and len(kept) < len(slots)):
             dropped["images without a text"] += 1
             continue
         in_order = {slot: kept[slot] for slot in slots if slot in kept}
         text = _text(in_order, slots, config)
-        chosen.append(Chosen(row=row, key=mine[0]["key"], captions=in_order, text=text, image=mine[0]))
+        image = candidates[0]
+        chosen.append(Chosen(row=row, key=image["key"], captions=in_order, text=text, image=image))
     return Choice(chosen, num_images, dict(dropped))
 
 
@@ -79,7 +80,7 @@ def _text(kept: Mapping[str, Mapping[str, Any]], slots: Sequence[str], config: E
     if config.template is None:
         return kept[slots[0]]["caption"] if len(slots) == 1 else None
     first = next(iter(kept.values()))
-    if any(one["caption"] is None for one in kept.values()):
+    if any(caption["caption"] is None for caption in kept.values()):
         return None
     fields: dict[str, Any] = json.loads(first["source"])
 
@@ -88,12 +89,13 @@ def _text(kept: Mapping[str, Mapping[str, Any]], slots: Sequence[str], config: E
             return str(kept[name]["caption"])
         if name == "key":
             return str(first["key"])
-        found = fields.get(name.removeprefix(SOURCE))
-        if found is None:
+        field = fields.get(name.removeprefix(SOURCE))
+        if field is None:
             raise PipelineError(
-                f"shard {first['shard']} row {first['row']}: the template asks for {name}, and its source has "
-                f"{', '.join(sorted(fields)) or 'no field'}; carry the field with source.carry, or change the template"
+                f"shard {first['shard']} row {first['row']}: the template needs {name}, but its metadata has "
+                f"{', '.join(sorted(fields)) or 'no field'}; keep the field with source.metadata_fields, or change "
+                "the template"
             )
-        return ", ".join(map(str, found)) if isinstance(found, list) else str(found)
+        return ", ".join(map(str, field)) if isinstance(field, list) else str(field)
 
     return PLACEHOLDER.sub(lambda match: value(match[1]), config.template)

@@ -1,4 +1,4 @@
-"""The card of a Hugging Face data set: its head tells `datasets` where each split lies, its body tells people."""
+"""Writes the card of a Hugging Face data set: the head lists the files of each split, the body is for people."""
 
 import yaml
 
@@ -9,7 +9,7 @@ LARGEST = "1M<n<10M"
 
 
 def write_card(finished: Finished) -> None:
-    """Write README.md of a folder that has `data/<split>/...parquet`; replaces an earlier one of ours."""
+    """Write README.md of a folder that has `data/<split>/...parquet`; an earlier one is replaced."""
     splits = sorted({entry.path.split("/")[1] for entry in finished.store.list("data")})
     head = {
         "configs": [

@@ -1,8 +1,7 @@
-"""One shard leaves: its files first, then one small record that says so, by put-if-absent.
+"""Exports one shard: its files first, then a small record by put-if-absent.
 
-What a file holds follows from the captions and the options alone, so one that a killed export left is
-written again with the same bytes, by whoever comes first. The record is the commit: without it a
-shard is exported again, with it never.
+The files depend only on the captions and the options, so a file that a killed export left is written again with the
+same bytes, by any process. The record is the commit: a shard without it is exported again, a shard with it never.
 """
 
 import json
@@ -19,6 +18,7 @@ from pipeline.errors import OutputMismatch, PipelineError, StoreError
 from pipeline.export.choose_captions import choose
 from pipeline.export.form import Form, ShardCaptions
 from pipeline.ledger.caption_table import from_parquet
+from pipeline.ledger.json_record import from_json
 from pipeline.ledger.layout import committed_path
 from pipeline.readers import open_shard
 from pipeline.storage import Store, WriteResult, put_idempotent, put_if_absent
@@ -27,17 +27,17 @@ from schemas.shard import Shard
 log = logging.getLogger(__name__)
 
 FOLDER = ".joyfleet"
-"""What is not data; readers of data sets skip hidden folders."""
+"""Everything that is not data; readers of data sets skip hidden folders."""
 DONE = f"{FOLDER}/done"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardExport:
-    """What of one shard left."""
+    """What was exported of one shard."""
 
     shard: str
     captions_bytes: int
-    """Of the committed file that it was made from."""
+    """Size of the committed file that was exported."""
     num_images: int
     num_exported: int
     """Images."""
@@ -50,32 +50,32 @@ class ShardExport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportTask:
-    """All that a worker needs beside the shard; pickles."""
+    """Everything that a worker needs besides the shard; pickles."""
 
     output: Store
     destination: Store
     form: Form
     config: ExportConfig
     slots: tuple[str, ...]
-    """Taken, in order."""
+    """Exported slots, in order."""
     source: SourceConfig
     max_bytes: int
     joined: bool
-    """Whether tables have the columns of a Parquet source."""
+    """Whether the columns of the source are joined."""
 
 
 def done_path(shard: str) -> str:
-    """The record of a shard that left."""
+    """The record of an exported shard."""
     return f"{DONE}/{shard}.json"
 
 
 def export_shard(task: ExportTask, shard: Shard) -> ShardExport:
-    """Write a committed shard's files, then its record; returns what the record says.
+    """Write a committed shard's files, then its record; return the record.
 
     Raises:
-        ShardUnreadable: the source's shard changed or cannot be read.
-        PipelineError: the captions cannot be given this form.
-        OutputMismatch: another export wrote other content here.
+        ShardUnreadable: the source's shard has changed or cannot be read.
+        PipelineError: the captions cannot be exported in this form.
+        OutputMismatch: another export has written other content.
     """
     data = task.output.get(committed_path(shard.path))
     try:
@@ -95,14 +95,14 @@ def export_shard(task: ExportTask, shard: Shard) -> ShardExport:
             joined=task.joined,
             with_images=task.form.reads_images(task.config),
         )
-        for path, content, told in task.form.files(captions):
+        for path, content, file_columns in task.form.files(captions):
             if put_idempotent(task.destination, path, content) is WriteResult.EXISTS:
                 raise OutputMismatch(
-                    f"{task.destination.url}/{path}: stands there with other content; nothing was replaced. Remove it, "
+                    f"{task.destination.url}/{path}: exists with other content; nothing was replaced. Remove it, "
                     "or export into a new folder"
                 )
             written[path] = len(content)
-            columns = columns or told
+            columns = columns or file_columns
     return _commit(
         task,
         ShardExport(
@@ -118,7 +118,7 @@ def export_shard(task: ExportTask, shard: Shard) -> ShardExport:
     )
 
 
-def _opened(task: ExportTask, shard: Shard) -> Any:  # noqa: ANN401 - a context manager of OpenShard | None
+def _opened(task: ExportTask, shard: Shard) -> Any:  # noqa: ANN401 - a context manager of ShardReader | None
     if task.form.reads_images(task.config) or task.joined:
         return open_shard(shard, task.source, task.max_bytes)
     return nullcontext()
@@ -128,18 +128,18 @@ def _commit(task: ExportTask, made: ShardExport) -> ShardExport:
     attempt = uuid.uuid4().hex
     data = json.dumps({"attempt": attempt, **asdict(made)}, ensure_ascii=False).encode()
     if put_if_absent(task.destination, done_path(made.shard), data, attempt) is WriteResult.EXISTS:
-        there = read_done(task.destination, made.shard)
-        if there != made:
+        existing = read_done(task.destination, made.shard)
+        if existing != made:
             raise OutputMismatch(
-                f"{task.destination.url}: shard {made.shard} was exported from other captions meanwhile; export into "
-                "a new folder"
+                f"{task.destination.url}: shard {made.shard} was exported from other captions at the same time; "
+                "export into a new folder"
             )
     log.info("shard=%s exported images=%d bytes=%d", made.shard, made.num_exported, made.num_bytes)
     return made
 
 
 def read_done(store: Store, shard: str) -> ShardExport:
-    """Return the record of a shard that left.
+    """Return the record of an exported shard.
 
     Raises:
         StoreError: it is not what `export_shard` writes.
@@ -148,13 +148,13 @@ def read_done(store: Store, shard: str) -> ShardExport:
     try:
         record: dict[str, Any] = json.loads(store.get(path))
         record.pop("attempt")
-        return ShardExport(**record)
+        return from_json(ShardExport, record)
     except (ValueError, KeyError, TypeError) as err:
         raise StoreError(f"{store.url}/{path}: damaged ({err!r}); remove it and run again") from err
 
 
 def check_columns(first: ShardExport, other: ShardExport) -> None:
-    """Refuse a table whose columns are not those of the others.
+    """Refuse a table whose columns differ from those of the other shards.
 
     Raises:
         PipelineError: names what differs.

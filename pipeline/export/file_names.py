@@ -1,4 +1,4 @@
-"""An image file and what belongs to it, under one name that no other image of the export has."""
+"""The file name of an exported image and its texts, unique in the export."""
 
 import re
 from collections.abc import Sequence
@@ -14,24 +14,24 @@ MAX_NAME = 120
 
 
 def safe(text: str) -> str:
-    """Return a text as part of a file name that any system takes."""
+    """Return a text as a part of a file name that every system accepts."""
     return UNSAFE.sub("_", text).strip("._")[:MAX_NAME]
 
 
-def name_of(one: Chosen) -> str:
+def name_of(chosen: Chosen) -> str:
     """Return the stem of an image's files: its shard, its row, and its key for people."""
-    return f"{safe(str(one.image['shard']))}-{one.row:06d}-{safe(one.key)}"
+    return f"{safe(str(chosen.image['shard']))}-{chosen.row:06d}-{safe(chosen.key)}"
 
 
 def check_names(shards: Sequence[Shard], destination: Store) -> None:  # noqa: ARG001 - as `Form.check` is called
-    """Refuse shards whose images would share names.
+    """Refuse shards whose images would have the same names.
 
     Raises:
         PipelineError: names both.
     """
-    seen: dict[str, str] = {}
+    paths: dict[str, str] = {}
     for shard in shards:
-        other = seen.setdefault(safe(shard.path).lower(), shard.path)
+        other = paths.setdefault(safe(shard.path).lower(), shard.path)
         if other != shard.path:
             raise PipelineError(
                 f"shards {other} and {shard.path}: their images would have the same names; rename one, or export as "
@@ -40,5 +40,5 @@ def check_names(shards: Sequence[Shard], destination: Store) -> None:  # noqa: A
 
 
 def one_line(text: str) -> str:
-    """Return a caption as kohya's scripts want it, which take a file's first line alone (sd-scripts, read_caption)."""
+    """Return a caption on one line: kohya's scripts read only the first line of a file (sd-scripts, read_caption)."""
     return " ".join(text.split())

@@ -1,4 +1,4 @@
-"""What a form of an export is: a record that says what it honours, what it reads and which files it makes."""
+"""An export form as a record: the options it honours, what it reads and which files it writes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pipeline.storage import Store
 from schemas.shard import Shard
 
 FILTERS = frozenset({"slots", "modes", "without_flags", "min_words", "max_words"})
-"""Fields of `ExportConfig` that every form honours: which captions leave is decided before a form gets them."""
+"""Fields of `ExportConfig` that every form honours: the captions are chosen before a form gets them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardCaptions:
-    """What a form makes files of."""
+    """The input of a form: a shard with its chosen captions."""
 
     shard: Shard
     chosen: Sequence[Chosen]
@@ -26,9 +26,9 @@ class ShardCaptions:
     """Taken, in order."""
     config: ExportConfig
     opened: ShardReader | None
-    """The source's shard, where its images or its columns are read."""
+    """The source's shard, if its images or its columns are read."""
     joined: bool
-    """Whether the columns of a Parquet source are asked for."""
+    """Whether the columns of the source are joined."""
     with_images: bool
 
     @property
@@ -49,7 +49,7 @@ class File(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """An export of which all committed shards have left."""
+    """An export with all committed shards exported."""
 
     store: Store
     config: ExportConfig
@@ -61,7 +61,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
-    """A form. It pickles, since shards are exported by several processes: its functions stand in a module."""
+    """A form. It pickles, since several processes export shards: its functions are at the top of a module."""
 
     name: str
     """What --to takes."""
@@ -70,22 +70,22 @@ class Form:
     files: Callable[[ShardCaptions], Iterator[File]]
     """The files of a shard, in the order in which they are written."""
     needs_images: bool
-    """Whether the source's images are read; `images` overrules it where it is honoured."""
+    """Whether the source's images are read; the option `images` overrides it where it is honoured."""
     honours: frozenset[str] = frozenset()
-    """Fields of `ExportConfig` beside `FILTERS`. Any other that is given is refused."""
+    """Fields of `ExportConfig` besides `FILTERS`. Any other option is refused."""
     honours_with_template: frozenset[str] = frozenset()
-    """Fields that have a meaning beside `template` alone."""
+    """Fields that are honoured only together with `template`."""
     one_text: bool = False
-    """It holds one text an image, so several slots need a template."""
+    """It has one text per image, so several slots need a template."""
     beside_source: bool = False
-    """It writes into the source's own folder, so that no FOLDER is given and the images there are no hindrance."""
+    """It writes into the source's own folder: no FOLDER is given, and existing files there are allowed."""
     pushable: bool = False
-    """What it makes is a data set of the Hugging Face hub."""
+    """Its folder can be pushed to the Hugging Face hub."""
     check: Callable[[Sequence[Shard], Store], None] | None = None
-    """Raises PipelineError for a source or a destination that do not suit the form."""
+    """Raises PipelineError for a source or a destination that the form cannot use."""
     finish: Callable[[Finished], None] | None = None
-    """Writes what describes all shards; replaces what it wrote earlier."""
+    """Writes files that describe all shards; replaces what it wrote before."""
 
     def reads_images(self, config: ExportConfig) -> bool:
-        """Tell whether an export with these options reads the source's images."""
+        """Return whether an export with these options reads the source's images."""
         return self.needs_images if config.images is None else config.images

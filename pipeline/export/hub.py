@@ -1,4 +1,4 @@
-"""An exported folder goes to the Hugging Face hub, by the hub's own client."""
+"""Uploads an exported folder to the Hugging Face hub, with the hub's own client."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ def push_folder(folder: str, repository: str, *, private: bool) -> str:
 
     Raises:
         ConfigError: the client is not installed, or the folder is not on this machine.
-        PipelineError: the hub refused; what was sent is not visible, and the same command may be given again.
+        PipelineError: the hub refused; nothing is visible there, and the same command may be run again.
     """
     try:
         from huggingface_hub import HfApi  # noqa: PLC0415 - an extra
@@ -36,6 +36,6 @@ def push_folder(folder: str, repository: str, *, private: bool) -> str:
     except (HfHubHTTPError, HFValidationError, OSError) as err:
         raise PipelineError(
             f"export: {repository} cannot be pushed ({type(err).__name__}: {' '.join(str(err).split())}); the folder "
-            f"{folder} is whole, so give the same command again"
+            f"{folder} is complete, so run the same command again"
         ) from err
     return str(url)

@@ -1,4 +1,4 @@
-"""The images of an export, read back from the source and held to what was captioned."""
+"""Reads the images of an export from the source, and checks that they are the captioned ones."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -15,24 +15,24 @@ EXTENSIONS = {
 
 
 def images(opened: ShardReader, chosen: Sequence[Chosen]) -> Iterator[tuple[Chosen, bytes | None]]:
-    """Yield each chosen image with its bytes; None where the source never had any.
+    """Yield each chosen image with its bytes; None where the source has none.
 
     Raises:
         PipelineError: the bytes are not those that were captioned.
     """
-    by_row = {one.row: one for one in chosen}
+    by_row = {captioned.row: captioned for captioned in chosen}
     for row in opened.rows(by_row):
-        one = by_row[row.row]
-        wanted = one.image["image_sha256"]
-        found = None if row.data is None else hashlib.sha256(row.data).hexdigest()
-        if wanted is not None and found != wanted:
+        captioned = by_row[row.row]
+        expected = captioned.image["image_sha256"]
+        actual = None if row.data is None else hashlib.sha256(row.data).hexdigest()
+        if expected is not None and actual != expected:
             raise PipelineError(
-                f"shard {one.image['shard']} row {one.row}: the image is not the one that was captioned (sha256 "
-                f"{found}, not {wanted}); restore the source"
+                f"shard {captioned.image['shard']} row {row.row}: the image is not the one that was captioned (sha256 "
+                f"{actual}, expected {expected}); restore the source"
             )
-        yield one, row.data
+        yield captioned, row.data
 
 
-def extension(one: Chosen) -> str:
-    """Of the image's file, without a dot, by its content."""
-    return EXTENSIONS.get(str(one.image["image_format"]), "bin")
+def extension(chosen: Chosen) -> str:
+    """Extension of the image's file, without a dot, by its content."""
+    return EXTENSIONS.get(str(chosen.image["image_format"]), "bin")

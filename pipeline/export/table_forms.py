@@ -1,7 +1,7 @@
-"""One row an image, the source's columns, then the captions: what the forms that are tables have in common.
+"""Tables for export: one row per image, the source's columns, then the captions.
 
-A Parquet source keeps its columns with their types, so that an export of it is the data set with
-captions added. Other sources have no columns: their rows have the key and the carried fields.
+The columns of a Parquet source keep their types, so an export is the data set with captions added. Other sources have
+no columns: their rows have the key and the metadata fields.
 """
 
 import json
@@ -9,21 +9,21 @@ from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.config.export_config import ExportConfig
 from pipeline.errors import PipelineError
 from pipeline.export.choose_captions import Chosen
 from pipeline.export.form import ShardCaptions
 from pipeline.export.image import extension, images
-from pipeline.readers import ParquetShard, ShardReader
+from pipeline.readers import ColumnReader, ShardReader
+from pipeline.storage.parquet import encode_parquet
 from schemas.caption_row import CAPTION_ROW
 
 TABLE_OPTIONS = frozenset({"template", "column", "fields", "statuses", "join"})
-"""What every table honours, as fields of `ExportConfig`."""
+"""Options that every table honours, as fields of `ExportConfig`."""
 
 IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
-"""What `datasets` stores for its Image feature."""
+"""How `datasets` stores its Image feature."""
 IMAGE_COLUMN = "image"
 
 OF_THE_IMAGE = frozenset(
@@ -33,24 +33,24 @@ OF_THE_IMAGE = frozenset(
 
 IS_JSON = {b"joyfleet": b"json"}
 BASE: dict[str, dict[bytes, bytes]] = {"key": {}, "source": IS_JSON}
-"""Columns of a source that has none, with their metadata."""
+"""Columns for a source without columns, with their metadata."""
 
 ROW_GROUP_BYTES = 64 << 20
-"""Viewers and streaming readers take a row group at once."""
+"""Viewers and streaming readers load a whole row group."""
 
 FEATURES = b"huggingface"
-"""Key of the schema's metadata in which `datasets` keeps what Arrow's types do not tell."""
+"""Key of the schema's metadata in which `datasets` stores its features."""
 
 
 def build_table(captions: ShardCaptions) -> pa.Table:
     """Return the rows of a shard.
 
     Raises:
-        PipelineError: a column of the captions has the name of one of the source.
+        PipelineError: a column of the captions has the name of a column of the source.
     """
     opened, chosen = captions.opened, captions.chosen
-    joined = opened if isinstance(opened, ParquetShard) and captions.joined else None
-    table = _base(chosen) if joined is None else joined.table([one.row for one in chosen])
+    joined = opened if isinstance(opened, ColumnReader) and captions.joined else None
+    table = _base(chosen) if joined is None else joined.table([captioned.row for captioned in chosen])
     if opened is not None and captions.with_images:
         name = IMAGE_COLUMN if joined is None else joined.image_column
         table = _with_images(table, name, opened, chosen)
@@ -61,7 +61,7 @@ def build_table(captions: ShardCaptions) -> pa.Table:
             continue
         if field.name in table.column_names:
             raise PipelineError(
-                f"column {field.name} is in the source already ({', '.join(table.column_names)}); name the captions' "
+                f"column {field.name} is in the source already ({', '.join(table.column_names)}); rename the captions' "
                 "column with --column, or leave the field out"
             )
         table = table.append_column(field, pa.array(values, field.type))
@@ -70,11 +70,11 @@ def build_table(captions: ShardCaptions) -> pa.Table:
 
 def _base(chosen: Sequence[Chosen]) -> pa.Table:
     fields = [pa.field(name, pa.string(), metadata=metadata) for name, metadata in BASE.items()]
-    return pa.table([[one.image[field.name] for one in chosen] for field in fields], pa.schema(fields))
+    return pa.table([[captioned.image[field.name] for captioned in chosen] for field in fields], pa.schema(fields))
 
 
 def _with_images(table: pa.Table, name: str, opened: ShardReader, chosen: Sequence[Chosen]) -> pa.Table:
-    """Put the images into column `name`, which is replaced where it stands, else comes first."""
+    """Put the images into column `name`: an existing one is replaced in place, else it comes first."""
     place = table.schema.get_field_index(name)
     cells = [
         None if data is None else {"bytes": data, "path": path}
@@ -83,15 +83,15 @@ def _with_images(table: pa.Table, name: str, opened: ShardReader, chosen: Sequen
     column, field = pa.array(cells, IMAGE), pa.field(name, IMAGE)
     table = table.add_column(0, field, column) if place < 0 else table.set_column(place, field, column)
     metadata: dict[bytes, bytes] = dict(table.schema.metadata or {})
-    told: Any = json.loads(metadata.get(FEATURES, b"{}"))
-    features: dict[str, Any] = told.get("info", {}).get("features", {})
+    stored: Any = json.loads(metadata.get(FEATURES, b"{}"))
+    features: dict[str, Any] = stored.get("info", {}).get("features", {})
     kept = {column: feature for column, feature in features.items() if column in table.column_names}
     info = json.dumps({"info": {"features": {**kept, name: {"_type": "Image"}}}})
     return table.replace_schema_metadata({**metadata, FEATURES: info.encode()})
 
 
 def _paths(table: pa.Table, name: str, chosen: Sequence[Chosen]) -> list[str]:
-    """The names of the images' files: the source's own, else made of the keys."""
+    """The names of the images' files: those of the source, else made from the keys."""
     made = [f"{one.key.rpartition('/')[2].removesuffix(f'.{extension(one)}')}.{extension(one)}" for one in chosen]
     if name not in table.column_names or table.schema.field(name).type != IMAGE:
         return made
@@ -103,38 +103,39 @@ def _captions(chosen: Sequence[Chosen], slots: Sequence[str], config: ExportConf
     alone = len(slots) == 1
     text = pa.field(config.column, pa.string())
     if alone or config.template:
-        found = [(text, [one.text for one in chosen])]
+        columns = [(text, [captioned.text for captioned in chosen])]
     else:
-        found = [
-            (text.with_name(f"{config.column}_{slot}"), [one.captions.get(slot, {}).get("caption") for one in chosen])
-            for slot in slots
-        ]
+        columns = [(text.with_name(f"{config.column}_{slot}"), _values(chosen, slot, "caption")) for slot in slots]
     for name in config.fields:
         field = pa.field(name, CAPTION_ROW.field(name).type)
         if name in OF_THE_IMAGE:
-            found.append((field, [one.image[name] for one in chosen]))
+            columns.append((field, [captioned.image[name] for captioned in chosen]))
             continue
         for slot in slots:
-            values = [one.captions.get(slot, {}).get(name) for one in chosen]
-            found.append((field if alone else field.with_name(f"{name}_{slot}"), values))
-    return found
+            column = field if alone else field.with_name(f"{name}_{slot}")
+            columns.append((column, _values(chosen, slot, name)))
+    return columns
+
+
+def _values(chosen: Sequence[Chosen], slot: str, name: str) -> list[Any]:
+    """A field of the caption rows of a slot; null where the slot was not chosen."""
+    return [captioned.captions.get(slot, {}).get(name) for captioned in chosen]
 
 
 def columns_of(table: pa.Table) -> str:
-    """Return names and types, which are the same in all shards of an export."""
+    """Return names and types; they must be the same in all shards of an export."""
     return ", ".join(f"{field.name}: {field.type}" for field in table.schema)
 
 
-def encode_parquet(table: pa.Table) -> bytes:
-    """Return the file; equal tables give equal bytes."""
-    sink = pa.BufferOutputStream()
+def table_file(table: pa.Table) -> bytes:
+    """Return the table as Parquet; equal tables give equal bytes."""
     per_row = max(1, table.nbytes // max(1, table.num_rows))
-    pq.write_table(table, sink, compression="zstd", row_group_size=max(1, ROW_GROUP_BYTES // per_row))
-    return sink.getvalue().to_pybytes()
+    # Without page checksums, as the first release wrote it: an export that it began goes on with equal bytes.
+    return encode_parquet(table, row_group_rows=max(1, ROW_GROUP_BYTES // per_row), page_checksums=False)
 
 
 def plain_rows(table: pa.Table) -> tuple[list[str], list[dict[str, Any]]]:
-    """Return the names and rows of all columns but those of bytes, which no form of text can hold."""
+    """Return the names and rows of all columns but those of bytes, which text cannot hold."""
     plain = table.select([field.name for field in table.schema if not _is_bytes(field.type)])
     parsed = [field.name for field in plain.schema if field.metadata == IS_JSON]
     rows = [row | {name: json.loads(row[name]) for name in parsed} for row in plain.to_pylist()]

@@ -35,8 +35,8 @@ class _Committer:
         self._store = store
         self._run = run
 
-    def mend(self, shard: Shard, complete: CompletedShard, unwell: RetryRows, attempt: str) -> CommitResult:
-        return replace_rows(self._store, self._run, shard, unwell, complete.fragments, attempt)
+    def retry(self, shard: Shard, complete: CompletedShard, retry_rows: RetryRows, attempt: str) -> CommitResult:
+        return replace_rows(self._store, self._run, shard, retry_rows, complete.fragments, attempt)
 
     def commit(self, shard: Shard, complete: CompletedShard, attempt: str) -> CommitResult:
         return commit_shard(self._store, self._run, shard, complete.num_images, complete.fragments, attempt)
@@ -63,12 +63,12 @@ class Commits:
         return len(self._under_way)
 
     def submit(self, work: ShardTask, complete: CompletedShard) -> None:
-        shard, unwell, actor, attempt = work.shard, work.unwell, next(self._next), uuid.uuid4().hex
+        shard, retry_rows, actor, attempt = work.shard, work.retry_rows, next(self._next), uuid.uuid4().hex
         # The attempt is named here, so that a commit that Ray repeats after its actor died knows its own file again.
-        if unwell is None:
+        if retry_rows is None:
             task = actor.commit.remote(shard, complete, attempt)
         else:
-            task = actor.mend.remote(shard, complete, unwell, attempt)
+            task = actor.retry.remote(shard, complete, retry_rows, attempt)
         self._under_way[task] = (shard.path, time.monotonic())
 
     def finished(self) -> Iterator[tuple[CommitResult, float]]:

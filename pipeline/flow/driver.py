@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -45,6 +45,7 @@ from pipeline.ledger.shard_tracker import CompletedShard, Receipt, ShardTracker
 from pipeline.readers import LeftOut, add_up
 from schemas.batch import BatchKind
 from schemas.shard import Shard
+from schemas.status import no_rows
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ class RunResult:
     """Staged by this run, in whatever shard."""
     images_resumed: int = 0
     """Taken over from fragments of earlier runs."""
-    statuses: dict[str, int] = field(default_factory=lambda: {"ok": 0, "rejected": 0, "failed": 0})
+    statuses: dict[str, int] = field(default_factory=no_rows)
     """Caption rows in the shards that this run committed."""
     seconds: float = 0.0
     worker_logs: str | None = None
@@ -122,7 +123,7 @@ def _run(prepared: PreparedJob, outcome: RunResult, report: Report, stop: thread
     started = time.monotonic()
     limit_arenas()
     try:
-        with connected(prepared.job.cluster, prepared.job.logs) as cluster:
+        with connected(prepared.job.cluster, prepared.job.logs, stop) as cluster:
             outcome.worker_logs = cluster.logs
             _Driver(prepared, outcome, cluster).drive(report, stop)
     except RayError as err:
@@ -147,7 +148,7 @@ class _Driver:
         self._prepared = prepared
         self._outcome = outcome
         self._works = {work.shard.path: work for work in prepared.works}
-        self._open = ShardTracker({work.shard.path: work.unwell.rows for work in prepared.works if work.unwell})
+        self._open = ShardTracker({work.shard.path: work.retry_rows.rows for work in prepared.works if work.retry_rows})
         self._commits = Commits(prepared.store, prepared.run_facts, cluster.num_cpus)
         self._progress = Progress.start(prepared)
         self._tally: Any = start_progress_actor()
@@ -190,20 +191,21 @@ class _Driver:
         self._show(report)
         return moved
 
-    def _take(self, receipt: Mapping[str, Any]) -> None:
-        if receipt["kind"] == BatchKind.FATAL:
-            raise pickle.loads(receipt["error"])
-        work = self._works[receipt["shard"]]
-        if receipt["kind"] == BatchKind.SKIPPED:
-            return
-        if receipt["kind"] == BatchKind.UNREADABLE:
-            self._quarantine(work.shard, receipt["message"], receipt["traceback"])
-            return
-        if receipt["kind"] == BatchKind.COMMITTED:
-            self._commits.submit(work, CompletedShard(work.shard.path, receipt["num_rows"], ()))
-            return
+    def _take(self, row: Mapping[str, Any]) -> None:
+        work = self._works[row["shard"]]
         # The plan's own text: each receipt brings a copy of it, which would stay with the finished shards.
-        complete = self._open.add(replace(Receipt(**receipt), shard=work.shard.path))
+        receipt = Receipt.from_row({**row, "shard": work.shard.path})
+        if receipt.kind == BatchKind.FATAL:
+            raise pickle.loads(receipt.error or b"")
+        if receipt.kind == BatchKind.SKIPPED:
+            return
+        if receipt.kind == BatchKind.UNREADABLE:
+            self._quarantine(work.shard, receipt.message or "", receipt.traceback)
+            return
+        if receipt.kind == BatchKind.COMMITTED:
+            self._commits.submit(work, CompletedShard(work.shard.path, receipt.num_images, ()))
+            return
+        complete = self._open.add(receipt)
         self._progress.add_receipt(receipt)
         if complete is not None:
             self._commits.submit(work, complete)
@@ -235,7 +237,7 @@ class _Driver:
             self._outcome.shards_committed += 1
             self._outcome.images += result.num_images
             for status, rows in result.statuses.items():
-                self._outcome.statuses[status] += rows
+                self._outcome.statuses[status] = self._outcome.statuses.get(status, 0) + rows
             log.info("shard=%s images=%d %s", result.shard, result.num_images, dict(result.statuses))
         return len(results)
 
@@ -274,9 +276,9 @@ class _Driver:
         Raises:
             Interrupted: more is left than what was in flight.
         """
-        grace_s = self._prepared.job.cluster.grace_s
-        until = time.monotonic() + grace_s
-        log.info("stopping: %d images are in flight, %g s for them", self._counts.in_flight, grace_s)
+        drain_timeout_s = self._prepared.job.cluster.drain_timeout_s
+        until = time.monotonic() + drain_timeout_s
+        log.info("stopping: %d images are in flight, %g s for them", self._counts.in_flight, drain_timeout_s)
         quiet = 0
         # A receipt takes a moment from the engine to here: one quiet look is not yet the end.
         while quiet < 2 and time.monotonic() < until:
@@ -318,7 +320,7 @@ def committed_elsewhere(prepared: PreparedJob, left: Collection[str]) -> list[st
     """Of the shards that are left, those that another run has committed."""
     committed = remaining(prepared.store, prepared.plan).committed
     # A retry's shards were committed from the start.
-    works = [work.shard.path for work in prepared.works if work.unwell is None]
+    works = [work.shard.path for work in prepared.works if work.retry_rows is None]
     return sorted(committed.intersection(works, left))
 
 

@@ -74,7 +74,7 @@ def make_submission(
         words += ["--set", override]
     found = _read_runtime_env(runtime_env)
     mine = {name: value for name, value in os.environ.items() if name.startswith(ENV_PREFIX)}
-    stop_wait = {"RAY_JOB_STOP_WAIT_TIME_S": str(int(job.cluster.grace_s) + RAY_END_S)}
+    stop_wait = {"RAY_JOB_STOP_WAIT_TIME_S": str(int(job.cluster.drain_timeout_s) + RAY_END_S)}
     return Submission(
         output=job.output,
         entrypoint=shlex.join(words),

@@ -1,4 +1,4 @@
-"""What a run tells its output of itself: it began, it lives, it ended so."""
+"""Writes the run's lifecycle events (START, RUNNING, COMPLETE, ABORT, FAIL) to the output."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def record_lifecycle(
 
     def tell(snapshot: Snapshot) -> None:
         report(snapshot)
-        log.beat(_moment(snapshot, outcome))
+        log.heartbeat(_moment(snapshot, outcome))
 
     try:
         yield tell

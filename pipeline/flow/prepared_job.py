@@ -133,8 +133,8 @@ def prepare_retry(job: JobConfig, statuses: Collection[Status]) -> PreparedJob:
     shards = [shard for path, shard in prepared.plan.shards.items() if path in prepared.remaining.committed]
     with ThreadPoolExecutor(RETRY_READERS) as pool:
         found = pool.map(lambda shard: find_retry_rows(prepared.store, prepared.run_facts, shard, statuses), shards)
-        works = [ShardTask(shard, (), unwell) for shard, unwell in zip(shards, found, strict=True) if unwell]
-    attempts = max((work.unwell.attempts for work in works if work.unwell), default=0)
+        works = [ShardTask(shard, (), rows) for shard, rows in zip(shards, found, strict=True) if rows]
+    attempts = max((work.retry_rows.attempts for work in works if work.retry_rows), default=0)
     return replace(prepared, works=works, caption_spec=replace(prepared.caption_spec, first_attempt=attempts))
 
 
@@ -154,7 +154,7 @@ def caption_spec(job: JobConfig, run: RunIdentity) -> CaptionSpec:
 
 def engine_spec(job: JobConfig, recipe: Recipe, weights: Weights) -> EngineSpec:
     """Return what the job's engine is started from."""
-    repair = job.quality.repair
+    repair = job.quality.retry
     return EngineSpec(
         config=job.engine,
         sampling=job.sampling,

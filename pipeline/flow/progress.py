@@ -6,11 +6,13 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.flow.progress_actor import Counts
+from pipeline.ledger.shard_tracker import Receipt
 from schemas.batch import BatchKind
 from schemas.shard import Shard
+from schemas.status import no_rows
 
 if TYPE_CHECKING:
     from pipeline.flow.prepared_job import PreparedJob
@@ -52,7 +54,7 @@ class Progress:
     shards_ended: int = 0
     images_resumed: int = 0
     images_done: int = 0
-    statuses: dict[str, int] = field(default_factory=lambda: {"ok": 0, "rejected": 0, "failed": 0})
+    statuses: dict[str, int] = field(default_factory=no_rows)
     _ended_bytes: int = 0
     _parts: dict[str, float] = field(default_factory=dict)
     _sizes: dict[str, int] = field(default_factory=dict)
@@ -74,18 +76,17 @@ class Progress:
             _sizes=todo,
         )
 
-    def add_receipt(self, receipt: Mapping[str, Any]) -> None:
-        """Count a receipt (`schemas.batch.RECEIPT`)."""
-        num_rows = len(receipt["rows"])
-        if receipt["kind"] == BatchKind.RESUMED:
-            self.images_resumed += num_rows
+    def add_receipt(self, receipt: Receipt) -> None:
+        """Count a receipt."""
+        num_images = len(receipt.rows)
+        if receipt.kind == BatchKind.RESUMED:
+            self.images_resumed += num_images
         else:
-            self.images_done += num_rows
-        for status in self.statuses:
-            self.statuses[status] += receipt[status]
-        shard = receipt["shard"]
-        part = num_rows / max(1, receipt["num_rows"])
-        self._parts[shard] = min(1.0, self._parts.get(shard, 0.0) + part)
+            self.images_done += num_images
+        for status, num_rows in receipt.statuses.items():
+            self.statuses[status] = self.statuses.get(status, 0) + num_rows
+        part = num_images / max(1, receipt.num_images)
+        self._parts[receipt.shard] = min(1.0, self._parts.get(receipt.shard, 0.0) + part)
 
     def end_shard(self, shard: Shard) -> None:
         """Count a shard as committed or in quarantine."""

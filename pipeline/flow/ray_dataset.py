@@ -92,7 +92,7 @@ def _reader(reference: Any, work: ShardTask) -> Callable[[], Iterable[pa.Table]]
             return
         try:
             # Only at the first beginning: a reader that Ray repeats must emit what it emitted before.
-            if work.unwell is None and begun is not None and begun.times == 1:
+            if work.retry_rows is None and begun is not None and begun.times == 1:
                 num_images = num_images_committed(spec.store, spec.caption.run, work.shard)
                 if num_images is not None:
                     yield committed_batch(work.shard, num_images)
@@ -129,7 +129,9 @@ def _until_stopped(spec: FlowSpec, shard: str, batches: Iterable[pa.Table], spen
 def _read(spec: FlowSpec, work: ShardTask, spent: ReadTimings, *, apart: bool) -> Iterator[pa.Table]:
     facts = [read_fragment_info(spec.store, path, spec.caption.run, work.shard) for path in work.fragments]
     staged = [fragment for fragment in facts if isinstance(fragment, FragmentInfo)]
-    yield from read_shard(spec.read, work.shard, staged, work.unwell and work.unwell.rows, apart=apart, spent=spent)
+    yield from read_shard(
+        spec.read, work.shard, staged, work.retry_rows and work.retry_rows.rows, apart=apart, spent=spent
+    )
 
 
 class CaptionActor:
@@ -188,7 +190,7 @@ def build_dataset(spec: FlowSpec, works: Sequence[ShardTask], cluster: Cluster) 
     check_accelerators(job.engine)
     check_gpus(job.engine, cluster)
     dims = FAMILIES[spec.engine.family].dims
-    readers = job.cluster.readers or readers_wanted(job.engine, dims, cluster)
+    readers = job.cluster.max_concurrent_reads or readers_wanted(job.engine, dims, cluster)
     in_flight = batches_in_flight(job.engine, dims, len(spec.caption.run.slots), cluster)
     compute: dict[str, Any] = {
         "min_size": job.engine.replicas.min,

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+import secrets
+import stat
+import tempfile
+from contextlib import suppress
+from pathlib import Path
 
 from pipeline.config import ClusterConfig
 from pipeline.errors import ConfigError
@@ -10,6 +15,12 @@ from pipeline.errors import ConfigError
 ADDRESS_VARIABLE = "RAY_ADDRESS"
 API_VARIABLE = "RAY_API_SERVER_ADDRESS"
 """Where jobs are submitted to, in Ray's own name for it."""
+
+AUTH_MODE_VARIABLE = "RAY_AUTH_MODE"
+AUTH_TOKEN_VARIABLE = "RAY_AUTH_TOKEN"
+
+TMPDIR_VARIABLE = "RAY_TMPDIR"
+"""Where Ray keeps its sessions, in Ray's own name for it."""
 
 OWN = "local"
 """Ray's word for a Ray of one's own, where an address is asked for."""
@@ -52,8 +63,32 @@ def prepare_ray_env(config: ClusterConfig, sent_to: str | None = None) -> None:
         os.environ.setdefault(variable, value)
     # A local Ray listens on all interfaces by default; without multi-node support it binds to loopback alone.
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-    # Left to itself Ray switches tokens on when it finds ~/.ray/auth_token, and then refuses its own driver.
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    # Other users of the machine reach loopback, too: without the token, Ray runs whatever anyone sends it.
+    os.environ[AUTH_MODE_VARIABLE] = "token"
+    # Ray reads it once in a process; a file of the user's, ~/.ray/auth_token, comes after it.
+    os.environ[AUTH_TOKEN_VARIABLE] = os.environ.get(AUTH_TOKEN_VARIABLE) or secrets.token_hex(32)
+
+
+def own_folder() -> Path:
+    """Return the folder for the sessions of Rays of one's own: its parent lets only this user in.
+
+    Ray makes all of its folders accessible to everybody (0777), sockets and logs included. It would itself use
+    /tmp/ray, or ray/ in RAY_TMPDIR.
+
+    Raises:
+        ConfigError: something else has the parent's name, or it belongs to another user.
+    """
+    parent = Path(os.environ.get(TMPDIR_VARIABLE) or tempfile.gettempdir(), f"joyfleet-{os.getuid()}")
+    with suppress(FileExistsError):
+        parent.mkdir(mode=0o700, parents=True)
+    found = parent.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise ConfigError(
+            f"{parent}: found {stat.filemode(found.st_mode)} of user {found.st_uid}; the sessions of Ray need a "
+            f"folder that only user {os.getuid()} can enter (drwx------). Remove it, or set {TMPDIR_VARIABLE} to "
+            "another folder"
+        )
+    return parent / "ray"
 
 
 def address_of(config: ClusterConfig) -> str | None:

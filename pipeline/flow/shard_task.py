@@ -15,5 +15,5 @@ class ShardTask:
     shard: Shard
     fragments: tuple[str, ...]
     """Paths found when the run was planned. Fixed then: a retried reader must see what the first one saw."""
-    unwell: RetryRows | None = None
-    """If the shard is committed, and some of its rows are asked again."""
+    retry_rows: RetryRows | None = None
+    """Set for a committed shard of which some rows are captioned again."""

@@ -1,8 +1,7 @@
-"""The moment a shard is done: its file appears whole under captions/, by one put-if-absent, and never changes.
+"""The commit of a shard: its file appears whole under captions/, by one put-if-absent.
 
-What a kill leaves at each step: before the put, fragments that the next run merges again; after it,
-a committed shard with staging that nobody reads and `clean` removes. Nothing is removed before the
-committed file is known to be there.
+A kill before the put leaves fragments, which the next run merges again. A kill after it leaves a committed shard with
+staged files that nobody reads; `clean` removes them. Nothing is removed before the committed file is known to exist.
 """
 
 import logging
@@ -15,12 +14,11 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.errors import OutputMismatch, PipelineError, StoreError
-from pipeline.ledger.caption_table import examples, identities, to_parquet, with_contents
+from pipeline.ledger.caption_table import concat_rows, examples, identities, to_parquet, with_contents
 from pipeline.ledger.footer import Footer, RunIdentity, read_footer
 from pipeline.ledger.fragments import Fragment, Invalid, read_fragment
 from pipeline.ledger.layout import committed_path, shard_of_fragment, staging_folder
 from pipeline.storage import Store, WriteResult, put_if_absent
-from schemas.caption_row import CAPTION_ROW
 from schemas.shard import Shard
 
 log = logging.getLogger(__name__)
@@ -31,7 +29,7 @@ READERS = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommitResult:
-    """What stands under captions/ now, and whether this commit wrote it. Counts are those of the file that stands."""
+    """The committed file of a shard, and whether this commit wrote it. Counts are those of the file that exists."""
 
     shard: str
     outcome: WriteResult
@@ -52,14 +50,14 @@ def commit_shard(
 ) -> CommitResult:
     """Merge the fragments of a finished shard into its committed file, then remove the shard's staging.
 
-    A row that several fragments cover comes, with all its slots, from the first of them by name.
+    An image that several fragments cover is taken, with all its slots, from the first of them by name.
 
-    `attempt` is a uuid4 hex made by whoever may have to ask twice, by default made here: asked again with
-    the same one, a commit whose process died after the file had appeared is found to be OURS.
+    `attempt` is a uuid4 hex, by default a new one. A caller that may repeat the commit passes the same one again:
+    then a commit whose process died after the file had appeared is recognised as OURS.
 
     Raises:
-        PipelineError: the fragments are not exactly the rows 0..num_images-1, each with every slot.
-        OutputMismatch: a file stands there that is not about this shard and this recipe.
+        PipelineError: the fragments are not exactly the images 0..num_images-1, each with every slot.
+        OutputMismatch: the existing file belongs to another shard or recipe.
         StoreError: as `put_if_absent`; staging is untouched then.
     """
     path = committed_path(shard.path)
@@ -71,13 +69,13 @@ def commit_shard(
         num_images=num_images,
         attempt=attempt or uuid.uuid4().hex,
     )
-    # A loser learns only after its upload, so look first: one HEAD against a merge and some MB.
+    # A put-if-absent is refused only after the upload, so look first: one HEAD instead of a merge and some MB.
     if store.exists(path):
         return existing_commit(store, wanted, shard)
     try:
         table = _merged(store, run, shard, num_images, fragments)
     except PipelineError:
-        # A fragment may be gone because another committed the shard meanwhile and removed its staging.
+        # A fragment may be gone because another run has committed the shard since and removed its staging.
         if store.exists(path):
             return existing_commit(store, wanted, shard)
         raise
@@ -96,10 +94,10 @@ def _put(store: Store, wanted: Footer, shard: Shard, table: pa.Table) -> CommitR
 
 
 def num_images_committed(store: Store, run: RunIdentity, shard: Shard) -> int | None:
-    """Return the number of images of a shard that stands under captions/, or None.
+    """Return the number of images of a committed shard, or None if it is not committed.
 
     Raises:
-        OutputMismatch: the file is not about this shard and this recipe.
+        OutputMismatch: the file belongs to another shard or recipe.
     """
     try:
         data = store.get(committed_path(shard.path))
@@ -112,26 +110,26 @@ def checked_footer(store: Store, data: bytes, run: RunIdentity, shard: Shard) ->
     """Return the footer of a committed file and its number of caption rows.
 
     Raises:
-        OutputMismatch: the file is not about this shard and this recipe.
+        OutputMismatch: the file belongs to another shard or recipe.
     """
     path = committed_path(shard.path)
     try:
         footer, num_rows = read_footer(data)
     except ValueError as err:
-        raise _stranger(store, path, str(err)) from err
+        raise _foreign_file(store, path, str(err)) from err
     fault = footer.mismatch(run, shard)
     if fault or footer.statuses is None:
-        raise _stranger(store, path, fault or "a fragment, not a committed file")
+        raise _foreign_file(store, path, fault or "a fragment, not a committed file")
     return footer, num_rows
 
 
 def existing_commit(store: Store, wanted: Footer, shard: Shard) -> CommitResult:
-    """Check that the file that stands is this shard's, remove what is staged for it, and say whose it is."""
+    """Check that the existing file is this shard's, remove the shard's staging, and say which write made the file."""
     path = committed_path(shard.path)
     data = store.get(path)
     footer, num_rows = checked_footer(store, data, wanted.run, shard)
     if footer.num_images != wanted.num_images:
-        raise _stranger(store, path, f"{footer.num_images} images, not {wanted.num_images}")
+        raise _foreign_file(store, path, f"written for {footer.num_images} images, expected {wanted.num_images}")
     remove_staging(store, shard.path)
     outcome = WriteResult.OURS if footer.attempt == wanted.attempt else WriteResult.EXISTS
     log.info("shard=%s is committed already, attempt=%s outcome=%s", shard.path, footer.attempt, outcome)
@@ -139,7 +137,7 @@ def existing_commit(store: Store, wanted: Footer, shard: Shard) -> CommitResult:
 
 
 def result_of(outcome: WriteResult, footer: Footer, num_rows: int, num_bytes: int) -> CommitResult:
-    """Say what stands, by its footer."""
+    """Return the result of a commit, by the footer of the file that exists."""
     return CommitResult(
         shard=footer.shard,
         outcome=outcome,
@@ -150,59 +148,60 @@ def result_of(outcome: WriteResult, footer: Footer, num_rows: int, num_bytes: in
     )
 
 
-def _stranger(store: Store, path: str, fault: str) -> OutputMismatch:
-    return OutputMismatch(f"{store.url}/{path}: {fault}; nothing was removed. Give the run an output of its own")
+def _foreign_file(store: Store, path: str, fault: str) -> OutputMismatch:
+    return OutputMismatch(f"{store.url}/{path}: {fault}; nothing was removed. Give the run its own output")
 
 
 def remove_staging(store: Store, shard: str) -> None:
     """Remove every fragment of a committed shard, also those of other runs.
 
-    A store that does not do it is a warning: nothing reads them any more, and `clean` removes them later.
+    If the store fails this is a warning: nothing reads the fragments any more, and `clean` removes them later.
     """
     try:
         listed = store.list(staging_folder(shard))
         store.delete([entry.path for entry in listed if shard_of_fragment(entry.path) == shard])
     except StoreError as err:
-        log.warning("shard=%s is committed, and its staging stays until `joyfleet clean`: %s", shard, err)
+        log.warning("shard=%s is committed; its staging stays until `joyfleet clean`: %s", shard, err)
 
 
 def read_all(store: Store, run: RunIdentity, shard: Shard, num_images: int, fragments: Sequence[str]) -> list[Fragment]:
     """Return the fragments by name.
 
     Raises:
-        PipelineError: one of them does not count, or is of another number of images.
+        PipelineError: a fragment is invalid, or was written for another number of images.
     """
     paths = sorted(set(fragments))
     with ThreadPoolExecutor(READERS) as pool:
         read = list(pool.map(lambda path: read_fragment(store, path, run, shard), paths))
-    found: list[Fragment] = []
+    fragments_read: list[Fragment] = []
     for path, fragment in zip(paths, read, strict=True):
         if isinstance(fragment, Invalid):
-            raise PipelineError(f"shard {shard.path}: fragment {path} does not count: {fragment.reason}; run again")
-        if fragment.facts.num_images != num_images:
+            raise PipelineError(f"shard {shard.path}: fragment {path} is invalid: {fragment.reason}; run again")
+        if fragment.info.num_images != num_images:
             raise PipelineError(
-                f"shard {shard.path}: {num_images} images, and {fragment.facts.num_images} says its fragment {path}"
+                f"shard {shard.path}: fragment {path} was written for a shard of {fragment.info.num_images} images, "
+                f"expected {num_images}; restore the shard, or run `joyfleet clean` and run again"
             )
-        found.append(fragment)
-    return found
+        fragments_read.append(fragment)
+    return fragments_read
 
 
 def _merged(store: Store, run: RunIdentity, shard: Shard, num_images: int, fragments: Sequence[str]) -> pa.Table:
     """All caption rows of the shard, by row, then by slot."""
-    seen = np.zeros(num_images, dtype=np.bool_)
-    parts: list[pa.Table] = [CAPTION_ROW.empty_table()]
+    merged_images = np.zeros(num_images, dtype=np.bool_)
+    parts: list[pa.Table] = []
     for fragment in read_all(store, run, shard, num_images, fragments):
-        fresh = ~seen[fragment.table["row"].to_numpy()]
-        parts.append(fragment.table.filter(pa.array(fresh)))
-        seen[fragment.facts.rows] = True
-    merged = pa.concat_tables(parts)
-    found = identities(merged, run.slots)
-    times = np.bincount(found, minlength=num_images * len(run.slots))
+        is_new = ~merged_images[fragment.table["row"].to_numpy()]
+        parts.append(fragment.table.filter(pa.array(is_new)))
+        merged_images[fragment.info.rows] = True
+    merged = concat_rows(parts)
+    row_identities = identities(merged, run.slots)
+    times = np.bincount(row_identities, minlength=num_images * len(run.slots))
     missing, double = np.flatnonzero(times == 0), np.flatnonzero(times > 1)
     if len(missing) or len(double):
         raise PipelineError(
-            f"shard {shard.path}: {len(fragments)} fragments are not its {num_images} images with {list(run.slots)} "
-            f"once each: {len(missing)} missing ({examples(missing, run.slots)}), {len(double)} double "
-            f"({examples(double, run.slots)}); not committed, nothing was removed. Run again"
+            f"shard {shard.path}: {len(fragments)} fragments do not hold each of {num_images} images once with each of "
+            f"{list(run.slots)}: {len(missing)} caption rows missing ({examples(missing, run.slots)}), {len(double)} "
+            f"double ({examples(double, run.slots)}); not committed, nothing was removed. Run again"
         )
-    return merged.take(pa.array(np.argsort(found))).combine_chunks()
+    return merged.take(pa.array(np.argsort(row_identities))).combine_chunks()

@@ -1,15 +1,13 @@
-"""What ties a Parquet file to its run and its shard, and proves later that it belongs there."""
+"""The metadata of a file of captions/ or staging/: which run and which shard it belongs to, checked on every read."""
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
+from pipeline.storage.parquet import read_metadata
 from schemas.caption_row import SCHEMA_VERSION
-from schemas.footer import FooterKey
+from schemas.footer import PREFIX, FooterKey
 from schemas.shard import Shard
 
 T = TypeVar("T")
@@ -36,16 +34,18 @@ class Footer:
     size: int
     etag: str
     num_images: int
-    """Rows of the whole shard, not of this file."""
+    """Of the whole shard, not of this file."""
     attempt: str
     statuses: Mapping[str, int] | None = None
     captions_sha256: str | None = None
     """Of a committed file; None in those of versions that did not write it."""
     rows: tuple[tuple[int, int], ...] | None = None
     """First row and number of rows of each stretch, ascending."""
+    later_keys: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Keys of a later release, kept where the file is written again."""
 
     def mismatch(self, run: RunIdentity, shard: Shard) -> str | None:
-        """Say in what the file differs from what it should be about, or None."""
+        """Say in what the file differs from the expected run and shard, or None."""
         pairs = {
             "recipe": (self.run.recipe, run.recipe),
             "slots": (list(self.run.slots), list(run.slots)),
@@ -53,8 +53,10 @@ class Footer:
             "size": (self.size, shard.size),
             "etag": (self.etag, shard.etag),
         }
-        found = [f"{name} {there!r}, not {here!r}" for name, (there, here) in pairs.items() if there != here]
-        return "; ".join(found) or None
+        differing = [
+            f"{name} is {own!r}, expected {wanted!r}" for name, (own, wanted) in pairs.items() if own != wanted
+        ]
+        return "; ".join(differing) or None
 
 
 def encode_footer(footer: Footer) -> dict[str, str]:
@@ -76,28 +78,24 @@ def encode_footer(footer: Footer) -> dict[str, str]:
         fields[FooterKey.CAPTIONS_SHA256] = footer.captions_sha256
     if footer.rows is not None:
         fields[FooterKey.ROWS] = json.dumps(footer.rows)
-    return {str(key): value for key, value in fields.items()}
+    return {**footer.later_keys, **{str(key): value for key, value in fields.items()}}
 
 
 def read_footer(data: bytes) -> tuple[Footer, int]:
-    """Return what a whole Parquet file says about itself, and its number of caption rows.
+    """Return the footer of a whole Parquet file, and its number of caption rows.
 
     Raises:
-        ValueError: it is torn, of another schema version, or was not written by JoyFleet; says which.
+        ValueError: the file is cut, of another schema version, or was not written by JoyFleet; says which.
     """
-    try:
-        parquet = pq.read_metadata(pa.BufferReader(data))
-    except (pa.ArrowException, OSError) as err:
-        raise ValueError(f"not a whole Parquet file of {len(data)} bytes ({' '.join(str(err).split())})") from err
-    metadata = cast("dict[bytes, bytes]", parquet.metadata or {})
-    return decode_footer(metadata), parquet.num_rows
+    metadata, num_rows = read_metadata(data)
+    return decode_footer(metadata), num_rows
 
 
 def decode_footer(metadata: Mapping[bytes, bytes]) -> Footer:
-    """Raise ValueError on another schema version, and on a field that is missing or has another form."""
+    """Raise ValueError for another schema version, and for a field that is missing or malformed."""
     version = _field(metadata, FooterKey.SCHEMA_VERSION, str)
     if version != SCHEMA_VERSION:
-        raise ValueError(f"schema version {version!r}, and this JoyFleet reads {SCHEMA_VERSION!r} only")
+        raise ValueError(f"schema version {version!r}; this JoyFleet reads only {SCHEMA_VERSION!r}")
     return Footer(
         run=RunIdentity(
             recipe=_field(metadata, FooterKey.RECIPE, str),
@@ -112,17 +110,23 @@ def decode_footer(metadata: Mapping[bytes, bytes]) -> Footer:
         statuses=_optional(metadata, FooterKey.STATUSES, _mapping(int)),
         captions_sha256=_optional(metadata, FooterKey.CAPTIONS_SHA256, str),
         rows=_optional(metadata, FooterKey.ROWS, _stretches),
+        later_keys=_later_keys(metadata),
     )
 
 
+def _later_keys(metadata: Mapping[bytes, bytes]) -> dict[str, str]:
+    names = {key.decode(errors="replace"): value.decode(errors="replace") for key, value in metadata.items()}
+    return {name: value for name, value in names.items() if name.startswith(PREFIX) and name not in set(FooterKey)}
+
+
 def _field(metadata: Mapping[bytes, bytes], key: FooterKey, parse: Callable[[str], T]) -> T:
-    found = metadata.get(key.encode())
-    if found is None:
+    value = metadata.get(key.encode())
+    if value is None:
         raise ValueError(f"no {key} in the footer")
     try:
-        return parse(found.decode())
+        return parse(value.decode())
     except (ValueError, TypeError, AttributeError) as err:
-        raise ValueError(f"{key} in the footer is {found[:80]!r}, of no known form") from err
+        raise ValueError(f"{key} in the footer is malformed: {value[:80]!r}") from err
 
 
 def _optional(metadata: Mapping[bytes, bytes], key: FooterKey, parse: Callable[[str], T]) -> T | None:

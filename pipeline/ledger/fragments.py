@@ -1,7 +1,7 @@
-"""Rows of an unfinished shard, kept so that a fault costs what was in flight and not the shard.
+"""Fragments: caption rows of an unfinished shard, staged so that a failure loses what was in flight, not the shard.
 
-A fragment has a name of its own, is whole or not there, and counts only if its footer says that it
-belongs to this run and to the shard as it is now. Anything else is as good as absent, and said so.
+A fragment has a unique name and is written whole or not at all. It is valid only if its footer says that it belongs to
+this run and to the shard as it is now. An invalid one is logged and treated as absent.
 """
 
 import logging
@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.errors import PipelineError
-from pipeline.ledger.caption_table import Identities, examples, fitted, from_parquet, identities, to_parquet
+from pipeline.ledger.caption_table import Identities, check_caption_rows, examples, from_parquet, identities, to_parquet
 from pipeline.ledger.footer import Footer, RunIdentity, read_footer
 from pipeline.ledger.layout import fragment_path
 from pipeline.storage import Store
@@ -23,18 +23,18 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class FragmentInfo:
-    """A fragment that counts."""
+    """A valid fragment."""
 
     path: str
     num_images: int
-    """Rows of the whole shard, as the writer found them."""
+    """Of the whole shard, as the writer of the fragment counted them."""
     rows: Identities
-    """Rows of the shard that it covers with all their slots, ascending."""
+    """Row numbers of the images that it covers with all their slots, ascending."""
 
 
 @dataclass(frozen=True, slots=True)
 class Invalid:
-    """A fragment that does not count, and why."""
+    """An invalid fragment, and why."""
 
     path: str
     reason: str
@@ -42,9 +42,9 @@ class Invalid:
 
 @dataclass(frozen=True, slots=True)
 class Fragment:
-    """A fragment that counts, read."""
+    """A valid fragment with its caption rows."""
 
-    facts: FragmentInfo
+    info: FragmentInfo
     table: pa.Table
 
 
@@ -54,13 +54,13 @@ def write_fragment(store: Store, run: RunIdentity, shard: Shard, num_images: int
     Raises:
         PipelineError: the rows are not caption rows, or not whole images of this shard and this recipe.
     """
-    table = fitted(table, shard.path)
+    table = check_caption_rows(table, shard.path)
     for name, value in (("shard", shard.path), ("recipe", run.recipe)):
         others = sorted(set(map(str, table[name].unique().to_pylist())) - {value})
         if others:
             raise PipelineError(f"shard {shard.path}: rows with {name} {others[0]!r}; allowed: {value!r}")
-    found = identities(table, run.slots)
-    rows = _whole_images(found, run, shard, num_images)
+    row_identities = identities(table, run.slots)
+    rows = _whole_images(row_identities, run, shard, num_images)
     footer = Footer(
         run=run,
         shard=shard.path,
@@ -71,25 +71,25 @@ def write_fragment(store: Store, run: RunIdentity, shard: Shard, num_images: int
         rows=_stretches(rows),
     )
     path = fragment_path(shard.path, int(rows[0]), footer.attempt)
-    store.put(path, to_parquet(table.take(pa.array(np.argsort(found))), footer))
+    store.put(path, to_parquet(table.take(pa.array(np.argsort(row_identities))), footer))
     return path
 
 
-def _whole_images(found: Identities, run: RunIdentity, shard: Shard, num_images: int) -> Identities:
-    if not len(found):
+def _whole_images(row_identities: Identities, run: RunIdentity, shard: Shard, num_images: int) -> Identities:
+    if not len(row_identities):
         raise ValueError(f"shard {shard.path}: a fragment without rows")
     num_slots = len(run.slots)
-    rows = np.unique(found // num_slots)
-    if found.min() < 0 or rows[-1] >= num_images:
+    rows = np.unique(row_identities // num_slots)
+    if row_identities.min() < 0 or rows[-1] >= num_images:
         raise PipelineError(
-            f"shard {shard.path}: caption rows of a foreign image or slot; "
+            f"shard {shard.path}: caption rows of an image or slot that the shard does not have; "
             f"allowed: rows 0..{num_images - 1}, slots {list(run.slots)}"
         )
-    wanted = (rows[:, None] * num_slots + np.arange(num_slots)).ravel()
-    if not np.array_equal(np.sort(found), wanted):
-        missing = np.setdiff1d(wanted, found)
+    expected = (rows[:, None] * num_slots + np.arange(num_slots)).ravel()
+    if not np.array_equal(np.sort(row_identities), expected):
+        missing = np.setdiff1d(expected, row_identities)
         raise PipelineError(
-            f"shard {shard.path}: {len(found)} caption rows are not each of {list(run.slots)} once for "
+            f"shard {shard.path}: {len(row_identities)} caption rows are not each of {list(run.slots)} once for "
             f"{len(rows)} images; missing {examples(missing, run.slots) or 'none'}"
         )
     return rows
@@ -102,17 +102,17 @@ def _stretches(rows: Identities) -> tuple[tuple[int, int], ...]:
 
 
 def read_fragment_info(store: Store, path: str, run: RunIdentity, shard: Shard) -> FragmentInfo | Invalid:
-    """Say which rows a fragment holds, or why it does not count.
+    """Return which images a fragment covers, or why it is invalid.
 
-    Reads and checks all of it, not the footer alone, so that what passes here is not refused at the
-    commit, again in every run. It costs little: of 64 caption rows the footer is most of the bytes.
+    Reads and checks the whole file, not only the footer: a fragment that passes here must not be refused at the
+    commit, in every run again. It costs little: with 64 caption rows the footer is most of the bytes.
     """
     fragment = read_fragment(store, path, run, shard)
-    return fragment if isinstance(fragment, Invalid) else fragment.facts
+    return fragment if isinstance(fragment, Invalid) else fragment.info
 
 
 def read_fragment(store: Store, path: str, run: RunIdentity, shard: Shard) -> Fragment | Invalid:
-    """Like `read_fragment_facts`, with the caption rows."""
+    """Like `read_fragment_info`, with the caption rows."""
     try:
         data = store.get(path)
     except FileNotFoundError:
@@ -127,10 +127,10 @@ def read_fragment(store: Store, path: str, run: RunIdentity, shard: Shard) -> Fr
     except (ValueError, PipelineError) as err:
         return _invalid(path, str(err))
     if footer.rows != _stretches(rows):
-        return _invalid(path, f"rows {_stretches(rows)}, and its footer says {footer.rows}")
+        return _invalid(path, f"it holds rows {_stretches(rows)}, its footer says {footer.rows}")
     return Fragment(FragmentInfo(path, footer.num_images, rows), table)
 
 
 def _invalid(path: str, reason: str) -> Invalid:
-    log.warning("fragment=%s does not count: %s", path, reason)
+    log.warning("fragment=%s is invalid: %s", path, reason)
     return Invalid(path, reason)

@@ -1,4 +1,4 @@
-"""Where everything of an output lies, and what a path that a listing shows means."""
+"""The paths of an output, and which shard a listed path belongs to."""
 
 import re
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ STAGING = "staging"
 QUARANTINE = "quarantine"
 RUNS = "report/runs"
 FOLDERS = (CAPTIONS, STAGING, QUARANTINE, "report", ".tmp")
-"""All folders of an output; `pipeline.readers.outputs` knows an output by them."""
+"""All folders of an output; `pipeline.readers.outputs` recognises an output by them."""
 
 _COMMITTED = re.compile(r"captions/(?P<shard>.+)\.parquet", re.DOTALL)
 _QUARANTINED = re.compile(r"quarantine/(?P<shard>.+)\.json", re.DOTALL)
@@ -22,7 +22,7 @@ _FRAGMENT = re.compile(r"staging/(?P<shard>.+)/\d{10,}-[0-9a-f]{32}\.parquet", r
 
 
 def committed_path(shard: str) -> str:
-    """The file whose existence is the commit. The shard's own suffix stays: `a.tar` and `a.parquet` are two shards."""
+    """The file whose existence is the commit. The shard's suffix is kept: `a.tar` and `a.parquet` are two shards."""
     return f"{CAPTIONS}/{shard}.parquet"
 
 
@@ -32,12 +32,12 @@ def quarantine_path(shard: str) -> str:
 
 
 def staging_folder(shard: str) -> str:
-    """Holds the shard's fragments; on an object store perhaps those of a shard below it too."""
+    """Folder of the shard's fragments; an object store may list those of the shard `<shard>/...` there too."""
     return f"{STAGING}/{shard}"
 
 
 def fragment_path(shard: str, first_row: int, attempt: str) -> str:
-    """Sorted by name, the fragments of a shard stand in the order of their rows."""
+    """Path of a fragment. The order of the names is that of the first rows."""
     return f"{STAGING}/{shard}/{first_row:010d}-{attempt}.parquet"
 
 
@@ -52,17 +52,17 @@ def shard_of_quarantined(path: str) -> str | None:
 
 
 def shard_of_fragment(path: str) -> str | None:
-    """The shard, or None when no fragment has such a name. `a/b` is no part of the shard `a`, whatever lists it."""
+    """The shard, or None when no fragment has such a name. `a/b` is not part of the shard `a`."""
     return _shard(_FRAGMENT, path)
 
 
 def is_temporary(path: str) -> bool:
-    """Whether it has the name of a file that only lives while a write or a start-up probe does."""
+    """Whether it has the name of a temporary file of a write or of a start-up probe."""
     return _TEMPORARY.fullmatch(path) is not None
 
 
 def is_run_events(path: str) -> bool:
-    """Whether it is the file in which a run tells of itself."""
+    """Whether it is a file of run events."""
     return _RUN_EVENTS.fullmatch(path) is not None
 
 
@@ -72,15 +72,15 @@ def _shard(pattern: re.Pattern[str], path: str) -> str | None:
 
 
 def check_shard_paths(shards: Iterable[str]) -> None:
-    """Refuse shards whose committed files could not stand beside each other on a disk.
+    """Refuse shards whose committed files could not exist side by side on a disk.
 
     Raises:
-        ConfigError: one path occurs twice, or the file of one would be the folder of another (`a` and `a.parquet/b`).
+        ConfigError: a path occurs twice, or the file of one shard is the folder of another (`a` and `a.parquet/b`).
     """
     seen: set[str] = set()
     for shard in shards:
         if shard in seen:
-            raise ConfigError(f"shard {shard}: stands twice in the source; give each shard once")
+            raise ConfigError(f"shard {shard}: occurs twice in the source; list each shard once")
         seen.add(shard)
     for shard in sorted(seen):
         parts = shard.split("/")
@@ -90,5 +90,5 @@ def check_shard_paths(shards: Iterable[str]) -> None:
                 if folder.endswith(suffix) and folder.removesuffix(suffix) in seen:
                     raise ConfigError(
                         f"shards {folder.removesuffix(suffix)} and {shard}: the output's file for the first would be "
-                        "the folder of the second; rename one, or give them outputs of their own"
+                        "the folder of the second; rename one, or give each its own output"
                     )

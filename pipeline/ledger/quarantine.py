@@ -1,11 +1,11 @@
-"""Shards that could not be read, and why: they hold up no run, and no run forgets them."""
+"""Quarantine records: shards that could not be read, and why. A run goes on without them and reports them."""
 
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from pipeline.errors import StoreError
+from pipeline.ledger.json_record import from_json
 from pipeline.ledger.layout import QUARANTINE, quarantine_path, shard_of_quarantined
 from pipeline.storage import Store
 
@@ -18,12 +18,12 @@ class Quarantined:
     message: str
     """What was found."""
     attempts: int
-    """Times that reading was tried."""
+    """How often reading was tried."""
     time: str
     """UTC, ISO 8601."""
     versions: Mapping[str, str]
     traceback: str | None = None
-    """Of a defect of JoyFleet; None where the shard alone is at fault, and in records of earlier releases."""
+    """Of a bug in JoyFleet; None if the shard itself is at fault, and in records of earlier releases."""
 
 
 def put_quarantine(store: Store, record: Quarantined) -> None:
@@ -39,17 +39,18 @@ def list_quarantine(store: Store) -> list[Quarantined]:
 
 
 def remove_quarantine(store: Store, shards: Iterable[str]) -> None:
-    """Let the next run take these shards up again."""
+    """Remove the records of these shards, so that the next run reads the shards again."""
     store.delete([quarantine_path(shard) for shard in shards])
 
 
 def _read(store: Store, path: str) -> Quarantined:
     data = store.get(path)
     try:
-        fields: dict[str, Any] = json.loads(data)
-        record = Quarantined(**fields)
+        record = from_json(Quarantined, json.loads(data))
         if quarantine_path(record.shard) != path:
-            raise ValueError(f"it is about shard {record.shard!r}")
+            raise ValueError(f"it names shard {record.shard!r}")
         return record
-    except (ValueError, TypeError) as err:
-        raise StoreError(f"{store.url}/{path}: no quarantine record ({err}); remove it, or `retry` the shard") from err
+    except (ValueError, TypeError, AttributeError) as err:
+        raise StoreError(
+            f"{store.url}/{path}: not a quarantine record ({err}); remove it, or `unquarantine` the shard"
+        ) from err

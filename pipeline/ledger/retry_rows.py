@@ -1,7 +1,8 @@
-"""Rows of a committed shard that did not end well, and the one replacement that gives them a second chance.
+"""Retry of single rows: images of a committed shard are captioned again, and its file is replaced once.
 
-The shard's file is read, its rows that failed are asked again, and the file is replaced if it is still
-the one that was read. A reader sees the old file or the new one; of two retries one is told that it lost.
+The shard's file is read, its failed or rejected rows are requested again, and the file is replaced by a
+compare-and-swap on its version. A reader sees the old file or the new one. Of two concurrent retries one wins, and the
+other is told.
 """
 
 import uuid
@@ -12,40 +13,46 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.errors import PipelineError, StoreError
-from pipeline.ledger.caption_table import contradiction, from_parquet, identities, to_parquet, with_contents
+from pipeline.ledger.caption_table import (
+    concat_rows,
+    digest_mismatch,
+    from_parquet,
+    identities,
+    to_parquet,
+    with_contents,
+)
 from pipeline.ledger.commit import CommitResult, checked_footer, existing_commit, read_all, remove_staging, result_of
 from pipeline.ledger.footer import RunIdentity
 from pipeline.ledger.layout import committed_path
 from pipeline.storage import Store, WriteResult, replace_if
-from schemas.caption_row import CAPTION_ROW
 from schemas.shard import Shard
 from schemas.status import Status
 
 RANK = {Status.FAILED: 0, Status.REJECTED: 1, Status.OK: 2}
-"""Success beats failure, and a text that was refused beats none."""
+"""A retry keeps the better result: ok > rejected > failed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryRows:
-    """The images of a committed shard that shall be asked again."""
+    """The images of a committed shard that are captioned again."""
 
     version: str
-    """Of the file in which they were found."""
+    """Of the committed file from which this was read."""
     num_images: int
     """Of the shard."""
     rows: tuple[int, ...]
     """Ascending."""
     statuses: tuple[Status, ...]
-    """Caption rows of other statuses stay as they are, whatever comes of their image."""
+    """Caption rows with another status stay as they are."""
     attempts: int
-    """The most that any of their caption rows has had."""
+    """The most attempts that any of the rows has had."""
 
 
 def find_retry_rows(store: Store, run: RunIdentity, shard: Shard, statuses: Collection[Status]) -> RetryRows | None:
     """Return the images of a committed shard with a caption row of one of the statuses; None without any.
 
     Raises:
-        OutputMismatch: the file is not about this shard and this recipe.
+        OutputMismatch: the file belongs to another shard or recipe.
         StoreError: its captions are not those that were committed.
     """
     path = committed_path(shard.path)
@@ -53,9 +60,9 @@ def find_retry_rows(store: Store, run: RunIdentity, shard: Shard, statuses: Coll
     footer, _ = checked_footer(store, data, run, shard)
     if not any((footer.statuses or {}).get(status) for status in statuses):
         return None
-    table = from_parquet(data)
-    fault = contradiction(footer, table, run.slots)
-    if fault:  # the digest of the replacement would make the damage look like what was committed
+    table = _caption_rows(store, path, data)
+    fault = digest_mismatch(footer, table, run.slots)
+    if fault:  # a new digest over damaged rows would make the damage look valid
         raise StoreError(f"{store.url}/{path}: {fault}; restore the file, or caption into a new output")
     wanted = [row for row in table.to_pylist() if row["status"] in statuses]
     return RetryRows(
@@ -71,30 +78,30 @@ def replace_rows(
     store: Store,
     run: RunIdentity,
     shard: Shard,
-    unwell: RetryRows,
+    retry_rows: RetryRows,
     fragments: Sequence[str],
     attempt: str | None = None,
 ) -> CommitResult:
-    """Put what was asked again into the shard's committed file, by one conditional replacement.
+    """Merge the fragments of a retry into the shard's committed file, by one compare-and-swap.
 
     Raises:
-        PipelineError: the fragments do not cover the images that were to be asked again.
+        PipelineError: the fragments do not cover all images of the retry.
         StoreError: as `replace_if`; staging is untouched then.
     """
     path = committed_path(shard.path)
     data, version = store.get_versioned(path)
     footer, _ = checked_footer(store, data, run, shard)
     wanted = replace(footer, run=run, attempt=attempt or uuid.uuid4().hex)
-    if version != unwell.version:
+    if version != retry_rows.version:
         return existing_commit(store, wanted, shard)
     try:
-        fresh = _fresh(store, run, shard, unwell, fragments)
+        fresh = _fresh(store, run, shard, retry_rows, fragments)
     except PipelineError:
-        # A fragment may be gone because another retry was faster and removed the shard's staging.
+        # A fragment may be gone because a faster retry has removed the shard's staging.
         if store.get_versioned(path)[1] != version:
             return existing_commit(store, wanted, shard)
         raise
-    table = merge_rows(from_parquet(data), fresh, run.slots, unwell.statuses)
+    table = merge_rows(_caption_rows(store, path, data), fresh, run.slots, retry_rows.statuses)
     wanted = with_contents(wanted, table)
     new = to_parquet(table, wanted)
     outcome = replace_if(store, path, new, version, wanted.attempt)
@@ -104,21 +111,30 @@ def replace_rows(
     return result_of(outcome, wanted, table.num_rows, len(new))
 
 
-def _fresh(store: Store, run: RunIdentity, shard: Shard, unwell: RetryRows, fragments: Sequence[str]) -> pa.Table:
-    read = read_all(store, run, shard, unwell.num_images, fragments)
-    covered = {row for fragment in read for row in fragment.facts.rows.tolist()}
-    missing = sorted(set(unwell.rows) - covered)
+def _caption_rows(store: Store, path: str, data: bytes) -> pa.Table:
+    try:
+        return from_parquet(data)
+    except ValueError as err:
+        raise StoreError(f"{store.url}/{path}: {err}; restore the file, or caption into a new output") from err
+
+
+def _fresh(store: Store, run: RunIdentity, shard: Shard, retry_rows: RetryRows, fragments: Sequence[str]) -> pa.Table:
+    fragments_read = read_all(store, run, shard, retry_rows.num_images, fragments)
+    covered = {row for fragment in fragments_read for row in fragment.info.rows.tolist()}
+    missing = sorted(set(retry_rows.rows) - covered)
     if missing:
         raise PipelineError(
-            f"shard {shard.path}: {len(missing)} images were not asked again, such as row {missing[0]}; retry again"
+            f"shard {shard.path}: {len(missing)} images of the retry have no new captions, such as row {missing[0]}; "
+            "nothing was replaced. Run the retry again"
         )
-    return pa.concat_tables([CAPTION_ROW.empty_table(), *(fragment.table for fragment in read)])
+    return concat_rows([fragment.table for fragment in fragments_read])
 
 
 def merge_rows(old: pa.Table, fresh: pa.Table, slots: Sequence[str], statuses: Collection[Status]) -> pa.Table:
-    """Return the caption rows of `old`, those of the statuses replaced by what is better in `fresh`.
+    """Return the rows of `old`; those with one of the statuses are replaced where `fresh` has a better result.
 
-    The attempts of both count. Rows of `old` with other statuses stay, and so does their order.
+    Attempts are added up. Other rows stay as they are, and so does the order. Columns that a later release has added
+    keep their values in the rows that stay; in a replaced row they are null, since nobody knows their new value.
     """
     again: dict[int, dict[str, Any]] = {}
     for identity, row in zip(identities(fresh, slots).tolist(), fresh.to_pylist(), strict=True):
@@ -127,7 +143,7 @@ def merge_rows(old: pa.Table, fresh: pa.Table, slots: Sequence[str], statuses: C
         _better(row, again[identity]) if row["status"] in statuses and identity in again else row
         for identity, row in zip(identities(old, slots).tolist(), old.to_pylist(), strict=True)
     ]
-    return pa.Table.from_pylist(rows, schema=CAPTION_ROW)
+    return pa.Table.from_pylist(rows, schema=pa.unify_schemas([old.schema, fresh.schema]))
 
 
 def _better(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:

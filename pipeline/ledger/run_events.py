@@ -1,8 +1,8 @@
-"""How a run tells that it lives, and how it ended, to whoever can read its output and nothing else.
+"""Writes and reads the lifecycle events of a run (START, RUNNING, COMPLETE, ABORT, FAIL) in the output.
 
-A run has one file, `report/runs/<start>-<run id>.jsonl`, of at most three OpenLineage run events: START, the
-last RUNNING, and how it ended. It is overwritten whole, since object stores do not append; at one write a
-minute a day of running costs 1,440 PUTs. Where a write fails the run goes on: nothing rests on the file.
+A run has one file, `report/runs/<start>-<run id>.jsonl`, of at most three OpenLineage run events: START, the last
+RUNNING, and the end. The file is overwritten whole, since object stores do not append; one write per minute is 1,440
+PUTs per day. If a write fails the run goes on: no decision depends on the file.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pipeline.errors import StoreError
+from pipeline.ledger.json_record import from_json
 from pipeline.ledger.layout import CAPTIONS, RUNS, is_run_events
 from pipeline.storage import Store
 from schemas.run_event import ENDED, FACETS, RUN_FACET, SPEC, EventType, RunProgress
@@ -29,21 +30,21 @@ from schemas.run_event import ENDED, FACETS, RUN_FACET, SPEC, EventType, RunProg
 log = logging.getLogger(__name__)
 
 EVERY_S = 60.0
-"""Between two heartbeats."""
+"""Heartbeat interval."""
 
 SILENT_AFTER = 3
-"""Heartbeats that a run may miss before it counts as silent: a store may be away for a minute."""
+"""Missed heartbeats before a run counts as silent: a store may be unreachable for a minute."""
 
 POINTS = 120
-"""Of the rate over time; beyond it every second one is dropped, so that the file stays below 10 kB."""
+"""Points of the rate over time; beyond this number every second one is dropped: the file stays below 10 kB."""
 
 WAIT_S = 30.0
-"""That the last event waits for a heartbeat under way."""
+"""How long the last event waits for a heartbeat that is being written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunInfo:
-    """What does not change while a run lasts."""
+    """Facts about a run that do not change while it runs."""
 
     sources: Sequence[str]
     """The URLs of `source.urls`."""
@@ -55,66 +56,66 @@ class RunInfo:
 
 
 class RunLog:
-    """Writes a run's file. Heartbeats are written by a thread of their own, so that a slow store holds up no commit."""
+    """Writes a run's file. A thread writes the heartbeats, so that a slow store does not delay commits."""
 
-    def __init__(self, store: Store, about: RunInfo, *, every_s: float = EVERY_S) -> None:
+    def __init__(self, store: Store, info: RunInfo, *, every_s: float = EVERY_S) -> None:
         now = datetime.now(UTC)
         self.run_id = str(uuid.uuid4())
         self.path = f"{RUNS}/{now:%Y%m%dT%H%M%SZ}-{self.run_id}.jsonl"
-        self._producer = f"pkg:pypi/joyfleet@{about.versions.get('joyfleet', 'unknown')}"
+        self._producer = f"pkg:pypi/joyfleet@{info.versions.get('joyfleet', 'unknown')}"
         self._store = store
-        self._about = about
+        self._info = info
         self._every_s = every_s
         self._points: list[tuple[float, int, float]] = []
         self._events: dict[str, dict[str, Any]] = {}
         self._last: RunProgress | None = None
-        self._beaten_at = -math.inf
+        self._heartbeat_at = -math.inf
         self._writer: threading.Thread | None = None
 
     def start(self) -> None:
-        self._tell(EventType.START, {})
+        self._set_event(EventType.START, {})
         self._write()
 
-    def beat(self, moment: RunProgress) -> None:
-        """Take note of a moment; the first is written, then one in `every_s`."""
-        self._last = moment
-        if time.monotonic() - self._beaten_at < self._every_s or (self._writer and self._writer.is_alive()):
+    def heartbeat(self, progress: RunProgress) -> None:
+        """Record the progress; the first is written, then one per `every_s`."""
+        self._last = progress
+        if time.monotonic() - self._heartbeat_at < self._every_s or (self._writer and self._writer.is_alive()):
             return
-        self._beaten_at = time.monotonic()
-        self._add_point(moment)
-        self._tell(EventType.RUNNING, {})
+        self._heartbeat_at = time.monotonic()
+        self._add_point(progress)
+        self._set_event(EventType.RUNNING, {})
         self._writer = threading.Thread(target=self._write, name="heartbeat", daemon=True)
         self._writer.start()
 
     def end(self, how: EventType, exit_code: int, message: str | None) -> None:
-        """Write how the run ended, after a heartbeat that is under way."""
+        """Write the last event, after a heartbeat that is being written."""
         if self._writer:
             self._writer.join(WAIT_S)
         if self._last:
             self._add_point(self._last)
-        self._tell(how, {"exit_code": exit_code}, message)
+        self._set_event(how, {"exit_code": exit_code}, message)
         self._write()
 
-    def _add_point(self, moment: RunProgress) -> None:
-        if self._points and self._points[-1][0] == round(moment.seconds, 1):
+    def _add_point(self, progress: RunProgress) -> None:
+        if self._points and self._points[-1][0] == round(progress.seconds, 1):
             return
-        self._points.append((round(moment.seconds, 1), moment.captions, moment.bytes_done))
+        self._points.append((round(progress.seconds, 1), progress.captions, progress.bytes_done))
         if len(self._points) > POINTS:
             self._points = self._points[::2]  # of an odd number: the last one stays
 
-    def _tell(self, kind: EventType, more: Mapping[str, Any], message: str | None = None) -> None:
-        about = self._about
+    def _set_event(self, kind: EventType, more: Mapping[str, Any], message: str | None = None) -> None:
+        info = self._info
         facets = {
             "processing_engine": self._facet(
                 "1-1-1/ProcessingEngineRunFacet",
                 name="ray",
-                version=about.versions.get("ray", "unknown"),
-                openlineageAdapterVersion=about.versions.get("joyfleet", "unknown"),
+                version=info.versions.get("ray", "unknown"),
+                openlineageAdapterVersion=info.versions.get("joyfleet", "unknown"),
             ),
             RUN_FACET: {
                 "_producer": self._producer,
                 "_schemaURL": f"{self._producer}#schemas/run_event.py",
-                "recipe": about.recipe,
+                "recipe": info.recipe,
                 "host": platform.node(),
                 "pid": os.getpid(),
                 "every_s": self._every_s,
@@ -130,10 +131,10 @@ class RunLog:
         self._events[kind] = self._event(kind, facets)
 
     def _event(self, kind: EventType, facets: Mapping[str, Any]) -> dict[str, Any]:
-        about = self._about
-        first, *others = [_dataset(url) for url in about.sources]
-        # The figures are those of all sources together, so they stand at one of them.
-        read = self._facet("1-0-0/InputStatisticsInputDatasetFacet", size=about.source_bytes, fileCount=about.shards)
+        info = self._info
+        first, *others = [_dataset(url) for url in info.sources]
+        # The figures are those of all sources together, so only the first has them.
+        read = self._facet("1-0-0/InputStatisticsInputDatasetFacet", size=info.source_bytes, fileCount=info.shards)
         output = _dataset(f"{self._store.url}/{CAPTIONS}")
         if self._last:
             rows = self._facet("1-0-2/OutputStatisticsOutputDatasetFacet", rowCount=self._last.captions)
@@ -160,7 +161,7 @@ class RunLog:
         try:
             self._store.put(self.path, data.encode())
         except (StoreError, OSError) as err:
-            log.warning("path=%s the run's events cannot be written, the run goes on: %s", self.path, err)
+            log.warning("path=%s: the run events cannot be written; the run goes on: %s", self.path, err)
 
 
 def _dataset(url: str) -> dict[str, Any]:
@@ -174,34 +175,34 @@ def _dataset(url: str) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStatus:
-    """What a run's file says."""
+    """The content of a run's file."""
 
     run_id: str
     host: str
     pid: int
     started: datetime
-    told: datetime
+    last_event_at: datetime
     """By the clock of the run's machine, as all times here."""
-    last: EventType
+    last_event: EventType
     every_s: float
     exit_code: int | None
     message: str | None
-    moment: RunProgress | None
+    progress: RunProgress | None
     points: tuple[tuple[float, int, float], ...]
     """Seconds since the start, caption rows and source bytes done by then."""
 
     def state(self, now: datetime) -> str:
         """Return running, silent, complete, abort or fail."""
-        if self.last in ENDED:
-            return self.last.lower()
-        return "silent" if now - self.told > timedelta(seconds=SILENT_AFTER * self.every_s) else "running"
+        if self.last_event in ENDED:
+            return self.last_event.lower()
+        return "silent" if now - self.last_event_at > timedelta(seconds=SILENT_AFTER * self.every_s) else "running"
 
 
 def read_runs(store: Store, newest: int) -> list[RunStatus]:
-    """Return what the last runs on an output told, oldest first: one listing and a request for each.
+    """Return the newest runs on an output, oldest first: one listing and a request for each.
 
     Raises:
-        StoreError: a file there is not what `RunLog` writes.
+        StoreError: a file is not what `RunLog` writes.
     """
     paths = sorted(entry.path for entry in store.list(RUNS) if is_run_events(entry.path))
     return [_read(store, path) for path in paths[-newest:]]
@@ -219,13 +220,13 @@ def _read(store: Store, path: str) -> RunStatus:
             host=own["host"],
             pid=own["pid"],
             started=datetime.fromisoformat(first["eventTime"]),
-            told=datetime.fromisoformat(last["eventTime"]),
-            last=EventType(last["eventType"]),
+            last_event_at=datetime.fromisoformat(last["eventTime"]),
+            last_event=EventType(last["eventType"]),
             every_s=own["every_s"],
             exit_code=own.get("exit_code"),
             message=facets.get("errorMessage", {}).get("message"),
-            moment=RunProgress(**own["moment"]) if own["moment"] else None,
+            progress=from_json(RunProgress, own["moment"]) if own["moment"] else None,
             points=tuple((seconds, captions, size) for seconds, captions, size in own["points"]),
         )
-    except (ValueError, KeyError, TypeError, IndexError) as err:
-        raise StoreError(f"{store.url}/{path}: not the events of a run ({err!r}); remove the file") from err
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as err:
+        raise StoreError(f"{store.url}/{path}: not a file of run events ({err!r}); remove it") from err

@@ -1,4 +1,4 @@
-"""Which recipe an output is bound to: the first run writes it, every later one must bring the same."""
+"""run.json: the recipe that an output is bound to. The first run writes it, later runs must have the same recipe."""
 
 import json
 import uuid
@@ -12,7 +12,7 @@ from pipeline.storage import Store, WriteResult, put_if_absent
 from schemas.caption_row import SCHEMA_VERSION
 
 SHOWN = 20
-"""Differing fields in a message; a run with more of them is another run altogether."""
+"""Differing fields in a message."""
 
 
 class RecipeLike(Protocol):
@@ -23,7 +23,7 @@ class RecipeLike(Protocol):
 
     @property
     def fields(self) -> Mapping[str, Any]:
-        """As JSON; what the fingerprint is made of, so that a difference can be named."""
+        """As JSON; the fingerprint is computed from them, so a difference can be named."""
         ...
 
 
@@ -35,19 +35,19 @@ class RunRecord:
     fields: Mapping[str, Any]
     """The recipe's."""
     about: Mapping[str, Any]
-    """What the first run told of itself: resolved config, versions, time."""
+    """Facts about the first run: resolved config, versions, time."""
 
 
 def claim_run(store: Store, recipe: RecipeLike, about: Mapping[str, Any]) -> RunRecord:
-    """Bind the output to a recipe, or find it bound to the same one; return what stands in `run.json`.
+    """Bind the output to a recipe, or check that it is bound to the same one; return the content of `run.json`.
 
     Args:
         store: the output.
         recipe: this run's.
-        about: JSON, kept as the first run gave it; without secrets, since people read it.
+        about: JSON, kept as the first run wrote it; without secrets, since people read it.
 
     Raises:
-        OutputMismatch: it is bound to another recipe, whose differing fields are named, or has another schema version.
+        OutputMismatch: it is bound to another recipe (the differing fields are named), or has another schema version.
     """
     attempt = uuid.uuid4().hex
     record = {
@@ -59,26 +59,26 @@ def claim_run(store: Store, recipe: RecipeLike, about: Mapping[str, Any]) -> Run
     data = json.dumps(record, indent=2, ensure_ascii=False).encode()
     # Look first, so that resuming an output needs no right to write run.json again.
     if store.exists(RUN) or put_if_absent(store, RUN, data, attempt) is WriteResult.EXISTS:
-        there = read_run(store)
-        if there.fingerprint != recipe.fingerprint:
-            here = json.loads(data)["recipe"]["fields"]
-            raise OutputMismatch(_explain(store, there, recipe.fingerprint, here))
-        return there
+        existing = read_run(store)
+        if existing.fingerprint != recipe.fingerprint:
+            fields = json.loads(data)["recipe"]["fields"]
+            raise OutputMismatch(_explain(store, existing, recipe.fingerprint, fields))
+        return existing
     return _record(json.loads(data))
 
 
 def read_run(store: Store) -> RunRecord:
-    """Return what `run.json` says.
+    """Return the content of `run.json`.
 
     Raises:
-        ConfigError: there is none, so this is no output.
+        ConfigError: there is none, so this is not an output.
         OutputMismatch: of another schema version.
         StoreError: it is not what `claim_run` writes.
     """
     try:
         data = store.get(RUN)
     except FileNotFoundError as err:
-        raise ConfigError(f"{store.url}: no {RUN} there, so no output of JoyFleet; give the output's URL") from err
+        raise ConfigError(f"{store.url}: no {RUN}, so not an output of JoyFleet; give the output's URL") from err
     try:
         record: dict[str, Any] = json.loads(data)
         version = record["schema_version"]
@@ -97,33 +97,33 @@ def _record(record: Mapping[str, Any]) -> RunRecord:
     return RunRecord(fingerprint=str(recipe["fingerprint"]), fields=dict(recipe["fields"]), about=dict(record["about"]))
 
 
-def _explain(store: Store, there: RunRecord, fingerprint: str, fields: Mapping[str, Any]) -> str:
-    found = list(differences(there.fields, fields)) or ["no field; another version of JoyFleet made the fingerprint"]
-    more = [f"... and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
-    listed = "\n  ".join(found[:SHOWN] + more)
+def _explain(store: Store, existing: RunRecord, fingerprint: str, fields: Mapping[str, Any]) -> str:
+    lines = list(differences(existing.fields, fields)) or ["no field; another version of JoyFleet made the fingerprint"]
+    more = [f"... and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
+    listed = "\n  ".join(lines[:SHOWN] + more)
     return (
-        f"{store.url}: bound to recipe {there.fingerprint}, and this run's is {fingerprint}. They differ in\n"
-        f"  {listed}\n"
-        "Change the config back, or give the run an output of its own"
+        f"{store.url}: bound to recipe {existing.fingerprint}, but the recipe of this run is {fingerprint}. They "
+        f"differ in\n  {listed}\n"
+        "Change the config back, or give the run its own output"
     )
 
 
-def differences(there: object, here: object, at: str = "") -> Iterator[str]:
-    """Yield one line for each leaf of two JSON values that differs, `captions.0.length: 'long' there, 'short' here`."""
-    if isinstance(there, Mapping) and isinstance(here, Mapping):
-        yield from _compared(dict(there), dict(here), at)
-    elif isinstance(there, list) and isinstance(here, list):
-        yield from _compared(dict(enumerate(there)), dict(enumerate(here)), at)
-    elif there != here or type(there) is not type(here):
-        yield f"{at}: {there!r} there, {here!r} here"
+def differences(stored: object, current: object, path: str = "") -> Iterator[str]:
+    """Yield a line for each leaf of two JSON values that differs: `seed: 1 in the output, 2 in this run`."""
+    if isinstance(stored, Mapping) and isinstance(current, Mapping):
+        yield from _compared(dict(stored), dict(current), path)
+    elif isinstance(stored, list) and isinstance(current, list):
+        yield from _compared(dict(enumerate(stored)), dict(enumerate(current)), path)
+    elif stored != current or type(stored) is not type(current):
+        yield f"{path}: {stored!r} in the output, {current!r} in this run"
 
 
-def _compared(there: dict[Any, Any], here: dict[Any, Any], at: str) -> Iterator[str]:
-    for key in there | here:
-        name = f"{at}.{key}" if at else str(key)
-        if key not in here:
-            yield f"{name}: {there[key]!r} there, absent here"
-        elif key not in there:
-            yield f"{name}: absent there, {here[key]!r} here"
+def _compared(stored: dict[Any, Any], current: dict[Any, Any], path: str) -> Iterator[str]:
+    for key in stored | current:
+        name = f"{path}.{key}" if path else str(key)
+        if key not in current:
+            yield f"{name}: {stored[key]!r} in the output, not set in this run"
+        elif key not in stored:
+            yield f"{name}: not set in the output, {current[key]!r} in this run"
         else:
-            yield from differences(there[key], here[key], name)
+            yield from differences(stored[key], current[key], name)

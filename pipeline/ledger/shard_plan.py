@@ -1,20 +1,19 @@
-"""What an output is to hold, fixed by its first run, and what of it is still to do.
+"""The plan of an output, fixed by its first run, and the remaining work.
 
-There is no state of "running" that could go stale: left is what is planned, less what is committed,
-less what is in quarantine, read from three listings.
+Remaining work = planned shards minus committed shards minus quarantined shards, read from three listings. There is no
+"running" state that could go stale.
 """
 
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.errors import ConfigError, OutputMismatch, StoreError
 from pipeline.ledger import layout
 from pipeline.storage import Store, WriteResult, put_if_absent
+from pipeline.storage.parquet import decode_parquet, encode_parquet, read_metadata
 from schemas.caption_row import SCHEMA_VERSION
 from schemas.footer import FooterKey
 from schemas.plan import PLAN
@@ -30,32 +29,32 @@ class Plan:
 
     shards: Mapping[str, Shard]
     unplanned: tuple[Shard, ...] = ()
-    """Shards that the source has gained since; not part of this output."""
+    """Shards added to the source since then; not part of this output."""
 
 
 @dataclass(frozen=True, slots=True)
 class Remaining:
-    """What is left of a plan."""
+    """The remaining work of a plan."""
 
     fragments: Mapping[str, tuple[str, ...]]
-    """Every shard still to do, in the plan's order, with the paths of its fragments, unchecked, sorted."""
+    """Every remaining shard, in the plan's order, with the paths of its fragments, unchecked, sorted."""
     committed: frozenset[str]
     """Planned shards with a committed file."""
     quarantined: frozenset[str]
-    """Planned shards with a quarantine record and no committed file: left alone until the record is removed."""
+    """Planned shards with a quarantine record and no committed file; not read until the record is removed."""
 
 
 def claim_plan(store: Store, shards: Sequence[Shard]) -> Plan:
-    """Fix the plan, or find the one that an earlier run or another driver fixed; both end with the same shards.
+    """Fix the plan, or return the one that an earlier run or another driver fixed: every driver has the same shards.
 
-    Each shard's URL is that of `shards`, size and etag are in both.
+    The URLs are those of `shards`; sizes and etags are the same in both.
 
     Raises:
-        ConfigError: no shard, or two that cannot stand beside each other.
+        ConfigError: no shard, or two whose files cannot exist side by side.
         OutputMismatch: a planned shard has changed or is gone.
     """
     if not shards:
-        raise ConfigError("source: no shards; an output cannot be planned from nothing")
+        raise ConfigError("source: no shards; give a source with at least one shard")
     layout.check_shard_paths(shard.path for shard in shards)
     attempt = uuid.uuid4().hex
     if not store.exists(layout.PLAN):
@@ -63,14 +62,14 @@ def claim_plan(store: Store, shards: Sequence[Shard]) -> Plan:
         if outcome is not WriteResult.EXISTS:
             return Plan({shard.path: shard for shard in shards})
     planned = read_plan(store).shards
-    now = {shard.path: shard for shard in shards}
-    _refuse_changes(store, planned, now)
+    current = {shard.path: shard for shard in shards}
+    _refuse_changes(store, planned, current)
     unplanned = tuple(shard for shard in shards if shard.path not in planned)
-    return Plan({path: now[path] for path in planned}, unplanned)
+    return Plan({path: current[path] for path in planned}, unplanned)
 
 
 def read_plan(store: Store) -> Plan:
-    """Return the plan as it was fixed.
+    """Return the stored plan.
 
     Raises:
         ConfigError: there is none.
@@ -81,19 +80,18 @@ def read_plan(store: Store) -> Plan:
     try:
         data = store.get(layout.PLAN)
     except FileNotFoundError as err:
-        raise ConfigError(f"{where}: there is no plan; run `caption` first, or give the output's URL") from err
+        raise ConfigError(f"{where}: there is no plan; run `joyfleet caption` first, or give the output's URL") from err
     try:
-        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
-        table = file.read(use_threads=False)
-    except (pa.ArrowException, OSError) as err:
-        raise StoreError(f"{where}: damaged ({' '.join(str(err).split())}); restore it, or start a new output") from err
-    metadata = cast("dict[bytes, bytes]", file.metadata.metadata or {})
-    version = metadata.get(FooterKey.SCHEMA_VERSION.encode(), b"none").decode(errors="replace")
-    if version != SCHEMA_VERSION or not table.schema.equals(PLAN):
-        raise OutputMismatch(
-            f"{where}: schema version {version!r}, and this JoyFleet reads {SCHEMA_VERSION!r}; "
-            "use the JoyFleet that made it, or a new output"
-        )
+        metadata, _ = read_metadata(data)
+        version = metadata.get(FooterKey.SCHEMA_VERSION.encode(), b"none").decode(errors="replace")
+        if version != SCHEMA_VERSION:
+            raise OutputMismatch(
+                f"{where}: schema version {version!r}, and this JoyFleet reads {SCHEMA_VERSION!r}; "
+                "use the JoyFleet that made it, or a new output"
+            )
+        table = decode_parquet(data, PLAN)
+    except ValueError as err:
+        raise StoreError(f"{where}: damaged ({err}); restore it, or start a new output") from err
     rows = zip(*(table[name].to_pylist() for name in ("shard", "url", "size", "etag")), strict=True)
     return Plan({path: Shard(path, url, size, etag) for path, url, size, etag in rows})
 
@@ -105,26 +103,23 @@ def _to_parquet(shards: Sequence[Shard], attempt: str) -> bytes:
         "size": [shard.size for shard in shards],
         "etag": [shard.etag for shard in shards],
     }
-    sink = pa.BufferOutputStream()
-    with pq.ParquetWriter(sink, PLAN, compression="zstd", write_page_checksum=True) as writer:
-        writer.add_key_value_metadata({str(FooterKey.SCHEMA_VERSION): SCHEMA_VERSION, str(FooterKey.ATTEMPT): attempt})
-        writer.write_table(pa.Table.from_pydict(columns, schema=PLAN))
-    return sink.getvalue().to_pybytes()
+    metadata = {str(FooterKey.SCHEMA_VERSION): SCHEMA_VERSION, str(FooterKey.ATTEMPT): attempt}
+    return encode_parquet(pa.Table.from_pydict(columns, schema=PLAN), metadata)
 
 
-def _refuse_changes(store: Store, planned: Mapping[str, Shard], now: Mapping[str, Shard]) -> None:
-    found: list[str] = []
-    for path, was in planned.items():
-        found_now = now.get(path)
-        if found_now is None:
-            found.append(f"{path} is gone (was {was.size} bytes, etag {was.etag})")
-        elif (found_now.size, found_now.etag) != (was.size, was.etag):
-            found.append(f"{path} was {was.size} bytes, etag {was.etag}, is {found_now.size}, etag {found_now.etag}")
-    if found:
-        more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+def _refuse_changes(store: Store, planned: Mapping[str, Shard], current: Mapping[str, Shard]) -> None:
+    changes: list[str] = []
+    for path, old in planned.items():
+        new = current.get(path)
+        if new is None:
+            changes.append(f"{path} is gone (was {old.size} bytes, etag {old.etag})")
+        elif (new.size, new.etag) != (old.size, old.etag):
+            changes.append(f"{path} was {old.size} bytes, etag {old.etag}, is {new.size}, etag {new.etag}")
+    if changes:
+        more = f"; and {len(changes) - SHOWN} more" if len(changes) > SHOWN else ""
         raise OutputMismatch(
-            f"{store.url}: {len(found)} of {len(planned)} planned shards are not what they were: "
-            f"{'; '.join(found[:SHOWN])}{more}. Restore them, or caption the source as it is now into a new output"
+            f"{store.url}: {len(changes)} of {len(planned)} planned shards have changed: "
+            f"{'; '.join(changes[:SHOWN])}{more}. Restore them, or caption the source as it is now into a new output"
         )
 
 
@@ -132,8 +127,8 @@ def remaining(store: Store, plan: Plan) -> Remaining:
     """Compare the plan with the output: one listing each of captions/, quarantine/ and staging/."""
     committed = _named(store, layout.CAPTIONS, plan)
     quarantined = _named(store, layout.QUARANTINE, plan) - committed
-    ended = committed | quarantined
-    todo: dict[str, list[str]] = {path: [] for path in plan.shards if path not in ended}
+    finished = committed | quarantined
+    todo: dict[str, list[str]] = {path: [] for path in plan.shards if path not in finished}
     for entry in store.list(layout.STAGING):
         shard = layout.shard_of_fragment(entry.path)
         if shard in todo:
@@ -142,6 +137,6 @@ def remaining(store: Store, plan: Plan) -> Remaining:
 
 
 def _named(store: Store, folder: str, plan: Plan) -> frozenset[str]:
-    meaning = layout.shard_of_committed if folder == layout.CAPTIONS else layout.shard_of_quarantined
-    found: Iterable[str | None] = (meaning(entry.path) for entry in store.list(folder))
-    return frozenset(shard for shard in found if shard and shard in plan.shards)
+    shard_of = layout.shard_of_committed if folder == layout.CAPTIONS else layout.shard_of_quarantined
+    shards: Iterable[str | None] = (shard_of(entry.path) for entry in store.list(folder))
+    return frozenset(shard for shard in shards if shard and shard in plan.shards)

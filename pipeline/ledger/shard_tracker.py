@@ -1,35 +1,44 @@
-"""Which shards have all their rows staged: all that the driver counts, and only for shards in flight."""
+"""Counts receipts until all images of a shard are staged. The driver holds this, only for shards in flight."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import PipelineError
 from schemas.batch import BatchKind
+from schemas.status import no_rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """One row of schemas.batch.RECEIPT: `Receipt(**row)`."""
+    """A row of schemas.batch.RECEIPT."""
 
     kind: str
     shard: str
-    num_rows: int
+    num_images: int
+    """Of the whole shard."""
     fragment: str | None
     rows: Sequence[int] | npt.NDArray[np.int64]
-    ok: int = 0
-    rejected: int = 0
-    failed: int = 0
+    """Row numbers of the images that the fragment covers."""
+    statuses: Mapping[str, int] = field(default_factory=no_rows)
+    """Caption rows of the fragment by status."""
     message: str | None = None
     traceback: str | None = None
     error: bytes | None = None
 
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Self:
+        """Return the record of a row as Arrow's `to_pylist` gives it."""
+        fields: dict[str, Any] = {**row, "statuses": dict(row["statuses"])}
+        return cls(**fields)
+
 
 @dataclass(frozen=True, slots=True)
 class CompletedShard:
-    """A shard whose every row lies in one of its fragments: ready to commit."""
+    """A shard with every image in one of its fragments: ready to commit."""
 
     shard: str
     num_images: int
@@ -39,53 +48,50 @@ class CompletedShard:
 
 @dataclass(slots=True)
 class _TrackedShard:
-    seen: npt.NDArray[np.bool_]
+    staged: npt.NDArray[np.bool_]
+    """By row."""
     fragments: set[str] = field(default_factory=set[str])
 
 
 class ShardTracker:
     """Counts receipts until a shard is complete.
 
-    Holds one byte an image of the open shards, and the names of the finished ones: a retried task
-    sends receipts of a finished shard again, which must not open it anew.
+    Holds one byte per image of the open shards, and the names of the finished ones: a retried task sends receipts of a
+    finished shard again, and they must not open it again.
     """
 
     def __init__(self, wanted: Mapping[str, Sequence[int]] | None = None) -> None:
-        """Expect all rows of each shard, or only those that `wanted` has of it."""
-        self.num_overlaps = 0
-        """Rows that came a second time; the commit takes them once."""
+        """Expect all images of each shard, or only the rows that `wanted` lists for it."""
         self._open: dict[str, _TrackedShard] = {}
         self._finished: set[str] = set()
         self._wanted = wanted or {}
 
     def add(self, receipt: Receipt) -> CompletedShard | None:
-        """Count a receipt; return the shard if this was the last of it.
+        """Count a receipt; return the shard if this receipt completed it. Rows that come twice are counted once.
 
         Raises:
-            PipelineError: it has rows outside the shard, or another number of rows than receipts before it.
+            PipelineError: rows outside the shard, or another number of images than in an earlier receipt.
         """
         if receipt.kind == BatchKind.UNREADABLE:
-            raise ValueError(f"shard {receipt.shard}: an unreadable shard has no rows to count; `drop` it")
+            raise ValueError(f"shard {receipt.shard}: an unreadable shard has no rows to count; call `drop`")
         if receipt.shard in self._finished:
-            self.num_overlaps += len(receipt.rows)
             return None
-        opened = self._open.get(receipt.shard) or self._opened(receipt)
-        self._open[receipt.shard] = opened
-        rows = _checked(receipt, opened)
-        fresh = rows[~opened.seen[rows]]
-        self.num_overlaps += len(rows) - len(fresh)
-        opened.seen[fresh] = True
-        if len(fresh) and receipt.fragment:
-            opened.fragments.add(receipt.fragment)
-        if not opened.seen.all():
+        tracked = self._open.get(receipt.shard) or self._start(receipt)
+        self._open[receipt.shard] = tracked
+        rows = _checked(receipt, tracked)
+        new_rows = rows[~tracked.staged[rows]]
+        tracked.staged[new_rows] = True
+        if len(new_rows) and receipt.fragment:
+            tracked.fragments.add(receipt.fragment)
+        if not tracked.staged.all():
             return None
         self.drop(receipt.shard)
-        return CompletedShard(receipt.shard, receipt.num_rows, tuple(sorted(opened.fragments)))
+        return CompletedShard(receipt.shard, receipt.num_images, tuple(sorted(tracked.fragments)))
 
-    def _opened(self, receipt: Receipt) -> _TrackedShard:
-        seen = np.full(receipt.num_rows, receipt.shard in self._wanted, dtype=np.bool_)
-        seen[list(self._wanted.get(receipt.shard, ()))] = False
-        return _TrackedShard(seen)
+    def _start(self, receipt: Receipt) -> _TrackedShard:
+        staged = np.full(receipt.num_images, receipt.shard in self._wanted, dtype=np.bool_)
+        staged[list(self._wanted.get(receipt.shard, ()))] = False
+        return _TrackedShard(staged)
 
     def drop(self, shard: str) -> None:
         """Expect nothing more of a shard: it is complete, or goes to quarantine."""
@@ -93,22 +99,24 @@ class ShardTracker:
         self._finished.add(shard)
 
     def incomplete(self) -> dict[str, int]:
-        """Return the open shards with the number of rows still missing."""
-        return {shard: int(np.sum(~opened.seen)) for shard, opened in self._open.items()}
+        """Return the open shards with the number of images that are not staged yet."""
+        return {shard: int(np.sum(~tracked.staged)) for shard, tracked in self._open.items()}
 
 
-def _checked(receipt: Receipt, opened: _TrackedShard) -> npt.NDArray[np.int64]:
+def _checked(receipt: Receipt, tracked: _TrackedShard) -> npt.NDArray[np.int64]:
     rows = np.asarray(receipt.rows, dtype=np.int64)
-    if receipt.num_rows != len(opened.seen):
+    if receipt.num_images != len(tracked.staged):
         raise PipelineError(
-            f"shard {receipt.shard}: {receipt.num_rows} rows says a receipt, {len(opened.seen)} said an earlier one; "
-            "the shard changed while it was read"
+            f"shard {receipt.shard}: receipt for {receipt.num_images} images, earlier receipts for "
+            f"{len(tracked.staged)}; the shard changed while it was read. Restore it and run again"
         )
-    outside = rows[(rows < 0) | (rows >= receipt.num_rows)]
+    outside = rows[(rows < 0) | (rows >= receipt.num_images)]
     if len(outside):
-        raise PipelineError(f"shard {receipt.shard}: receipt with row {outside[0]}; allowed: 0..{receipt.num_rows - 1}")
+        raise PipelineError(
+            f"shard {receipt.shard}: receipt with row {outside[0]}; allowed: 0..{receipt.num_images - 1}"
+        )
     if len(np.unique(rows)) != len(rows):
-        raise PipelineError(f"shard {receipt.shard}: receipt of {receipt.fragment} names a row twice")
+        raise PipelineError(f"shard {receipt.shard}: receipt of {receipt.fragment} has a row twice")
     if len(rows) and not receipt.fragment:
         raise PipelineError(f"shard {receipt.shard}: receipt of {len(rows)} rows without a fragment")
     return rows

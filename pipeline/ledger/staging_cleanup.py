@@ -1,7 +1,7 @@
-"""What killed writers and zombies left behind, and nothing else. captions/ is never touched.
+"""Removes what killed or outdated writers left in an output, and nothing else. captions/ is never touched.
 
-An output is data, perhaps of someone else: what is removed has the name of a file that JoyFleet itself makes there
-and ends, and lies in the output's own folders, not behind a link.
+A file is removed only if it has a name that JoyFleet gives to temporary files, and lies in the output's own folders,
+not behind a link: everything else may be somebody's data.
 """
 
 from collections.abc import Iterator
@@ -17,29 +17,28 @@ from pipeline.storage.local import TEMPORARY
 
 @dataclass(slots=True)
 class Cleaned:
-    """What was found where leftovers lie. Paths are sorted."""
+    """What `clean` removed and what it kept. Paths are sorted."""
 
     removed: list[str] = field(default_factory=list[str])
-    left: dict[str, str] = field(default_factory=dict[str, str])
-    """Files that are none of JoyFleet's leftovers, with the reason to leave them."""
+    kept: dict[str, str] = field(default_factory=dict[str, str])
+    """Files that are not JoyFleet's leftovers, with the reason to keep them."""
 
 
 def clean(store: Store, run: RunIdentity, plan: Plan, *, dry_run: bool = False) -> Cleaned:
-    """Remove leftovers; with `dry_run` only say which.
+    """Remove leftovers; with `dry_run` only list them.
 
-    Safe beside a live run: a local writer whose temporary file goes begins again, and fragments that
-    count are kept.
+    Safe beside a live run: a local writer whose temporary file disappears starts again, and valid fragments are kept.
     """
-    found = Cleaned()
+    cleaned = Cleaned()
     for entry in sorted(_leftovers(store, run, plan), key=lambda entry: entry.path):
-        reason = _reason_to_leave(entry)
+        reason = _reason_to_keep(entry)
         if reason:
-            found.left[entry.path] = reason
+            cleaned.kept[entry.path] = reason
         else:
-            found.removed.append(entry.path)
+            cleaned.removed.append(entry.path)
     if not dry_run:
-        store.delete(found.removed)
-    return found
+        store.delete(cleaned.removed)
+    return cleaned
 
 
 def _leftovers(store: Store, run: RunIdentity, plan: Plan) -> Iterator[Entry]:
@@ -52,9 +51,9 @@ def _leftovers(store: Store, run: RunIdentity, plan: Plan) -> Iterator[Entry]:
             yield entry
 
 
-def _reason_to_leave(entry: Entry) -> str | None:
+def _reason_to_keep(entry: Entry) -> str | None:
     if entry.linked:
-        return "it is a link, or lies behind one"
+        return "it is a link, or lies behind a link"
     if layout.is_temporary(entry.path) or layout.shard_of_fragment(entry.path):
         return None
-    return "no file of JoyFleet has such a name"
+    return "JoyFleet gives no file such a name"

@@ -1,4 +1,4 @@
-"""Whether an output holds what it promises, judged from the files alone and from what the source says."""
+"""Verifies an output: its files against the plan, the footers, the schema and the source."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.ledger import layout
-from pipeline.ledger.caption_table import contradiction, count_statuses, examples, from_parquet, identities
+from pipeline.ledger.caption_table import count_statuses, digest_mismatch, examples, from_parquet, identities
 from pipeline.ledger.footer import Footer, RunIdentity, read_footer
 from pipeline.ledger.shard_plan import Plan, remaining
 from pipeline.storage import Store
@@ -20,43 +20,43 @@ SHOWN = 3
 
 
 class ViolationKind(StrEnum):
-    """A promise that does not hold."""
+    """What is wrong."""
 
     NOT_COMMITTED = "not_committed"
-    """Planned, and neither committed nor in quarantine."""
+    """Planned, neither committed nor in quarantine."""
     QUARANTINED = "quarantined"
     """Planned, and in quarantine."""
     UNPLANNED = "unplanned"
-    """A file under captions/ that is in no plan."""
+    """A file under captions/ that is not in the plan."""
     UNREADABLE = "unreadable"
     """Damaged, of another schema version, or with other columns."""
     FOOTER = "footer"
-    """The footer is about another recipe or shard, or contradicts its own file."""
+    """The footer is of another recipe or shard, or does not match its own file."""
     MISSING_ROW = "missing_row"
-    """An image and slot without caption row."""
+    """An image and slot without a caption row."""
     DOUBLE_ROW = "double_row"
-    """An image and slot with several."""
+    """An image and slot with several caption rows."""
     FOREIGN_ROW = "foreign_row"
-    """A caption row of no image or slot of the shard."""
+    """A caption row of an image or slot that the shard does not have."""
     ORDER = "order"
-    """Caption rows not by row, then by slot."""
+    """Caption rows are not sorted by row, then by slot."""
     KEY = "key"
-    """A key that is not the source's."""
+    """A key differs from the source's."""
     IMAGE = "image"
-    """A hash of the encoded image that is not the source's."""
+    """The hash of an encoded image differs from the source's."""
     DIGEST = "digest"
-    """Captions that are not those that were committed, by the footer's digest of them."""
+    """The captions do not match the digest in the footer."""
     RECIPE = "recipe"
     """A caption row of another recipe."""
     STATUS = "status"
-    """A status or reason of no closed set, a reason beside `ok`, or none beside the others."""
+    """An unknown status or reason, a reason beside `ok`, or no reason beside another status."""
     CAPTION = "caption"
-    """A caption that is null or blank beside `ok`, or not null beside another status."""
+    """A caption is null or blank beside `ok`, or not null beside another status."""
 
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One promise broken in one shard, with how often and the first few places."""
+    """One kind of violation in one shard, with its count and the first few places."""
 
     shard: str
     kind: ViolationKind
@@ -65,48 +65,50 @@ class Violation:
 
 @dataclass(frozen=True, slots=True)
 class TreeVerdict:
-    """What `verify_tree` found."""
+    """The result of `verify_tree`."""
 
     violations: tuple[Violation, ...]
     remarks: tuple[str, ...]
-    """True and harmless: staging left over, quarantine records of committed shards."""
+    """Harmless: unneeded files in staging, quarantine records of committed shards."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceImage:
-    """What the source says of one image."""
+    """An image as the source has it."""
 
     key: str
     sha256: str | None
-    """Hex digest of its bytes; None where there are none to be read."""
+    """Hex digest of its bytes; None where the source has no readable bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShardVerdict:
-    """What `verify_shard` found."""
+    """The result of `verify_shard`."""
 
     violations: tuple[Violation, ...]
     has_digest: bool
-    """Whether the file has a digest of its captions, which earlier versions did not write."""
+    """Whether the footer has a digest of the captions; earlier versions wrote none."""
 
 
 def verify_tree(store: Store, plan: Plan) -> TreeVerdict:
     """Compare listings with the plan; opens no file."""
     left = remaining(store, plan)
-    found: list[Violation] = []
+    violations: list[Violation] = []
     for entry in store.list(layout.CAPTIONS):
         shard = layout.shard_of_committed(entry.path)
         if shard not in plan.shards:
-            found.append(Violation(shard or entry.path, ViolationKind.UNPLANNED, f"{entry.path} is in no plan"))
-    found += [
+            violations.append(
+                Violation(shard or entry.path, ViolationKind.UNPLANNED, f"{entry.path} is not in the plan")
+            )
+    violations += [
         Violation(shard, ViolationKind.NOT_COMMITTED, f"planned, not committed; {len(fragments)} fragments staged")
         for shard, fragments in left.fragments.items()
     ]
-    found += [
+    violations += [
         Violation(shard, ViolationKind.QUARANTINED, f"see {layout.quarantine_path(shard)}")
         for shard in sorted(left.quarantined)
     ]
-    return TreeVerdict(tuple(found), tuple(_remarks(store, plan, left.committed)))
+    return TreeVerdict(tuple(violations), tuple(_remarks(store, plan, left.committed)))
 
 
 def _remarks(store: Store, plan: Plan, committed: frozenset[str]) -> list[str]:
@@ -114,20 +116,20 @@ def _remarks(store: Store, plan: Plan, committed: frozenset[str]) -> list[str]:
     leftover = sum(1 for shard in staged if shard not in plan.shards or shard in committed)
     shards = (layout.shard_of_quarantined(entry.path) for entry in store.list(layout.QUARANTINE))
     remarks = [f"quarantine record of committed shard {shard}" for shard in shards if shard in committed]
-    return remarks + ([f"{leftover} files in staging that no run needs; `clean` removes them"] if leftover else [])
+    return remarks + ([f"{leftover} files in staging that no run needs; run `joyfleet clean`"] if leftover else [])
 
 
 def verify_shard(
     store: Store, run: RunIdentity, shard: Shard, num_images: int, images: Sequence[SourceImage] | None = None
 ) -> ShardVerdict:
-    """Check a committed file against the truth.
+    """Check a committed file against the plan, its own footer and the source.
 
     Args:
         store: the output.
-        run: recipe and slots that the output is bound to.
+        run: recipe and slots of the output.
         shard: as in the plan.
-        num_images: rows that the source's shard has.
-        images: each of them, in their order; None leaves keys and hashes unchecked.
+        num_images: images of the source's shard.
+        images: all of them, in order; None skips the checks of keys and hashes.
     """
 
     def broken(kind: ViolationKind, detail: str) -> ShardVerdict:
@@ -142,15 +144,15 @@ def verify_shard(
         table = from_parquet(data)
     except ValueError as err:
         return broken(ViolationKind.UNREADABLE, str(err))
-    digest = contradiction(footer, table, run.slots)
-    found = [
+    digest = digest_mismatch(footer, table, run.slots)
+    faults = [
         *_footer_faults(footer, table, run, shard, num_images),
         *([(ViolationKind.DIGEST, digest)] if digest else []),
         *_row_faults(table, run, num_images),
         *_column_faults(table, run, shard),
         *_image_faults(table, images),
     ]
-    violations = tuple(Violation(shard.path, kind, detail) for kind, detail in found)
+    violations = tuple(Violation(shard.path, kind, detail) for kind, detail in faults)
     return ShardVerdict(violations, footer.captions_sha256 is not None)
 
 
@@ -158,19 +160,19 @@ Fault = tuple[ViolationKind, str]
 
 
 def _footer_faults(footer: Footer, table: pa.Table, run: RunIdentity, shard: Shard, num_images: int) -> list[Fault]:
-    found = [footer.mismatch(run, shard)]
+    details = [footer.mismatch(run, shard)]
     if footer.num_images != num_images:
-        found.append(f"{footer.num_images} images, and the source has {num_images}")
+        details.append(f"written for {footer.num_images} images, the source has {num_images}")
     if footer.statuses != count_statuses(table):
-        found.append(f"statuses {footer.statuses}, and the rows have {count_statuses(table)}")
-    return [(ViolationKind.FOOTER, detail) for detail in found if detail]
+        details.append(f"the footer counts {footer.statuses}, the rows are {count_statuses(table)}")
+    return [(ViolationKind.FOOTER, detail) for detail in details if detail]
 
 
 def _row_faults(table: pa.Table, run: RunIdentity, num_images: int) -> list[Fault]:
-    found = identities(table, run.slots)
-    num_wanted = num_images * len(run.slots)
-    inside = (found >= 0) & (found < num_wanted)
-    times = np.bincount(found[inside], minlength=num_wanted)
+    row_identities = identities(table, run.slots)
+    num_expected = num_images * len(run.slots)
+    inside = (row_identities >= 0) & (row_identities < num_expected)
+    times = np.bincount(row_identities[inside], minlength=num_expected)
     missing, double = np.flatnonzero(times == 0), np.flatnonzero(times > 1)
     faults: list[Fault] = []
     if len(missing):
@@ -181,8 +183,8 @@ def _row_faults(table: pa.Table, run: RunIdentity, num_images: int) -> list[Faul
         foreign = table.select(["row", "slot"]).filter(pa.array(~inside))
         shown = [(entry["row"], entry["slot"]) for entry in foreign.slice(0, SHOWN).to_pylist()]
         faults.append((ViolationKind.FOREIGN_ROW, f"{foreign.num_rows}: {shown}"))
-    if np.any(np.diff(found[inside]) < 0):
-        faults.append((ViolationKind.ORDER, "rows are not by row, then by slot"))
+    if np.any(np.diff(row_identities[inside]) < 0):
+        faults.append((ViolationKind.ORDER, "rows are not sorted by row, then by slot"))
     return faults
 
 
@@ -190,20 +192,20 @@ def _column_faults(table: pa.Table, run: RunIdentity, shard: Shard) -> list[Faul
     status, reason = table["status"].to_pylist(), table["reason"].to_pylist()
     captions = zip(status, table["caption"].to_pylist(), strict=True)
     checks: list[tuple[ViolationKind, str, list[bool]]] = [
-        (ViolationKind.FOREIGN_ROW, "shard", [found != shard.path for found in table["shard"].to_pylist()]),
-        (ViolationKind.RECIPE, "recipe", [found != run.recipe for found in table["recipe"].to_pylist()]),
+        (ViolationKind.FOREIGN_ROW, "shard", [path != shard.path for path in table["shard"].to_pylist()]),
+        (ViolationKind.RECIPE, "recipe", [recipe != run.recipe for recipe in table["recipe"].to_pylist()]),
         (ViolationKind.STATUS, "status", [_is_wrong(*pair) for pair in zip(status, reason, strict=True)]),
         (
             ViolationKind.CAPTION,
             "status",
-            [not (text and text.strip()) if at == Status.OK else text is not None for at, text in captions],
+            [not (text and text.strip()) if state == Status.OK else text is not None for state, text in captions],
         ),
     ]
     return [fault for kind, column, wrong in checks for fault in _named(table, kind, column, wrong)]
 
 
 def _is_wrong(status: str, reason: str | None) -> bool:
-    """Whether status and reason are not of their closed sets, or do not go together."""
+    """Whether status or reason is unknown, or they do not fit together."""
     if status == Status.OK:
         return reason is not None
     return status not in set(Status) or reason not in set(Reason)
@@ -227,7 +229,7 @@ def _image_faults(table: pa.Table, images: Sequence[SourceImage] | None) -> list
 
 
 def _is_another_image(sha256: str | None, status: str, image: SourceImage) -> bool:
-    # A failed row has no hash where its image could not be read, which may have been a matter of that hour.
+    # A failed row has no hash where its image could not be read, which may have been a temporary error.
     return sha256 != image.sha256 and not (sha256 is None and status == Status.FAILED)
 
 

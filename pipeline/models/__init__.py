@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import ModelConfig
+from pipeline.config.suggestions import did_you_mean
 from pipeline.errors import ConfigError
 from pipeline.models import joycaption
 from pipeline.models.dims import BFLOAT16, MEMORY_SHARE, ModelDims, NumberFormats
@@ -96,7 +97,10 @@ def _family_with(generation: str) -> ModelFamily:
     for family in FAMILIES.values():
         if generation in family.generations:
             return family
-    raise ConfigError(f"model.generation: found {generation!r}; allowed: {', '.join(generation_names())}")
+    names = generation_names()
+    raise ConfigError(
+        f"model.generation: found {generation!r}; allowed: {', '.join(names)}{did_you_mean(generation, names)}"
+    )
 
 
 def _stated(model_id: str) -> Mapping[str, Any] | None:

@@ -6,9 +6,11 @@ options joined by spaces, then `str.format`, then `strip`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pipeline.config import RequestConfig
+from pipeline.config.suggestions import did_you_mean
 from pipeline.errors import ConfigError
 from pipeline.models import Generation, Mode, generation_names, load_generation
 
@@ -48,16 +50,17 @@ def build_request(
         where: the config key of the request, for messages.
 
     Raises:
-        ConfigError: the generation does not have the mode, tone, kind of length, length class or option.
+        ConfigError: lists every mode, tone, length or option that the generation does not have.
     """
     system = config.system if config.system is not None else generation.system or ""
     if config.prompt is not None:
         return _request(slot, CUSTOM, None, None, config, config.prompt, system)
-    mode = _find_mode(generation, config, where)
-    template = _template(generation, mode, length, where)
-    options = [_option(generation, option, where) for option in config.options]
-    _check_name(generation, config, where)
-    text = " ".join([template, *options])
+    mistakes = list(request_mistakes(generation, config, length, where))
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+    mode = _mode_of(generation, config)
+    options = [generation.options[option] for option in config.options]
+    text = " ".join([_template(mode, length) or "", *options])
     prompt = text.format(name=config.name, length=length, word_count=length).strip()
     return _request(slot, mode.name, mode.tone, length, config, prompt, system)
 
@@ -81,50 +84,63 @@ def _request(
     )
 
 
-def _find_mode(generation: Generation, config: RequestConfig, where: str) -> Mode:
-    modes = [mode for mode in generation.modes if mode.name == config.mode]
-    if not modes:
-        allowed = ", ".join(dict.fromkeys(mode.name for mode in generation.modes))
-        raise ConfigError(f"{where}.mode: found {config.mode!r}; {generation.name} has: {allowed}")
-    if config.tone is None:
-        return modes[0]
-    for mode in modes:
-        if mode.tone == config.tone:
-            return mode
-    tones = ", ".join(mode.tone for mode in modes if mode.tone) or "no tones: remove the key"
-    raise ConfigError(f"{where}.tone: found {config.tone!r}; {config.mode} of {generation.name} has: {tones}")
-
-
-def _template(generation: Generation, mode: Mode, length: int | str | None, where: str) -> str:
-    if length is None:
-        return mode.no_length
-    template = mode.word_count if isinstance(length, int) else mode.length_class
-    if template is None:
-        forms = [("a class", mode.length_class), ("a number of words", mode.word_count)]
-        allowed = " or ".join(name for name, form in forms if form) or "no length: remove the key"
-        raise ConfigError(f"{where}.length: found {length!r}; {mode.name} of {generation.name} takes {allowed}")
-    if isinstance(length, str) and length not in generation.length_classes:
-        raise ConfigError(
-            f"{where}.length: found {length!r}; allowed: {', '.join(generation.length_classes)}, or a number of words"
-        )
-    return template
-
-
-def _option(generation: Generation, option: str, where: str) -> str:
-    text = generation.options.get(option)
-    if text is not None:
-        return text
-    others = [name for name in generation_names() if option in load_generation(name).options]
-    elsewhere = f" ({', '.join(others)} has it)" if others else ""
-    allowed = ", ".join(generation.options) or "none"
-    raise ConfigError(f"{where}.options: found {option!r}{elsewhere}; {generation.name} has: {allowed}")
-
-
-def _check_name(generation: Generation, config: RequestConfig, where: str) -> None:
+def request_mistakes(
+    generation: Generation, config: RequestConfig, length: int | str | None, where: str
+) -> Iterator[str]:
+    """Yield one line for each thing that the generation was not trained on; a custom prompt may be anything."""
+    if config.prompt is not None:
+        return
+    tones = {mode.tone: mode for mode in generation.modes if mode.name == config.mode}
+    if not tones:
+        allowed = list(dict.fromkeys(mode.name for mode in generation.modes))
+        yield _unknown(f"{where}.mode", str(config.mode), generation.name, allowed)
+    elif config.tone is not None and config.tone not in tones:
+        named = [tone for tone in tones if tone]
+        yield _unknown(f"{where}.tone", config.tone, f"{config.mode} of {generation.name}", named)
+    else:
+        yield from _length_mistakes(generation, _mode_of(generation, config), length, where)
+    for option in config.options:
+        if option not in generation.options:
+            yield _unknown(f"{where}.options", option, generation.name, list(generation.options)) + _owners(option)
     named = [option for option, text in generation.options.items() if _NAME_SLOT in text]
     used = [option for option in named if option in config.options]
     if used and not config.name:
-        raise ConfigError(f"{where}.name: missing, but option {used[0]!r} needs it")
+        yield f"{where}.name: missing, but option {used[0]!r} needs it"
     if config.name and not used:
         hint = f"only option {', '.join(map(repr, named))} uses it: add it" if named else "no option uses it: remove it"
-        raise ConfigError(f"{where}.name: found {config.name!r}; {hint}")
+        yield f"{where}.name: found {config.name!r}; {hint}"
+
+
+def _owners(option: str) -> str:
+    """The other generations that have an option."""
+    owners = [name for name in generation_names() if option in load_generation(name).options]
+    return f"; {', '.join(owners)} has {option!r}" if owners else ""
+
+
+def _unknown(key: str, found: str, owner: str, allowed: Sequence[str]) -> str:
+    listed = ", ".join(allowed) or f"no {key.rpartition('.')[2].rstrip('s')}s: remove the key"
+    return f"{key}: found {found!r}; {owner} has: {listed}{did_you_mean(found, allowed)}"
+
+
+def _mode_of(generation: Generation, config: RequestConfig) -> Mode:
+    """The mode of a request without mistakes; without a tone, the mode's first."""
+    return next(mode for mode in generation.modes if mode.name == config.mode and config.tone in (None, mode.tone))
+
+
+def _length_mistakes(generation: Generation, mode: Mode, length: int | str | None, where: str) -> Iterator[str]:
+    forms = [("a class", mode.length_class), ("a number of words", mode.word_count)]
+    if length is not None and (mode.word_count if isinstance(length, int) else mode.length_class) is None:
+        allowed = " or ".join(name for name, form in forms if form) or "no length: remove the key"
+        yield f"{where}.length: found {length!r}; {mode.name} of {generation.name} takes {allowed}"
+    elif isinstance(length, str) and length not in generation.length_classes:
+        classes = generation.length_classes
+        yield (
+            f"{where}.length: found {length!r}; allowed: {', '.join(classes)}, or a number of words"
+            f"{did_you_mean(length, classes)}"
+        )
+
+
+def _template(mode: Mode, length: int | str | None) -> str | None:
+    if length is None:
+        return mode.no_length
+    return mode.word_count if isinstance(length, int) else mode.length_class

@@ -11,15 +11,16 @@ import functools
 import hashlib
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import NormalDist
 
-from pipeline.config import JobConfig, RequestConfig, SlotConfig, WordsDistribution
+from pipeline.config import JobConfig, ModelConfig, RequestConfig, SlotConfig, WordsDistribution
 from pipeline.config.captions_config import WordsLength
+from pipeline.config.config_errors import Mistake
 from pipeline.errors import ConfigError
 from pipeline.models import Generation, family_of, generation_names, generation_of, load_generation
-from pipeline.prompts.build_request import Request, build_request
+from pipeline.prompts.build_request import Request, build_request, request_mistakes
 
 _SCALE = 2**53
 
@@ -90,28 +91,26 @@ def draw_words(words: WordsDistribution, uniform: float) -> int:
 
 
 def check_captions(job: JobConfig) -> list[str]:
-    """Check all requests against the model's generation, before anything starts.
+    """Refuse requests that the model's generation was not trained on, before anything starts.
 
     Returns:
         Remarks on requests and settings that are allowed but unusual.
 
     Raises:
-        ConfigError: names the key, what was found and what is allowed.
+        ConfigError: lists every wrong key with what was found and what is allowed.
     """
+    slots = dict(enumerate(job.captions))
+    mistakes = caption_mistakes(job.model, slots)
+    if mistakes:
+        raise ConfigError("\n".join(mistake.message for mistake in mistakes))
     generation = generation_of(job.model)
-    if not generation.servable:
-        servable = ", ".join(name for name in generation_names() if load_generation(name).servable)
-        raise ConfigError(
-            f"model.generation: {generation.name} has prompts only: vLLM cannot load its checkpoint; "
-            f"allowed: {servable}"
-        )
     remarks = _sampling_remarks(job)
-    for index, slot in enumerate(job.captions):
-        for chosen, (_, request) in enumerate(slot.requests):
-            where = _where(slot, index, chosen)
-            for length in _extremes(request):
-                build_request(generation, request, length, slot=slot.slot, where=where)
-                remarks += _remarks(generation, length, where)
+    remarks += [
+        remark
+        for where, request in _requests_of(slots)
+        for length in _extremes(request)
+        for remark in _remarks(generation, length, where)
+    ]
     return list(dict.fromkeys(remarks))
 
 
@@ -122,6 +121,34 @@ def _sampling_remarks(job: JobConfig) -> list[str]:
         f"sampling.{key}: {fields[key].default:g} is JoyFleet's default; the author of {family.name} uses {value:g}"
         for key, value in family.sampling.items()
         if getattr(job.sampling, key) == fields[key].default != value
+    ]
+
+
+def caption_mistakes(model: ModelConfig, slots: Mapping[int, SlotConfig]) -> list[Mistake]:
+    """Return what is wrong with slots, by their index in `captions`, for the generation of a model."""
+    try:
+        generation = generation_of(model)
+    except ConfigError as err:
+        return [Mistake(("model",), str(err))]
+    if not generation.servable:
+        servable = ", ".join(name for name in generation_names() if load_generation(name).servable)
+        message = f"{generation.name} has prompts only: vLLM cannot load its checkpoint; allowed: {servable}"
+        return [Mistake(("model", "generation"), f"model.generation: {message}")]
+    messages = {
+        message: where
+        for where, request in _requests_of(slots)
+        for length in _extremes(request)
+        for message in request_mistakes(generation, request, length, where)
+    }
+    return [Mistake(tuple(where.split(".")), message) for message, where in messages.items()]
+
+
+def _requests_of(slots: Mapping[int, SlotConfig]) -> list[tuple[str, RequestConfig]]:
+    """The config key of each request, and the request."""
+    return [
+        (_where(slot, index, chosen), request)
+        for index, slot in slots.items()
+        for chosen, (_, request) in enumerate(slot.requests)
     ]
 
 

@@ -2,7 +2,7 @@
 
 from pipeline.quality.evaluate import PreparedRules, Verdict, evaluate, prepare_rules
 from pipeline.quality.rule import CheckedText, Finding, JudgedRequest, Rule
-from pipeline.quality.rules import RULES, check_rules
+from pipeline.quality.rules import RULES, check_rules, rule_mistakes
 from pipeline.quality.tag_lists import load_vocabulary, tags_of, vocabulary_digest
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "evaluate",
     "load_vocabulary",
     "prepare_rules",
+    "rule_mistakes",
     "tags_of",
     "vocabulary_digest",
 ]

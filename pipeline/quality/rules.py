@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
+from collections.abc import Iterable
 
 from pipeline.config import Action, QualityConfig
+from pipeline.config.config_errors import Mistake
+from pipeline.config.suggestions import did_you_mean
 from pipeline.errors import ConfigError
 from pipeline.quality import form, prompt_echo, refusal, repetition, script, special_tokens
 from pipeline.quality.rule import Rule
@@ -26,12 +28,18 @@ def check_rules(config: QualityConfig) -> None:
     Raises:
         ConfigError: names each unknown rule and the allowed ones.
     """
-    unknown = [name for name in config.actions if name not in RULES]
-    if unknown:
-        raise ConfigError("\n".join(f"quality.actions.{name}: unknown rule{_hint(name)}" for name in unknown))
+    mistakes = rule_mistakes(config.actions)
+    if mistakes:
+        raise ConfigError("\n".join(mistake.message for mistake in mistakes))
 
 
-def _hint(name: str) -> str:
-    close = difflib.get_close_matches(name, RULES, n=1)
-    meant = f"; did you mean {close[0]}?" if close else ";"
-    return f"{meant} allowed: {', '.join(RULES)}"
+def rule_mistakes(names: Iterable[str]) -> list[Mistake]:
+    """Return a mistake for each key of `quality.actions` that is not a rule."""
+    return [
+        Mistake(
+            ("quality", "actions", name),
+            f"quality.actions.{name}: unknown rule; allowed: {', '.join(RULES)}{did_you_mean(name, RULES)}",
+        )
+        for name in names
+        if name not in RULES
+    ]

@@ -1,4 +1,4 @@
-"""The Python value of an Arrow scalar, also of those for which Python has none: each has a text that says what it is.
+"""The Python value of any Arrow scalar; one without a Python value becomes a text.
 
 A Parquet file may hold strings that are not UTF-8, dates beyond the year 9999 and zones that this machine does not
 know. `as_py` raises for each of them, and one such field must not cost its image.
@@ -13,7 +13,7 @@ UNITS_PER_S = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
 def to_python(scalar: Any) -> Any:  # noqa: ANN401 - pyarrow's scalars have no common useful type
-    r"""Return the value as `as_py` gives it, and where it gives none what comes nearest.
+    r"""Return the value of `as_py`, and where that raises the closest form.
 
     - a string that is not UTF-8: its text with `\xe9` for each byte that is not;
     - a time in a zone that is not known here: the time in UTC;
@@ -25,10 +25,10 @@ def to_python(scalar: Any) -> Any:  # noqa: ANN401 - pyarrow's scalars have no c
         return scalar.as_py()
     # What pyarrow, pandas and zoneinfo raise for such values; OSError is a zone whose name is a folder, as "America".
     except (ValueError, ArithmeticError, LookupError, OSError, pa.ArrowException):
-        found = _nested(scalar) if pt.is_nested(scalar.type) else _plain(scalar)
-        if found is None:
+        value = _nested(scalar) if pt.is_nested(scalar.type) else _plain(scalar)
+        if value is None:
             raise
-        return found
+        return value
 
 
 def escaped(data: bytes) -> str:
@@ -69,7 +69,7 @@ def _nested(scalar: Any) -> Any:  # noqa: ANN401 - as above
     kind = scalar.type
     if pt.is_struct(kind):
         names = [field.name for field in kind]
-        # By their number: a name that occurs twice finds neither.
+        # By number: the lookup of a name that occurs twice fails.
         values = [to_python(scalar[number]) for number in range(len(names))]
         pairs = list(zip(names, values, strict=True))
         return dict(pairs) if len(set(names)) == len(names) else [list(pair) for pair in pairs]

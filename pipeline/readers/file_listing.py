@@ -1,7 +1,7 @@
-"""The files below a folder and what each looks like now: a listing of a store tells both, a disk is asked twice.
+"""Lists the files below a folder, and their sizes and etags.
 
-A local folder of a million images takes a second to walk and another four to ask each file for its
-size and time. So the walk gives names alone, and only files that matter are asked.
+A listing of a store has sizes and etags. A local folder of a million images takes a second to walk and another four
+to stat each file, so the walk returns only names, and only files that are needed are statted.
 """
 
 import os
@@ -12,7 +12,7 @@ from pipeline.errors import ConfigError
 from pipeline.readers.transport import is_local, not_regular, store_etag
 
 Info = dict[str, Any]
-"""What fsspec says of a file; empty for a local one that was not asked yet."""
+"""What fsspec knows of a file; empty for a local file that was not statted yet."""
 
 # Where other file systems of fsspec than those of S3 and GCS put what changes with the content; then times.
 ETAG_FIELDS = (
@@ -34,7 +34,7 @@ class NotRegular(ConfigError):
 
 
 class FileStat(NamedTuple):
-    """What a file looks like."""
+    """Size and etag of a file."""
 
     size: int
     """Bytes."""
@@ -45,16 +45,16 @@ class FileStat(NamedTuple):
 def files_below(fs: Any, folder: str) -> dict[str, Info]:  # noqa: ANN401 - fsspec has no types
     """All files below a folder by path; links to folders are not followed."""
     if not is_local(fs):
-        found: dict[str, Info] = fs.find(folder, detail=True)
-        return {path: info for path, info in found.items() if info["type"] != "directory"}
+        files: dict[str, Info] = fs.find(folder, detail=True)
+        return {path: info for path, info in files.items() if info["type"] != "directory"}
     return {os.path.join(parent, name): {} for parent, _, names in os.walk(folder) for name in names}  # noqa: PTH118
 
 
 def stat_file(fs: Any, path: str, info: Info) -> FileStat:  # noqa: ANN401 - fsspec has no types
-    """What a listed file looks like.
+    """Return size and etag of a listed file.
 
     Raises:
-        ConfigError: a link to nothing, or the store does not tell sizes.
+        ConfigError: a dangling link, or the store does not return sizes.
         NotRegular: a local file that is not a regular one.
     """
     if is_local(fs):
@@ -68,7 +68,7 @@ def stat_file(fs: Any, path: str, info: Info) -> FileStat:  # noqa: ANN401 - fss
             raise NotRegular(path, kind)
         return FileStat(stat.st_size, f"mtime-{stat.st_mtime_ns}")
     if info.get("size") is None:
-        raise ConfigError(f"source {path}: the store does not tell its size; copy the shards to S3, GCS or a disk")
+        raise ConfigError(f"source {path}: the store does not return its size; copy the shards to S3, GCS or a disk")
     size = int(info["size"])
     other = next((str(info[name]).strip('"') for name in ETAG_FIELDS if info.get(name)), f"size-{size}")
     return FileStat(size, store_etag(info) or other)

@@ -1,19 +1,19 @@
-"""A folder of loose images, cut into shards that nobody packed: each a stretch of its sorted names.
+"""The format of a folder of image files: the sorted names are divided into parts, and each part is a shard.
 
-Each file with the name of an image is a row of its own, and its key is its name up to the last dot: `figure1.jpg` and
-`figure1.1.jpg` are two pictures, since nobody packed them as a picture and its mask. A text belongs to the images with
-the longest key that its name begins with: `figure1.1.txt` to `figure1.1.jpg`, `figure1.tags.txt` to `figure1.jpg`.
+Each file with the name of an image is a row, and its key is its name up to the last dot: `figure1.jpg` and
+`figure1.1.jpg` are two images, not an image and its mask. A text belongs to the images with the longest key that its
+name begins with: `figure1.1.txt` to `figure1.1.jpg`, `figure1.tags.txt` to `figure1.jpg`.
 
-A shard of a folder is all images whose keys lie from its first to its last, and its URL says which:
-`photos#first,last`. So a worker finds them by listing, and nothing else need be handed to it or
-stored. Its etag is a digest of the names, sizes and times of its images: one that is added, changed
-or gone is a changed shard, as with any other kind. Texts beside the images are in no etag, since they
-may be written at any time; a text without an image is no row, since folders hold all kinds of notes.
+A shard is all images whose keys are between a first and a last key, and its URL contains both: `photos#first,last`.
+So a worker finds the images by listing, and nothing else has to be passed on or stored. The etag is a digest of the
+names, sizes and times of the images: if an image is added, changed or removed, the shard has changed. Texts are not in
+the etag, since they may be written at any time. A text without an image is not a row.
 """
 
 import hashlib
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain, groupby
 from operator import attrgetter
@@ -25,19 +25,19 @@ from fsspec.core import url_to_fs
 from pipeline.config import SourceConfig
 from pipeline.errors import ConfigError
 from pipeline.readers.file_listing import FileStat, Info, NotRegular, files_below, stat_file
-from pipeline.readers.grouping import HIDDEN, Grouping, Sample, left_out_of, named_as_image, split_name
-from pipeline.readers.member import Member
+from pipeline.readers.format import Format, ShardCount
+from pipeline.readers.grouping import HIDDEN, Grouping, Member, Sample, left_out_of, named_as_image, split_name
 from pipeline.readers.sample_reader import MemberUnreadable, SampleShard
-from pipeline.readers.source_row import LeftOut, no_check
+from pipeline.readers.source_row import LeftOut, ShardReader, no_check
 from pipeline.readers.splits import in_split
 from pipeline.readers.transport import changed, is_local, open_regular, with_tries
 from schemas.shard import Shard
 
 AHEAD_FILES = 64
-"""Images of a store asked for together: a GET takes 30 to 50 ms, and one after the other they would take all the time.
-At 1 MB an image that is 64 MB a reader."""
+"""Images fetched from a store together: a GET takes 30 to 50 ms, so one after the other they would dominate the time.
+At 1 MB per image these are 64 MB per reader."""
 AHEAD_BYTES = 8 << 20
-"""A larger one comes alone."""
+"""A larger image is fetched alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,59 +56,61 @@ def folder_shards(
     files: dict[str, Info],
     source: SourceConfig,
 ) -> tuple[list[Shard], list[LeftOut]]:
-    """Find the shards of the images among the files of a folder, with paths relative to it, and what is in none.
+    """Return the shards of the images of a folder, with paths relative to it, and the images that are in none.
 
     Raises:
-        ConfigError: an image that is a link to nothing.
+        ConfigError: an image is a dangling link.
     """
-    looks, left_out = _looks(fs, folder, _images(folder, files, source))
-    by_key = [list(same) for _, same in groupby(looks, key=attrgetter("key"))]
+    stats, left_out = _stat_images(fs, folder, _images(folder, files, source))
+    by_key = [list(same) for _, same in groupby(stats, key=attrgetter("key"))]
     url = folder if is_local(fs) else str(fs.unstrip_protocol(folder))
     shards: list[Shard] = []
     for number, start in enumerate(range(0, len(by_key), source.images_per_shard)):
-        mine = list(chain.from_iterable(by_key[start : start + source.images_per_shard]))
-        stretch = f"{_quoted(mine[0].key)},{_quoted(mine[-1].key)}"
-        size = sum(looks[image].size for image in mine)
-        etag = _digest({image: looks[image] for image in mine})
-        shards.append(Shard(f"images-{number:05d}", f"{url}#{stretch}", size, etag))
+        part = list(chain.from_iterable(by_key[start : start + source.images_per_shard]))
+        key_range = f"{_quoted(part[0].key)},{_quoted(part[-1].key)}"
+        size = sum(stats[image].size for image in part)
+        etag = _digest({image: stats[image] for image in part})
+        shards.append(Shard(f"images-{number:05d}", f"{url}#{key_range}", size, etag))
     names = (path[len(folder) + 1 :] for path in files)
     hidden = sorted(_label(name) for name in names if named_as_image(name) and split_name(name) is None)
     return shards, [*left_out, *left_out_of(HIDDEN, hidden)]
 
 
 def folder_shard(shard: Shard, source: SourceConfig, max_bytes: int) -> SampleShard:
-    """List the folder of a shard again and find its rows.
+    """List the folder of a shard again and return its rows.
 
     Raises:
-        ShardUnreadable: an image of the shard is not what it was, or the folder cannot be listed.
+        ShardUnreadable: an image of the shard has changed, or the folder cannot be listed.
     """
-    url, _, stretch = shard.url.rpartition("#")
-    first, last = (unquote(key, errors="surrogateescape") for key in stretch.split(","))
+    url, _, key_range = shard.url.rpartition("#")
+    first, last = (unquote(key, errors="surrogateescape") for key in key_range.split(","))
     fs, folder = url_to_fs(url)
     below = _shared_folder(first, last)
     files = with_tries(shard, lambda: files_below(fs, f"{folder}/{below}" if below else folder))
     images = _images(folder, files, source)
     try:
-        looks, _ = _looks(fs, folder, [image for image in images if first <= image.key <= last])
+        stats, _ = _stat_images(fs, folder, [image for image in images if first <= image.key <= last])
     except ConfigError as err:
         raise changed(shard, str(err)) from err
-    etag = _digest(looks)
+    etag = _digest(stats)
     if etag != shard.etag:
         raise changed(shard, f"etag {etag} instead of {shard.etag}")
-    # Of all keys, since a text of an image of the next shard is no text of this one's.
-    texts = _texts(folder, files, {image.key for image in images}, source) if source.carry else {}
+    # With the keys of all shards, since the longest key wins and may be in the next shard.
+    texts = _texts(folder, files, {image.key for image in images}, source) if source.metadata_fields else {}
     members = _Members(fs, folder)
     samples: list[Sample] = []
-    for image, seen in looks.items():
-        # In the order in which they are read, so that a store is asked for them together.
+    for image, stat in stats.items():
+        # In the order in which they are read, so that a store is asked for several together.
         beside = {extension: members.text(name, files) for extension, name in texts.get(image.key, {}).items()}
-        found = {extension: member for extension, member in beside.items() if member is not None}
-        samples.append(Sample(_label(image.key), members.add(image.name, seen.size, seen.etag), found))
-    return SampleShard(shard, _FolderFiles(shard, fs, members), Grouping(samples, 0, 0), source.carry, max_bytes, None)
+        texts_of = {extension: member for extension, member in beside.items() if member is not None}
+        samples.append(Sample(_label(image.key), members.add(image.name, stat.size, stat.etag), texts_of))
+    return SampleShard(
+        shard, _FolderFiles(shard, fs, members), Grouping(samples, 0, 0), source.metadata_fields, max_bytes, None
+    )
 
 
 class _Members:
-    """The files of a shard, by the numbers that stand in `Member.offset`."""
+    """The files of a shard, by the numbers in `Member.offset`."""
 
     def __init__(self, fs: Any, folder: str) -> None:  # noqa: ANN401 - fsspec has no types
         self._fs = fs
@@ -117,7 +119,7 @@ class _Members:
         self.members: list[Member] = []
         self.paths: list[str] = []
         self.etags: list[str | None] = []
-        """As listed; None for a text, which may be written at any time."""
+        """As listed; None for a text, which may change at any time."""
 
     def add(self, name: str, size: int, etag: str | None) -> Member:
         self.members.append(Member(_label(name), len(self.members), size))
@@ -126,7 +128,7 @@ class _Members:
         return self.members[-1]
 
     def text(self, name: str, files: Mapping[str, Info]) -> Member | None:
-        """A text beside one image or several; None if it is gone, a link to nothing or not a regular file."""
+        """A text of one or more images; None if it is gone, a dangling link or not a regular file."""
         if name not in self._texts:
             path = f"{self._folder}/{name}"
             try:
@@ -142,7 +144,7 @@ class _FolderFiles:
         self._fs = fs
         self._files = members
         self._ahead: dict[int, bytes] = {}
-        # Each image is compared with what was listed when it is read.
+        # Each image is compared with the listing when it is read.
         self.check = no_check
 
     def read(self, member: Member) -> bytes:
@@ -156,13 +158,13 @@ class _FolderFiles:
         if len(data) != member.size:
             raise changed(self._shard, f"{member.name} has {len(data)} bytes instead of {member.size}")
         if etag is not None and planned not in (None, etag):
-            raise changed(self._shard, f"{member.name} is of {etag} instead of {planned}")
+            raise changed(self._shard, f"{member.name} has {etag} instead of {planned}")
         return data
 
     def _local(self, member: Member) -> tuple[bytes, str]:
         try:
             with open_regular(self._files.paths[member.offset]) as file:
-                # One more than listed, to tell a file that has grown; a device in its place would have no end.
+                # One byte more than listed, to detect a file that has grown; a device would have no end.
                 data = file.read(member.size + 1)
                 return data, f"mtime-{os.fstat(file.fileno()).st_mtime_ns}"
         except FileNotFoundError as err:
@@ -176,7 +178,7 @@ class _FolderFiles:
         if member.offset not in self._ahead:
             members, paths = self._files.members, self._files.paths
             ahead = range(member.offset + 1, min(member.offset + AHEAD_FILES, len(members)))
-            numbers = [member.offset, *(one for one in ahead if members[one].size <= AHEAD_BYTES)]
+            numbers = [member.offset, *(number for number in ahead if members[number].size <= AHEAD_BYTES)]
             wanted = {paths[number]: number for number in numbers}
             fetched: dict[str, bytes] = with_tries(self._shard, lambda: self._fs.cat(list(wanted)))
             self._ahead = {wanted[path]: data for path, data in fetched.items()}
@@ -185,12 +187,12 @@ class _FolderFiles:
 
 def _images(folder: str, files: Mapping[str, Info], source: SourceConfig) -> list[_Image]:
     """The files that are rows, by key, then by name."""
-    found: list[_Image] = []
+    images: list[_Image] = []
     for path, info in files.items():
         name = path[len(folder) + 1 :]
         if _is_row(name) and in_split(name, source.split, by_folder=True):
-            found.append(_Image(name.rpartition(".")[0], name, info))
-    return sorted(found, key=attrgetter("key", "name"))
+            images.append(_Image(name.rpartition(".")[0], name, info))
+    return sorted(images, key=attrgetter("key", "name"))
 
 
 def _is_row(name: str) -> bool:
@@ -198,25 +200,29 @@ def _is_row(name: str) -> bool:
     return named_as_image(name) and split_name(name) is not None
 
 
-def _looks(fs: Any, folder: str, images: Sequence[_Image]) -> tuple[dict[_Image, FileStat], list[LeftOut]]:  # noqa: ANN401
-    """What the images look like now, and those that are no regular files.
+def _stat_images(
+    fs: Any,  # noqa: ANN401 - fsspec has no types
+    folder: str,
+    images: Sequence[_Image],
+) -> tuple[dict[_Image, FileStat], list[LeftOut]]:
+    """Sizes and etags of the images, and those that are not regular files.
 
     Raises:
-        ConfigError: a link to nothing.
+        ConfigError: a dangling link.
     """
-    looks: dict[_Image, FileStat] = {}
+    stats: dict[_Image, FileStat] = {}
     odd: dict[str, list[str]] = {}
     for image in images:
         try:
-            looks[image] = stat_file(fs, f"{folder}/{image.name}", image.info)
+            stats[image] = stat_file(fs, f"{folder}/{image.name}", image.info)
         except NotRegular as err:
             odd.setdefault(f"{err.kind}, not a regular file", []).append(_label(image.name))
-    return looks, [left for why, names in odd.items() for left in left_out_of(why, names)]
+    return stats, [left_out for why, names in odd.items() for left_out in left_out_of(why, names)]
 
 
 def _texts(folder: str, files: Iterable[str], keys: Collection[str], source: SourceConfig) -> dict[str, dict[str, str]]:
     """The names of the texts beside each image, by its key and their extension."""
-    found: dict[str, dict[str, str]] = {}
+    texts: dict[str, dict[str, str]] = {}
     for path in sorted(files):
         name = path[len(folder) + 1 :]
         if named_as_image(name) or split_name(name) is None or not in_split(name, source.split, by_folder=True):
@@ -227,25 +233,25 @@ def _texts(folder: str, files: Iterable[str], keys: Collection[str], source: Sou
             key = f"{parent}{slash}{'.'.join(parts[:number])}"
             if key in keys:
                 extension = _label(".".join(parts[number:]).lower())
-                found.setdefault(key, {}).setdefault(extension, name)
+                texts.setdefault(key, {}).setdefault(extension, name)
                 break
-    return found
+    return texts
 
 
-def _digest(looks: Mapping[_Image, FileStat]) -> str:
+def _digest(stats: Mapping[_Image, FileStat]) -> str:
     digest = hashlib.sha256()
-    for image, seen in looks.items():
-        digest.update(f"{image.name}\0{seen.size}\0{seen.etag}\n".encode(errors="surrogateescape"))
+    for image, stat in stats.items():
+        digest.update(f"{image.name}\0{stat.size}\0{stat.etag}\n".encode(errors="surrogateescape"))
     return f"images-{digest.hexdigest()[:32]}"
 
 
 def _shared_folder(first: str, last: str) -> str:
-    """The deepest folder below which all keys from first to last lie."""
+    """The deepest folder that contains all keys from first to last."""
     shared: list[str] = []
-    for mine, other in zip(first.split("/")[:-1], last.split("/")[:-1], strict=False):
-        if mine != other:
+    for part, other in zip(first.split("/")[:-1], last.split("/")[:-1], strict=False):
+        if part != other:
             break
-        shared.append(mine)
+        shared.append(part)
     return "/".join(shared)
 
 
@@ -256,3 +262,35 @@ def _quoted(key: str) -> str:
 def _label(name: str) -> str:
     """Valid UTF-8, as a `Member` has it."""
     return name.encode(errors="surrogateescape").decode("utf-8", "backslashreplace")
+
+
+@contextmanager
+def open_folder(shard: Shard, source: SourceConfig, max_bytes: int) -> Generator[ShardReader]:
+    """See `Format.open`."""
+    yield folder_shard(shard, source, max_bytes)
+
+
+@contextmanager
+def open_folder_head(
+    shard: Shard,
+    source: SourceConfig,
+    max_bytes: int,
+    num_images: int,  # noqa: ARG001 - see `OpenHead`
+    fields: Sequence[str],  # noqa: ARG001 - see `OpenHead`
+) -> Generator[ShardReader]:
+    """List the folder; each image is a file, and only wanted ones are fetched."""
+    yield folder_shard(shard, source, max_bytes)
+
+
+def count_folder(shard: Shard, source: SourceConfig) -> ShardCount:
+    """List the folder."""
+    return ShardCount(folder_shard(shard, source, max_bytes=0).num_images, exact=True)
+
+
+FOLDER = Format(
+    name="parts of folders of images",
+    suffixes=(),
+    open=open_folder,
+    open_head=open_folder_head,
+    count=count_folder,
+)

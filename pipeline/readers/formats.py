@@ -1,56 +1,97 @@
-"""The kind of a shard is read off its name and then held to: a tar named `.parquet` is unreadable, not guessed."""
+"""The table of shard formats. A shard's format follows from its name: a tar named `.parquet` is unreadable."""
 
-from collections.abc import Generator
-from contextlib import ExitStack, closing, contextmanager
-from functools import partial
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager
+
+from fsspec.core import url_to_fs
 
 from pipeline.config import SourceConfig
 from pipeline.errors import ShardUnreadable
-from pipeline.readers.folder import folder_shard
-from pipeline.readers.gunzip import MAGIC, gunzip
-from pipeline.readers.parquet import ParquetShard
-from pipeline.readers.source_listing import SHARD_SUFFIXES
+from pipeline.readers.folder import FOLDER
+from pipeline.readers.format import Format, ShardCount
+from pipeline.readers.parquet import PARQUET
 from pipeline.readers.source_row import ShardReader
-from pipeline.readers.tar import tar_shard
-from pipeline.readers.transport import check_unchanged, open_local
-from pipeline.readers.zip import zip_shard
+from pipeline.readers.tar import TAR, TAR_GZ
+from pipeline.readers.transport import is_local, store_errors
+from pipeline.readers.zip import ZIP
 from schemas.shard import Shard
+
+FORMATS: dict[str, Format] = {form.name: form for form in (TAR, TAR_GZ, ZIP, PARQUET, FOLDER)}
+
+
+def format_of(path: str) -> Format:
+    """Return the format of a shard; a name without a known suffix is a part of a folder of images."""
+    return next((form for form in FORMATS.values() if path.lower().endswith(form.suffixes)), FOLDER)
+
+
+def shard_suffixes() -> tuple[str, ...]:
+    """Return the suffixes of all formats."""
+    return tuple(suffix for form in FORMATS.values() for suffix in form.suffixes)
 
 
 @contextmanager
 def open_shard(shard: Shard, source: SourceConfig, max_bytes: int) -> Generator[ShardReader]:
-    """Bring a shard to the local disk and find its rows; a temporary copy is gone when the context ends.
+    """Open a shard to read all of it; a local copy of it is removed when the context ends.
 
     Args:
-        shard: as listed; one that changed since is refused.
+        shard: as listed; a shard that has changed since is refused.
         source: which columns and fields to read.
         max_bytes: an image larger than this is not read, its row says TOO_MANY_BYTES.
 
     Raises:
         ShardUnreadable: names the shard, what was found and what to do.
     """
-    with ExitStack() as files:
+    with ExitStack() as stack:
         try:
-            opened = _open(shard, source, max_bytes, files)
+            reader = stack.enter_context(format_of(shard.path).open(shard, source, max_bytes))
         except OSError as err:
             raise ShardUnreadable(f"{shard.url}: {err}; check the local disk and retry") from err
-        yield opened
+        yield reader
 
 
-def _open(shard: Shard, source: SourceConfig, max_bytes: int, files: ExitStack) -> ShardReader:
-    if not shard.path.lower().endswith(SHARD_SUFFIXES):
-        return folder_shard(shard, source, max_bytes)
-    file = files.enter_context(closing(open_local(shard)))
-    check = partial(check_unchanged, file, shard)
-    if not shard.size:
-        raise ShardUnreadable(f"{shard.url}: 0 bytes; restore the shard and retry")
-    if shard.path.lower().endswith(".parquet"):
-        return ParquetShard(file, shard, source, max_bytes, check)
-    if shard.path.lower().endswith(".zip"):
-        return zip_shard(file, shard, source.carry, max_bytes, check)
-    if file.read(len(MAGIC)) != MAGIC:
-        return tar_shard(file, shard, source.carry, max_bytes, check)
-    file.seek(0)
-    unpacked, cut = gunzip(file, shard.size)
-    files.enter_context(closing(unpacked))
-    return tar_shard(unpacked, shard, source.carry, max_bytes, check, cut)
+@contextmanager
+def open_head(
+    shard: Shard, source: SourceConfig, max_bytes: int, num_images: int, fields: Sequence[str] = ()
+) -> Generator[ShardReader]:
+    """Open a shard of which only the first images are read: for a sample a thousandth of its bytes is enough.
+
+    A local shard, and one of a format without `open_head`, is opened whole. Else the rows are those of `open_shard` if
+    the files of each sample are adjacent; if not, a row may lack texts or be another one, so a caller that must be
+    sure compares the hash of the image.
+
+    Args:
+        shard: as listed.
+        source: which columns and fields to read.
+        max_bytes: an image larger than this is not read, its row says TOO_MANY_BYTES.
+        num_images: how many are needed; the shard may have fewer.
+        fields: metadata fields to read where each costs a request, as the texts of a tar in a store.
+
+    Raises:
+        ShardUnreadable: names the shard, what was found and what to do.
+    """
+    head = format_of(shard.path).open_head
+    if head is None or is_local(url_to_fs(shard.url)[0]):
+        with open_shard(shard, source, max_bytes) as reader:
+            yield reader
+        return
+    try:
+        with head(shard, source, max_bytes, num_images, fields) as reader:
+            yield reader
+    except store_errors() as err:
+        raise ShardUnreadable(f"{shard.url}: cannot be read ({type(err).__name__}: {err}); check the store") from err
+
+
+def count_images(shard: Shard, source: SourceConfig) -> ShardCount:
+    """Count the images of a shard, or estimate their number.
+
+    Raises:
+        ShardUnreadable: names the shard, what was found and what to do.
+    """
+    count = format_of(shard.path).count
+    try:
+        if count is not None:
+            return count(shard, source)
+    except store_errors() as err:
+        raise ShardUnreadable(f"{shard.url}: cannot be read ({type(err).__name__}: {err})") from err
+    with open_shard(shard, source, max_bytes=0) as reader:
+        return ShardCount(reader.num_images, exact=True, left_out=reader.left_out)

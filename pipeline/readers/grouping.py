@@ -1,4 +1,4 @@
-"""Which files of a tar or a zip are images, which name each image has, and which texts belong to it.
+"""Groups the files of a tar or zip into samples: the images, their keys and their texts.
 
 The rules are WebDataset's, made safe for tars that were packed from a folder:
 
@@ -8,24 +8,24 @@ The rules are WebDataset's, made safe for tars that were packed from a folder:
   A second file of the same key and extension begins a new sample of that key.
 - A file is an image by the last part of its extension. With a plain extension (`jpg`) it is the
   sample's image, and images with a longer one (`seg.png`) are side files of it: masks, depth maps.
-  Several plain ones (`jpg` and `png`) are several images, each a row of that key.
+  Several plain ones (`jpg` and `png`) are several images, each a row with that key.
 - Without any plain one, each image with a longer extension is a row of its own whose key is the
   full stem: `img.v1.2.jpg` and `img.v1.3.jpg` are the rows `img.v1.2` and `img.v1.3`, each with its
   own `img.v1.2.txt`, which WebDataset would merge into one sample.
-- A sample with no image is a row too, with a reason. Ignored are files without an extension,
-  hidden ones (`.DS_Store`, `._a.jpg`), `__MACOSX/` and `__index__` files: they belong to no sample.
-- Images that are no rows, side files and ignored ones, are counted and named: `Grouping.left_out`.
-- In a folder of loose images nobody packed samples: each image is a row, see `pipeline.readers.folder`.
+- A sample without an image is a row too, with a reason. Ignored are files without an extension,
+  hidden files (`.DS_Store`, `._a.jpg`), `__MACOSX/` and `__index__` files: they belong to no sample.
+- Images that are not rows (side files and ignored files) are counted and named: `Grouping.left_out`.
+- In a folder of images each image is a row, see `pipeline.readers.folder`.
 - Rows follow the order of the samples' first files, within a sample the order of its images.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from pipeline.readers.member import Member
 from pipeline.readers.source_row import NAMED, LeftOut
 
-# Wider than what can be decoded: what Pillow does not read becomes a failed row that names the format.
+# More than can be decoded: what Pillow does not read becomes a failed row that names the format.
 # fmt: off
 IMAGE_EXTENSIONS = frozenset((
     "jpg", "jpeg", "jpe", "jfif", "png", "apng", "webp", "gif", "bmp", "dib", "tif", "tiff", "avif", "avifs",
@@ -34,6 +34,19 @@ IMAGE_EXTENSIONS = frozenset((
     "nef", "arw", "dng",
 ))
 # fmt: on
+
+
+class Member(NamedTuple):
+    """A file of a tar, a zip or a folder."""
+
+    name: str
+    """Valid UTF-8; other bytes are backslash escapes, so that different names stay different."""
+    offset: int
+    """Where its reader finds it: the first byte of its data in a tar, its number among the files of a zip or folder."""
+    size: int
+    """Bytes, unpacked."""
+    fault: str | None = None
+    """Why it has no bytes, if so: a hard link to a file that the shard does not hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +58,18 @@ class Sample:
     texts: Mapping[str, Member]
     """The files that are not images by extension, without the part that is in `key`."""
     sides: Mapping[str, Member] = field(default_factory=dict[str, Member])
-    """Masks and other images that are no rows, by extension: `seg.png`."""
+    """Masks and other images that are not rows, by extension: `seg.png`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Grouping:
-    """A shard's rows, and what is in none of them."""
+    """The rows of a shard, and the files that are in none of them."""
 
     samples: list[Sample]
     side_images: int
     ignored: int
     left_out: tuple[LeftOut, ...] = ()
-    """The images among the latter two, by reason."""
+    """The images among the side files and ignored files, by reason."""
 
 
 @dataclass(slots=True)
@@ -66,7 +79,7 @@ class _Files:
 
 
 def group(members: Iterable[Member], links: Sequence[str] = ()) -> Grouping:
-    """Find the rows of a whole shard by the rules above; `links` are names of files without bytes, left out."""
+    """Group all files of a shard by the rules above; `links` are names of files without bytes, which are left out."""
     latest: dict[str, _Files] = {}
     groups: list[_Files] = []
     ignored: list[str] = []
@@ -84,12 +97,12 @@ def group(members: Iterable[Member], links: Sequence[str] = ()) -> Grouping:
     samples: list[Sample] = []
     sides: list[str] = []
     for files in groups:
-        found = _samples_of(files)
-        samples += found
-        rows = {sample.image for sample in found}
-        sides += [one.name for extension, one in files.by_extension.items() if is_image(extension) and one not in rows]
+        new = _samples_of(files)
+        samples += new
+        rows = {sample.image for sample in new}
+        sides += [file.name for name, file in files.by_extension.items() if is_image(name) and file not in rows]
     reasons = ((BESIDE, sides), (HIDDEN, filter(named_as_image, ignored)), (LINKS, filter(named_as_image, links)))
-    left_out = tuple(found for why, names in reasons for found in left_out_of(why, names))
+    left_out = tuple(entry for why, names in reasons for entry in left_out_of(why, names))
     return Grouping(samples, len(sides), len(ignored), left_out)
 
 
@@ -99,7 +112,7 @@ LINKS = "links or devices inside a tar, which hold no bytes"
 
 
 def left_out_of(why: str, names: Iterable[str]) -> Iterator[LeftOut]:
-    """Yield what says that these are left out, if there are any."""
+    """Yield a record of the files that are left out, if there are any."""
     all_names = list(names)
     if all_names:
         yield LeftOut(why, len(all_names), tuple(all_names[:NAMED]))
@@ -108,7 +121,7 @@ def left_out_of(why: str, names: Iterable[str]) -> Iterator[LeftOut]:
 def split_name(name: str) -> tuple[str, str] | None:
     """Key and extension of a file, or None for one that belongs to no sample."""
     folder, slash, base = name.rpartition("/")
-    # Old packers of Windows leave `photos.v1\a.jpg`: its folder belongs to the key and holds no extension.
+    # Old packers of Windows write `photos.v1\a.jpg`: the folder belongs to the key and has no extension.
     inner, backslash, base = base.rpartition("\\")
     stem, dot, extension = base.partition(".")
     if not stem or not dot or not extension or "__MACOSX" in folder.split("/") or _is_index(stem):
@@ -122,7 +135,7 @@ def _is_index(stem: str) -> bool:
 
 
 def named_as_image(name: str) -> bool:
-    """Whether a file has the name of an image, wherever it lies."""
+    """Whether a file has the name of an image, in any folder."""
     _, dot, extension = name.rpartition("/")[2].rpartition(".")
     return bool(dot) and is_image(extension.lower())
 

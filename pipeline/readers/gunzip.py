@@ -1,4 +1,4 @@
-"""A gzip file is unpacked as far as it is sound; where it breaks off is told, not raised."""
+"""Unpacks a gzip file as far as it is valid; damage is returned, not raised."""
 
 import gzip
 import tempfile
@@ -10,7 +10,7 @@ MAGIC = b"\x1f\x8b"
 CHUNK_BYTES = 1 << 20
 
 # Images hardly shrink: a tar.gz of photographs unpacks to 1.0 times its size, of flat drawings to 20.
-# Deflate can reach 1,030; a shard beyond both bounds would fill the disk of its neighbours.
+# Deflate can reach 1,030; a shard beyond both bounds would fill the disk that all readers share.
 MAX_RATIO = 100
 ALWAYS_ALLOWED_BYTES = 1 << 30
 
@@ -19,14 +19,14 @@ def gunzip(file: BinaryIO, size: int) -> tuple[BinaryIO, str | None]:
     """Unpack into an anonymous temporary file.
 
     Returns:
-        The file, and what is wrong with what follows its last byte, if anything.
+        The file, and why it may not be all of the data, if so.
     """
     limit = max(ALWAYS_ALLOWED_BYTES, size * MAX_RATIO)
-    unpacked = tempfile.TemporaryFile(prefix="joyfleet-")  # noqa: SIM115 - the caller's to close
+    unpacked = tempfile.TemporaryFile(prefix="joyfleet-")  # noqa: SIM115 - the caller closes it
     written = 0
     stream = gzip.GzipFile(fileobj=file)
     try:
-        # read1 hands out each piece before the next is tried, so that none is lost to an error.
+        # read1 returns each piece before it reads the next, so that an error loses none.
         while chunk := stream.read1(CHUNK_BYTES):
             written += unpacked.write(chunk)
             if written > limit:

@@ -1,4 +1,4 @@
-"""How many images img2dataset failed to download: told by its own counts, since its tars and folders leave them out."""
+"""Reads img2dataset's own counts of failed downloads, which its tars and folders do not contain."""
 
 import json
 from collections import Counter
@@ -12,22 +12,22 @@ from fsspec.core import url_to_fs
 from pipeline.readers.transport import store_errors
 
 MAX_STATS = 1000
-"""Files read; a data set of 10 M images has so many, 3 s on S3. Beyond them the counts are of the first ones."""
+"""Files read; a data set of 10 M images has so many, 3 s on S3. Of more files only the first are counted."""
 
 READERS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Downloads:
-    """What `<shard>_stats.json` say together."""
+    """Sums of the `<shard>_stats.json` files."""
 
     files: int
     asked: int
     downloaded: int
     reasons: tuple[tuple[str, int], ...]
-    """Why others failed, the most frequent first."""
+    """Why the others failed, the most frequent first."""
     unreadable: int
-    """Files that say nothing."""
+    """Files that cannot be parsed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,24 +41,25 @@ def downloads(stats: Sequence[str], url: str) -> Downloads:
     """Add up img2dataset's counts, of at most `MAX_STATS` files in the store of `url`."""
     fs, _ = url_to_fs(url)
     with ThreadPoolExecutor(READERS) as pool:
-        found = list(pool.map(lambda path: _stats(fs, path), sorted(stats)[:MAX_STATS]))
-    known = [one for one in found if one is not None]
+        results = list(pool.map(lambda path: _stats(fs, path), sorted(stats)[:MAX_STATS]))
+    known = [shard for shard in results if shard is not None]
     reasons: Counter[str] = Counter()
-    for one in known:
-        reasons.update(one.reasons)
+    for shard in known:
+        reasons.update(shard.reasons)
     return Downloads(
         files=len(known),
-        asked=sum(one.count for one in known),
-        downloaded=sum(one.successes for one in known),
+        asked=sum(shard.count for shard in known),
+        downloaded=sum(shard.successes for shard in known),
         reasons=tuple(reasons.most_common()),
-        unreadable=len(found) - len(known),
+        unreadable=len(results) - len(known),
     )
 
 
 def _stats(fs: Any, path: str) -> _Stats | None:  # noqa: ANN401 - fsspec has no types
     try:
-        one: Any = json.loads(fs.cat_file(path))
-        reasons = {str(reason): int(count) for reason, count in dict(one["status_dict"]).items() if reason != "success"}
-        return _Stats(int(one["count"]), int(one["successes"]), reasons)
+        stats: Any = json.loads(fs.cat_file(path))
+        counts = dict(stats["status_dict"])
+        reasons = {str(reason): int(count) for reason, count in counts.items() if reason != "success"}
+        return _Stats(int(stats["count"]), int(stats["successes"]), reasons)
     except (ValueError, TypeError, KeyError, *store_errors()):
         return None

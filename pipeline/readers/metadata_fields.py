@@ -1,4 +1,4 @@
-"""The fields of a source row that travel with its caption, as JSON that any reader accepts."""
+"""The metadata fields of a source row, as JSON that any reader accepts; they are stored beside the caption."""
 
 import datetime
 import decimal
@@ -10,11 +10,11 @@ from typing import Any
 from pipeline.readers.source_row import JSON
 
 EVERYTHING = "*"
-"""The entry of `source.carry` that keeps all fields but bytes."""
+"""The entry of `source.metadata_fields` that keeps all fields but bytes."""
 
 
 class NotSerializable(Exception):
-    """A value that has no place in JSON, such as bytes."""
+    """A value without a JSON form, such as bytes."""
 
 
 def to_json(value: Any) -> JSON:  # noqa: ANN401 - whatever a JSON member or an Arrow column holds
@@ -23,7 +23,7 @@ def to_json(value: Any) -> JSON:  # noqa: ANN401 - whatever a JSON member or an 
     Bytes inside a list are null, inside a mapping they are left out.
 
     Raises:
-        NotCarried: bytes, and types without a JSON form.
+        NotSerializable: bytes, and types without a JSON form.
     """
     if value is None or isinstance(value, bool | int):
         return value

@@ -1,4 +1,4 @@
-"""Outputs of JoyFleet that lie inside a source: their files are Parquet, and none of them is a shard."""
+"""Excludes outputs of JoyFleet from a source: their files are Parquet, but not shards."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipeline.errors import ConfigError
 from pipeline.readers.file_listing import Info
 
 RUN, PLAN = "run.json", "plan.parquet"
-"""Every output that a run has begun has both at its root."""
+"""Every output has both at its root as soon as a run has started."""
 FOLDERS = ("captions", "staging", "quarantine", "report", ".tmp")
 """What else an output holds. The layout is that of `pipeline.ledger.layout`, which readers do not import."""
 
@@ -22,7 +22,7 @@ def without_outputs(
 ) -> tuple[dict[str, Info], tuple[str, ...]]:
     """Return the files of a listing that belong to no output of JoyFleet, and a remark for each output.
 
-    Other files beside those of an output stay: an output may have been given the folder of the images itself.
+    Other files beside those of an output are kept: the output may be in the folder of the images itself.
 
     Raises:
         ConfigError: all files are those of outputs.
@@ -32,21 +32,21 @@ def without_outputs(
     if not roots:
         return dict(files), ()
     owner = {path: root for path in files for root in roots if _is_own(path, root)}
-    left = {path: info for path, info in files.items() if path not in owner}
+    others = {path: info for path, info in files.items() if path not in owner}
     counts = Counter(owner.values())
-    if not left:
+    if not others:
         raise ConfigError(
-            f"source {url}: its files are those of JoyFleet's output {min(counts)}; give the folder of the images"
+            f"source {url}: all its files belong to JoyFleet's output {min(counts)}; give the folder of the images"
         )
     remarks = [f"{url}: {counts[root]:,} files of JoyFleet's output {root} are not read" for root in sorted(counts)]
-    return left, tuple(remarks)
+    return others, tuple(remarks)
 
 
 def _possible_roots(path: str) -> set[str]:
     """Where the root of an output would be, if this were one of its Parquet files."""
     names = path.split("/")
-    found = {"/".join(names[:number]) for number, name in enumerate(names[:-1]) if name in FOLDERS}
-    return found | ({path.rpartition("/")[0]} if names[-1] == PLAN else set())
+    roots = {"/".join(names[:number]) for number, name in enumerate(names[:-1]) if name in FOLDERS}
+    return roots | ({path.rpartition("/")[0]} if names[-1] == PLAN else set())
 
 
 def _exists(fs: Any, path: str, files: Mapping[str, Info]) -> bool:  # noqa: ANN401 - fsspec has no types

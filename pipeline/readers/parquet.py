@@ -1,16 +1,18 @@
-"""A Parquet shard: its number of rows stands in the footer, its images are read a few at a time.
+"""The Parquet format: the footer has the number of rows, the images are read a few at a time.
 
 Memory is bounded by the pages, not by the row groups: batches are small and the reader streams.
-Writers end a page at 1 MB, but some (pyarrow's default) look only every 1,024 values: with images of
-100 KB such a shard takes 330 MB, one with small pages 16 MB, and `read_table` all of it twice.
+Writers end a page at 1 MB, but some (pyarrow's default) check only every 1,024 values: with images of
+100 KB such a shard takes 330 MB, one with small pages 16 MB, and `read_table` takes the whole shard twice.
 
-A row group that cannot be read costs its own rows, each a failed row, since every row's number is
-known from the footer.
+A row group that cannot be read costs its own rows: each becomes a failed row, since the footer has the number of
+every row.
 """
 
 import logging
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -20,8 +22,10 @@ import pyarrow.types as pt
 from pipeline.config import SourceConfig
 from pipeline.errors import ShardUnreadable
 from pipeline.readers.arrow_value import dictionary_value, to_python
+from pipeline.readers.format import Format, ShardCount
 from pipeline.readers.metadata_fields import EVERYTHING, fields_to_json
-from pipeline.readers.source_row import JSON, Check, LeftOut, SourceRow, no_check
+from pipeline.readers.source_row import JSON, Check, LeftOut, ShardReader, SourceRow, no_check
+from pipeline.readers.transport import check_unchanged, local_file, ranged_file
 from schemas.shard import Shard
 from schemas.status import Reason
 
@@ -30,15 +34,18 @@ log = logging.getLogger(__name__)
 IMAGE_COLUMNS = ("image", "jpg", "jpeg", "png", "webp", "img", "image_bytes", "bytes", "data", "content")
 KEY_COLUMNS = ("key", "__key__", "id", "image_id", "filename", "file_name")
 DOWNLOAD_COLUMNS = ("status", "error_message")
-"""Of img2dataset's Parquet: it keeps a row, without an image, for each download that failed."""
+"""Columns of img2dataset, which keeps a row without an image for each failed download."""
 
 BATCH_ROWS = 16
-"""At most 16 images in memory at once; below it the reader's own overhead shows."""
+"""At most 16 images in memory at once; with fewer the reader's own overhead becomes visible."""
 
 BUFFER_BYTES = 1 << 20
 
+HEAD_WINDOW_BYTES = 4 << 20
+FOOTER_WINDOW_BYTES = 1 << 16
+
 MANY_ROWS = 1_000_000
-"""More rows than this and than the file has bytes are a damaged footer: columns of nulls alone hold no images."""
+"""A footer with more rows than this and than the file has bytes is damaged: that many rows hold no images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +54,14 @@ class _Columns:
     key: str | None
     carry: tuple[str, ...]
     download: tuple[str, ...]
-    """img2dataset's own word on a download that failed."""
+    """Columns in which img2dataset says why a download failed."""
 
     def names(self) -> list[str]:
         return list(dict.fromkeys((self.image, *((self.key,) if self.key else ()), *self.carry, *self.download)))
 
 
 class ParquetShard:
-    """An `ShardReader` over a Parquet file, which the caller closes."""
+    """A `ColumnReader` of a Parquet file, which the caller closes."""
 
     def __init__(
         self, file: BinaryIO, shard: Shard, source: SourceConfig, max_bytes: int, check: Check = no_check
@@ -62,7 +69,7 @@ class ParquetShard:
         """Read the footer.
 
         Raises:
-            ShardUnreadable: not Parquet, or without the columns asked for.
+            ShardUnreadable: not Parquet, or without the configured columns.
         """
         self._url = shard.url
         self._max_bytes = max_bytes
@@ -78,7 +85,7 @@ class ParquetShard:
             raise ShardUnreadable(f"{shard.url}: not a Parquet file that can be read ({err}); restore it") from err
         if fault:
             raise ShardUnreadable(f"{shard.url}: not a Parquet file that can be read ({fault}); restore it")
-        self.num_rows = int(self._file.metadata.num_rows)
+        self.num_images = int(self._file.metadata.num_rows)
 
     @property
     def layout(self) -> str:
@@ -97,7 +104,7 @@ class ParquetShard:
         return self._columns.image
 
     def table(self, rows: Sequence[int]) -> pa.Table:
-        """Return all columns of some rows, ascending, as they are stored; row groups without any are not read.
+        """Return all columns of some rows, ascending, as they are stored; other row groups are not read.
 
         Raises:
             ShardUnreadable: a row group cannot be read.
@@ -193,11 +200,11 @@ def _cell(cell: Any) -> tuple[pa.Buffer | None, str | None]:  # noqa: ANN401 - a
 
 def _columns(schema: pa.Schema, source: SourceConfig, url: str) -> _Columns:
     image = _image_column(schema, source.image_column, url)
-    named = tuple(name for name in source.carry if name != EVERYTHING)
+    named = tuple(name for name in source.metadata_fields if name != EVERYTHING)
     for name in (*named, *((source.key_column,) if source.key_column else ())):
         if name not in schema.names:
             raise ShardUnreadable(f"{url}: no column {name!r}; found: {', '.join(schema.names)}; correct the config")
-    carry = tuple(schema.names) if EVERYTHING in source.carry else named
+    carry = tuple(schema.names) if EVERYTHING in source.metadata_fields else named
     key = source.key_column or next((name for name in KEY_COLUMNS if _is_key(schema, name)), None)
     carry = tuple(name for name in carry if name != image and not _is_bytes(schema, name))
     download = DOWNLOAD_COLUMNS if set(DOWNLOAD_COLUMNS) <= set(schema.names) else ()
@@ -215,7 +222,7 @@ def _refuse_twice(names: Sequence[str], used: Iterable[str], url: str, what: str
         if names.count(name) > 1:
             raise ShardUnreadable(
                 f"{url}: {names.count(name)} {what} have the name {name!r}; write the file again with names that "
-                "differ, or set source.image_column, source.key_column and source.carry to others"
+                "differ, or set source.image_column, source.key_column and source.metadata_fields to others"
             )
 
 
@@ -269,3 +276,39 @@ def _is_key(schema: pa.Schema, name: str) -> bool:
     kind = _kind(schema, name)
     kind = kind.value_type if pt.is_dictionary(kind) else kind
     return pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind) or pt.is_integer(kind)
+
+
+@contextmanager
+def open_parquet(shard: Shard, source: SourceConfig, max_bytes: int) -> Generator[ShardReader]:
+    """See `Format.open`."""
+    with local_file(shard) as file:
+        yield ParquetShard(file, shard, source, max_bytes, partial(check_unchanged, file, shard))
+
+
+@contextmanager
+def open_parquet_head(
+    shard: Shard,
+    source: SourceConfig,
+    max_bytes: int,
+    num_images: int,  # noqa: ARG001 - see `OpenHead`
+    fields: Sequence[str],  # noqa: ARG001 - see `OpenHead`
+) -> Generator[ShardReader]:
+    """Read the footer; then only the row groups of wanted rows are fetched."""
+    with ranged_file(shard, HEAD_WINDOW_BYTES) as file:
+        yield ParquetShard(file, shard, source, max_bytes)
+
+
+def count_parquet(shard: Shard, source: SourceConfig) -> ShardCount:
+    """Read the footer alone."""
+    with ranged_file(shard, FOOTER_WINDOW_BYTES) as file:
+        return ShardCount(ParquetShard(file, shard, source, max_bytes=0).num_images, exact=True)
+
+
+PARQUET = Format(
+    name="parquet",
+    suffixes=(".parquet",),
+    open=open_parquet,
+    open_head=open_parquet_head,
+    count=count_parquet,
+    has_columns=True,
+)

@@ -1,8 +1,7 @@
-"""Rows made of files that share a name: the reading side of every shard that holds files, whatever wraps them.
+"""Rows of shards that hold files: tar, zip and folder. A row is the files that share a name.
 
-Each row is known before the first image is read, and each image is read when its row is asked for.
-What a wrapping lost becomes one last row that stands for all of it, so that the loss is counted and
-can be found by its reason.
+All rows are known before the first image is read, and each image is read when its row is requested.
+What a damaged archive has lost is one last row, so that the loss is counted and has a reason.
 """
 
 import json
@@ -12,8 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pipeline.errors import ShardUnreadable
-from pipeline.readers.grouping import IMAGE_EXTENSIONS, Grouping, Sample
-from pipeline.readers.member import Member
+from pipeline.readers.grouping import IMAGE_EXTENSIONS, Grouping, Member, Sample
 from pipeline.readers.metadata_fields import EVERYTHING, fields_to_json, to_json
 from pipeline.readers.source_row import JSON, Check, LeftOut, SourceRow
 from schemas.shard import Shard
@@ -21,7 +19,7 @@ from schemas.status import Reason
 
 log = logging.getLogger(__name__)
 
-# A text beside an image is a caption, tags or metadata; anything larger would make every caption row heavy.
+# A text beside an image is a caption, tags or metadata; a larger one would bloat every caption row.
 MAX_TEXT_BYTES = 1 << 20
 
 # fmt: off
@@ -33,11 +31,11 @@ BINARY_EXTENSIONS = frozenset((
 
 
 class MemberUnreadable(Exception):
-    """One file of a shard whose bytes cannot be had while the others can: it costs its own row."""
+    """One file of a shard cannot be read, the others can: it costs its own row."""
 
 
 class Files(Protocol):
-    """What wraps the files of a shard."""
+    """Reads the files of a shard."""
 
     @property
     def check(self) -> Check:
@@ -57,14 +55,14 @@ class Files(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LostFiles:
-    """What of a shard cannot be read, as one row."""
+    """The unreadable rest of a shard, as one row."""
 
     key: str
     message: str
 
 
 class SampleShard:
-    """An `ShardReader` over files."""
+    """A `FileReader` over the samples of a shard."""
 
     def __init__(
         self,
@@ -75,7 +73,7 @@ class SampleShard:
         max_bytes: int,
         lost: LostFiles | None,
     ) -> None:
-        """Rows are the samples of `grouping`, then `lost`; what backs `files` stays the caller's to close."""
+        """Rows are the samples of `grouping`, then `lost`. The caller closes what `files` reads from."""
         self._url = shard.url
         self._files = files
         self._carry = carry
@@ -84,10 +82,10 @@ class SampleShard:
         self._lost = lost
         self.check = files.check
         self.left_out: tuple[LeftOut, ...] = grouping.left_out
-        self.num_rows = len(self._samples) + (lost is not None)
+        self.num_images = len(self._samples) + (lost is not None)
         log.info(
             "shard=%s rows=%d side_images=%d ignored_files=%d",
-            shard.path, self.num_rows, grouping.side_images, grouping.ignored,
+            shard.path, self.num_images, grouping.side_images, grouping.ignored,
         )  # fmt: skip
 
     @property
@@ -141,13 +139,13 @@ class SampleShard:
             return SourceRow(row, sample.key, None, carried, Reason.SHARD_DAMAGED, message)
 
     def _why_missing(self, sample: Sample) -> str:
-        found = ", ".join(sorted(sample.texts))
-        # img2dataset's own record of a download that failed.
+        others = ", ".join(sorted(sample.texts))
+        # img2dataset stores there why a download failed.
         error = self._json(sample.texts).get("error_message")
-        return f"no image among its files ({found})" + (f"; error_message: {error}" if error else "")
+        return f"no image among its files ({others})" + (f"; error_message: {error}" if error else "")
 
     def _json(self, texts: Mapping[str, Member]) -> dict[str, JSON]:
-        """The sample's `.json`; what is wrong with it as `json_error`."""
+        """The sample's `.json`; if it cannot be parsed, the error as `json_error`."""
         member = texts.get("json")
         if member is None:
             return {}
@@ -171,11 +169,11 @@ class SampleShard:
             carried["json_error"] = fields["json_error"]
         for extension, member in texts.items():
             if extension != "json" and (extension in self._carry or everything):
-                carried |= self._text(extension, member, asked=extension in self._carry)
+                carried |= self._text(extension, member, selected=extension in self._carry)
         return carried
 
-    def _text(self, extension: str, member: Member, *, asked: bool) -> dict[str, JSON]:
-        if not asked and (member.size > MAX_TEXT_BYTES or extension.rpartition(".")[2] in BINARY_EXTENSIONS):
+    def _text(self, extension: str, member: Member, *, selected: bool) -> dict[str, JSON]:
+        if not selected and (member.size > MAX_TEXT_BYTES or extension.rpartition(".")[2] in BINARY_EXTENSIONS):
             return {}
         if member.size > MAX_TEXT_BYTES:
             return {f"{extension}_error": f"{member.size} bytes, more than {MAX_TEXT_BYTES}"}
@@ -190,7 +188,7 @@ SHOWN = 8
 
 
 def refuse_nothing(shard: Shard, members: Sequence[Member], grouping: Grouping) -> None:
-    """Raise ShardUnreadable for a shard of files that holds some and not one sample."""
+    """Raise ShardUnreadable for a shard that has files but no sample."""
     if members and not grouping.samples:
         raise ShardUnreadable(
             f"{shard.url}: {len(members)} files and no sample, the first is {members[0].name!r}; "

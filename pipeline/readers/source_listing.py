@@ -1,4 +1,4 @@
-"""Which shards a source has, found by listing alone: 30,000 shards are 30 LIST calls and no request per shard."""
+"""Lists the shards of a source: 30,000 shards are 30 LIST calls, and no request per shard."""
 
 import glob
 import os
@@ -13,13 +13,13 @@ from pipeline.config import SourceConfig
 from pipeline.errors import ConfigError
 from pipeline.readers.file_listing import Info, files_below, stat_file
 from pipeline.readers.folder import folder_shards
+from pipeline.readers.formats import shard_suffixes
 from pipeline.readers.grouping import named_as_image, split_name
 from pipeline.readers.outputs import without_outputs
 from pipeline.readers.splits import in_split, split_of
 from pipeline.readers.transport import is_local, list_with_tries, store_errors
 from schemas.shard import Shard
 
-SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip", ".parquet")
 URL_LIST_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".csv.gz", ".jsonl.gz")
 STATS_SUFFIX = "_stats.json"
 """img2dataset's count of one shard."""
@@ -27,19 +27,19 @@ STATS_SUFFIX = "_stats.json"
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """What a listing of a source shows."""
+    """The listing of a source."""
 
     shards: list[Shard]
     """Sorted by path."""
     remarks: tuple[str, ...]
-    """What was found and is not read, for people."""
+    """Files that are not read, for people."""
     stats: tuple[str, ...]
     """URLs of img2dataset's counts."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Listing:
-    """What one entry of `source.urls` stands for: files that are shards, or a folder of loose images."""
+    """One entry of `source.urls`: files that are shards, or a folder of loose images."""
 
     root: str
     files: dict[str, Info]
@@ -48,34 +48,34 @@ class _Listing:
     stats: tuple[str, ...] = ()
 
 
-def list_shards(source: SourceConfig, suffixes: tuple[str, ...] = SHARD_SUFFIXES) -> list[Shard]:
-    """List the shards of a source, or its files of other suffixes, sorted by path.
+def list_shards(source: SourceConfig, suffixes: tuple[str, ...] | None = None) -> list[Shard]:
+    """List the shards of a source, or its files with other suffixes, sorted by path.
 
-    The root to which paths are relative is the folder given, the part of a glob before its first
-    wildcard, or the folder of a single file; of several entries, the longest folder they share.
-    Side files in folders and globs are ignored, a shard that two entries name counts once. A folder
-    without any shard is one of loose images, see `pipeline.readers.folder`.
+    Paths are relative to the given folder, to the part of a glob before its first wildcard, or to the folder of a
+    single file; with several entries, to the longest folder that they share. Side files in folders and globs are
+    ignored, a shard that two entries name counts once. A folder without any shard is a folder of images, see
+    `pipeline.readers.folder`.
 
     Raises:
-        ConfigError: an entry that cannot be read, names no shard, or names no kind of shard.
+        ConfigError: an entry cannot be read, has no shard, or is a file of an unknown format.
         StoreError: the store fails in all tries.
     """
     return list_source(source, suffixes).shards
 
 
-def list_source(source: SourceConfig, suffixes: tuple[str, ...] = SHARD_SUFFIXES) -> Listed:
-    """Like `list_shards`, with what else the listing shows."""
+def list_source(source: SourceConfig, suffixes: tuple[str, ...] | None = None) -> Listed:
+    """Like `list_shards`, with everything else that the listing shows."""
     fs = _file_system(source.urls)
-    fs.invalidate_cache()  # a listing of this process's past is not the source
+    fs.invalidate_cache()  # an earlier listing of this process may be outdated
     listings = [_list_entry(fs, url, suffixes) for url in source.urls]
     _refuse_twice([listing.root for listing in listings if listing.loose])
     root = _common_folder([listing.root for listing in listings])
     left_out: list[str] = []
-    found = {shard.path: shard for listing in listings for shard in _shards(fs, listing, root, source, left_out)}
-    if not found:
+    shards = {shard.path: shard for listing in listings for shard in _shards(fs, listing, root, source, left_out)}
+    if not shards:
         raise ConfigError(_no_such_split(source, listings))
     return Listed(
-        sorted(found.values(), key=lambda shard: shard.path),
+        sorted(shards.values(), key=lambda shard: shard.path),
         (*(remark for listing in listings for remark in listing.remarks), *left_out),
         tuple(path for listing in listings for path in listing.stats),
     )
@@ -94,7 +94,7 @@ def _file_system(urls: tuple[str, ...]) -> Any:  # noqa: ANN401 - fsspec has no 
             raise ConfigError(f"source {url}: {err}; allowed: local paths and the URLs of fsspec, as s3://") from err
         systems[type(fs).__name__] = fs
     if len(systems) > 1:
-        raise ConfigError(f"source: {', '.join(urls)} are in {len(systems)} kinds of stores; one run reads from one")
+        raise ConfigError(f"source: {', '.join(urls)} are in {len(systems)} kinds of stores; allowed: one kind per run")
     return next(iter(systems.values()))
 
 
@@ -106,10 +106,10 @@ def _options(url: str) -> dict[str, Any]:
     return {"session": quick_session()}
 
 
-def _list_entry(fs: Any, url: str, suffixes: tuple[str, ...]) -> _Listing:  # noqa: ANN401 - fsspec has no types
+def _list_entry(fs: Any, url: str, suffixes: tuple[str, ...] | None) -> _Listing:  # noqa: ANN401 - fsspec has no types
     path = _strip(fs, url)
     try:
-        return list_with_tries(f"source {url}", lambda: _find(fs, url, path, suffixes))
+        return list_with_tries(f"source {url}", lambda: _list(fs, url, path, suffixes))
     except FileNotFoundError as err:
         raise ConfigError(f"source {url}: not found; give a folder, a glob or a shard that exists") from err
     except store_errors() as err:
@@ -118,21 +118,21 @@ def _list_entry(fs: Any, url: str, suffixes: tuple[str, ...]) -> _Listing:  # no
         ) from err
 
 
-def _find(fs: Any, url: str, path: str, suffixes: tuple[str, ...]) -> _Listing:  # noqa: ANN401 - fsspec has no types
+def _list(fs: Any, url: str, path: str, suffixes: tuple[str, ...] | None) -> _Listing:  # noqa: ANN401 - fsspec has no types
     if glob.has_magic(path) and not (is_local(fs) and os.path.lexists(path)):
         folder = path[: min(path.index(wild) for wild in "*?[" if wild in path)].rpartition("/")[0]
-        found: dict[str, Info] = fs.glob(path, detail=True)
-        files = {path: info for path, info in found.items() if info["type"] != "directory"}
+        matches: dict[str, Info] = fs.glob(path, detail=True)
+        files = {path: info for path, info in matches.items() if info["type"] != "directory"}
         return _without_outputs(fs, folder, files, url, suffixes)
     info = fs.info(path)
     if info["type"] == "directory":
-        loose = suffixes == SHARD_SUFFIXES
-        return _without_outputs(fs, path.rstrip("/"), files_below(fs, path), url, suffixes, loose=loose)
-    if url.lower().endswith(suffixes):
+        return _without_outputs(fs, path.rstrip("/"), files_below(fs, path), url, suffixes, loose=suffixes is None)
+    if url.lower().endswith(suffixes or shard_suffixes()):
         return _Listing(path.rpartition("/")[0], {path: info})
     if url.lower().endswith(URL_LIST_SUFFIXES):
         raise ConfigError(f"source {url}: {FOR_IMG2DATASET}")
-    raise ConfigError(f"source {url}: not a shard; allowed: {', '.join(suffixes)}, or a folder or glob")
+    allowed = ", ".join(suffixes or shard_suffixes())
+    raise ConfigError(f"source {url}: not a shard; allowed: {allowed}, or a folder or glob")
 
 
 def _without_outputs(
@@ -140,15 +140,15 @@ def _without_outputs(
     root: str,
     files: dict[str, Info],
     url: str,
-    suffixes: tuple[str, ...],
+    suffixes: tuple[str, ...] | None,
     *,
     loose: bool = False,
 ) -> _Listing:
-    """As `_sorted_out`, of what belongs to no output of JoyFleet."""
-    if suffixes != SHARD_SUFFIXES:  # whoever looks for tables may want those of an output
-        return _sorted_out(root, files, url, suffixes, loose=loose)
-    left, remarks = without_outputs(fs, url, files)
-    listing = _sorted_out(root, left, url, suffixes, loose=loose)
+    """Like `_classify`, without the files of outputs of JoyFleet."""
+    if suffixes is not None:  # a caller that lists tables may want those of an output
+        return _classify(root, files, url, suffixes, loose=loose)
+    others, remarks = without_outputs(fs, url, files)
+    listing = _classify(root, others, url, suffixes, loose=loose)
     return replace(listing, remarks=(*listing.remarks, *remarks))
 
 
@@ -158,18 +158,21 @@ FOR_IMG2DATASET = (
 )
 
 
-def _sorted_out(root: str, files: dict[str, Info], url: str, suffixes: tuple[str, ...], *, loose: bool) -> _Listing:
-    """Tell shards from what lies beside them; `loose` images are a source where there is no shard.
+def _classify(
+    root: str, files: dict[str, Info], url: str, suffixes: tuple[str, ...] | None, *, loose: bool
+) -> _Listing:
+    """Separate shards from other files; with `loose`, images are a source if there is no shard.
 
     Raises:
-        ConfigError: nothing to read among the files.
+        ConfigError: none of the files can be read.
     """
-    shards = {path: info for path, info in files.items() if path.lower().endswith(suffixes)}
+    wanted = suffixes or shard_suffixes()
+    shards = {path: info for path, info in files.items() if path.lower().endswith(wanted)}
     stats = tuple(path for path in files if path.endswith(STATS_SUFFIX))
-    # Whoever asks for other suffixes looks for tables: to them the records are the best there is.
-    records = _records(files, stats) & shards.keys() if suffixes == SHARD_SUFFIXES else set[str]()
+    # A caller that lists other suffixes looks for tables, and img2dataset's records are tables.
+    records = _records(files, stats) & shards.keys() if suffixes is None else set[str]()
     shards = {path: info for path, info in shards.items() if path not in records}
-    images = sum(map(_is_loose_image, files)) if suffixes == SHARD_SUFFIXES else 0
+    images = sum(map(_is_loose_image, files)) if suffixes is None else 0
     tables = {path for path in shards if path.rpartition("/")[2].lower() == "metadata.parquet"}
     remarks = [f"{url}: {len(records):,} Parquet files are img2dataset's records, not read"] if records else []
     if loose and images and len(tables) == len(shards):
@@ -183,7 +186,7 @@ def _sorted_out(root: str, files: dict[str, Info], url: str, suffixes: tuple[str
 
 
 def _records(files: Mapping[str, Info], stats: tuple[str, ...]) -> set[str]:
-    """What img2dataset writes beside a tar or a folder of files: the rows of the shard, without the images."""
+    """The tables that img2dataset writes beside a tar or a folder of files: the rows of the shard, without images."""
     folders = {path.rpartition("/")[0] for path in files}
     stems = {path.removesuffix(STATS_SUFFIX) for path in stats}
     return {f"{stem}.parquet" for stem in stems if f"{stem}.tar" in files or stem in folders} & files.keys()
@@ -193,16 +196,16 @@ def _is_loose_image(path: str) -> bool:
     return named_as_image(path) and split_name(path.rpartition("/")[2]) is not None
 
 
-def _nothing(url: str, files: Mapping[str, Info], images: int, suffixes: tuple[str, ...]) -> str:
+def _nothing(url: str, files: Mapping[str, Info], images: int, suffixes: tuple[str, ...] | None) -> str:
     hint = "; braces are not a glob, use *" if "{" in url else ""
     if images:
-        hint = f"; of {images:,} loose images give the folder, not a glob"
+        hint = f"; it has {images:,} loose images: give their folder, not a glob"
     elif any(path.lower().endswith(".arrow") for path in files):
-        hint = "; .arrow files of `save_to_disk` are not read: write the data set with its `to_parquet`"
+        hint = "; .arrow files of `save_to_disk` are not read: write the data set with `to_parquet`"
     elif any(path.lower().endswith(URL_LIST_SUFFIXES[:2] + URL_LIST_SUFFIXES[3:]) for path in files):
         hint = f"; {FOR_IMG2DATASET.replace('a list of URLs, not of images;', 'if its tables list URLs,')}"
-    folder = ", or a folder of images" if suffixes == SHARD_SUFFIXES else ""
-    return f"source {url}: no shard found; allowed: {', '.join(suffixes)}{folder}{hint}"
+    folder = ", or a folder of images" if suffixes is None else ""
+    return f"source {url}: no shard found; allowed: {', '.join(suffixes or shard_suffixes())}{folder}{hint}"
 
 
 def _strip(fs: Any, url: str) -> str:  # noqa: ANN401 - fsspec has no types
@@ -224,8 +227,10 @@ def _no_such_split(source: SourceConfig, listings: list[_Listing]) -> str:
         for listing in listings
         for path in listing.files
     }
-    found = ", ".join(sorted(name for name in names if name)) or "none"
-    return f"source {', '.join(source.urls)}: no shard of split {source.split!r}; found: {found}; correct source.split"
+    existing = ", ".join(sorted(name for name in names if name)) or "none"
+    return (
+        f"source {', '.join(source.urls)}: no shard of split {source.split!r}; found: {existing}; correct source.split"
+    )
 
 
 def _common_folder(roots: list[str]) -> str:
@@ -249,7 +254,7 @@ def _shards(
     if listing.loose:
         below = listing.root[len(root) + 1 :]
         shards, left_out = folder_shards(fs, listing.root, listing.files, source)
-        remarks += [f"{listing.root}: {left}" for left in left_out]
+        remarks += [f"{listing.root}: {entry}" for entry in left_out]
         for shard in shards:
             yield Shard(f"{below}/{shard.path}" if below else shard.path, shard.url, shard.size, shard.etag)
         return
@@ -265,5 +270,5 @@ def _shard(fs: Any, path: str, info: Info, relative: str) -> Shard:  # noqa: ANN
         raise ConfigError(
             f"source {url}: path {relative!r} has an empty, `.` or `..` part and cannot name a shard; rename it"
         )
-    seen = stat_file(fs, path, info)
-    return Shard(relative, url, seen.size, seen.etag)
+    stat = stat_file(fs, path, info)
+    return Shard(relative, url, stat.size, stat.etag)

@@ -1,8 +1,10 @@
-"""What every kind of shard gives: its number of rows at once, then the rows in the shard's own order."""
+"""The interface of a shard reader: the number of images at once, then the rows in the shard's own order."""
 
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
+
+import pyarrow as pa
 
 from schemas.status import Reason
 
@@ -14,21 +16,21 @@ JSON = None | bool | int | float | str | list["JSON"] | dict[str, "JSON"]
 
 @dataclass(frozen=True, slots=True)
 class SourceRow:
-    """One image of a shard, or the reason why it cannot be had. `data` is None exactly when `reason` is set."""
+    """One image of a shard, or the reason why it cannot be read. `data` is None exactly when `reason` is set."""
 
     row: int
     key: str
-    """The sample's own name, valid UTF-8; may repeat."""
+    """Name of the sample, valid UTF-8; may repeat."""
     data: bytes | None
     carried: dict[str, JSON] = field(default_factory=dict)
-    """The fields that `source.carry` asks for and the row has."""
+    """The fields that `source.metadata_fields` asks for and the row has."""
     reason: Reason | None = None
     """MISSING_IMAGE, TOO_MANY_BYTES or SHARD_DAMAGED."""
     message: str | None = None
 
 
 def no_check() -> None:
-    """Check nothing: what is read cannot change, or is only looked at."""
+    """Check nothing: what is read cannot change, or is only a sample."""
 
 
 NAMED = 3
@@ -37,7 +39,7 @@ NAMED = 3
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """Files with the name of an image that are no row of their own, for one reason."""
+    """Files with the name of an image that are not rows, for one reason."""
 
     why: str
     num_files: int
@@ -51,44 +53,73 @@ class LeftOut:
 
 
 def add_up(parts: Iterable[tuple[str, Iterable[LeftOut]]]) -> list[LeftOut]:
-    """Add up what several shards leave out, by reason; each name is told with its shard's path."""
+    """Add up what several shards leave out, by reason; each name is prefixed with its shard's path."""
     sums: dict[str, LeftOut] = {}
     for shard, left_out in parts:
-        for one in left_out:
-            so_far = sums.get(one.why, LeftOut(one.why, 0, ()))
-            names = (*so_far.names, *(f"{shard}: {name}" for name in one.names))[:NAMED]
-            sums[one.why] = LeftOut(one.why, so_far.num_files + one.num_files, names)
+        for entry in left_out:
+            total = sums.get(entry.why, LeftOut(entry.why, 0, ()))
+            names = (*total.names, *(f"{shard}: {name}" for name in entry.names))[:NAMED]
+            sums[entry.why] = LeftOut(entry.why, total.num_files + entry.num_files, names)
     return list(sums.values())
 
 
 class ShardReader(Protocol):
-    """A shard whose extent is known."""
+    """An open shard. Every image is one row, numbered from 0."""
 
     @property
     def check(self) -> Check:
-        """Raises ShardUnreadable if the file was overwritten in place: what was read may be of both contents.
+        """Raises ShardUnreadable if the file was overwritten in place: the rows may be of the old and the new content.
 
-        To be called after rows were taken and before anything is made of them; `rows` does so at its end.
+        Called after rows were read and before they are used; `rows` calls it at its end.
         """
         ...
 
     @property
-    def num_rows(self) -> int: ...
+    def num_images(self) -> int: ...
 
     @property
     def layout(self) -> str:
-        """What was found in it, for people: columns, or files."""
+        """Its columns or files, in one line for people."""
         ...
 
     @property
     def left_out(self) -> tuple[LeftOut, ...]:
-        """The images that are no rows of their own."""
+        """Images that are not rows."""
         ...
 
     def rows(self, wanted: Container[int] | None) -> Iterator[SourceRow]:
-        """Yield rows in ascending order of `row`: all, or those in `wanted`, whose neighbours are not read.
+        """Yield rows in ascending order of `row`: all, or those in `wanted`, and no others are read.
 
         Raises:
             ShardUnreadable: an I/O error of the local disk, or the shard changed while it was read.
+        """
+        ...
+
+
+@runtime_checkable
+class ColumnReader(ShardReader, Protocol):
+    """A shard that is a table, so that an export can join its columns."""
+
+    @property
+    def image_column(self) -> str: ...
+
+    def table(self, rows: Sequence[int]) -> pa.Table:
+        """Return all columns of some rows, ascending.
+
+        Raises:
+            ShardUnreadable: they cannot be read.
+        """
+        ...
+
+
+@runtime_checkable
+class FileReader(ShardReader, Protocol):
+    """A shard of files, so that an export can copy all files of a sample."""
+
+    def files_of(self, row: int) -> Iterator[tuple[str, bytes]]:
+        """Yield all files of a row that has an image, side files included, by extension.
+
+        Raises:
+            ShardUnreadable: one of them cannot be read.
         """
         ...

@@ -1,4 +1,4 @@
-"""Which split of a data set a file belongs to, by the names that Hugging Face data sets give their files."""
+"""The split of a data set that a file belongs to, by the file names of Hugging Face data sets."""
 
 import re
 
@@ -15,11 +15,11 @@ _PIECES = re.compile(r"[-._ /0-9]+")
 
 
 def split_of(path: str, *, by_folder: bool = False) -> str | None:
-    """The split that a path below a source's root names, or None.
+    """The split that is named in a path below a source's root, or None.
 
     Args:
         path: POSIX.
-        by_folder: look at the folders alone, since the file is an image and may be called anything.
+        by_folder: use only the folders, since the file is an image and may have any name.
     """
     folder, _, base = path.rpartition("/")
     if not by_folder:
@@ -27,10 +27,10 @@ def split_of(path: str, *, by_folder: bool = False) -> str | None:
         if numbered:
             return _SPLIT_OF.get(numbered["split"].lower(), numbered["split"])
         folder = path
-    found = [_SPLIT_OF[piece] for piece in _PIECES.split(folder.lower()) if piece in _SPLIT_OF]
-    return found[-1] if found else None
+    splits = [_SPLIT_OF[piece] for piece in _PIECES.split(folder.lower()) if piece in _SPLIT_OF]
+    return splits[-1] if splits else None
 
 
 def in_split(path: str, split: str | None, *, by_folder: bool = False) -> bool:
-    """Whether a file is asked for: any is when no split is."""
+    """Whether a file is in the configured split; without one every file is."""
     return split is None or split_of(path, by_folder=by_folder) == split

@@ -1,13 +1,13 @@
-"""Where each file of a tar lies, with every byte of its headers checked, so that damage is told and not skipped.
+"""Finds the files of a tar, with every byte of the headers checked, so that damage is reported and not skipped.
 
 `tarfile` and the `webdataset` library take a bad header for the end of the archive: after a cut or
-a flipped bit the rest of a shard is lost without a word. Here a walk that does not end at a proper
-end marker followed by nothing raises `TarDamage`, after it has yielded every whole file before it.
+a flipped bit the rest of a shard is lost silently. Here a walk that does not end at an end marker
+with nothing behind it raises `TarDamage`, after it has yielded every whole file before the damage.
 
-Read are ustar, old GNU and v7 headers, GNU long names, pax `path` and `size`, base-256 sizes. Names
-are labels: nothing is ever written to them. A hard link is the file that it names, if that came before it; symbolic
-links, devices and folders hold no bytes and are left out. An image of a type that POSIX does not know is read as it
-asks for: as a file.
+Supported are ustar, old GNU and v7 headers, GNU long names, pax `path` and `size`, base-256 sizes. Names
+are labels: nothing is ever written to them. A hard link is the file that it names, if that file came before it.
+Symbolic links, devices and folders have no bytes and are left out. An image of a type that POSIX does not define is
+read as a file, as POSIX requires.
 """
 
 import io
@@ -16,8 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
 
-from pipeline.readers.grouping import named_as_image
-from pipeline.readers.member import Member
+from pipeline.readers.grouping import Member, named_as_image
 
 BLOCK = 512
 
@@ -28,7 +27,7 @@ SCAN_BYTES = 1 << 20
 
 FILE_TYPES = (b"0", b"\0", b"7")
 BODILESS_TYPES = (b"1", b"2", b"3", b"4", b"5", b"6")
-"""Links, devices, folders and pipes: a size in their header is not followed by data."""
+"""Links, devices, folders and pipes: their header may have a size, but no data follows."""
 EXTENSION_TYPES = (b"L", b"K", b"x", b"X", b"g")
 SPARSE_TYPE = b"S"
 HARD_LINK = b"1"
@@ -39,7 +38,7 @@ MAX_SIZE_DIGITS = 20
 
 
 class TarDamage(Exception):
-    """The walk cannot go on at `offset`."""
+    """The walk cannot continue at `offset`."""
 
     def __init__(self, offset: int, what: str) -> None:
         super().__init__(offset, what)
@@ -49,7 +48,7 @@ class TarDamage(Exception):
 
 @dataclass(slots=True)
 class _Pending:
-    """What extension headers said about the file that follows."""
+    """What extension headers say about the next file."""
 
     name: bytes | None = None
     size: int | None = None
@@ -61,7 +60,7 @@ class _Header(NamedTuple):
     size: int
     kind: bytes
     link: bytes
-    """Of a link: the name that it stands for."""
+    """Of a link: the name of its target."""
 
 
 def walk(file: BinaryIO, size: int, links: list[str] | None = None) -> Iterator[Member]:
@@ -70,10 +69,10 @@ def walk(file: BinaryIO, size: int, links: list[str] | None = None) -> Iterator[
     Args:
         file: the tar.
         size: its bytes.
-        links: the names of symbolic links and devices are added to it.
+        links: receives the names of symbolic links and devices.
 
     Raises:
-        TarDamage: the tar does not end as a tar ends; all whole files before that were yielded.
+        TarDamage: the tar does not end properly; all whole files before the damage were yielded.
     """
     offset, pending = 0, _Pending()
     files: dict[str, Member] = {}
@@ -91,8 +90,8 @@ def walk(file: BinaryIO, size: int, links: list[str] | None = None) -> Iterator[
         length = header.size if pending.size is None else pending.size
         length = 0 if header.kind in BODILESS_TYPES else length
         name, link = (
-            one.decode("utf-8", "backslashreplace")
-            for one in (pending.name or header.name, pending.link or header.link)
+            text.decode("utf-8", "backslashreplace")
+            for text in (pending.name or header.name, pending.link or header.link)
         )
         if header.kind == SPARSE_TYPE:
             raise TarDamage(offset, f"{name!r} is stored as a sparse file; pack the tar again without --sparse")
@@ -202,14 +201,14 @@ def _pax_records(body: bytes) -> dict[bytes, bytes]:
 
 
 def _check_rest(file: BinaryIO, offset: int, size: int) -> None:
-    """After the end marker there are zeros up to the end of the file, or the rest is unread and that is told."""
+    """Raise TarDamage unless only zeros follow the end marker."""
     position = offset
     while position < size:
         chunk = read_at(file, SCAN_BYTES, position)
         rest = chunk.lstrip(b"\0")
         if rest:
-            found = position + (len(chunk) - len(rest)) // BLOCK * BLOCK
-            raise TarDamage(found, _what_follows(file, found, size))
+            start = position + (len(chunk) - len(rest)) // BLOCK * BLOCK
+            raise TarDamage(start, _what_follows(file, start, size))
         position += max(len(chunk), 1)
 
 
@@ -217,7 +216,7 @@ def _what_follows(file: BinaryIO, offset: int, size: int) -> str:
     try:
         _parse(read_at(file, BLOCK, offset), offset)
     except TarDamage:
-        return f"{size - offset} bytes that are no tar follow the end marker"
+        return f"{size - offset} bytes that are not a tar follow the end marker"
     return (
         "another tar begins after the end marker (made with `cat`?); its files are not read: "
         "split it, or join tars with `tar -A`"

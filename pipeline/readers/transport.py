@@ -1,11 +1,10 @@
-"""A shard is brought whole to the local disk before its first row is read, and leaves no file behind.
+"""Fetches a shard whole to the local disk before its first row is read; no file is left behind.
 
-Whole, because what a reader then sees cannot change or break off in the middle, because nearly all
-bytes of an image shard are wanted, and because one GET per shard replaces one per column chunk. An
-image that is asked for is never waited for on the network. What a resume reads too much is bounded
-by the shards that were in flight.
+Whole, because the data then cannot change or end in the middle, because nearly all bytes of an image
+shard are needed, and because one GET per shard replaces one per column chunk. Reading an image never
+waits for the network. What a resume fetches again is bounded by the shards that were in flight.
 
-Files are read, not mapped: a mapped file that is cut by someone else kills the process with SIGBUS.
+Files are read, not mapped: truncating a mapped file kills the process with SIGBUS.
 """
 
 import errno
@@ -16,10 +15,11 @@ import stat
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar, cast
 
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
@@ -32,12 +32,12 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 TRIES = 3
-"""The stores' clients retry too (s3fs five times, seconds each); this outlasts a restart of the server."""
+"""The stores' clients retry too (s3fs five times, seconds each); together they survive a restart of the server."""
 RETRY_S = 2.0
 """Seconds before the second try, doubled for the third, each times 0.5 to 1.5."""
 
-# Errors of the stores' clients that are not OSError. Looked up where they are loaded, so that no store's
-# library is imported for it.
+# Errors of the stores' clients that are not OSError. They are looked up only in modules that are loaded already, so
+# that no library of a store is imported for it.
 CLIENT_ERRORS = (
     ("botocore.exceptions", "BotoCoreError"),
     ("botocore.exceptions", "ClientError"),
@@ -54,28 +54,28 @@ TRANSIENT_ERRORS = (
     ("botocore.parsers", "ResponseParserError"),
     ("aiohttp", "ClientError"),
 )
-"""Errors without an answer of the store, or with one that came to harm on its way."""
+"""Errors without an answer from the store, or with a damaged one."""
 TRANSIENT_STATUSES = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS)
-"""Beside all from 500 on."""
+"""In addition to all from 500 on."""
 TRANSIENT_ERRNOS = {
     *(errno.EAGAIN, errno.EBUSY, errno.EIO, errno.ETIMEDOUT, errno.ESTALE),
     *(errno.ENETUNREACH, errno.EHOSTUNREACH, getattr(errno, "EREMOTEIO", errno.EIO)),
 }
-"""Of a network file system; s3fs makes EBUSY of a 503 and EREMOTEIO of a 500."""
+"""Of a network file system; s3fs turns a 503 into EBUSY and a 500 into EREMOTEIO."""
 
 
 def store_errors() -> tuple[type[Exception], ...]:
-    """What a file system of fsspec raises when its store fails. FSTimeoutError is a TimeoutError, an OSError."""
+    """The errors that fsspec raises when a store fails. FSTimeoutError is a TimeoutError, so an OSError."""
     return (OSError, *_loaded(CLIENT_ERRORS))
 
 
 def _loaded(names: Iterable[tuple[str, str]]) -> Iterator[type[Exception]]:
-    found = (getattr(sys.modules.get(module), name, None) for module, name in names)
-    return (error for error in found if error is not None)
+    errors = (getattr(sys.modules.get(module), name, None) for module, name in names)
+    return (error for error in errors if error is not None)
 
 
 def is_transient(err: Exception) -> bool:
-    """Whether a store may answer otherwise in a moment: what it lists here, and nothing else, is worth another try."""
+    """Whether another try may succeed: true for the errors listed here and no others."""
     if isinstance(err, FileNotFoundError | PermissionError):
         return False
     status = _status(err)
@@ -89,20 +89,20 @@ def is_transient(err: Exception) -> bool:
 
 
 def _status(err: Exception) -> int | None:
-    """The HTTP status of a store's answer, where there was one: s3fs keeps botocore's error as the cause."""
+    """The HTTP status of the store's answer, if there was one: s3fs keeps botocore's error as the cause."""
     response: Mapping[str, Any] = getattr(err.__cause__, "response", None) or {}
-    found = response.get("ResponseMetadata", {}).get("HTTPStatusCode", getattr(err, "status", None))
-    found = getattr(err, "code", None) if found is None else found
-    return found if isinstance(found, int) and found >= HTTPStatus.BAD_REQUEST else None
+    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", getattr(err, "status", None))
+    status = getattr(err, "code", None) if status is None else status
+    return status if isinstance(status, int) and status >= HTTPStatus.BAD_REQUEST else None
 
 
 def is_local(fs: object) -> bool:
-    """Whether a file of this file system can be opened where it lies."""
+    """Whether files of this file system are opened in place."""
     return isinstance(fs, LocalFileSystem)
 
 
 def open_local(shard: Shard) -> BinaryIO:
-    """The shard's bytes as a local file; a copy vanishes with the file object, even if the process is killed.
+    """Return the shard as a local file; a copy disappears with the file object, even if the process is killed.
 
     Raises:
         ShardUnreadable: the shard is missing, cannot be fetched, or is not what was planned.
@@ -117,23 +117,52 @@ def open_local(shard: Shard) -> BinaryIO:
     return file
 
 
+@contextmanager
+def local_file(shard: Shard) -> Generator[BinaryIO]:
+    """Yield a shard as a local file: the file itself, or a copy that is removed with the context.
+
+    Raises:
+        ShardUnreadable: as `open_local`, or the shard is empty.
+    """
+    with closing(open_local(shard)) as file:
+        if not shard.size:
+            raise ShardUnreadable(f"{shard.url}: 0 bytes; restore the shard and retry")
+        yield file
+
+
+@contextmanager
+def ranged_file(shard: Shard, window_bytes: int) -> Generator[BinaryIO]:
+    """Yield a shard as a file that reads ranges of its store, at least `window_bytes` at a time.
+
+    Raises:
+        ShardUnreadable: the shard has another size than when it was listed.
+    """
+    fs, path = url_to_fs(shard.url)
+    with closing(cast("BinaryIO", fs.open(path, "rb", block_size=window_bytes, cache_type="readahead"))) as file:
+        size = file.seek(0, 2)
+        if size != shard.size:
+            raise changed(shard, f"{size} bytes instead of {shard.size}")
+        file.seek(0)
+        yield file
+
+
 def changed(shard: Shard, how: str) -> ShardUnreadable:
     """The error of a shard that is not what was planned."""
     return ShardUnreadable(f"{shard.url}: changed since the plan, {how}; restore it, or plan it into a new output")
 
 
 def check_unchanged(file: BinaryIO, shard: Shard) -> None:
-    """Compare a local file that lies where it was listed with what was listed; a copy of a store's cannot change.
+    """Compare a local file in place with its listing; a fetched copy cannot change.
 
-    A file that another has replaced by name is still what it was to those who have it open.
+    If another file takes its name, the open file is still the old one.
 
     Raises:
         ShardUnreadable: it was written to since.
     """
-    seen = os.fstat(file.fileno())
-    modified = f"mtime-{seen.st_mtime_ns}"
-    if shard.etag.startswith("mtime-") and (seen.st_size, modified) != (shard.size, shard.etag):
-        raise changed(shard, f"{seen.st_size} bytes, {modified} instead of {shard.size} bytes, {shard.etag}")
+    current = os.fstat(file.fileno())
+    modified = f"mtime-{current.st_mtime_ns}"
+    if shard.etag.startswith("mtime-") and (current.st_size, modified) != (shard.size, shard.etag):
+        raise changed(shard, f"{current.st_size} bytes, {modified} instead of {shard.size} bytes, {shard.etag}")
 
 
 KINDS = (
@@ -146,17 +175,17 @@ KINDS = (
 
 
 def not_regular(mode: int) -> str | None:
-    """What a file is that is not a regular one: such a file may have no end, or wait for ever for a writer."""
+    """The kind of a file that is not regular, or None. Such a file may have no end, or block until it has a writer."""
     return next((kind for is_kind, kind in KINDS if is_kind(mode)), None)
 
 
 def open_regular(path: str) -> BinaryIO:
-    """Open a local file that is a regular one, without waiting for what is not.
+    """Open a regular local file, without blocking on other kinds.
 
     Raises:
-        OSError: it cannot be opened, or is no regular file.
+        OSError: it cannot be opened, or is not a regular file.
     """
-    # Without O_NONBLOCK a named pipe is waited for until somebody writes into it.
+    # Without O_NONBLOCK opening a named pipe blocks until there is a writer.
     file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115 - as above
     kind = not_regular(os.fstat(file.fileno()).st_mode)
     if kind:
@@ -184,7 +213,7 @@ def _fetch(fs: Any, path: str, shard: Shard) -> BinaryIO:  # noqa: ANN401 - fssp
         with tempfile.TemporaryDirectory(prefix="joyfleet-") as folder:
             copy = Path(folder) / "shard"
             fs.get_file(path, str(copy))
-            # Asked afterwards: what was fetched before it is of the plan, or the etag is another one by now.
+            # After the fetch: an object that was replaced before or during it has another etag now.
             fs.invalidate_cache(path)
             etag = store_etag(fs.info(path))
             return copy.open("rb"), etag
@@ -197,16 +226,16 @@ def _fetch(fs: Any, path: str, shard: Shard) -> BinaryIO:  # noqa: ANN401 - fssp
 
 
 def store_etag(info: Mapping[str, Any]) -> str | None:
-    """The etag that S3 and GCS give to an object, in a listing as by its name; None where there is none."""
-    found = info.get("ETag") or info.get("etag")
-    return str(found).strip('"') if found else None
+    """The etag of an object in S3 or GCS, in a listing or a HEAD; None if there is none."""
+    etag = info.get("ETag") or info.get("etag")
+    return str(etag).strip('"') if etag else None
 
 
 def list_with_tries(what: str, ask: Callable[[], T]) -> T:
-    """What `ask` returns, which lists a store and is asked again after a transient error; others are its own.
+    """Return the result of `ask`, which lists a store; it is repeated after a transient error, other errors are raised.
 
     Raises:
-        StoreError: each of `TRIES` ended in a transient error.
+        StoreError: all `TRIES` ended with a transient error.
     """
     for attempt in range(1, TRIES + 1):
         try:
@@ -225,10 +254,10 @@ def list_with_tries(what: str, ask: Callable[[], T]) -> T:
 
 
 def with_tries(shard: Shard, fetch: Callable[[], T]) -> T:
-    """What `fetch` returns, which asks a store and may be asked again.
+    """Return the result of `fetch`, which reads from a store and may be repeated.
 
     Raises:
-        ShardUnreadable: what it asks for is missing, or cannot be had in `TRIES`.
+        ShardUnreadable: the object is missing, or cannot be read in `TRIES`.
     """
     for attempt in range(1, TRIES + 1):
         try:

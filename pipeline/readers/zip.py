@@ -1,6 +1,6 @@
-"""A zip shard: its rows are known from its directory, which stands at its end, so a cut zip has none.
+"""The zip format: the rows follow from the directory at the end of the file, so a cut zip is unreadable.
 
-Each file has a checksum of its own: a damaged one costs its row, and no other.
+Each file has its own checksum: a damaged file costs one row.
 """
 
 import errno
@@ -8,15 +8,21 @@ import lzma
 import struct
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import BinaryIO
 
+from pipeline.config import SourceConfig
 from pipeline.errors import ShardUnreadable
-from pipeline.readers.grouping import group
-from pipeline.readers.member import Member
+from pipeline.readers.format import Format, ShardCount
+from pipeline.readers.grouping import Member, group
 from pipeline.readers.sample_reader import MemberUnreadable, SampleShard, refuse_nothing
-from pipeline.readers.source_row import Check, no_check
+from pipeline.readers.source_row import Check, ShardReader, no_check
+from pipeline.readers.transport import check_unchanged, local_file, ranged_file
 from schemas.shard import Shard
+
+DIRECTORY_WINDOW_BYTES = 1 << 16
 
 ENCRYPTED = 0x1
 """Bit of a file's flags."""
@@ -36,7 +42,7 @@ class _ZipFiles:
         if info.flag_bits & ENCRYPTED:
             raise MemberUnreadable("encrypted; pack the zip again without a password")
         try:
-            # Never more than the directory announces, which `max_bytes` has seen, whatever the data unpack to.
+            # At most the size in the directory, which was compared with `max_bytes`, whatever the data unpack to.
             with self._archive.open(info) as file:
                 data = file.read(info.file_size)
         except DAMAGES as err:
@@ -44,7 +50,7 @@ class _ZipFiles:
         except OSError as err:
             if err.errno not in (None, errno.EINVAL):
                 raise
-            # bz2's complaint about its data, and a seek to where no file can be.
+            # bz2 reports damaged data so, and a seek to an impossible position ends so.
             raise MemberUnreadable(f"damaged ({err})") from err
         except (NotImplementedError, RuntimeError) as err:
             raise MemberUnreadable(f"{err}; pack the zip again with deflate or without compression") from err
@@ -56,7 +62,7 @@ class _ZipFiles:
 def zip_shard(
     file: BinaryIO, shard: Shard, carry: Sequence[str], max_bytes: int, check: Check = no_check
 ) -> SampleShard:
-    """Read the directory of a zip in a local file, which stays the caller's to close.
+    """Read the directory of a zip in an open file, which the caller closes.
 
     Arguments are those of `tar_shard`.
 
@@ -67,7 +73,7 @@ def zip_shard(
         archive = zipfile.ZipFile(file)
     except (*DAMAGES, NotImplementedError, OSError) as err:
         raise ShardUnreadable(f"{shard.url}: not a zip that can be read ({err}); restore the shard and retry") from err
-    # Not `is_dir`, which takes the last character of a name: a damaged one may be empty.
+    # Not `is_dir`, which reads the last character of a name: a damaged name may be empty.
     infos = [info for info in archive.infolist() if not info.filename.endswith("/")]
     members = [Member(_name(info), number, info.file_size) for number, info in enumerate(infos)]
     grouping = group(members)
@@ -77,3 +83,20 @@ def zip_shard(
 
 def _name(info: zipfile.ZipInfo) -> str:
     return info.filename.encode("utf-8", "backslashreplace").decode()
+
+
+@contextmanager
+def open_zip(shard: Shard, source: SourceConfig, max_bytes: int) -> Generator[ShardReader]:
+    """See `Format.open`."""
+    with local_file(shard) as file:
+        yield zip_shard(file, shard, source.metadata_fields, max_bytes, partial(check_unchanged, file, shard))
+
+
+def count_zip(shard: Shard, source: SourceConfig) -> ShardCount:  # noqa: ARG001 - see `Format.count`
+    """Read the directory alone."""
+    with ranged_file(shard, DIRECTORY_WINDOW_BYTES) as file:
+        reader = zip_shard(file, shard, (), max_bytes=0)
+        return ShardCount(reader.num_images, exact=True, left_out=reader.left_out)
+
+
+ZIP = Format(name="zip", suffixes=(".zip",), open=open_zip, count=count_zip)

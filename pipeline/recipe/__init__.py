@@ -1,4 +1,4 @@
-"""All that can change a caption, as one record with a fingerprint: a run is bound to it."""
+"""Everything that can change a caption, as one record with a fingerprint: an output is bound to it."""
 
 from pipeline.recipe.recipe import QUALITY_RULES, ModelFacts, Recipe, build_recipe
 from pipeline.recipe.weights import Weights, find_weights

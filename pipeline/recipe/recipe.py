@@ -1,4 +1,8 @@
-"""The recipe and its fingerprint. Batch sizes, replicas and addresses are not in it: they change no caption."""
+"""The recipe and its fingerprint. Batch sizes, replicas and addresses are not in it: they change no caption.
+
+Names in a recipe are those of the first edition, and settings that came later are left out at their default
+(`pipeline.config.recipe_form`): an old output is resumed by a newer release.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +13,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.config import JobConfig
+from pipeline.config.recipe_form import recipe_form
 from pipeline.recipe.weights import Weights
 
 QUALITY_RULES = "2"
-"""Version of `pipeline.quality` and of `stop_loops`; a changed rule changes it, and with it every recipe."""
+"""Version of `pipeline.quality` and of `stop_loops`. A changed rule changes it, and so every fingerprint."""
+
+
+ENGINE_SETTINGS = ("kind", "dtype", "quantization", "kv_cache_dtype", "max_model_len")
+"""Engine settings that can change a caption."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """All that can change a caption."""
+    """Everything that can change a caption."""
 
     fields: dict[str, Any]
     """JSON values only."""
@@ -42,13 +51,13 @@ class ModelFacts:
     catalog: str
     """Digest of the prompt catalogue."""
     max_tokens: int
-    """Tokens per caption, after the generation's default."""
+    """Tokens per caption, with the generation's default applied."""
     geometry: Mapping[str, int]
     """The size of the pixels, as fields of `images`."""
 
 
 def build_recipe(job: JobConfig, weights: Weights, model: ModelFacts, *, vocabulary: str | None) -> Recipe:
-    """Gather the recipe of a job.
+    """Return the recipe of a job.
 
     Args:
         job: the job.
@@ -56,7 +65,7 @@ def build_recipe(job: JobConfig, weights: Weights, model: ModelFacts, *, vocabul
         model: facts from the model's family.
         vocabulary: digest of the tags of `quality.tags.vocabulary`, if there is one.
     """
-    engine = job.engine
+    stored = recipe_form(job)
     return Recipe(
         fields={
             "model": {
@@ -65,25 +74,22 @@ def build_recipe(job: JobConfig, weights: Weights, model: ModelFacts, *, vocabul
                 "digest": weights.digest,
                 "generation": model.generation,
             },
-            "captions": {slot.slot: slot.model_dump(mode="json") for slot in job.captions},
+            "captions": {slot["slot"]: slot for slot in stored["captions"]},
             "catalog": model.catalog,
-            "sampling": {**job.sampling.model_dump(mode="json"), "max_tokens": model.max_tokens},
-            "engine": {
-                "kind": engine.kind.value,
-                "dtype": engine.dtype,
-                "quantization": engine.quantization,
-                "kv_cache_dtype": engine.kv_cache_dtype,
-                "max_model_len": engine.max_model_len,
+            "sampling": {**stored["sampling"], "max_tokens": model.max_tokens},
+            "engine": {name: value for name, value in stored["engine"].items() if name in ENGINE_SETTINGS},
+            "images": {**_without(stored["images"], "timeout_s"), **model.geometry},
+            "rows": _without(stored["source"], "urls", "split"),
+            "quality": {
+                **stored["quality"],
+                "version": QUALITY_RULES,
+                # The tags that a vocabulary holds, wherever the file is.
+                "tags": {**stored["quality"]["tags"], "vocabulary": vocabulary},
             },
-            "images": {**job.images.model_dump(mode="json", exclude={"timeout_s"}), **model.geometry},
-            "rows": job.source.model_dump(mode="json", exclude={"urls", "split"}),
-            "quality": _quality(job, vocabulary),
             "seed": job.seed,
         }
     )
 
 
-def _quality(job: JobConfig, vocabulary: str | None) -> dict[str, Any]:
-    """The rules; a vocabulary is what it holds, wherever it lies."""
-    config = job.quality.model_dump(mode="json")
-    return {**config, "version": QUALITY_RULES, "tags": {**config["tags"], "vocabulary": vocabulary}}
+def _without(section: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in section.items() if name not in names}

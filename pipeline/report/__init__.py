@@ -1,4 +1,4 @@
-"""What people look at, made from committed captions in one pass and bounded memory."""
+"""Reports on an output and previews, computed in one pass over the committed captions with bounded memory."""
 
 from pipeline.report.quality_stats import QualityReport, measure_quality, write_report
 

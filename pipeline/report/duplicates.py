@@ -1,4 +1,4 @@
-"""Captions that several images share, word for word or nearly: the only module that imports datasketch.
+"""Counts captions that several images share, exactly or nearly: the only module that imports datasketch.
 
 Nearly means: of all runs of three words that either has, `NEAR` are in both (Jaccard). Beyond
 `NEAR_TEXTS` different texts only those are compared whose smallest hashed run falls below a limit: two
@@ -45,7 +45,7 @@ class NearText(SharedText):
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """Of one group: captions looked at, and those among them that another image has too."""
+    """Of one group: the number of captions, and of those that another image has too."""
 
     captions: int
     shared: int
@@ -56,7 +56,7 @@ class Shared:
 
 
 class Duplicates:
-    """Takes captions one by one, those of an image in a row, and tells at the end."""
+    """Takes captions one by one, those of an image in a row, and returns the figures at the end."""
 
     def __init__(self, exact_texts: int = EXACT_TEXTS, near_texts: int = NEAR_TEXTS) -> None:
         self._exact = KeySample[SharedText](exact_texts)
@@ -64,11 +64,11 @@ class Duplicates:
 
     @property
     def exact_rate(self) -> float:
-        """Share of the different texts that the exact figures rest on."""
+        """Share of the different texts that the exact figures are computed from."""
         return self._exact.rate
 
     def add(self, group: int, image: int, text: str) -> None:
-        """Take the caption of an image; `image` is equal for the captions of one image alone."""
+        """Count the caption of an image; `image` identifies the image."""
         plain = " ".join(text.lower().split())
         exact_key = hash64(f"{group}\x1f{plain}")
         known = self._exact.values(exact_key)

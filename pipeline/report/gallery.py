@@ -1,4 +1,4 @@
-"""Which caption rows people are shown: some of every kind, and the worst, from few shards.
+"""Chooses the caption rows that the report shows: some of every kind, and the worst, from few shards.
 
 A kind is a mode, a status and a reason, so that rare ones are seen too. Of each, rows are drawn by the
 hash of their identity, up to `OF_A_SHARD` from a shard before the next shard has its turn: thumbnails
@@ -66,20 +66,20 @@ class Gallery:
     _of_shard: dict[tuple[str, str, str], Smallest] = field(default_factory=dict[tuple[str, str, str], Smallest])
 
     def begin(self, shard: str) -> None:
-        """Begin the rows of a shard; ends those of the one before."""
+        """Start a shard; ends the one before."""
         self.end()
         self._shard, self._shard_hash = shard, hash64(shard)
 
     def end(self) -> None:
-        """End the rows of a shard, so that its best enter the gallery."""
+        """End a shard, so that its first rows by key enter the gallery."""
         for kind, found in self._of_shard.items():
             shown = self.kinds.setdefault(kind, Smallest(OF_A_KIND))
             for rank, (key, row) in enumerate(found.items):
                 shown.add((rank // OF_A_SHARD, self._shard_hash, key[2]), row)
         self._of_shard.clear()
 
-    def take(self, batch: pa.RecordBatch, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Take some rows of the shard that was begun.
+    def take(self, batch: pa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Take some rows of the current shard.
 
         Args:
             batch: all columns of them.
@@ -100,7 +100,7 @@ class Gallery:
                 where.add(key, whole)
 
     def rows(self) -> list[Shown]:
-        """Return what is shown, at most `MAX_ROWS`: the worst, then of each kind in turn."""
+        """Return the rows to show, at most `MAX_ROWS`: the worst, then some of each kind in turn."""
         shown: dict[tuple[str, int, str], Shown] = {}
         for _, row in self.worst.items:
             shown.setdefault(_identity(row), Shown(row)).worst = True
@@ -113,7 +113,7 @@ class Gallery:
 
 @dataclass(slots=True)
 class Shown:
-    """A row of the gallery, and why it is there."""
+    """A row of the gallery, and why it was chosen."""
 
     row: Mapping[str, Any]
     worst: bool = False

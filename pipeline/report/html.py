@@ -1,4 +1,4 @@
-"""Pages from templates, each one file that asks for nothing else: the only module that imports jinja2.
+"""Renders pages from templates; each page is one self-contained file. The only module that imports jinja2.
 
 All that is filled in is escaped. Beyond that a content security policy in the page forbids every request and every
 script but the page's own, which it names by hash.
@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 
 def render(template: str, values: Mapping[str, Any]) -> str:
-    """Return a page; a value that a template names and that is missing raises."""
+    """Return a page; raises if a value of the template is missing."""
     environment = Environment(
         loader=PackageLoader("pipeline.report", "templates"),
         autoescape=True,
@@ -39,7 +39,7 @@ def number(value: float | None) -> str:
 
 
 def share(value: float | None) -> str:
-    """Return a share in percent, with as many digits as tell something."""
+    """Return a share in percent, with as many digits as are significant."""
     if value is None:
         return "–"
     if 0 < value < 0.001:
@@ -53,7 +53,7 @@ def trusted(svg: str) -> Markup:
 
 
 def link_of(url: str) -> str | None:
-    """Return the address that a browser can open of a shard's URL: local files and http; None for others."""
+    """Return an address of a shard that a browser can open, for local files and http; None for others."""
     scheme, separator, _ = url.partition("://")
     if not separator:
         return PurePosixPath(url).as_uri() if url.startswith("/") else None

@@ -1,4 +1,4 @@
-"""Samples that stay small however much is offered, and that do not depend on the order of what is offered."""
+"""Samples with bounded size that do not depend on the order of their input."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def hash64(text: str) -> int:
 class KeySample(Generic[V]):
     """Keeps all values of the keys that it keeps: all keys, until there are too many, then half, a quarter, ...
 
-    Equal keys are kept or lost together, so what they tell of repetition stays true of the sample.
+    Equal keys are kept or dropped together, so repetition in the sample is that of the whole.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -34,15 +34,15 @@ class KeySample(Generic[V]):
         return self._limit / SPAN
 
     def wants(self, key: int) -> bool:
-        """Tell whether a uniform key in [0, SPAN) is among those that are kept."""
+        """Return whether a uniform key in [0, SPAN) is kept."""
         return key < self._limit
 
     def values(self, key: int) -> list[V]:
-        """Return the values of a key, to be looked at and changed in place."""
+        """Return the values of a key; the list may be changed in place."""
         return self.kept.get(key, [])
 
     def add(self, key: int, value: V) -> None:
-        """Keep a value, if its key is among those that are kept."""
+        """Keep a value if its key is kept."""
         if not self.wants(key):
             return
         self.kept.setdefault(key, []).append(value)

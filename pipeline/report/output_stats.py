@@ -1,7 +1,7 @@
-"""What the report page tells of an output, in the one pass that the quality tables take.
+"""Counts everything that the report page shows, in the same pass as the quality tables.
 
 Counts are exact. Bounded are the tags (`TAGS` different ones are counted), the gallery and the memory: one
-committed file and `BATCH_ROWS` rows of it.
+committed file and a batch of its rows.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from pipeline.quality import tags_of
 from pipeline.report.committed import CommittedFile, committed_files
 from pipeline.report.gallery import Gallery
 from pipeline.report.key_sample import KeySample, hash64
-from pipeline.report.quality_stats import BATCH_ROWS, COLUMNS, Measuring, QualityReport
+from pipeline.report.quality_stats import COLUMNS, Measuring, QualityReport
 from pipeline.storage import Store
 from schemas.status import Status
 
 TAGS = 200_000
 """Different tags counted, some 30 MB; beyond twice as many the rarest are dropped and counted from there."""
 IMAGE_HASHES = 300_000
-"""Different images looked at for copies, some 50 MB."""
+"""Different images compared to find copies, some 50 MB."""
 
 MORE_COLUMNS = ["image_sha256", "prompt_tokens", "caption_tokens"]
 
@@ -38,7 +38,7 @@ class Commit:
 
 @dataclass(slots=True)
 class OutputStats:
-    """All but the quality tables."""
+    """All figures except the quality tables."""
 
     images: int = 0
     rows: Counter[tuple[str, str, str]] = field(default_factory=Counter[tuple[str, str, str]])
@@ -57,10 +57,10 @@ class OutputStats:
 
     @property
     def statuses(self) -> Counter[str]:
-        found: Counter[str] = Counter()
+        statuses: Counter[str] = Counter()
         for (_, _, status), rows in self.rows.items():
-            found[status] += rows
-        return found
+            statuses[status] += rows
+        return statuses
 
     @property
     def copied_images(self) -> float | None:
@@ -72,44 +72,45 @@ class OutputStats:
 
 def output_stats(store: Store) -> tuple[OutputStats, QualityReport]:
     """Read all committed files of an output once."""
-    survey, measuring = OutputStats(), Measuring()
+    stats, measuring = OutputStats(), Measuring()
     for committed in committed_files(store):
-        _take_file(survey, measuring, committed)
-    survey.gallery.end()
-    return survey, measuring.report()
+        _take_file(stats, measuring, committed)
+    stats.gallery.end()
+    return stats, measuring.report()
 
 
-def _take_file(survey: OutputStats, measuring: Measuring, committed: CommittedFile) -> None:
-    survey.gallery.begin(committed.shard)
-    survey.commits.append(Commit(committed.modified_s, committed.file.metadata.num_rows))
-    last = -1
-    for batch in committed.file.iter_batches(BATCH_ROWS, use_threads=False):
+def _take_file(stats: OutputStats, measuring: Measuring, committed: CommittedFile) -> None:
+    stats.gallery.begin(committed.shard)
+    last, num_rows = -1, 0
+    for batch in committed.batches():
+        num_rows += batch.num_rows
         rows = batch.select([*COLUMNS, *MORE_COLUMNS]).to_pylist()
         for row in rows:
             measuring.take(row)
-            _take_row(survey, row)
+            _take_row(stats, row)
             if row["row"] != last:
                 last = row["row"]
-                _take_image(survey, row)
-        survey.gallery.take(batch, rows)
+                _take_image(stats, row)
+        stats.gallery.take(batch, rows)
+    stats.commits.append(Commit(committed.modified_s, num_rows))
 
 
-def _take_row(survey: OutputStats, row: Mapping[str, Any]) -> None:
-    survey.rows[row["slot"], row["mode"], row["status"]] += 1
-    survey.prompt_tokens += row["prompt_tokens"] or 0
-    survey.caption_tokens += row["caption_tokens"] or 0
+def _take_row(stats: OutputStats, row: Mapping[str, Any]) -> None:
+    stats.rows[row["slot"], row["mode"], row["status"]] += 1
+    stats.prompt_tokens += row["prompt_tokens"] or 0
+    stats.caption_tokens += row["caption_tokens"] or 0
     if row["status"] != Status.OK:
-        survey.reasons[row["status"], row["reason"] or "?"] += 1
+        stats.reasons[row["status"], row["reason"] or "?"] += 1
         return
     tags = tags_of(row["mode"], row["caption"])
     if tags:
-        survey.tagged += 1
-        survey.tags.update(tags)
-        if len(survey.tags) > 2 * TAGS:
-            survey.tags = Counter(dict(survey.tags.most_common(TAGS)))
+        stats.tagged += 1
+        stats.tags.update(tags)
+        if len(stats.tags) > 2 * TAGS:
+            stats.tags = Counter(dict(stats.tags.most_common(TAGS)))
 
 
-def _take_image(survey: OutputStats, row: Mapping[str, Any]) -> None:
-    survey.images += 1
+def _take_image(stats: OutputStats, row: Mapping[str, Any]) -> None:
+    stats.images += 1
     if row["image_sha256"] is not None:
-        survey.copies.add(hash64(row["image_sha256"]), (row["shard"], row["row"]))
+        stats.copies.add(hash64(row["image_sha256"]), (row["shard"], row["row"]))

@@ -1,4 +1,4 @@
-"""The report page: what a survey found, put into words, tables and figures."""
+"""The report page: the statistics of an output as words, tables and figures."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Subject:
 
     url: str
     files: str
-    """Address of the output as the page sees it, such as `../`; ends in a slash."""
+    """Address of the output relative to the page, such as `../`; ends in a slash."""
     recipe: str
     slots: Sequence[str]
     shards: Mapping[str, Shard]
@@ -97,7 +97,7 @@ def _counts(subject: Subject, survey: OutputStats) -> dict[str, Any]:
     ]
     lines: dict[tuple[str, str], dict[str, Any]] = {}
     for (slot, mode, status), count in survey.rows.items():
-        empty = {"slot": slot, "mode": mode, "rows": 0, **{one.value: 0 for one in Status}}
+        empty = {"slot": slot, "mode": mode, "rows": 0, **{status.value: 0 for status in Status}}
         line = lines.setdefault((slot, mode), empty)
         line["rows"] += count
         line[status] += count
@@ -107,10 +107,10 @@ def _counts(subject: Subject, survey: OutputStats) -> dict[str, Any]:
 
 
 def _bars(survey: OutputStats, quality: QualityReport) -> dict[str, Any]:
-    found: dict[str, Counter[str]] = {"earlier": Counter(), "flag": Counter()}
+    counts: dict[str, Counter[str]] = {"earlier": Counter(), "flag": Counter()}
     for row in quality.reasons.to_pylist():
-        if row["kind"] in found:
-            found[row["kind"]][row["name"]] += row["rows"]
+        if row["kind"] in counts:
+            counts[row["kind"]][row["name"]] += row["rows"]
     openings: Counter[str] = Counter()
     for row in quality.openings.to_pylist():
         openings[row["opening"]] += row["rows"]
@@ -121,8 +121,8 @@ def _bars(survey: OutputStats, quality: QualityReport) -> dict[str, Any]:
     ]
     return {
         "reasons": _scaled(reasons, rows),
-        "earlier": _scaled(_lines(found["earlier"]), rows),
-        "flags": _scaled(_lines(found["flag"]), statuses[Status.OK]),
+        "earlier": _scaled(_lines(counts["earlier"]), rows),
+        "flags": _scaled(_lines(counts["flag"]), statuses[Status.OK]),
         "openings": _scaled(_lines(openings, SHOWN_OPENINGS), statuses[Status.OK]),
         "tags": _scaled(_lines(survey.tags, SHOWN_TAGS), survey.tagged),
         "tagged": survey.tagged,

@@ -1,4 +1,4 @@
-"""One image, one way to ask, several answers: what the playground does, whatever draws it.
+"""The playground without its page: one image, one prompt setting, several answers.
 
 The answers come by the stages of a run, each from a slot of its own: same words, rules and repair, other seeds.
 """
@@ -31,7 +31,7 @@ NO_LENGTH = "none"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """A way to ask, as a person picked it."""
+    """The prompt settings that a person picked."""
 
     generation: str
     mode: str
@@ -44,7 +44,7 @@ class Choice:
     """Empty for none."""
 
     def request(self) -> dict[str, Any]:
-        """Return it as an entry of `captions`, without its slot and without what it does not say."""
+        """Return it as an entry of `captions`, without the slot and without unset fields."""
         length = int(self.length) if self.length.isdigit() else self.length
         asked = {
             "mode": self.mode,
@@ -58,10 +58,10 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What came of a choice."""
+    """The answers to a choice."""
 
     rows: Sequence[Mapping[str, Any]]
-    """Caption rows, one a sample."""
+    """Caption rows, one per sample."""
     seconds: float
 
 
@@ -72,23 +72,23 @@ def modes_of(generation: str) -> list[str]:
 
 def tones_of(generation: str, mode: str) -> list[str]:
     """Return the tones of a mode, the default first; `NO_TONE` alone where it has none."""
-    return [found.tone or NO_TONE for found in _forms(generation, mode)]
+    return [form.tone or NO_TONE for form in _forms(generation, mode)]
 
 
 def lengths_of(generation: str, mode: str) -> list[str]:
     """Return the lengths that the author's page offers for a mode, `NO_LENGTH` first."""
-    form, found = _forms(generation, mode)[0], load_generation(generation)
-    classes = list(found.length_classes) if form.length_class else []
-    counts = [str(count) for count in found.word_counts] if form.word_count else []
+    form, catalog = _forms(generation, mode)[0], load_generation(generation)
+    classes = list(catalog.length_classes) if form.length_class else []
+    counts = [str(count) for count in catalog.word_counts] if form.word_count else []
     return [NO_LENGTH, *classes, *counts]
 
 
 def _forms(generation: str, mode: str) -> list[Mode]:
-    return [found for found in load_generation(generation).modes if found.name == mode]
+    return [form for form in load_generation(generation).modes if form.name == mode]
 
 
 def job_of(base: JobConfig, choice: Choice, samples: int, seed: int) -> JobConfig:
-    """Return the job that asks `samples` times.
+    """Return the job that captions the image `samples` times.
 
     Raises:
         ConfigError: the generation cannot be asked so; names what is allowed.
@@ -108,7 +108,7 @@ def words_of(base: JobConfig, choice: Choice) -> tuple[str, str]:
 
 
 async def ask(engine: Engine, job: JobConfig, geometry: Geometry, data: bytes) -> Answers:
-    """Ask about one encoded image, once per slot of the job.
+    """Caption one encoded image, once per slot of the job.
 
     Raises:
         EngineDead: the engine cannot be kept alive.
@@ -128,7 +128,7 @@ def answers_html(answers: Answers) -> str:
 
 
 def recipe_yaml(base: JobConfig, choice: Choice) -> str:
-    """Return the part of a job file that asks so."""
+    """Return the part of a job file with these settings."""
     model = {"id": base.model.id, "generation": choice.generation}
     part = {"model": model, "captions": [{"slot": "caption", **choice.request()}]}
     return yaml.safe_dump(part, sort_keys=False, allow_unicode=True)

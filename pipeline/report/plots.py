@@ -23,7 +23,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 WIDTH_PX = 360
 HEIGHT_PX = 190
 TIME_BINS = 60
-"""At most; of few commits half as many as they are, so that bars are no comb."""
+"""At most; with few commits half as many as commits, so that there are no gaps between the bars."""
 
 # Stand for the page's colours, which matplotlib knows no way to name.
 INK, MUTED, RULE, ACCENT, SOFT = "#010101", "#020202", "#030303", "#040404", "#050505"
@@ -56,7 +56,7 @@ STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class LengthGot:
-    """Of one mode and one number of words asked: what came."""
+    """The words of the captions of one mode and one requested number of words."""
 
     asked: int
     p10: int
@@ -99,17 +99,17 @@ def words_plot(mode: str, words: Mapping[int, int]) -> str:
 
 
 def length_plot(mode: str, lengths: Sequence[LengthGot], tolerance: float) -> str:
-    """Plot the words that came against the words asked: median, 10th to 90th percentile, and what is allowed."""
-    asked = np.array([one.asked for one in lengths], float)
-    middle = np.array([one.p50 for one in lengths], float)
-    spread = np.array([[one.p50 - one.p10, one.p90 - one.p50] for one in lengths], float).T
+    """Plot actual against requested words: median, 10th to 90th percentile, and the allowed range."""
+    asked = np.array([length.asked for length in lengths], float)
+    middle = np.array([length.p50 for length in lengths], float)
+    spread = np.array([[length.p50 - length.p10, length.p90 - length.p50] for length in lengths], float).T
     figure, axes = _figure()
     line = np.array([0.0, asked.max() * 1.08])
     axes.fill_between(line, line * (1 - tolerance), line * (1 + tolerance), color=SOFT, linewidth=0)
     axes.plot(line, line, color=MUTED, linewidth=0.8)
     axes.errorbar(asked, middle, yerr=spread, fmt="o", color=ACCENT, markersize=4.5, elinewidth=1.5)
     axes.set_xlim(0, line[1])
-    axes.set_ylim(0, max(line[1], max(one.p90 for one in lengths)) * 1.05)
+    axes.set_ylim(0, max(line[1], max(length.p90 for length in lengths)) * 1.05)
     axes.set_xlabel("words asked")
     axes.set_ylabel("words got")
     return _svg(figure, f"length {mode}", f"Words got against words asked, mode {mode}")
@@ -152,7 +152,7 @@ def _svg(figure: Figure, name: str, title: str) -> str:
     return svg.strip()
 
 
-def _font(found: re.Match[str]) -> str:
-    """The page's own font; of the short form `font: 10px 'DejaVu Sans'` the size is kept."""
-    size = re.search(r"[\d.]+px", found[0])
+def _font(match: re.Match[str]) -> str:
+    """Use the page's font; the size in the short form `font: 10px 'DejaVu Sans'` is kept."""
+    size = re.search(r"[\d.]+px", match[0])
     return f"font-size: {size[0]}; " if size else ""

@@ -1,4 +1,4 @@
-"""A recipe on a few images, by the stages that a run is made of, and the page that shows it."""
+"""Captions a sample with the stages of a run, and renders the preview page."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Identity = tuple[str, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Previewed:
-    """What a recipe made of the sample."""
+    """The captions of the sample by one recipe."""
 
     name: str
     """The job file."""
@@ -38,11 +38,11 @@ class Previewed:
     images: Mapping[Identity, Mapping[str, Any]]
     """As `schemas.batch.IMAGE`, in the order of the sample."""
     pixels: Mapping[Identity, npt.NDArray[np.uint8]]
-    """As the model saw them; none of an image that could not be decoded."""
+    """As the model sees them; none for an image that could not be decoded."""
     rows: Mapping[tuple[str, int, str], Mapping[str, Any]]
     """Caption rows by identity."""
     seconds: float
-    """For the captions alone."""
+    """Seconds for captioning alone."""
 
 
 async def caption_sample(name: str, engine: Engine, spec: CaptionSpec, read: ReadSpec, sample: Sample) -> Previewed:
@@ -52,7 +52,9 @@ async def caption_sample(name: str, engine: Engine, spec: CaptionSpec, read: Rea
         EngineDead: the engine cannot be kept alive.
     """
     batches = [
-        batch for one in sample.shards for batch in batches_of(read, one.shard, one.num_rows, one.rows)
+        batch
+        for drawn in sample.shards
+        for batch in batches_of(read, drawn.shard, drawn.num_images, drawn.rows)
     ]  # fmt: skip
     captioner = Captioner(spec, engine)
     began = time.monotonic()
@@ -88,7 +90,7 @@ def _seen(
 
 def preview_page(title: str, recipes: Sequence[Previewed], sample: Sample) -> str:
     """Return the page: one recipe, or several side by side on the same images."""
-    links = {one.shard.path: link_of(one.shard.url) for one in sample.shards}
+    links = {drawn.shard.path: link_of(drawn.shard.url) for drawn in sample.shards}
     slots = list(dict.fromkeys(slot for recipe in recipes for slot in recipe.slots))
     cards = [
         _card(identity, recipes, slots, links[identity[0]])

@@ -1,6 +1,6 @@
-"""How good the captions of an output are: one pass over its committed files, one file at a time.
+"""Measures the quality of the captions of an output, in one pass over its committed files.
 
-Memory does not grow with the output: one committed file (below 100 MB) and `BATCH_ROWS` rows of it, per
+Memory does not grow with the output: one committed file (below 100 MB) and a batch of its rows, per
 group a histogram, `OPENINGS` openings and `NGRAM_CAPTIONS` captions, and the samples of
 `pipeline.report.duplicates`. The figures do not depend on the order of the files, save rare openings
 of outputs that have more than twice `OPENINGS` of them.
@@ -14,19 +14,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.report.committed import committed_files
 from pipeline.report.duplicates import Duplicates
 from pipeline.report.key_sample import TextSample, hash64
 from pipeline.storage import Store
+from pipeline.storage.parquet import encode_parquet
 from schemas.caption_row import SCHEMA_VERSION
 from schemas.footer import FooterKey
 from schemas.quality_report import QUALITY_GROUPS, QUALITY_OPENINGS, QUALITY_REASONS, QUALITY_WORDS
 from schemas.status import Flag, Status
 
 FOLDER = "report/quality"
-BATCH_ROWS = 2048
 NGRAM_CAPTIONS = 500
 """Per group: distinct n-grams fall with the size of a text, so all groups are measured at one size."""
 OPENINGS = 2000
@@ -41,7 +40,7 @@ COLUMNS = [
 
 @dataclass(slots=True)
 class Group:
-    """What is counted of one mode and length."""
+    """Counts of one mode and length."""
 
     mode: str
     length: str
@@ -64,10 +63,10 @@ class QualityReport:
 
 
 class Measuring:
-    """Takes caption rows one by one, those of an image in a row, and tells at the end."""
+    """Counts caption rows, those of an image in a row; `report` returns the figures."""
 
     def __init__(self, duplicates: Duplicates | None = None) -> None:
-        """Start with nothing.
+        """Start with no rows.
 
         Args:
             duplicates: where captions are compared; by default with the capacities of `pipeline.report.duplicates`.
@@ -86,7 +85,7 @@ class Measuring:
             self._compared.add(hash64("\x1f".join(key)), image, row["caption"])
 
     def report(self) -> QualityReport:
-        """Return the figures of all that was taken."""
+        """Return the figures of all counted rows."""
         ordered = [self._groups[key] for key in sorted(self._groups)]
         return QualityReport(
             groups=_table(_group_rows(ordered, self._compared), QUALITY_GROUPS),
@@ -100,7 +99,7 @@ def measure_quality(store: Store, duplicates: Duplicates | None = None) -> Quali
     """Read all committed files of an output and return the figures; `duplicates` as for `Measuring`."""
     measuring = Measuring(duplicates)
     for committed in committed_files(store):
-        for batch in committed.file.iter_batches(BATCH_ROWS, columns=COLUMNS, use_threads=False):
+        for batch in committed.batches(COLUMNS):
             for row in batch.to_pylist():
                 measuring.take(row)
     return measuring.report()
@@ -110,16 +109,13 @@ def write_report(store: Store, report: QualityReport) -> list[str]:
     """Write the tables, replacing those of an earlier report; return their paths."""
     tables = {name: getattr(report, name) for name in QualityReport.__slots__}
     for name, table in tables.items():
-        sink = pa.BufferOutputStream()
-        with pq.ParquetWriter(sink, table.schema, compression="zstd", write_page_checksum=True) as writer:
-            writer.add_key_value_metadata({str(FooterKey.SCHEMA_VERSION): SCHEMA_VERSION})
-            writer.write_table(table)
-        store.put(f"{FOLDER}/{name}.parquet", sink.getvalue().to_pybytes())
+        data = encode_parquet(table, {str(FooterKey.SCHEMA_VERSION): SCHEMA_VERSION})
+        store.put(f"{FOLDER}/{name}.parquet", data)
     return [f"{FOLDER}/{name}.parquet" for name in tables]
 
 
 def length_of(row: Mapping[str, Any]) -> str:
-    """Return how the length was asked, as the tables name it: none, the class, or such as `40 words`."""
+    """Return the requested length as the tables name it: `none`, the class, or such as `40 words`."""
     kind = row["length_kind"]
     return f"{row['length_words']} words" if kind == "words" else row["length_class"] if kind == "class" else "none"
 
@@ -178,10 +174,10 @@ def _word_figures(group: Group) -> dict[str, float | int | None]:
 
 def percentile(histogram: Mapping[int, int], part: int) -> int:
     """Return the least value that `part` percent of the values do not exceed."""
-    wanted, seen = sum(histogram.values()) * part / 100, 0
+    wanted, counted = sum(histogram.values()) * part / 100, 0
     for value in sorted(histogram):
-        seen += histogram[value]
-        if seen >= wanted:
+        counted += histogram[value]
+        if counted >= wanted:
             return value
     raise ValueError("an empty histogram has no percentile")
 
@@ -196,14 +192,14 @@ def _adherence(group: Group) -> dict[str, float]:
 
 def distinct(texts: Iterable[str], size: int) -> float | None:
     """Return the share of different runs of `size` words among all runs of the texts."""
-    seen: set[tuple[str, ...]] = set()
+    different: set[tuple[str, ...]] = set()
     total = 0
     for text in texts:
         words = text.lower().split()
-        found = list(zip(*(words[at:] for at in range(size)), strict=False))
-        seen.update(found)
-        total += len(found)
-    return len(seen) / total if total else None
+        runs = list(zip(*(words[at:] for at in range(size)), strict=False))
+        different.update(runs)
+        total += len(runs)
+    return len(different) / total if total else None
 
 
 def _reason_rows(groups: Iterable[Group]) -> Iterator[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Small pictures of caption rows, read back from the source: of few shards, and of each as little as can be."""
+"""Thumbnails for caption rows, read from the source: from few shards, and as little as possible of each."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from schemas.shard import Shard
 log = logging.getLogger(__name__)
 
 SIDE_PX = 240
-"""Of the longer side."""
+"""Pixels of the longer side."""
 SHARDS = 48
-"""Opened at most; rows of others are shown without a picture."""
+"""At most so many shards are opened; rows of others are shown without a picture."""
 READERS = 8
 """Shards read at once."""
 
@@ -43,20 +43,20 @@ class ImageSource:
 
 
 def read_thumbnails(origin: ImageSource, rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, int], Thumbnail]:
-    """Return the thumbnail of the image of each caption row, by shard and row; nothing that is wrong ends it."""
+    """Return the thumbnail of each caption row, by shard and row; an error becomes the reason for a missing one."""
     wanted: dict[str, dict[int, Mapping[str, Any]]] = {}
     for row in rows:
         if row["width"] and row["height"]:
             wanted.setdefault(row["shard"], {})[row["row"]] = row
     opened = list(wanted)[:SHARDS]
-    found: dict[tuple[str, int], Thumbnail] = {}
+    pictures: dict[tuple[str, int], Thumbnail] = {}
     with ThreadPoolExecutor(READERS) as pool:
         for shard, thumbnails in zip(
             opened, pool.map(lambda name: _of_shard(origin, name, wanted[name]), opened), strict=True
         ):
-            found |= {(shard, row): thumbnail for row, thumbnail in thumbnails.items()}
+            pictures |= {(shard, row): thumbnail for row, thumbnail in thumbnails.items()}
     skipped = Thumbnail(None, f"not read: pictures of {SHARDS} other shards are shown")
-    return {(shard, row): found.get((shard, row), skipped) for shard, of_shard in wanted.items() for row in of_shard}
+    return {(shard, row): pictures.get((shard, row), skipped) for shard, of_shard in wanted.items() for row in of_shard}
 
 
 def _of_shard(origin: ImageSource, name: str, rows: Mapping[int, Mapping[str, Any]]) -> dict[int, Thumbnail]:
@@ -65,26 +65,26 @@ def _of_shard(origin: ImageSource, name: str, rows: Mapping[int, Mapping[str, An
         return dict.fromkeys(rows, Thumbnail(None, "its shard is not in the plan"))
     try:
         with open_head(shard, origin.source, origin.images.max_bytes, max(rows) + 1) as opened:
-            found = {row.row: _thumbnail(origin.images, rows[row.row], row) for row in opened.rows(set(rows))}
+            pictures = {row.row: _thumbnail(origin.images, rows[row.row], row) for row in opened.rows(set(rows))}
     except ShardUnreadable as err:
         log.warning("%s", err)
         return dict.fromkeys(rows, Thumbnail(None, f"its shard cannot be read: {err}"))
-    return {row: found.get(row, Thumbnail(None, "the shard has no such row now")) for row in rows}
+    return {row: pictures.get(row, Thumbnail(None, "the shard has no such row now")) for row in rows}
 
 
-def _thumbnail(config: ImagesConfig, row: Mapping[str, Any], found: SourceRow) -> Thumbnail:
-    if found.data is None:
-        return Thumbnail(None, found.message or str(found.reason))
-    if hashlib.sha256(found.data).hexdigest() != row["image_sha256"]:
+def _thumbnail(config: ImagesConfig, row: Mapping[str, Any], source: SourceRow) -> Thumbnail:
+    if source.data is None:
+        return Thumbnail(None, source.message or str(source.reason))
+    if hashlib.sha256(source.data).hexdigest() != row["image_sha256"]:
         return Thumbnail(None, "another image stands there now")
     try:
-        decoded = decode(found.data, config, _fit(row["width"], row["height"]))
+        decoded = decode(source.data, config, _fit(row["width"], row["height"]))
     except BadImage as err:
         return Thumbnail(None, str(err))
     return Thumbnail(thumbnail_uri(decoded.pixels))
 
 
 def _fit(width: int, height: int) -> tuple[int, int]:
-    """The size at which the longer side is `SIDE_PX`, the aspect ratio kept; small images stay as they are."""
+    """The size with a longer side of `SIDE_PX` and the same aspect ratio; small images keep their size."""
     scale = min(1.0, SIDE_PX / max(width, height))
     return max(1, round(width * scale)), max(1, round(height * scale))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -111,8 +111,3 @@ def _told(attempt: Attempt) -> dict[str, Any]:
 
 def _failed(reason: str, message: str | None) -> dict[str, Any]:
     return {"status": Status.FAILED.value, "reason": reason, "message": message, "flags": []}
-
-
-def count_statuses(statuses: Sequence[str]) -> dict[str, int]:
-    """Return the number of rows per status, zeros included."""
-    return {status.value: statuses.count(status.value) for status in Status}

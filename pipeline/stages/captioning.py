@@ -15,15 +15,17 @@ import pyarrow as pa
 from pipeline.config import JobConfig
 from pipeline.engines import Engine, EngineRequest, EngineResponse, EngineStats
 from pipeline.errors import PipelineError
+from pipeline.ledger.caption_table import count_statuses
 from pipeline.ledger.footer import RunIdentity
 from pipeline.ledger.fragments import write_fragment
 from pipeline.prompts import RequestSampler, draw_seed
 from pipeline.quality import prepare_rules
-from pipeline.stages.caption_rows import RequestState, count_statuses, evaluated, rows_table
+from pipeline.stages.caption_rows import RequestState, evaluated, rows_table
 from pipeline.stages.dispatch import CrashLimits, Dispatcher, ImageRequests
 from pipeline.storage import Store
 from schemas.batch import RECEIPT, BatchKind
 from schemas.shard import Shard
+from schemas.status import no_rows
 
 MAX_TEMPERATURE = 2.0
 """As for `sampling.temperature`."""
@@ -63,7 +65,7 @@ class Captioner:
     """Turns batches into caption rows, many at once, on one event loop; keeps none of them."""
 
     def __init__(self, spec: CaptionSpec, engine: Engine) -> None:
-        limits = CrashLimits(per_image=spec.job.engine.max_deaths_per_image, restarts=spec.job.engine.max_restarts)
+        limits = CrashLimits(per_image=spec.job.engine.max_crashes_per_image, restarts=spec.job.engine.max_restarts)
         self._spec = spec
         self._asker = RequestSampler(spec.job)
         self._asking = Dispatcher(engine, limits)
@@ -89,7 +91,7 @@ class Captioner:
     async def _ask(
         self, shard: str, images: Sequence[Mapping[str, Any]], pixels: Sequence[npt.NDArray[np.uint8]]
     ) -> list[RequestState]:
-        """Ask every request, and those whose text the rules refuse again, as often as `quality.repair` says."""
+        """Ask every request, and those whose text the rules refuse again, as often as `quality.retry` says."""
         frames = _frames(images, pixels)
         asked = [
             RequestState(image=image, request=request, seed=self._seed(shard, image["row"], request.slot, 0))
@@ -97,7 +99,7 @@ class Captioner:
             for request in self._asker.requests(shard, image["row"])
         ]
         open_ = [index for index, one in enumerate(asked) if one.image["row"] in frames]
-        for attempt in range(self._spec.job.quality.repair.attempts + 1):
+        for attempt in range(self._spec.job.quality.retry.attempts + 1):
             questions = {index: self._question(shard, asked[index], frames, attempt) for index in open_}
             answers = await self._asking.ask(_by_image(shard, asked, questions))
             self._count(list(answers.values()), repair=attempt > 0)
@@ -137,7 +139,7 @@ class Captioner:
             prompt=request.prompt,
             seed=self._seed(shard, row, request.slot, attempt),
             temperature=_temperature(self._spec.job, attempt),
-            repetition_penalty=self._spec.job.quality.repair.repetition_penalty if attempt else None,
+            repetition_penalty=self._spec.job.quality.retry.repetition_penalty if attempt else None,
         )
 
 
@@ -169,9 +171,8 @@ class Caption:
 
     def _stage(self, head: Mapping[str, Any], rows: Sequence[int], table: pa.Table) -> pa.Table:
         shard = Shard(path=head["shard"], url="", size=head["size"], etag=head["etag"])
-        path = write_fragment(self._store, self._run, shard, head["num_rows"], table)
-        statuses: list[str] = table["status"].to_pylist()
-        return _receipt({**head, **count_statuses(statuses), "fragment": path, "rows": rows})
+        path = write_fragment(self._store, self._run, shard, head["num_images"], table)
+        return _receipt({**head, "statuses": count_statuses(table), "fragment": path, "rows": rows})
 
 
 def pixels_of(batch: pa.Table, images: Sequence[Mapping[str, Any]]) -> list[npt.NDArray[np.uint8]]:
@@ -198,24 +199,24 @@ def _by_image(shard: str, asked: Sequence[RequestState], questions: Mapping[int,
 
 def _temperature(job: JobConfig, attempt: int) -> float | None:
     """None for the first attempt; then higher at each, so that a greedy run has something to draw."""
-    add = job.quality.repair.temperature_add
+    add = job.quality.retry.temperature_add
     # Rounded, since 0.6 + 0.2 is no float that anyone would expect in a log.
     return min(MAX_TEMPERATURE, round(job.sampling.temperature + attempt * add, 6)) if attempt else None
 
 
 def fatal_receipt(batch: pa.Table, error: PipelineError) -> pa.Table:
     """Return the receipt that ends the run with `error`."""
-    head = batch.select(["shard", "num_rows", "rows"]).to_pylist()[0]
+    head = batch.select(["shard", "num_images", "rows"]).to_pylist()[0]
     return _receipt({**head, "kind": BatchKind.FATAL.value, "error": pickle.dumps(error)})
 
 
 def skipped_receipt(batch: pa.Table) -> pa.Table:
     """Return the receipt of a batch that nobody was asked about, since the run is stopping."""
-    head = batch.select(["shard", "num_rows"]).to_pylist()[0]
+    head = batch.select(["shard", "num_images"]).to_pylist()[0]
     return _receipt({**head, "kind": BatchKind.SKIPPED.value, "rows": []})
 
 
 def _receipt(head: Mapping[str, Any]) -> pa.Table:
-    counts = {"ok": 0, "rejected": 0, "failed": 0}
-    row = {name: head.get(name, counts.get(name)) for name in RECEIPT.names}
+    row = {name: head.get(name) for name in RECEIPT.names}
+    row["statuses"] = list(head.get("statuses", no_rows()).items())
     return pa.Table.from_pylist([row], schema=RECEIPT)

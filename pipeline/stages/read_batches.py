@@ -108,18 +108,18 @@ def _read(
     last: pa.Table | None = None
     with IsolatedDecoder() as decoder, open_shard(shard, spec.source, spec.images.max_bytes) as opened:
         spent.left_out = opened.left_out
-        wanted = range(opened.num_rows) if rows is None else rows
+        wanted = range(opened.num_images) if rows is None else rows
         wanted = set(wanted) - done if done else wanted
         num_left = len(wanted)
         for batch in _batches(spec, opened.rows(wanted), _timed(decoder.decode if apart else decode_or_exit, spent)):
-            table = batch.table(shard, opened.num_rows)
+            table = batch.table(shard, opened.num_images)
             opened.check()
             num_left -= len(batch.images)
             if num_left:
                 yield table
             else:
                 last = table
-        if opened.num_rows == 0:
+        if opened.num_images == 0:
             last = _marker(BatchKind.EMPTY, shard, 0)
     if last is not None:
         yield last
@@ -140,10 +140,10 @@ def _clean(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def batches_of(spec: ReadSpec, shard: Shard, num_rows: int, rows: Iterable[SourceRow]) -> Iterator[pa.Table]:
+def batches_of(spec: ReadSpec, shard: Shard, num_images: int, rows: Iterable[SourceRow]) -> Iterator[pa.Table]:
     """Yield the batches of some rows that were read already; an image that kills its decoder is a failed row."""
     with IsolatedDecoder() as decoder:
-        yield from (batch.table(shard, num_rows) for batch in _batches(spec, iter(rows), decoder.decode))
+        yield from (batch.table(shard, num_images) for batch in _batches(spec, iter(rows), decoder.decode))
 
 
 def _timed(decode: Decode, spent: ReadTimings) -> Decode:
@@ -208,12 +208,12 @@ class _Batch:
         shape = {"pixels_width": width, "pixels_height": height}
         return {**facts, **shape, "image_format": decoded.format, "width": decoded.width, "height": decoded.height}
 
-    def table(self, shard: Shard, num_rows: int) -> pa.Table:
+    def table(self, shard: Shard, num_images: int) -> pa.Table:
         pixels = self._pixels[: self._num_bytes]
-        return _table(BatchKind.IMAGES, shard, num_rows, images=self.images, pixels=pa.py_buffer(pixels))
+        return _table(BatchKind.IMAGES, shard, num_images, images=self.images, pixels=pa.py_buffer(pixels))
 
 
-def _table(kind: BatchKind, shard: Shard, num_rows: int, **columns: Any) -> pa.Table:  # noqa: ANN401 - Arrow values
+def _table(kind: BatchKind, shard: Shard, num_images: int, **columns: Any) -> pa.Table:  # noqa: ANN401 - Arrow values
     pixels: pa.Buffer = columns.get("pixels") or pa.py_buffer(b"")
     offsets = pa.py_buffer(np.array([0, pixels.size], np.int64))
     values = {
@@ -221,7 +221,7 @@ def _table(kind: BatchKind, shard: Shard, num_rows: int, **columns: Any) -> pa.T
         "shard": [shard.path],
         "size": [shard.size],
         "etag": [shard.etag],
-        "num_rows": [num_rows],
+        "num_images": [num_images],
         "images": [columns.get("images", [])],
         # From the buffer, since a list of one bytes object would copy the pixels twice.
         "pixels": pa.LargeBinaryArray.from_buffers(pa.large_binary(), 1, [None, offsets, pixels]),
@@ -238,8 +238,8 @@ def _array(value: Any, dtype: pa.DataType) -> pa.Array:  # noqa: ANN401 - Arrow 
     return value if isinstance(value, pa.Array) else pa.array(value, dtype)
 
 
-def _marker(kind: BatchKind, shard: Shard, num_rows: int, *, message: str | None = None) -> pa.Table:
-    return _table(kind, shard, num_rows, message=None if message is None else _clean(message))
+def _marker(kind: BatchKind, shard: Shard, num_images: int, *, message: str | None = None) -> pa.Table:
+    return _table(kind, shard, num_images, message=None if message is None else _clean(message))
 
 
 def fatal_batch(shard: Shard, error: PipelineError) -> pa.Table:
@@ -252,9 +252,9 @@ def skipped_batch(shard: Shard) -> pa.Table:
     return _marker(BatchKind.SKIPPED, shard, 0)
 
 
-def committed_batch(shard: Shard, num_rows: int) -> pa.Table:
+def committed_batch(shard: Shard, num_images: int) -> pa.Table:
     """Return the batch of a shard that another run has committed meanwhile."""
-    return _marker(BatchKind.COMMITTED, shard, num_rows)
+    return _marker(BatchKind.COMMITTED, shard, num_images)
 
 
 def _resumed(shard: Shard, fragment: FragmentInfo) -> pa.Table:

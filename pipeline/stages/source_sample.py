@@ -31,8 +31,8 @@ class SampledShard:
     """The rows drawn of one shard, in its order."""
 
     shard: Shard
-    num_rows: int
-    """Rows known of the shard, at least those up to the last drawn."""
+    num_images: int
+    """Images known of the shard, at least those up to the last drawn."""
     rows: tuple[SourceRow, ...]
 
 
@@ -73,9 +73,9 @@ def _draw(spec: ReadSpec, shard: Shard, seed: int, quota: int) -> SampledShard:
     if not quota:
         return SampledShard(shard, 0, ())
     with open_head(shard, spec.source, spec.images.max_bytes, HEAD_ROWS) as opened:
-        numbers = range(min(opened.num_rows, HEAD_ROWS))
+        numbers = range(min(opened.num_images, HEAD_ROWS))
         wanted = set(sorted(numbers, key=lambda row: _hash(seed, shard.path, row))[:quota])
-        return SampledShard(shard, opened.num_rows, tuple(opened.rows(wanted)))
+        return SampledShard(shard, opened.num_images, tuple(opened.rows(wanted)))
 
 
 def _hash(*parts: str | int) -> bytes:

@@ -24,7 +24,7 @@ from pipeline.errors import StoreError
 from pipeline.storage.store import Entry, checked
 
 DELETE_THREADS = 16
-"""gcsfs deletes one object a request, of some 30 ms: a shard's 300 fragments in under a second."""
+"""gcsfs deletes one object per request of some 30 ms: 300 fragments of a shard take less than a second."""
 
 CLIENT_ERRORS = (OSError, HttpError, ChecksumError, GoogleAuthError, aiohttp.ClientError, ValueError, RuntimeError)
 """gcsfs raises ValueError for a 400 and RuntimeError for an answer without a body."""
@@ -54,7 +54,7 @@ class GcsStore:
         self._upload_if(path, data, "0")
 
     def get_versioned(self, path: str) -> tuple[bytes, str]:
-        """One GET, whose answer has both: read apart, they may be those of two versions."""
+        """One GET, whose answer has both: two requests might see two versions."""
         client = self._client()
         try:
             headers, data = client.call("GET", client.url(self._at(path)))
@@ -92,7 +92,7 @@ class GcsStore:
             raise self._failed(path, err) from err
 
     def _upload_if(self, path: str, data: bytes, generation: str) -> None:
-        """Upload if the file is of this generation; 0 is a file that is not there."""
+        """Upload if the file has this generation; 0 means that it does not exist."""
         try:
             self._upload(path, data, ifGenerationMatch=generation)
         except FileExistsError:
@@ -103,7 +103,7 @@ class GcsStore:
             raise OSError(f"{self.url}/{path}: {type(err).__name__}: {err}") from err
 
     def _upload(self, path: str, data: bytes, **condition: str) -> None:
-        """One request with nothing but the data in its body.
+        """Send one request with only the data in its body.
 
         gcsfs's own upload sends a second part with line ends that Google's test bench refuses as malformed.
         """
@@ -142,5 +142,5 @@ class GcsStore:
 
 @functools.lru_cache(maxsize=2)
 def _client(pid: int) -> gcsfs.GCSFileSystem:  # noqa: ARG001 - the cache's key
-    """One client a process: a client made before a fork hangs in the child."""
+    """One client per process: a client created before a fork hangs in the child."""
     return gcsfs.GCSFileSystem(use_listings_cache=False, skip_instance_cache=True)

@@ -1,11 +1,10 @@
 """Whole files and exclusive creation on a local disk, by hard link.
 
-fsspec's own local create is not exclusive (15 of 60 races had 2-4 winners), and `open("xb")` is,
-but leaves half a file after a crash. A temporary file, fsync and link are both: 60 of 60.
+fsspec's local create is not exclusive (15 of 60 races had 2-4 winners). `open("xb")` is, but leaves half a file
+after a crash. A temporary file, fsync and link are exclusive and atomic: 60 of 60.
 
-Nothing on a disk replaces a file only if it is still the one that was read. So a replacement holds a lock
-(`flock`) on the very file that it replaces: the kernel drops it with its process, and whoever gets it
-afterwards finds that the name belongs to another file.
+A file system has no compare-and-swap. So a replacement holds a lock (`flock`) on the file that it replaces: the
+kernel releases it with the process, and the next holder sees that the name now belongs to another file.
 """
 
 import fcntl
@@ -21,11 +20,11 @@ from pipeline.errors import StoreError
 from pipeline.storage.store import Entry, checked
 
 TEMPORARY = ".tmp"
-"""Folder at the root for files being written: no reader of captions/ ever sees one, and `clean` finds all that
-killed writers left. Hard links need one file system, which a folder of the same root is."""
+"""Folder at the root for files being written: readers of captions/ never see one, and `clean` finds those of killed
+writers. Hard links work only within one file system, so the folder is below the same root."""
 
 TRIES = 5
-"""Times to begin again when another process removed the emptied folder, or swept the temporary file, in between."""
+"""Tries, since another process may remove the emptied folder or the temporary file in between."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +55,14 @@ class LocalStore:
         target = self._at(path)
         try:
             with target.open("rb") as file:
-                # BlockingIOError where another holds it: an answer that is not clear, so the caller asks again.
+                # BlockingIOError if another process holds it: no clear answer, so the caller tries again.
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 renamed = not os.path.samestat(os.fstat(file.fileno()), target.stat())
                 if renamed or hashlib.sha256(file.read()).hexdigest() != version:
                     raise FileExistsError(f"{self.url}/{path}")
                 self.put(path, data)
         except FileNotFoundError as err:
-            raise StoreError(f"{target}: gone; there is nothing to replace") from err
+            raise StoreError(f"{target}: the file is gone, so it cannot be replaced; restore it") from err
 
     def list(self, folder: str) -> Iterator[Entry]:
         top = self._at(folder) if folder else Path(self.url)
@@ -73,11 +72,11 @@ class LocalStore:
             for name in names:
                 file = Path(parent, name)
                 try:
-                    facts = file.stat()
+                    stat_result = file.stat()
                     is_link = linked or file.is_symlink()
                 except FileNotFoundError:
                     continue
-                yield Entry(file.relative_to(self.url).as_posix(), facts.st_size, facts.st_mtime, is_link)
+                yield Entry(file.relative_to(self.url).as_posix(), stat_result.st_size, stat_result.st_mtime, is_link)
 
     def delete(self, paths: Iterable[str]) -> None:
         for path in paths:
@@ -113,7 +112,7 @@ class LocalStore:
             ) from err
 
     def _write_then(self, data: bytes, target: Path, give_name: Callable[[Path, Path], object]) -> None:
-        temporary = Path(self.url, TEMPORARY, uuid.uuid4().hex)  # as `pipeline.ledger.layout` knows it
+        temporary = Path(self.url, TEMPORARY, uuid.uuid4().hex)  # `pipeline.ledger.layout` matches such names
         _make_folder(temporary.parent)
         try:
             with temporary.open("xb") as file:
@@ -127,7 +126,7 @@ class LocalStore:
             temporary.unlink(missing_ok=True)
 
     def _unlink(self, path: str) -> None:
-        """Remove a file, from folder to open folder: none of them can become a link meanwhile.
+        """Remove a file through open folders, so that none of them can be replaced by a link in between.
 
         Raises:
             FileNotFoundError: it, or a folder on the way, is absent.
@@ -143,7 +142,7 @@ class LocalStore:
             os.close(handle)
 
     def _enter(self, handle: int, folder: str, path: str) -> int:
-        """Open a folder of an open folder, which is closed if that succeeds."""
+        """Open a folder inside an open folder; on success the outer one is closed."""
         try:
             inner = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=handle)
         except OSError as err:
@@ -159,17 +158,17 @@ class LocalStore:
         return inner
 
     def _prune(self, folder: Path) -> None:
-        """Remove folders that a delete has emptied, as an object store would not show them either."""
+        """Remove folders that a delete has emptied, since an object store would not list them either."""
         while folder != Path(self.url):
             try:
                 folder.rmdir()
-            except OSError:  # not empty, or gone: either way nothing is left to do
+            except OSError:  # not empty, or gone: nothing more to do
                 return
             folder = folder.parent
 
 
 def _prefixes(folder: str) -> Iterator[str]:
-    """`a`, `a/b` and `a/b/c` of `a/b/c`; nothing of the root."""
+    """`a`, `a/b` and `a/b/c` for `a/b/c`; nothing for the root."""
     names = folder.split("/") if folder else []
     return ("/".join(names[: number + 1]) for number in range(len(names)))
 
@@ -180,13 +179,13 @@ def _make_folder(folder: Path) -> None:
     _make_folder(folder.parent)
     try:
         folder.mkdir()
-    except FileExistsError:  # another was faster; if it is a file, the next step says so
+    except FileExistsError:  # another process was faster; if it is a file, the next step fails
         return
     _sync_folder(folder.parent)
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a new name survive a power cut: on Linux that is the folder's own fsync."""
+    """Make a new name survive a power cut: on Linux this needs an fsync of the folder."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""Whether one URL names a place inside another: through links, `..`, bind mounts, and by bucket and key."""
+"""Decides whether a URL is inside another, also through links, `..` and bind mounts, and by bucket and key."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAGIC = "*?["
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A folder or file, wherever it is."""
+    """A folder or file of a disk or a store."""
 
     store: str
     """`file`, or scheme and bucket."""

@@ -1,4 +1,4 @@
-"""A store that ends with its process, for tests: the same promises, no disk."""
+"""A store in memory, for tests: the same guarantees, without a disk."""
 
 import hashlib
 import threading
@@ -45,7 +45,7 @@ class MemoryStore:
         with _LOCK:
             found = _FILES.get((self.url, checked(path)))
             if found is None:
-                raise StoreError(f"{self.url}/{path}: gone; there is nothing to replace")
+                raise StoreError(f"{self.url}/{path}: the file is gone, so it cannot be replaced; restore it")
             if hashlib.sha256(found).hexdigest() != version:
                 raise FileExistsError(f"{self.url}/{path}")
             self._write(path, data)

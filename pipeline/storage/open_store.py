@@ -1,4 +1,4 @@
-"""Which store an output's URL means."""
+"""Opens the store of an output's URL."""
 
 import os
 from importlib import import_module
@@ -12,7 +12,7 @@ ALLOWED = "a local path, file://, s3:// or gs://"
 
 
 def open_store(url: str) -> Store:
-    """Return the store rooted at `url`; asks no server yet, see `probe`.
+    """Return the store rooted at `url`; sends no request yet, see `probe`.
 
     Raises:
         ConfigError: the scheme cannot hold an output, or its client is not installed.
@@ -40,7 +40,7 @@ def _check_bucket(scheme: str, rest: str) -> None:
     bucket = rest.partition("/")[0]
     # The URL is not repeated: a secret may stand in it, with a slash that ends what looks like the bucket.
     if "@" in bucket or (":" in bucket and "@" in rest):
-        raise ConfigError(f"output: {scheme}:// with '@' before the path; credentials belong into the environment")
+        raise ConfigError(f"output: {scheme}:// with '@' before the path; put credentials into the environment")
     if not bucket:
         raise ConfigError(f"output: {scheme}:// without a bucket; give {scheme}://bucket/folder")
 

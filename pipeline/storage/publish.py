@@ -1,4 +1,4 @@
-"""Who created a file, known for certain: also after a lost answer, a retry inside a client, or a race."""
+"""Conditional writes with a certain result, also after a lost answer, a retry inside a client, or a race."""
 
 import logging
 import random
@@ -22,25 +22,25 @@ PROBE_PREFIX = "staging/.probe-"
 
 
 def put_if_absent(store: Store, path: str, data: bytes, attempt: str) -> WriteResult:
-    """Create a file, or say whose it is that stands there.
+    """Create a file; if it exists, return who wrote it.
 
     Args:
         store: where.
         path: the final name.
-        data: below `MAX_BYTES`, with `attempt` in it, so that equal bytes prove that the write is ours.
+        data: below `MAX_BYTES`, with `attempt` in it, so that equal bytes prove that this write made the file.
         attempt: unique to this write, uuid4 hex.
 
     Raises:
-        StoreError: refused, or still no clear answer after `TRIES`. Delete nothing then: the file may be there.
+        StoreError: refused, or no clear answer after `TRIES`. Delete nothing then: the file may exist.
     """
     _check(store, path, data, attempt)
     return _certain(store, path, data, lambda: store.create(path, data), WriteResult.CREATED)
 
 
 def put_idempotent(store: Store, path: str, data: bytes) -> WriteResult:
-    """Create a file whose content follows from its name: CREATED, OURS where the same stands there, EXISTS for another.
+    """Create a file whose content follows from its name: CREATED, OURS if it has the same content, else EXISTS.
 
-    Of any size: where a store ignores the condition on several parts, what it lets be overwritten is the same.
+    Of any size: where a store ignores the condition on several parts, the overwritten content is the same.
 
     Raises:
         StoreError: as `put_if_absent`.
@@ -49,7 +49,7 @@ def put_idempotent(store: Store, path: str, data: bytes) -> WriteResult:
 
 
 def replace_if(store: Store, path: str, data: bytes, version: str, attempt: str) -> WriteResult:
-    """Replace a file that is still of the version that was read; REPLACED or OURS, and EXISTS when another was faster.
+    """Replace a file if it still has the version that was read: REPLACED or OURS, and EXISTS if another was faster.
 
     Arguments and errors are those of `put_if_absent`; `version` is that of `Store.get_versioned`.
     """
@@ -68,7 +68,7 @@ def _check(store: Store, path: str, data: bytes, attempt: str) -> None:
 
 
 def _certain(store: Store, path: str, data: bytes, write: Callable[[], None], done: WriteResult) -> WriteResult:
-    """Write on a condition, again until it is known what became of it."""
+    """Write conditionally, and repeat until the result is known."""
     unclear: OSError | None = None
     for num_try in range(TRIES):
         if num_try:
@@ -86,21 +86,21 @@ def _certain(store: Store, path: str, data: bytes, write: Callable[[], None], do
             return done
     raise StoreError(
         f"{store.url}/{path}: no clear answer to {TRIES} conditional writes (last: {unclear!r}); the file may or may "
-        "not be there, nothing was removed. Run again when the store answers: the next run looks first"
+        "not exist, nothing was removed. Run again when the store answers: the next run looks first"
     )
 
 
 def _owner(store: Store, path: str, data: bytes) -> WriteResult | None:
-    """Whose file it is; None when it cannot be read after all."""
+    """Whether this write made the file; None if it cannot be read after all."""
     try:
-        found = store.get(path)
+        existing = store.get(path)
     except FileNotFoundError:
         return None
-    return WriteResult.OURS if found == data else WriteResult.EXISTS
+    return WriteResult.OURS if existing == data else WriteResult.EXISTS
 
 
 def probe(store: Store) -> None:
-    """Show that the store refuses to create what exists; takes three to five requests.
+    """Check that the store refuses to create an existing file; takes three to five requests.
 
     Raises:
         StoreError: it does not, so two runs could both believe to have committed a shard.
@@ -114,14 +114,14 @@ def probe(store: Store) -> None:
         _remove_probe(store, path)
     if outcomes[0] is WriteResult.EXISTS or outcomes[1] is not WriteResult.EXISTS or kept != first:
         raise StoreError(
-            f"{store.url}: does not honour create-if-absent: creating one file twice gave "
-            f"{' and '.join(outcomes)}, and {'the first' if kept == first else 'another'} content stands. Put the "
+            f"{store.url}: does not honour create-if-absent: creating one file twice returned "
+            f"{' and '.join(outcomes)}, and {'the first' if kept == first else 'another'} content is stored. Put the "
             "output on AWS S3, MinIO or another S3 with If-None-Match, on GCS, or on a local disk"
         )
 
 
 def _remove_probe(store: Store, path: str) -> None:
-    """Remove the probe's file, which is worth no run: `clean` takes what stays."""
+    """Remove the probe's file; a failure does not end the run, since `clean` removes the file later."""
     try:
         store.delete([path])
     except StoreError as err:

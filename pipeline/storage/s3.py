@@ -1,4 +1,4 @@
-"""S3 and what speaks like it: exclusive creation is one PUT with `If-None-Match: *`.
+"""S3 and compatible stores: exclusive creation is one PUT with `If-None-Match: *`.
 
 Credentials, region and endpoint come from the environment or the instance's role alone
 (AWS_ACCESS_KEY_ID, AWS_PROFILE, AWS_ENDPOINT_URL_S3, ...), as botocore reads them.
@@ -50,7 +50,7 @@ DELETE_KEYS = 1000
 """The most keys that S3 takes in one DeleteObjects."""
 
 CLIENT_ERRORS = (OSError, BotoCoreError, aiohttp.ClientError)
-"""s3fs turns S3's answers into OSErrors; what never got an answer keeps botocore's or aiohttp's type."""
+"""s3fs turns answers of S3 into OSErrors; errors without an answer keep the type of botocore or aiohttp."""
 
 NO_ANSWER = (TimeoutError, ConnectionError, HTTPClientError, FlexibleChecksumError, aiohttp.ClientError)
 
@@ -59,14 +59,14 @@ TRANSIENT_CODES = {
     *("Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequests"),
     *("BadDigest", "IncompleteBody", "XAmzContentSHA256Mismatch", "500", "502", "503", "504"),
 }
-"""S3's answers that another try may change, of a whole request and of one key of a DeleteObjects."""
+"""Error codes that another try may change, of a whole request and of one key of a DeleteObjects."""
 
 S3FS_REPEATS = {"SlowDown", "XAmzContentSHA256Mismatch"}
 """Of a whole request, five times; as it does what never got an answer. Repeated here too, a store that is away for
 good would be waited for five times as long."""
 
 TRANSIENT_ERRORS = (FlexibleChecksumError, IncompleteReadError, ResponseStreamingError, aiohttp.ClientError)
-"""A body that broke off, or that is not what its checksum says."""
+"""An incomplete body, or one that does not match its checksum."""
 
 REFUSALS = {errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.ENAMETOOLONG, errno.EMSGSIZE}
 """What s3fs makes of final answers; the other errnos (EBUSY of a 503 or 409, EREMOTEIO of a 500) leave it open."""
@@ -94,7 +94,7 @@ class S3Store:
             raise self._unwritten(path, err) from err
 
     def get_versioned(self, path: str) -> tuple[bytes, str]:
-        """One GET, whose answer has both: read apart, they may be those of two versions."""
+        """One GET, whose answer has both: two requests might see two versions."""
         bucket, key = self._bucket_and_key(checked(path))
         client = self._client()
         ask = functools.partial(sync, client.loop, _body_and_etag, client, bucket, key)
@@ -136,7 +136,7 @@ class S3Store:
             )
 
     def _delete(self, bucket: str, keys: Sequence[str]) -> dict[str, str]:
-        """Remove up to `DELETE_KEYS` keys; return those that S3 keeps refusing, with its codes."""
+        """Remove up to `DELETE_KEYS` keys; return those that S3 still refuses, with their error codes."""
         refused = dict.fromkeys(keys, "")
         for num_try in range(TRIES):
             if num_try:
@@ -160,7 +160,7 @@ class S3Store:
         return True
 
     def _unwritten(self, path: str, err: Exception) -> OSError | StoreError:
-        """What a conditional write that failed means: refused by its condition, refused at all, or unknown."""
+        """The error for a failed conditional write: refused by its condition, refused otherwise, or unknown."""
         status, code = _answer(err)
         if isinstance(err, FileExistsError) or status == 412 or code == "PreconditionFailed":
             return FileExistsError(f"{self.url}/{path}")
@@ -169,7 +169,7 @@ class S3Store:
         return OSError(f"{self.url}/{path}: {type(err).__name__}: {err}")
 
     def _call(self, method: str, path: str, **arguments: object) -> dict[str, Any]:
-        """One request, and S3's answer. Raises FileNotFoundError when HEAD finds nothing."""
+        """Send one request and return S3's answer. Raises FileNotFoundError if a HEAD finds nothing."""
         try:
             answer = self._with_tries(path, lambda: self._client().call_s3(method, **arguments))
         except FileNotFoundError as err:
@@ -179,7 +179,7 @@ class S3Store:
         return cast("dict[str, Any]", answer)
 
     def _with_tries(self, path: str, ask: Callable[[], object]) -> object:
-        """What `ask` returns, which may be asked twice without harm. Raises FileNotFoundError as S3 says it."""
+        """Return the result of `ask`, idempotent and repeated after transient errors. Raises FileNotFoundError."""
         for num_try in range(1, TRIES + 1):
             try:
                 return ask()
@@ -257,7 +257,7 @@ def _is_transient(err: Exception) -> bool:
 
 
 def _answer(err: Exception) -> tuple[int | None, str | None]:
-    """HTTP status and error code of S3's answer, where there was one."""
+    """HTTP status and error code of S3's answer, if there was one."""
     response: dict[str, Any] = getattr(err.__cause__, "response", None) or {}
     return response.get("ResponseMetadata", {}).get("HTTPStatusCode"), response.get("Error", {}).get("Code")
 

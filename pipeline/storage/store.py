@@ -1,4 +1,4 @@
-"""What an output asks of its storage: whole files, exclusive creation, listings. Nothing else."""
+"""The storage interface of an output: whole files, exclusive creation, listings."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ from pipeline.errors import StoreError
 
 
 class WriteResult(StrEnum):
-    """What became of a put-if-absent, or of a replacement."""
+    """The result of a put-if-absent, or of a replacement."""
 
     CREATED = "created"
     REPLACED = "replaced"
     OURS = "ours"
-    """It exists and holds our bytes: an earlier try of this very write arrived and its answer was lost."""
+    """It exists with our bytes: an earlier try of this write arrived and its answer was lost."""
     EXISTS = "exists"
-    """It exists and another wrote it; of a replacement: another was faster."""
+    """Another write made it; of a replacement: another was faster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +30,14 @@ class Entry:
     modified_s: float
     """When it was last written, by the store's clock: seconds since the epoch."""
     linked: bool = False
-    """On a disk: the file, or a folder between the store's root and it, is a symbolic link."""
+    """On a disk: the file, or a folder between it and the store's root, is a symbolic link."""
 
 
 class Store(Protocol):
     """A folder of whole files. Paths are relative to its URL, POSIX, see `checked`.
 
-    Pickles, and opens its client once per process: it may go through fork, spawn or Ray. Where a
-    method names no other error, it raises StoreError.
+    Pickles, and opens its client once per process, so it works with fork, spawn and Ray. Unless a
+    method names another error, it raises StoreError.
     """
 
     @property
@@ -54,7 +54,7 @@ class Store(Protocol):
     def create(self, path: str, data: bytes) -> None:
         """Write a file that must not exist yet; of several at once exactly one succeeds.
 
-        Use `put_if_absent`, which knows what to make of the errors.
+        Use `put_if_absent`, which handles the errors.
 
         Raises:
             FileExistsError: it exists. It may be our own: clients retry inside.
@@ -64,13 +64,13 @@ class Store(Protocol):
         ...
 
     def get_versioned(self, path: str) -> tuple[bytes, str]:
-        """Like `get`, with the version that `replace` asks for."""
+        """Like `get`, with the version that `replace` needs."""
         ...
 
     def replace(self, path: str, data: bytes, version: str) -> None:
         """Replace a file that is still of this version; of several at once exactly one succeeds.
 
-        A reader finds the old file or the new one, whole. Use `replace_if`, which knows what to make of the errors.
+        A reader finds the old file or the new one, whole. Use `replace_if`, which handles the errors.
 
         Raises:
             FileExistsError: it is of another version. It may be our own: clients retry inside.
@@ -84,7 +84,7 @@ class Store(Protocol):
         ...
 
     def delete(self, paths: Iterable[str]) -> None:
-        """Remove files; those that are absent already are no error. Nothing is removed through a link to a folder."""
+        """Remove files; absent files are not an error. Nothing is removed through a link to a folder."""
         ...
 
     def exists(self, path: str) -> bool: ...

@@ -1,4 +1,4 @@
-"""What the renderer promises, on 100,000 rows of each preset: `python -m tests.benchmarks.corpus [--rows N]`.
+"""Speed and correctness of the renderer on 100,000 rows a preset: `python -m tests.benchmarks.corpus [--rows N]`.
 
 Every row passes the strict check; the public parser gets tags and captions back from every text that it can read;
 tasks, gen_meta and loss have the shares that the preset states (chi-square). Rows per second are CPU time of one
@@ -17,18 +17,18 @@ from pathlib import Path
 import pyarrow as pa
 
 from pipeline.config import Preset, RenderConfig
-from pipeline.corpus.corpus_record import records_of
-from pipeline.corpus.count_tokens import TokenCounter
-from pipeline.corpus.expected import accept, accept_share, expected_gen_meta, expected_tasks, kind_of, style_name
-from pipeline.corpus.render_texts import render_table
-from pipeline.corpus.text_grammar import check_row, parse_text, profile_of
+from pipeline.corpus.records.corpus_record import records_of
+from pipeline.corpus.text.count_tokens import TokenCounter
+from pipeline.corpus.text.render_texts import render_table
+from pipeline.corpus.text.text_grammar import check_row, parse_text, profile_of
+from tests.corpus.expected_shares import accept, accept_share, expected_gen_meta, expected_tasks, kind_of, style_name
 from tests.corpus.public_parser import parse_public, representable
 from tests.corpus.records import draw_records
 from tests.corpus.tiny_tokenizer import train_tokenizer
 
 BATCH = 1000
 DRAWN = 7000
-"""Different records; epochs make the rows."""
+"""Number of records; more rows come from more epochs."""
 
 
 def render(preset: Preset, num_rows: int) -> tuple[list[pa.Table], float]:
@@ -46,7 +46,7 @@ def render(preset: Preset, num_rows: int) -> tuple[list[pa.Table], float]:
 
 
 def examine(preset: Preset, tables: list[pa.Table]) -> dict[str, float]:
-    """Return the shares of rows that pass, and the worst p of the chi-square tests."""
+    """Return the shares of rows that pass, and the smallest p of the chi-square tests."""
     config = RenderConfig(preset=preset)
     profile, kinds = profile_of(config), {one.id: one for one in records_of(draw_records(DRAWN))}
     tasks: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
@@ -71,7 +71,7 @@ def examine(preset: Preset, tables: list[pa.Table]) -> dict[str, float]:
             counts["recovered"] += captions and theirs.get("tag", []) == ours.tags
     tests = [accept(seen, expected_tasks(config, *key)).p for key, seen in tasks.items()]
     tests.append(accept_share(counts["gen_meta"], counts["metadata"], expected_gen_meta(config, "default")).p)
-    tests.append(accept_share(counts["all"], counts["rows"], config.loss_all).p)
+    tests.append(accept_share(counts["all"], counts["rows"], config.loss_on_all_probability).p)
     return {
         "rows": counts["rows"],
         "strict_pass": counts["passed"] / counts["rows"],

@@ -1,4 +1,4 @@
-"""What a corpus costs per record, and whether memory stays flat: all steps, in one process, without Ray.
+"""Time per record and peak memory of a corpus: all steps, in one process, without Ray.
 
     python -m tests.benchmarks.corpus_scale --records 100000 --records 1000000
 
@@ -29,7 +29,7 @@ from tests.corpus.records import draw_records
 FILE_ROWS = 100_000
 COPIED = ("general", "character", "copyright", "artist", "meta", "width", "height", "short", "long")
 FRESH = 5_000
-"""Records that are drawn; the rest are these with other ids and captions, since drawing costs more than reading."""
+"""Records that are drawn; the others are copies with new ids and captions, since drawing is slower than reading."""
 
 
 def write_tables(folder: Path, num_records: int) -> None:
@@ -63,8 +63,8 @@ def measure(num_records: int, memory_gib: float) -> dict[str, float]:
         found: dict[str, float] = {"records": num_records, "mb_before": written_mb}
         for step in steps(prepare_corpus(parse_config(CorpusConfig, data, (), origin="benchmark"))):
             since = time.perf_counter()
-            if step.here is not None:
-                step.here()
+            if step.driver_work is not None:
+                step.driver_work()
             else:
                 for item in step.items:
                     step.work(item)
@@ -88,7 +88,7 @@ def main(records: tuple[int, ...], memory_gib: float, one: int | None) -> None:
             [sys.executable, "-m", "tests.benchmarks.corpus_scale", *words], check=True, capture_output=True, text=True
         ).stdout
         found = json.loads(out.splitlines()[-1])
-        seconds = sum(found[name] for name in ("slice", "draft", "choose", "publish", "report"))
+        seconds = sum(found[name] for name in ("slice", "records", "dedupe", "publish", "report"))
         click.echo(
             f"{number:>10,} records  {number / seconds:,.0f}/s over all  peak {found['peak_mb']:,.0f} MB  {found}"
         )

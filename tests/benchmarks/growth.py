@@ -103,19 +103,18 @@ def _drive(paths: list[str], works: Any, counted: Any, progress: Any) -> int:
     for start in range(0, SHARD_ROWS, BATCH_ROWS):
         rows = list(range(start, min(SHARD_ROWS, start + BATCH_ROWS)))
         for path in paths:
-            receipt = {
+            row = {
                 "kind": BatchKind.IMAGES.value,
                 "shard": path,
-                "num_rows": SHARD_ROWS,
+                "num_images": SHARD_ROWS,
                 "fragment": f"staging/{path}/{start:08d}-0123456789abcdef0123456789abcdef.parquet",
                 "rows": rows,
-                "ok": len(rows),
-                "rejected": 0,
-                "failed": 0,
+                "statuses": [("ok", len(rows))],
                 "message": None,
                 "error": None,
             }
-            complete = counted.add(Receipt(**receipt))
+            receipt = Receipt.from_row(row)
+            complete = counted.add(receipt)
             progress.add_receipt(receipt)
             if complete is not None:
                 progress.end_shard(works[path].shard)

@@ -91,7 +91,7 @@ def joyfleet(shards: Path, output: Path) -> None:
             "captions": [{"slot": "long", "prompt": PROMPT, "system": SYSTEM}],
             "sampling": SAMPLING,
             "engine": {"max_model_len": 768, "max_num_seqs": NUM_SEQS},
-            "quality": {"repair": {"attempts": 0}},
+            "quality": {"retry": {"attempts": 0}},
             "cluster": {"object_store_gib": 0.6},
         }
     )

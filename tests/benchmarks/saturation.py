@@ -32,7 +32,7 @@ def job_of(shards: Path, output: Path, engine: dict[str, Any] | None = None) -> 
         "model": "standin",
         "captions": [{"slot": "long", "mode": "descriptive", "length": "long"}],
         "engine": {"max_model_len": 768, **(engine or {})},
-        "quality": {"repair": {"attempts": 0}},
+        "quality": {"retry": {"attempts": 0}},
         "cluster": {"object_store_gib": 0.6},
     }
     return parse_job(data)

@@ -1,6 +1,7 @@
 """One chaos run: the job started, struck when it has got so far, started again until done, and judged."""
 
 import contextlib
+import itertools
 import os
 import random
 import signal
@@ -15,6 +16,7 @@ import psutil
 from tests.chaos.plan import DEADLY, ChaosPlan, Fault, Place, Step, Strike
 from tests.chaos.world import World, build_world, can_mount
 from tests.cli import Done, finish, run, start, write_job
+from tests.gate import HOOKS, Gate
 from tests.s3_proxy import Script, s3_proxy
 from tests.trees import find, send, tree, writers
 
@@ -95,18 +97,15 @@ class _Chaos:
     def __init__(self, world: World, result: Result, environment: dict[str, str]) -> None:
         self._world, self._result = world, result
         self._asked = world.folder / "asked"
-        project = Path(__file__).parents[2]
-        self._environment = environment | {
-            "JFTEST_ASKED": str(self._asked),
-            "PYTHONPATH": f"{project / 'tests' / 'hooks'}:{project}",
-        }
+        self._environment = environment | {"JFTEST_ASKED": str(self._asked), **HOOKS}
+        self._gates = itertools.count()
         self._job = write_job(
             world.folder,
             world.source.url,
             world.output.url,
             captions=[{"slot": slot, "mode": "descriptive"} for slot in world.plan.slots],
             engine=world.plan.engine,
-            cluster={"readers": world.plan.readers, "grace_s": 10},
+            cluster={"max_concurrent_reads": world.plan.readers, "drain_timeout_s": 10},
         )
 
     def step(self, step: Step, rng: random.Random) -> None:
@@ -149,13 +148,15 @@ class _Chaos:
         with self._world.changed_shard(rng):
             done = run(self._world.folder, "caption", self._job, **self._environment)
         self._result.struck[fault] += 1
-        if done.code != 2 or "planned shards are not what they were" not in done.err:
+        if done.code != 2 or "planned shards have changed" not in done.err:
             self._result.violations.append(f"a changed shard was not refused: {done}")
 
     def _struck_run(self, strikes: tuple[Strike, ...]) -> list[tuple[Done, set[Fault]]]:
         """Start a run and strike it; return how it and those beside it ended, and what struck them."""
+        gate = Gate(self._world.folder / f"gate-{next(self._gates)}")
+        environment = self._environment | gate.environment
         attack = _Attack(
-            self._world, self._result, lambda: start(self._world.folder, "caption", self._job, **self._environment)
+            self._world, self._result, gate, lambda: start(self._world.folder, "caption", self._job, **environment)
         )
         try:
             return attack.run(strikes)
@@ -188,8 +189,8 @@ class _Chaos:
 class _Attack:
     """One run under attack, with all that it started."""
 
-    def __init__(self, world: World, result: Result, start_run) -> None:
-        self._world, self._result, self._start = world, result, start_run
+    def __init__(self, world: World, result: Result, gate: Gate, start_run) -> None:
+        self._world, self._result, self._gate, self._start = world, result, gate, start_run
         self._drivers = [start_run()]
         self._below: dict[int, psutil.Process] = {}
         self._stopped: list[tuple[float, list[psutil.Process]]] = []
@@ -208,6 +209,11 @@ class _Attack:
             seen |= set(self._world.fragments()) - before
             while pending and len(seen) >= pending[0].after_fragments and self._drivers[0].poll() is None:
                 self._strike(pending.pop(0))
+            # One by one until the last strike: the run cannot end before it.
+            if not pending:
+                self._gate.open()
+            elif not self._gate.permits:
+                self._gate.let(1)
             time.sleep(0.05)
         for strike in pending:
             self._result.missed[strike.fault] += 1

@@ -1,10 +1,14 @@
-"""What a config may say, and what it is told when it may not."""
+"""A config is merged from its layers, and a wrong one is refused with all of its mistakes."""
 
 import pickle
+import re
 
 import pytest
 
-from pipeline.config import load_job, parse_job
+from jobs.job_file import JOB_CHECKS
+from pipeline.config import CorpusConfig, JobConfig, load_job, parse_job
+from pipeline.config.load import parse_config
+from pipeline.config.renamed_keys import RENAMED_KEYS, with_new_names, with_stored_names
 from pipeline.errors import ConfigError
 
 SMALL = {
@@ -52,7 +56,10 @@ def test_the_command_line_beats_the_environment_which_beats_the_file(tmp_path, m
         ({"sampling": {"temperature": 3}}, r"sampling\.temperature: found 3; .*less than or equal to 2"),
         ({"engine": {"kind": "magic"}}, r"engine\.kind: found 'magic'; .*'vllm', 'endpoint' or 'echo'"),
         ({"engine": {"replicas": {"min": 3, "max": 2}}}, r"engine\.replicas: .*min=3 is above max=2"),
-        ({"engine": {"echo_latency_s": 1}}, r"engine: found echo_latency_s with kind=vllm; allowed: with kind: echo"),
+        (
+            {"engine": {"echo_latency_s": 1}},
+            r"engine: found echo_latency_s with kind=vllm; allowed: only with kind: echo",
+        ),
         ({"images": {"formats": ["EPS"]}}, r"images\.formats: found EPS; allowed: JPEG, PNG"),
         ({"seed": -1}, r"seed: found -1"),
         ({"captions": []}, r"captions: .*at least 1"),
@@ -92,7 +99,7 @@ def test_slot_names_do_not_repeat():
         parse_job(with_captions({"slot": "a", "mode": "x"}, {"slot": "a", "mode": "y"}))
 
 
-def test_every_fault_is_told_at_once():
+def test_all_mistakes_are_reported_at_once():
     with pytest.raises(ConfigError) as caught:
         parse_job({"output": "o", "model": "standin", "captions": [{"slot": "a", "mode": "x"}], "foo": 1})
     assert "source: missing" in str(caught.value)
@@ -123,7 +130,9 @@ def test_an_at_sign_in_a_path_is_no_credential():
 
 def test_an_unknown_environment_variable_is_refused(monkeypatch):
     monkeypatch.setenv("JOYFLEET_SAMPLNG__TOP_P", "1")
-    with pytest.raises(ConfigError, match="JOYFLEET_SAMPLNG__TOP_P: no such key 'samplng'"):
+    with pytest.raises(
+        ConfigError, match=r"environment variable JOYFLEET_SAMPLNG__TOP_P: samplng: unknown key; .*mean sampling\?"
+    ):
         parse_job(SMALL)
 
 
@@ -152,16 +161,123 @@ def test_an_override_has_a_key_and_a_value():
 def test_a_key_may_be_set_beside_a_short_form(monkeypatch, source):
     data = {**SMALL, "source": source, "engine": {"replicas": 3}}
 
-    job = parse_job(data, ["source.carry=[tags]", "engine.replicas.max=5", "model.revision=abc"])
+    job = parse_job(data, ["source.metadata_fields=[tags]", "engine.replicas.max=5", "model.revision=abc"])
 
-    assert (job.source.urls, job.source.carry) == (("photos",), ("tags",))
+    assert (job.source.urls, job.source.metadata_fields) == (("photos",), ("tags",))
     assert (job.engine.replicas.min, job.engine.replicas.max) == (3, 5)
     assert (job.model.id, job.model.revision) == ("standin", "abc")
-    monkeypatch.setenv("JOYFLEET_SOURCE__CARRY", '["txt"]')
-    assert parse_job(data).source.carry == ("txt",)
+    monkeypatch.setenv("JOYFLEET_SOURCE__METADATA_FIELDS", '["txt"]')
+    assert parse_job(data).source.metadata_fields == ("txt",)
     assert parse_job(data).source.urls == ("photos",)
 
 
 def test_a_key_of_what_is_set_as_a_whole_is_refused():
-    with pytest.raises(ConfigError, match=r"--set source\.carry=\[x\]: source is set as a whole by another --set"):
-        parse_job(SMALL, ["source=photos", "source.carry=[x]"])
+    with pytest.raises(
+        ConfigError, match=r"--set source\.metadata_fields=\[x\]: source is set as a whole by another --set"
+    ):
+        parse_job(SMALL, ["source=photos", "source.metadata_fields=[x]"])
+
+
+def mistakes_of(data, overrides=(), kind=JobConfig):
+    with pytest.raises(ConfigError) as caught:
+        parse_config(kind, data, overrides, origin="job.yaml", checks=JOB_CHECKS)
+    return str(caught.value).splitlines()
+
+
+def test_unknown_keys_types_modes_tones_lengths_and_options_are_reported_in_one_message(monkeypatch):
+    monkeypatch.setenv("JOYFLEET_IMAGES__MAX_PIXEL", "5")
+    data = {
+        **SMALL,
+        "model": "fancyfeast/llama-joycaption-beta-one-hf-llava",
+        "temperature": 1,
+        "sampling": {"temprature": 0.4, "top_p": 3},
+        "engine": {"kind": "vlm"},
+        "captions": [
+            {"slot": "a", "mode": "descriptve"},
+            {"slot": "b", "mode": "descriptive", "tone": "casul", "options": ["lightning", "no-resolutions"]},
+            {"slot": "c", "mode": "descriptive", "length": "longg"},
+            {"slot": "d", "modes": "descriptive"},
+        ],
+    }
+    found = mistakes_of(data, ["images.max_bytes=-1"])
+    for wanted in (
+        r"job.yaml: temperature: unknown key; .*did you mean sampling\.temperature\?",
+        r"job.yaml: sampling\.temprature: unknown key; .*did you mean temperature\?",
+        r"job.yaml: sampling\.top_p: found 3; ",
+        r"job.yaml: engine\.kind: found 'vlm'; .*did you mean vllm\?",
+        r"job.yaml: captions\.0\.mode: found 'descriptve'; .*did you mean descriptive\?",
+        r"job.yaml: captions\.1\.tone: found 'casul'; .*did you mean casual\?",
+        r"job.yaml: captions\.1\.options: found 'lightning'; .*did you mean lighting\?",
+        r"job.yaml: captions\.1\.options: found 'no-resolutions'; .*did you mean no-resolution\?",
+        r"job.yaml: captions\.2\.length: found 'longg'; .*did you mean long\?",
+        r"job.yaml: captions\.3\.modes: unknown key; .*did you mean mode\?",
+        r"environment variable JOYFLEET_IMAGES__MAX_PIXEL: images\.max_pixel: unknown key; .*mean max_pixels\?",
+        r"--set images.max_bytes: images\.max_bytes: found -1; ",
+    ):
+        assert [line for line in found if re.match(wanted, line)], (wanted, found)
+    assert len(found) == 12
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"preset": "tipo-v21"}, r"preset: found 'tipo-v21'; .*did you mean tipo-v2\.1\?"),
+        ({"render": {"preset": "tipo2"}}, r"render: .*preset: found 'tipo2'; .*did you mean tipo-v2\?"),
+        ({"render": {"styles": {"default": {"persons": "frist"}}}}, r"persons: found 'frist'; .*did you mean first\?"),
+    ],
+)
+def test_a_wrong_preset_is_refused_with_the_closest_one(change, message):
+    corpus = {"output": "out", "tables": [{"name": "t", "urls": "t.csv"}], **change}
+    assert re.search(message, "\n".join(mistakes_of(corpus, kind=CorpusConfig)))
+
+
+@pytest.mark.parametrize(
+    ("quality", "message"),
+    [
+        ({"actions": {"refusals": "flag"}}, r"quality\.actions\.refusals: unknown rule; .*did you mean refusal\?"),
+        ({"actions": {"refusal": "rejct"}}, r"quality\.actions\.refusal: found 'rejct'; .*did you mean reject\?"),
+    ],
+)
+def test_a_wrong_rule_name_is_refused_with_the_closest_one(quality, message):
+    [line] = mistakes_of({**SMALL, "quality": quality})
+    assert re.search(message, line)
+
+
+OLD_JOB_KEYS = [old for old in RENAMED_KEYS if not old.startswith("render.")]
+
+
+@pytest.mark.parametrize("old", RENAMED_KEYS)
+def test_an_old_key_is_refused_with_its_new_name_wherever_it_is_set(old, monkeypatch):
+    new, wanted = RENAMED_KEYS[old], rf"{re.escape(old)}: renamed; use {re.escape(RENAMED_KEYS[old])}$"
+    kind, base = (JobConfig, SMALL) if old in OLD_JOB_KEYS else (CorpusConfig, CORPUS)
+    nested = 1
+    for name in reversed(old.split(".")):
+        nested = {name: nested}
+    [line] = [line for line in mistakes_of({**base, **nested}, kind=kind) if old in line]
+    assert re.match(f"job.yaml: {wanted}", line)
+    [line] = [line for line in mistakes_of(base, [f"{old}=1"], kind=kind) if f"{old}: ren" in line]
+    assert re.match(f"--set {re.escape(old)}: {wanted}", line)
+    variable = f"JOYFLEET_{old.replace('.', '__').upper()}"
+    monkeypatch.setenv(variable, "1")
+    [line] = [line for line in mistakes_of(base, kind=kind) if f"{old}: ren" in line]
+    assert re.match(f"environment variable {variable}: {wanted}", line)
+    assert new != old
+
+
+CORPUS = {"output": "out", "tables": [{"name": "t", "urls": "t.csv"}]}
+
+
+def test_the_table_of_renamed_keys_leads_to_keys_that_exist_and_back():
+    job = parse_job({**SMALL, "engine": {"kind": "endpoint", "endpoint": {"urls": ["http://a/v1"]}}})
+    corpus = parse_config(CorpusConfig, CORPUS, (), origin="test")
+    for old, new in RENAMED_KEYS.items():
+        dump = (job if old in OLD_JOB_KEYS else corpus).model_dump(mode="json")
+        assert old.rpartition(".")[0] == new.rpartition(".")[0]
+        assert at(dump, new) == at(with_stored_names(dump), old)
+        assert with_new_names(with_stored_names(dump)) == dump
+
+
+def at(config, key):
+    for name in key.split("."):
+        config = config[name]
+    return config

@@ -16,13 +16,13 @@ def job(**rest):
     ("quality", "message"),
     [
         ({"rules": [{"name": "empty"}]}, r"quality.rules.0: rule empty has no condition"),
-        ({"rules": [{"name": "r", "pattern": "("}]}, r"quality.rules.0.pattern: found '\('; no regular expression"),
+        ({"rules": [{"name": "r", "pattern": "("}]}, r"quality.rules.0.pattern: found '\('; not a regular expression"),
         ({"rules": [{"name": "r", "min_words": 1}] * 2}, "rule names r repeat"),
         ({"rules": [{"name": "r", "min_words": 9, "max_words": 3}]}, "min_words=9 is above max_words=3"),
         ({"tags": {"normalize": False, "underscores": "spaces"}}, "need normalize: true"),
         ({"truncated": "drop"}, "quality.truncated: found 'drop'"),
         ({"actions": {"loop": "no"}}, "quality.actions.loop: found 'no'"),
-        ({"repair": {"attempts": 11}}, "quality.repair.attempts: found 11"),
+        ({"retry": {"attempts": 11}}, "quality.retry.attempts: found 11"),
     ],
 )
 def test_a_wrong_setting_is_named(quality, message):
@@ -32,10 +32,10 @@ def test_a_wrong_setting_is_named(quality, message):
 
 def test_a_greedy_run_is_not_asked_the_same_again():
     greedy = {"temperature": 0}
-    with pytest.raises(ConfigError, match="the same greedy question again"):
-        job(sampling=greedy, quality={"repair": {"temperature_add": 0}})
-    for repair in ({"attempts": 0, "temperature_add": 0}, {"temperature_add": 0, "repetition_penalty": 1.1}, {}):
-        job(sampling=greedy, quality={"repair": repair})
+    with pytest.raises(ConfigError, match="the same greedy request again"):
+        job(sampling=greedy, quality={"retry": {"temperature_add": 0}})
+    for retry in ({"attempts": 0, "temperature_add": 0}, {"temperature_add": 0, "repetition_penalty": 1.1}, {}):
+        job(sampling=greedy, quality={"retry": retry})
 
 
 def test_words_of_a_rule_may_stand_without_brackets():

@@ -1,4 +1,4 @@
-"""Outputs with captions, made without an engine: committed files as a run leaves them."""
+"""Builds outputs with captions without an engine: committed files like those of a run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def digest(text: str) -> str:
 
 
 def caption_row(shard: str, row: int, slot: str, text: str | None, **rest: Any) -> dict[str, Any]:
-    """One caption row; `source` may be a mapping, `image` names the picture that the digest is of."""
+    """Return a caption row; `source` may be a mapping, the digest is that of the text `image`."""
     image = rest.pop("image", f"{shard}#{row}")
     source = rest.pop("source", {})
     return {
@@ -42,7 +42,7 @@ def caption_row(shard: str, row: int, slot: str, text: str | None, **rest: Any) 
 
 
 def write_output(folder: Path, rows: list[dict[str, Any]]) -> str:
-    """Write an output whose committed shards are those of the rows; return its URL."""
+    """Write an output with the committed shards of the rows; return its URL."""
     store = open_store(str(folder))
     slots = tuple(dict.fromkeys(row["slot"] for row in rows))
     run = RunIdentity(recipe="r", slots=slots, versions={})

@@ -1,6 +1,6 @@
-"""The public parser of TIPO text, `parse_tipo_result` of tipo-kgen 0.3.1, with its known traps worked around.
+"""The public parser of TIPO text, `parse_tipo_result` of tipo-kgen 0.3.1, with workarounds for its known defects.
 
-Its package imports torch and a model hub where only text is parsed: two of its modules are replaced by empty ones.
+Its package imports torch and a model hub, which parsing does not need: two of its modules are replaced by empty ones.
 """
 
 import importlib
@@ -30,12 +30,12 @@ def _parse_tipo_result():
 
 
 def parse_public(text: str, num_predicted: int) -> dict:
-    """Return what the public parser reads in a text, metadata behind the body left away.
+    """Return the parts of a text that the public parser reads, without the metadata after the body.
 
     Args:
         text: a text that passes the strict grammar.
-        num_predicted: lines behind the body: those after a tag section are lost in the parser, since its tags made
-            their keys already, so they are taken off before.
+        num_predicted: number of lines after the body. The parser loses lines after a tag section, so they are removed
+            first.
     """
     if num_predicted:
         text = "\n".join(text.split("\n")[:-num_predicted])
@@ -44,5 +44,5 @@ def parse_public(text: str, num_predicted: int) -> dict:
 
 
 def representable(text: str) -> bool:
-    """Tell whether the parser can read a text at all: one that opens with `short:` or such a letter loses it."""
+    """Return whether the parser can read a text: it strips a leading `s`, as in `short:`, `<`, `>` or `/`."""
     return text[:1] not in "<s>/"

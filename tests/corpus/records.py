@@ -1,4 +1,4 @@
-"""Records that look like those of each kind of source, drawn from a seed: danbooru, coyo, GBC, and odd ones.
+"""Records like those of each kind of source, drawn from a seed: danbooru, coyo, GBC, and unusual ones.
 
 `draw_records(n, seed)` is what tests and benchmarks of the corpus use; the id alone says what kind a record is.
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from pipeline.corpus.tags import PERSON_TAGS
+from pipeline.corpus.records.tags import PERSON_TAGS
 from schemas.record import RECORD
 
 QUALITY = Path(__file__).parent.parent / "quality"
@@ -26,14 +26,14 @@ RATINGS = (["safe"], ["sensitive"], ["nsfw"], ["explicit", "nsfw"])
 QUALITIES = (["masterpiece", "newest"], ["best quality", "recent"], ["normal quality", "mid"], ["worst quality", "old"])
 
 KINDS = ("danbooru", "coyo", "gbc", "tags", "short", "long", "captions")
-"""What records have: `danbooru` all; `coyo` tags and captions, no metadata; `gbc` and `captions` captions alone;
-`tags`, `short` and `long` tags with nothing, a short or a long caption."""
+"""Fields of records: `danbooru` all; `coyo` tags and captions, no metadata; `gbc` and `captions` only captions;
+`tags`, `short` and `long` tags with no caption, a short one or a long one."""
 
 
 def prose(rng: random.Random, num_paragraphs: int, num_sentences: int) -> str:
     """Return paragraphs of one line each."""
     return "\n".join(
-        " ".join(one if one[-1] in "!?." else f"{one}." for one in rng.sample(SENTENCES, num_sentences))
+        " ".join(text if text[-1] in "!?." else f"{text}." for text in rng.sample(SENTENCES, num_sentences))
         for _ in range(num_paragraphs)
     )
 

@@ -1,8 +1,8 @@
-"""Captions lose what a parser or a tokenizer would read as its own, and nothing else."""
+"""Cleaning removes from captions what a parser or tokenizer interprets, and nothing else."""
 
 import pytest
 
-from pipeline.corpus.clean_captions import CaptionDrop, clean_long, clean_short
+from pipeline.corpus.records.clean_captions import CaptionDrop, clean_long, clean_short
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ from pipeline.corpus.clean_captions import CaptionDrop, clean_long, clean_short
         ("A U.S. flag of 3.5 m.", "A U.S. flag of 3.5 m."),
     ],
 )
-def test_a_caption_is_mended(raw, text):
+def test_a_caption_is_repaired(raw, text):
     clean = clean_long(raw)
     assert (clean.text, clean.drop) == (text, None)
     assert clean_long(clean.text).text == text
@@ -45,7 +45,7 @@ def test_a_caption_is_mended(raw, text):
         ("A cat sits on the mat. " * 12, CaptionDrop.LOOP),
     ],
 )
-def test_a_broken_caption_is_refused_with_its_reason(raw, drop):
+def test_a_broken_caption_is_dropped_with_its_reason(raw, drop):
     assert (clean_long(raw).text, clean_long(raw).drop) == (None, drop)
     assert (clean_short(raw).text, clean_short(raw).drop) == (None, drop)
 

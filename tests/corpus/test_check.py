@@ -1,4 +1,4 @@
-"""Files are checked text by text, and each fault comes with its place in the file."""
+"""Files are checked text by text; each fault is reported with its position in the file."""
 
 import json
 
@@ -7,9 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.config import Preset, RenderConfig
-from pipeline.corpus.check_texts import check_file
-from pipeline.corpus.render_texts import render_table
-from pipeline.corpus.text_grammar import profile_of
+from pipeline.corpus.text.check_texts import check_file
+from pipeline.corpus.text.render_texts import render_table
+from pipeline.corpus.text.text_grammar import profile_of
 from pipeline.errors import ConfigError
 from tests.corpus.records import draw_records
 
@@ -49,17 +49,17 @@ def test_a_broken_row_is_found_in_every_kind_of_file(tmp_path, rows, name, place
     write(tmp_path / name, rows)
     checked = list(check_file(str(tmp_path / name), PROFILE))
     assert len(checked) == 70
-    faults = [(one.place, one.fault.rule) for one in checked if one.fault]
+    faults = [(text.place, text.fault.rule) for text in checked if text.fault]
     assert faults == [(place, "blank_line")]
 
 
-def test_texts_are_parted_by_empty_lines(tmp_path, rows):
+def test_empty_lines_separate_texts(tmp_path, rows):
     texts = texts_of(rows.slice(0, 5))
     path = tmp_path / "a.txt"
     path.write_text("\n\n".join([*texts[:4], texts[4].replace("target:", "goal:")]) + "\n", "utf-8")
     checked = list(check_file(str(path), PROFILE))
     assert len(checked) == 5
-    assert [bool(one.fault) for one in checked] == [False] * 4 + [True]
+    assert [bool(text.fault) for text in checked] == [False] * 4 + [True]
     line = sum(text.count("\n") + 2 for text in texts[:4]) + 1
     assert checked[4].place == f"line {line}"
 
@@ -67,15 +67,15 @@ def test_texts_are_parted_by_empty_lines(tmp_path, rows):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", "x", r"a\.csv: not checked; allowed: a file that ends in \.parquet"),
+        ("a.csv", "x", r"a\.csv: unknown kind of file; allowed: a file that ends in \.parquet"),
         ("a.parquet", "x", r"a\.parquet: cannot be read"),
-        ("a.jsonl", "{", r"a\.jsonl: line 1: is no JSON"),
-        ("a.jsonl", "[]", r"line 1: holds list; give an object"),
+        ("a.jsonl", "{", r"a\.jsonl: line 1: not JSON"),
+        ("a.jsonl", "[]", r"line 1: found list; allowed: an object"),
         ("a.jsonl", '{"caption": "x"}', r"line 1: found caption; allowed: user and output, or text"),
         ("a.jsonl.zst", "x", r"a\.jsonl\.zst: cannot be read"),
     ],
 )
-def test_what_is_no_training_text_is_refused(tmp_path, name, content, message):
+def test_a_file_without_training_texts_is_refused(tmp_path, name, content, message):
     (tmp_path / name).write_text(content)
     with pytest.raises(ConfigError, match=message):
         list(check_file(str(tmp_path / name), PROFILE))

@@ -1,4 +1,4 @@
-"""What rows of well-known tables say, and when two places mean one image."""
+"""Facts of rows of well-known tables, and keys that identify images."""
 
 import gzip
 import json
@@ -9,10 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.config.corpus_config import JoinBy, TableConfig
-from pipeline.corpus.column_mapping import facts_of
-from pipeline.corpus.duckdb_session import Limits, by_part
-from pipeline.corpus.identity import fingerprint, image_identity, join_key, normal_url
-from pipeline.corpus.source_tables import list_tables, slices
+from pipeline.corpus.duckdb_session import split_by_unit
+from pipeline.corpus.tables.column_mapping import facts_of
+from pipeline.corpus.tables.identity import fingerprint, image_identity, join_key, normal_url
+from pipeline.corpus.tables.source_tables import list_tables, slices
 from pipeline.errors import ConfigError, PipelineError
 from tests.readers.shards import tar_of
 
@@ -29,36 +29,36 @@ from tests.readers.shards import tar_of
         ({}, JoinBy.SHA256, None),
     ],
 )
-def test_a_key_has_one_form(facts, by, key):
+def test_join_keys_are_normalised(facts, by, key):
     assert join_key(facts, by) == key
 
 
-def test_http_and_https_are_one_url_and_what_is_none_stands():
+def test_http_and_https_urls_are_equal_and_other_texts_are_unchanged():
     assert normal_url("http://x.org") == normal_url("HTTPS://x.org/")
     assert normal_url("http://x.org:80/a") == normal_url("https://x.org:443/a") == "x.org/a"
     assert normal_url("http://x.org:8080/a") == "x.org:8080/a"
     assert normal_url("http://[broken") == "http://[broken"
 
 
-def test_a_fingerprint_hears_words_alone():
+def test_a_fingerprint_depends_only_on_words():
     assert fingerprint("A girl, by a LAKE.") == fingerprint("a girl by a lake")
     assert fingerprint("A girl.") != fingerprint("A boy.")
     assert fingerprint(" ... ") is None
 
 
-def test_an_image_is_known_by_its_digest_before_its_url():
+def test_a_digest_identifies_an_image_before_its_url():
     assert image_identity({"md5": "AB", "url": "http://x.org/a"}, "r") == "md5:ab"
     assert image_identity({"url": "http://x.org/a"}, "r") == "url:x.org/a"
     assert image_identity({}, "r") == "record:r"
 
 
-def test_a_gbc_graph_is_described_by_the_vertex_that_is_the_whole_image():
+def test_a_gbc_graph_has_the_captions_of_its_image_vertex():
     descs = [{"label": "short", "text": "A dog."}, {"label": "detail", "text": "A dog runs."}]
     row = {"img_url": "u", "vertices": [{"label": "entity", "descs": []}, {"label": "image", "descs": descs}]}
     assert facts_of(row, {}, Counter()) == {"url": "u", "short": "A dog.", "long": "A dog runs."}
 
 
-def test_what_is_not_of_its_form_is_null_and_counted():
+def test_a_value_of_the_wrong_type_is_null_and_counted():
     faults: Counter[str] = Counter()
     facts = facts_of({"width": "wide", "created_at": "soon", "score": 2**70, "tags": "[1,"}, {}, faults)
     assert not any(facts.values())
@@ -69,7 +69,7 @@ ROWS = [{"key": "1", "caption": "a b", "width": "3"}, {"key": "2", "caption": "c
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.json", "t.jsonl", "t.jsonl.gz", "t.jsonl.zst"])
-def test_every_form_of_a_table_gives_the_same_facts(tmp_path, name):
+def test_every_table_format_gives_the_same_facts(tmp_path, name):
     file = tmp_path / name
     lines = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
     mark = "\t" if "tsv" in name else ","
@@ -83,10 +83,10 @@ def test_every_form_of_a_table_gives_the_same_facts(tmp_path, name):
         "t.jsonl.zst": pa.Codec("zstd").compress(lines, asbytes=True),
     }
     file.write_bytes(forms[name])
-    [table] = list_tables(TableConfig(name="t", urls=(str(file),)), Limits(memory_gib=0.5))
+    [table] = list_tables(TableConfig(name="t", urls=(str(file),)), 0.5)
     faults: Counter[str] = Counter()
-    [found] = list(slices(table, faults))
-    assert found.select(["key", "title", "width"]).to_pylist() == [
+    [result] = list(slices(table, faults))
+    assert result.select(["key", "title", "width"]).to_pylist() == [
         {"key": "1", "title": "a b", "width": 3},
         {"key": "2", "title": "c", "width": 4},
     ]
@@ -94,13 +94,13 @@ def test_every_form_of_a_table_gives_the_same_facts(tmp_path, name):
 
 
 def sliced(path, **columns):
-    """Facts of a table of one slice, and what was counted."""
-    [table] = list_tables(TableConfig(name="t", urls=(str(path),), columns=columns), Limits(memory_gib=0.5))
+    """Return the facts of a table of one slice, and the counts of faults."""
+    [table] = list_tables(TableConfig(name="t", urls=(str(path),), columns=columns), 0.5)
     faults: Counter[str] = Counter()
     return [row for part in slices(table, faults) for row in part.to_pylist()], +faults
 
 
-def test_a_mark_of_byte_order_belongs_to_no_column(tmp_path):
+def test_a_byte_order_mark_is_not_part_of_a_column_name(tmp_path):
     (tmp_path / "t.csv").write_bytes(b"\xef\xbb\xbfkey,caption\n1,a\n")
     assert sliced(tmp_path / "t.csv")[0][0]["key"] == "1"
 
@@ -108,12 +108,12 @@ def test_a_mark_of_byte_order_belongs_to_no_column(tmp_path):
 @pytest.mark.parametrize("line", ["1,2,3", "1"])
 def test_a_line_with_more_or_fewer_fields_than_the_header_is_refused(tmp_path, line):
     (tmp_path / "t.csv").write_text(f"key,caption\n{line}\n")
-    with pytest.raises(PipelineError, match=r"t\.csv: line 2 has not the header's 2 fields"):
+    with pytest.raises(PipelineError, match=r"t\.csv: line 2 does not have the 2 fields of the header; repair"):
         sliced(tmp_path / "t.csv")
 
 
 @pytest.mark.parametrize("name", ["t.json", "t.jsonl"])
-def test_what_is_no_object_is_left_out_and_counted(tmp_path, name):
+def test_json_values_that_are_not_objects_are_left_out_and_counted(tmp_path, name):
     (tmp_path / name).write_text('{"key": "1"}\n{broken\n[1]\n{"key": "2"}\n')
     rows, faults = sliced(tmp_path / name)
     assert [row["key"] for row in rows] == ["1", "2"]
@@ -121,7 +121,7 @@ def test_what_is_no_object_is_left_out_and_counted(tmp_path, name):
 
 
 def danbooru(folder, tags=((1, "hat", 0),), relations=((1, 1),), **post):
-    """The metadata database's parquet, of one post."""
+    """Write the Parquet files of the metadata database, with one post."""
     row = {"id": 1, "md5": "a", "created_at": "2020-01-01", "rating": 0, "score": 1, "fav_count": 2}
     row |= {"image_width": 3, "image_height": 4, "file_url": None, **post}
     tables = {
@@ -137,29 +137,31 @@ def danbooru(folder, tags=((1, "hat", 0),), relations=((1, 1),), **post):
     return folder
 
 
-def test_relations_of_unknown_posts_and_tags_are_passed_over(tmp_path):
+def test_relations_of_unknown_posts_and_tags_are_ignored(tmp_path):
     tags = [(1, "hat", 0), (2, "shoe", 0)]
     [row], _ = sliced(danbooru(tmp_path / "a", tags, [(0, 1), (1, 9), (1, 2), (1, 1), (5, 1)]))
     assert row["general"] == ["shoe", "hat"]
 
 
-def test_numbers_of_danbooru_s_own_and_the_old_layout_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"tag 'x' has type 5; allowed: .*danbooru's own API mean others"):
+def test_tag_types_of_the_danbooru_api_and_the_old_layout_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"tag 'x' has type 5; allowed: .*danbooru's API have other numbers"):
         sliced(danbooru(tmp_path / "a", [(1, "x", 5)]))
-    with pytest.raises(ConfigError, match="tag_list_general: the old layout"):
+    with pytest.raises(ConfigError, match="tag_list_general: this is the old layout"):
         sliced(danbooru(tmp_path / "b", tag_list_general="$1#"))
 
 
-def test_an_answer_is_cut_by_part_wherever_its_batches_end():
+def test_a_result_is_split_by_unit_whatever_its_batches():
     parts = [0, 0, 0, 2, 2, 5, 5, 5, 7]
-    table = pa.table({"part": pa.array(parts, pa.int32()), "row": pa.array(range(9), pa.int32())})
+    table = pa.table({"unit": pa.array(parts, pa.int32()), "row": pa.array(range(9), pa.int32())})
     for size in (1, 2, 4, 9):
-        found = {number: rows["row"].to_pylist() for number, rows in by_part(table.to_batches(max_chunksize=size))}
-        assert found == {0: [0, 1, 2], 2: [3, 4], 5: [5, 6, 7], 7: [8]}
-    assert list(by_part([])) == []
+        result = {
+            number: rows["row"].to_pylist() for number, rows in split_by_unit(table.to_batches(max_chunksize=size))
+        }
+        assert result == {0: [0, 1, 2], 2: [3, 4], 5: [5, 6, 7], 7: [8]}
+    assert list(split_by_unit([])) == []
 
 
-def test_a_tar_that_breaks_off_gives_what_stands_before_and_is_counted(tmp_path):
+def test_a_truncated_tar_gives_its_complete_rows_and_is_counted(tmp_path):
     files = [
         (f"{n}.{suffix}", b"-" if suffix == "jpg" else b'{"tags": "hat"}')
         for n in range(4)

@@ -1,10 +1,10 @@
-"""Each kind of broken text is found at the very place where it is broken."""
+"""Each kind of fault in a text is reported at its position."""
 
 import pytest
 
 from pipeline.config import Preset, RenderConfig
-from pipeline.corpus.render_texts import render_table
-from pipeline.corpus.text_grammar import Rule, check_row, check_text, parse_text, profile_of
+from pipeline.corpus.text.render_texts import render_table
+from pipeline.corpus.text.text_grammar import Rule, check_row, check_text, parse_text, profile_of
 from tests.corpus.records import draw_records
 
 V1 = profile_of(RenderConfig(preset=Preset.TIPO_V1))
@@ -33,7 +33,7 @@ target: <|very_short|>
 general: 1girl, smile<|input_end|>long hair, wall"""
 
 MUTATIONS = [
-    # found, replaced by, rule, and the text at which the fault lies
+    # old text, new text, rule, and the text at the position of the fault
     ("rating: safe\n", "\nrating: safe\n", Rule.BLANK_LINE, "\nrating"),
     ("meta: highres", "meta: highres\n", Rule.BLANK_LINE, None),
     ("\nshort:", "\n\nshort:", Rule.BLANK_LINE, "\nshort:"),
@@ -77,7 +77,7 @@ MUTATIONS = [
 ]
 
 
-def test_the_whole_text_has_no_fault():
+def test_a_valid_text_has_no_fault():
     assert check_text(WHOLE, V2) is None
     parsed = parse_text(WHOLE, V2)
     assert parsed.tags == ["1girl", "long hair", "^_^", "smile"]
@@ -86,10 +86,10 @@ def test_the_whole_text_has_no_fault():
     assert check_text(DAN, DANTAGGEN) is None
 
 
-@pytest.mark.parametrize(("found", "by", "rule", "at"), MUTATIONS)
-def test_a_broken_text_is_found_at_its_place(found, by, rule, at):
-    assert WHOLE.count(found) >= 1
-    text = WHOLE.replace(found, by, 1)
+@pytest.mark.parametrize(("old", "new", "rule", "at"), MUTATIONS)
+def test_a_fault_is_reported_with_rule_and_position(old, new, rule, at):
+    assert WHOLE.count(old) >= 1
+    text = WHOLE.replace(old, new, 1)
     fault = check_text(text, V2)
     assert fault is not None
     assert fault.rule == rule
@@ -101,7 +101,7 @@ def test_a_broken_text_is_found_at_its_place(found, by, rule, at):
 
 
 @pytest.mark.parametrize(
-    ("found", "by", "rule", "at"),
+    ("old", "new", "rule", "at"),
     [
         ("artist: <|empty|>\n", "", Rule.MISSING_KEY, "target"),
         ("quality: <|empty|>", "meta: highres", Rule.MISSING_KEY, "target"),
@@ -113,20 +113,20 @@ def test_a_broken_text_is_found_at_its_place(found, by, rule, at):
         ("wall", "wall\nlong: A wall.", Rule.SECTION, "long: A wall."),
     ],
 )
-def test_a_broken_dantaggen_text_is_found_at_its_place(found, by, rule, at):
-    text = DAN.replace(found, by, 1)
+def test_a_dantaggen_fault_is_reported_with_rule_and_position(old, new, rule, at):
+    text = DAN.replace(old, new, 1)
     fault = check_text(text, DANTAGGEN)
     assert fault is not None
     assert (fault.rule, fault.offset) == (rule, len(text) if at is None else text.index(at))
 
 
-def test_too_many_tags_of_a_task_that_opens_with_them():
+def test_the_limit_of_tags_holds_for_tasks_that_begin_with_tags():
     tags = ", ".join(f"tag {number}" for number in range(73))
     assert check_text(f"target: <|very_long|>\ntag: {tags}", V2).rule is Rule.TOO_MANY_TAGS
     assert check_text(f"target: <|very_long|> <|long_to_tag|>\nlong: A wall.\ntag: {tags}", V2) is None
 
 
-def test_long_without_its_blank_is_of_version_1_alone():
+def test_only_version_1_allows_long_without_a_blank():
     text = "target: <|short_to_long|>\nshort: A wall.\nlong:A wall of bricks."
     assert check_text(text, V1) is None
     assert check_text(text, V2).rule is Rule.SECTION
@@ -143,7 +143,7 @@ ROW = {
 }
 
 
-def test_a_row_must_part_between_tags_and_say_what_its_text_says():
+def test_a_row_must_end_its_user_half_between_tags_and_agree_with_its_text():
     assert check_row(ROW, V2) is None
     text = ROW["user"] + ROW["output"]
     at = text.index("rl, smile")

@@ -1,4 +1,4 @@
-"""What tables of every layout bring to captioned images, by every kind of key; what finds nothing is counted."""
+"""Tables of every format are joined to captioned images by every kind of key; images without a match are counted."""
 
 import csv
 import gzip
@@ -22,16 +22,16 @@ def md5(text: str) -> str:
 
 
 def source(number: int) -> dict:
-    """What the source row of the captioned image `number` says: 5 has no key of any kind but its own name."""
+    """Return the source row of the captioned image `number`; 5 has no key except its own name."""
     if number == 5:
         return {"tags": TAGS}
-    # The last image is the first one again.
+    # The last image is a copy of the first.
     same = 0 if number == 6 else number
     return {"tags": TAGS, "url": f"https://X.org/{same}.jpg#top", "md5": md5(str(same)).upper()}
 
 
 def photos(folder: Path, key=lambda number: f"0012/{number}.webp", **rest) -> dict:
-    """Seven images in two shards, as an entry of `captions`."""
+    """Return an entry of `captions`: seven images in two shards."""
     rows = []
     for number in range(7):
         same = 0 if number == 6 else number
@@ -48,7 +48,7 @@ def photos(folder: Path, key=lambda number: f"0012/{number}.webp", **rest) -> di
 
 
 def write(path: Path, rows: list[dict]) -> str:
-    """Write rows in the form that the path's suffix says."""
+    """Write rows in the format of the path's suffix."""
     if path.suffix == ".parquet":
         pq.write_table(pa.Table.from_pylist(rows), path)
     elif path.suffix == ".csv":
@@ -63,11 +63,11 @@ def write(path: Path, rows: list[dict]) -> str:
 
 
 def records(folder: Path) -> dict[str, dict]:
-    """Records by id; an id that is there twice is a fault."""
+    """Return the records by id; an id must not occur twice."""
     rows = rows_of(folder, "records")
-    found = {row["id"]: row for row in rows}
-    assert len(found) == len(rows)
-    return found
+    by_id = {row["id"]: row for row in rows}
+    assert len(by_id) == len(rows)
+    return by_id
 
 
 KEYS = {
@@ -90,8 +90,8 @@ KEYS = {
         ("md5", "t.jsonl.gz", {"no_key": 1, "not_in_table": 1}),
     ],
 )
-def test_each_kind_of_key_finds_its_rows_and_counts_what_it_does_not_find(tmp_path, by, name, unmatched):
-    # Images 0 to 3 (and 6, which is 0) have a row, 4 has none; image 1 has two; of 8 rows 3 are nobody's.
+def test_every_kind_of_key_joins_and_counts_images_without_a_match(tmp_path, by, name, unmatched):
+    # Images 0 to 3 (and 6, a copy of 0) have a row, 4 has none, 1 has two. Of the 8 rows, 3 match no image.
     numbers = [9, 0, 1, 2, 1, 3, 10, 11]
     table = [{by: KEYS[by](number), "artist": f"artist {place}"} for place, number in enumerate(numbers)]
     join = {"name": "t", "urls": write(tmp_path / name, table), "join": by}
@@ -107,13 +107,13 @@ def test_each_kind_of_key_finds_its_rows_and_counts_what_it_does_not_find(tmp_pa
         for (_, reason), number in counts.items()
         if reason.startswith("unmatched")
     } == unmatched
-    told = {reason: number for (entry, reason), number in counts.items() if entry == "t"}
-    assert told == {
+    counted_rows = {reason: number for (entry, reason), number in counts.items() if entry == "t"}
+    assert counted_rows == {
         "table_rows": 8, "table_rows_unused": 3, "images_matched": 5, "images_matched_more_than_once": 1,
     }  # fmt: skip
 
 
-def test_an_image_without_a_row_that_is_required_is_dropped_and_counted(tmp_path):
+def test_an_image_without_a_required_match_is_dropped_and_counted(tmp_path):
     first = {"name": "first", "urls": write(tmp_path / "a.csv", [{"id": 0, "artist": "a"}]), "join": "id"}
     table = [{"id": number, "artist": "b"} for number in range(3)]
     must = {"name": "must", "urls": write(tmp_path / "b.csv", table), "join": {"by": "id", "required": True}}
@@ -130,7 +130,7 @@ def test_an_image_without_a_row_that_is_required_is_dropped_and_counted(tmp_path
     assert counts["photos", "unmatched_first_not_in_table"] == 4
 
 
-def test_a_join_goes_to_the_entries_that_it_names(tmp_path):
+def test_a_join_applies_only_to_the_entries_in_to(tmp_path):
     posts = [{"id": number, "long": LONG.format(number), "tags": TAGS} for number in range(3)]
     tables = [
         {"name": "posts", "urls": write(tmp_path / "posts.jsonl", posts)},
@@ -145,7 +145,7 @@ def test_a_join_goes_to_the_entries_that_it_names(tmp_path):
     assert {entry for entry, reason in counted(tmp_path) if reason.startswith("unmatched_t")} == {"posts"}
 
 
-def test_what_the_image_itself_says_stands_before_tables_and_the_first_table_before_the_second(tmp_path):
+def test_facts_of_the_image_override_tables_and_earlier_tables_override_later_ones(tmp_path):
     table = [{"id": 0, "rating": "s", "short": "From a table.", "score": 3, "width": 9, "tags": ["hat"]}]
     other = [{"id": 0, "rating": "e", "year": 2012, "tags": ["hat", "shoe"]}]
     tables = [
@@ -160,11 +160,11 @@ def test_what_the_image_itself_says_stands_before_tables_and_the_first_table_bef
     assert counted(tmp_path)["photos", "tag_double"] == 2  # in image 6, too
 
 
-# Layouts of public data sets, as their facts give them.
+# Layouts of public data sets.
 
 
 def side_cars(folder: Path, numbers: range, *, twin: bool = False, loose: bool = False) -> str:
-    """What img2dataset leaves of one shard; of each third image the download failed. Return the folder's path.
+    """Write the files that img2dataset makes of one shard; every third download failed. Return the folder's path.
 
     With `twin` the shard's Parquet lies beside it; with `loose` the files lie in a folder and not in a tar.
     """
@@ -200,23 +200,23 @@ def side_cars(folder: Path, numbers: range, *, twin: bool = False, loose: bool =
     ("by", "twin", "loose"),
     [("key", False, False), ("sha256", False, True), ("url", True, False), ("key", True, True)],
 )
-def test_side_cars_of_img2dataset_are_a_table_of_tags_and_sizes(tmp_path, by, twin, loose):
+def test_sidecar_files_of_img2dataset_are_a_table(tmp_path, by, twin, loose):
     cars = side_cars(tmp_path / "cars", range(12), twin=twin, loose=loose)
     entry = photos(tmp_path, lambda number: f"{number:09d}")
     make(corpus(tmp_path, captions=entry, tables={"name": "cars", "urls": cars, "join": by}, dedupe=[]))
-    found = records(tmp_path)
-    row = found["photos/0.tar#1"]
+    by_id = records(tmp_path)
+    row = by_id["photos/0.tar#1"]
     assert row["general"][-1] == "tag 1"
     assert (row["title"], row["key"]) == ("Alt text 1", "000000001")
     assert row["url"] == "https://X.org/1.jpg#top"
-    # The Parquet beside the tar has the rows of failed downloads, too; either is read, not both.
-    assert ("tag 2" in found["photos/0.tar#2"]["general"]) is twin
+    # The Parquet also has the rows of failed downloads. Only one of Parquet and tar is read.
+    assert ("tag 2" in by_id["photos/0.tar#2"]["general"]) is twin
     counts = counted(tmp_path)
     assert counts["cars", "table_rows"] == (12 if twin else 8)
     assert counts["cars", "images_matched"] == (6 if twin else 5)
 
 
-def test_a_side_car_that_is_no_json_is_counted(tmp_path):
+def test_a_sidecar_file_with_invalid_json_is_counted(tmp_path):
     cars = [("1.jpg", b"-"), ("1.json", b'{"tags": "hat, shoe"}'), ("2.jpg", b"-"), ("2.json", b"{broken")]
     (tmp_path / "a.tar").write_bytes(tar_of(cars))
     make(corpus(tmp_path, tables={"name": "cars", "urls": str(tmp_path / "a.tar")}))
@@ -224,7 +224,7 @@ def test_a_side_car_that_is_no_json_is_counted(tmp_path):
     assert counted(tmp_path)["cars", "bad_row"] == 1
 
 
-def test_captions_of_cc12m_llavanext_find_the_images_of_its_tars(tmp_path):
+def test_captions_of_cc12m_llavanext_join_the_images_of_its_tars(tmp_path):
     rows = [
         {
             "caption_llava": LONG.format(n),
@@ -249,22 +249,22 @@ def test_captions_of_cc12m_llavanext_find_the_images_of_its_tars(tmp_path):
     (tmp_path / "00000.tar").write_bytes(tar_of(files))
     tables = [
         {"name": "cc12m", "urls": str(tmp_path / "00000.tar")},
-        # A number in one place and nine digits in another: `id` takes both.
+        # A number in one source and nine digits in the other: `id` matches both.
         {"name": "llava", "urls": captions, "join": "id"},
     ]
     make(corpus(tmp_path, tables=tables))
-    found = records(tmp_path)
-    assert {name: row["short"] for name, row in found.items()} == {
+    by_id = records(tmp_path)
+    assert {name: row["short"] for name, row in by_id.items()} == {
         "cc12m/000000000": SHORT, "cc12m/000000001": SHORT,
     }  # fmt: skip
-    assert found["cc12m/000000001"]["long"] == LONG.format(1)
-    assert found["cc12m/000000001"]["title"] == "alt"
-    assert (found["cc12m/000000001"]["width"], found["cc12m/000000001"]["height"]) == (1024, 512)
+    assert by_id["cc12m/000000001"]["long"] == LONG.format(1)
+    assert by_id["cc12m/000000001"]["title"] == "alt"
+    assert (by_id["cc12m/000000001"]["width"], by_id["cc12m/000000001"]["height"]) == (1024, 512)
     assert counted(tmp_path)["cc12m", "dropped_nothing_known"] == 1
 
 
 def graph(number: int, **rest) -> dict:
-    """A row of GBC10M."""
+    """Return a row of GBC10M."""
 
     def vertex(name: str, label: str, descs: list[tuple[str, str]]) -> dict:
         return {
@@ -280,7 +280,7 @@ def graph(number: int, **rest) -> dict:
 
 
 @pytest.mark.parametrize("name", ["gbc.jsonl", "gbc.parquet"])
-def test_graphs_of_gbc10m_bring_their_captions_by_url(tmp_path, name):
+def test_gbc10m_graphs_add_their_captions_by_url(tmp_path, name):
     own = {"original_caption": "own", "short_caption": "Its own short caption.", "detail_caption": None}
     rows = [graph(0, **dict.fromkeys(own)), graph(1, **own), graph(9, **dict.fromkeys(own))]
     tables = {"name": "gbc", "urls": write(tmp_path / name, rows), "join": "url"}
@@ -289,13 +289,15 @@ def test_graphs_of_gbc10m_bring_their_captions_by_url(tmp_path, name):
             tmp_path, captions={**photos(tmp_path), "short": [], "long": [], "tags": "short"}, tables=tables, dedupe=[]
         )
     )
-    found = records(tmp_path)
-    told = [tuple(found[f"photos/0.tar#{row}"][field] for field in ("title", "short", "long")) for row in (0, 1)]
-    assert told == [("alt 0", SHORT, LONG.format(0)), ("own", "Its own short caption.", LONG.format(1))]
-    assert found["photos/0.tar#2"]["long"] is None
+    by_id = records(tmp_path)
+    counted_rows = [
+        tuple(by_id[f"photos/0.tar#{row}"][field] for field in ("title", "short", "long")) for row in (0, 1)
+    ]
+    assert counted_rows == [("alt 0", SHORT, LONG.format(0)), ("own", "Its own short caption.", LONG.format(1))]
+    assert by_id["photos/0.tar#2"]["long"] is None
 
 
-def test_coyo_joined_by_url_brings_tags_to_captioned_images(tmp_path):
+def test_coyo_adds_tags_to_captioned_images_by_url(tmp_path):
     rows = [
         {"url": f"http://X.org/{n}.jpg", "caption_llava": "Another.", "caption_llava_short": "Short.", "caption": "alt",
          "tags_open_images": '["Black"]', "tags_booru": "['tree_house']", "key": n, "clip_similarity_vitb32": 0.3,
@@ -310,7 +312,7 @@ def test_coyo_joined_by_url_brings_tags_to_captioned_images(tmp_path):
     assert (row["width"], row["height"]) == (640, 480)
 
 
-def test_the_danbooru_database_as_parquet_is_read_once_beside_its_sqlite_form(tmp_path):
+def test_a_folder_with_danbooru_parquet_and_sqlite_is_read_once(tmp_path):
     folder = tmp_path / "danbooru2023"
     folder.mkdir()
     url = database(folder / "danbooru2023.db")
@@ -326,12 +328,12 @@ def test_the_danbooru_database_as_parquet_is_read_once_beside_its_sqlite_form(tm
     assert (row["character"], row["artist"], row["copyright"]) == (["hatsune miku"], ["ask (askzy)"], ["vocaloid"])
     counts = counted(tmp_path)
     assert counts["posts", "table_rows"] == 40
-    # Image 6 is 0 again, and a duplicate.
+    # Image 6 is a duplicate of 0.
     assert counts["posts", "images_matched"] == 6
     assert counts["photos", "dropped_duplicate_image"] == 1
 
 
-def test_the_table_of_the_first_trainer_is_a_source_of_records(tmp_path):
+def test_the_table_of_the_v1_trainer_is_a_source_of_records(tmp_path):
     lists = {name: [name] for name in ("general", "meta", "rating", "artist", "character", "copyright", "quality")}
     row = {
         **lists, "special": ["1girl"], "rating": ["safe"], "width": 640, "height": 480, "florence_long": "Not this.",
@@ -346,13 +348,13 @@ def test_the_table_of_the_first_trainer_is_a_source_of_records(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["t.parquet", "t.csv"])
-def test_a_column_that_a_table_does_not_have_is_refused_with_those_that_it_has(tmp_path, name):
+def test_an_unknown_column_is_refused_with_the_known_columns(tmp_path, name):
     table = {"name": "t", "urls": write(tmp_path / name, [{"id": 1, "words": "hat"}]), "columns": {"tags": "wrods"}}
-    with pytest.raises(ConfigError, match=rf"{name}: no column wrods, which `columns` names; found: id, words"):
+    with pytest.raises(ConfigError, match=rf"{name}: `columns` names wrods; the file has: id, words"):
         make(corpus(tmp_path, tables=table))
 
 
-def test_files_of_aliases_and_implications_rule_the_tags_of_a_job(tmp_path):
+def test_aliases_and_implications_change_the_tags_of_a_job(tmp_path):
     (tmp_path / "aliases.csv").write_text("long_hair,very_long_hair\r\n")
     with gzip.open(tmp_path / "implied.csv.gz", "wt") as file:
         file.write("mountain,outdoors\n")
@@ -368,11 +370,11 @@ def test_files_of_aliases_and_implications_rule_the_tags_of_a_job(tmp_path):
     ]
     assert counted(tmp_path)["photos", "tag_implied"] == 7
     (tmp_path / "aliases.csv").write_text("one,two,three\n")
-    with pytest.raises(ConfigError, match=r"aliases\.csv: line 1 has 3 fields; allowed: `from,to`"):
+    with pytest.raises(ConfigError, match=r"aliases\.csv: line 1 has 3 fields; allowed: two, `from,to`"):
         make(corpus(tmp_path / "x", captions=photos(tmp_path / "x"), tag_files=files))
 
 
-def test_keys_of_one_kind_are_no_keys_of_another_and_the_first_file_s_row_stands(tmp_path):
+def test_kinds_of_keys_do_not_mix_and_the_first_row_with_a_key_is_used(tmp_path):
     folder = tmp_path / "posts"
     folder.mkdir()
     write(folder / "0.csv", [{"id": 8, "artist": "-"}, {"id": 0, "artist": "a"}])
@@ -383,7 +385,7 @@ def test_keys_of_one_kind_are_no_keys_of_another_and_the_first_file_s_row_stands
         {"name": "keys", "urls": write(tmp_path / "keys.csv", keys), "join": "key"},
     ]
     make(corpus(tmp_path, captions=photos(tmp_path), tables=tables, dedupe=[]))
-    found = records(tmp_path)
-    assert found["photos/0.tar#0"]["artist"] == ["a"]
-    assert {name for name, row in found.items() if row["character"]} == {"photos/0.tar#1"}
-    assert found["photos/0.tar#1"]["character"] == ["c"]
+    by_id = records(tmp_path)
+    assert by_id["photos/0.tar#0"]["artist"] == ["a"]
+    assert {name for name, row in by_id.items() if row["character"]} == {"photos/0.tar#1"}
+    assert by_id["photos/0.tar#1"]["character"] == ["c"]

@@ -1,10 +1,10 @@
-"""Readers of TIPO text get back what was written: tags, captions and metadata."""
+"""The public parser reads back what was rendered: tags, captions and metadata."""
 
 import pytest
 
 from pipeline.config import Preset, RenderConfig
-from pipeline.corpus.render_texts import render_table
-from pipeline.corpus.text_grammar import parse_text, profile_of
+from pipeline.corpus.text.render_texts import render_table
+from pipeline.corpus.text.text_grammar import parse_text, profile_of
 from tests.corpus.public_parser import parse_public, representable
 from tests.corpus.records import draw_records
 
@@ -32,5 +32,5 @@ def test_the_public_parser_recovers_tags_and_captions(preset):
     assert len(tasks) == 8
 
 
-def test_the_trap_of_the_last_letter_is_worked_around():
+def test_the_public_parser_s_loss_of_the_last_letter_is_worked_around():
     assert parse_public("target: <|short|>\ntag: boots, thighhighs", 0)["tag"] == ["boots", "thighhighs"]

@@ -1,4 +1,4 @@
-"""What is drawn depends on seed, epoch and id alone, has the shares that the preset states, and none of the defects."""
+"""Draws depend only on seed, epoch and id, have the shares of the preset, and avoid the known defects."""
 
 import itertools
 from collections import Counter
@@ -8,14 +8,14 @@ import pytest
 from scipy.stats import chi2_contingency
 
 from pipeline.config import Persons, Preset, RenderConfig
-from pipeline.corpus.corpus_record import Record, records_of
-from pipeline.corpus.draws import draw_seed
-from pipeline.corpus.expected import accept, accept_share, expected_gen_meta, expected_tasks, style_name
-from pipeline.corpus.render_texts import render_table
-from pipeline.corpus.text_plan import Plan, Planner
-from pipeline.corpus.write import write
+from pipeline.corpus.records.corpus_record import Record, records_of
+from pipeline.corpus.text.draws import draw_seed
+from pipeline.corpus.text.render_texts import render_table
+from pipeline.corpus.text.text_plan import TextPlan, TextPlanner
+from pipeline.corpus.text.write_text import write_text
 from schemas.corpus_row import CORPUS_ROW, Drop, LengthClass, Loss, Task
 from schemas.record import RECORD
+from tests.corpus.expected_shares import accept, accept_share, expected_gen_meta, expected_tasks, style_name
 from tests.corpus.records import KINDS, draw_records
 
 GENERAL = ["long hair", "blue eyes", "smile", "wall", "sky", "cloud", "^_^", "hat", "tree", "day", "grass", "lake"]
@@ -46,7 +46,7 @@ def plan(**fields):
         "long": LONG,
         "loss": Loss.ALL,
     }
-    return Plan(**{**base, **fields})
+    return TextPlan(**{**base, **fields})
 
 
 META = ["rating: safe", "aspect ratio: 0.7"]
@@ -115,12 +115,12 @@ TAGS = "1girl, long hair, blue eyes, smile, wall"
         ),
     ],
 )
-def test_each_form_is_written_to_the_letter(decided, user, output):
-    assert write(decided) == (user, output)
+def test_each_format_is_written_exactly(decided, user, output):
+    assert write_text(decided) == (user, output)
 
 
 @pytest.mark.parametrize("preset", Preset)
-def test_draws_depend_on_seed_epoch_and_id_alone(preset):
+def test_draws_depend_only_on_seed_epoch_and_id(preset):
     records = draw_records(140)
     whole = rendered(records, preset).rows
     assert whole.schema.equals(CORPUS_ROW, check_metadata=True)
@@ -135,12 +135,12 @@ def test_draws_depend_on_seed_epoch_and_id_alone(preset):
 def test_a_draw_is_the_same_on_every_machine_and_python():
     seed = draw_seed(7, 0, "a:1")
     assert seed == 5630138571811832579
-    one = Planner(RenderConfig())(record(), seed)
-    assert (one.task, one.tags[:5]) == (Task.SHORT_TO_TAG_TO_LONG, ["1girl", "hat", "day", "lake", "wall"])
+    plan = TextPlanner(RenderConfig())(record(), seed)
+    assert (plan.task, plan.tags[:5]) == (Task.SHORT_TO_TAG_TO_LONG, ["1girl", "hat", "day", "lake", "wall"])
 
 
 @pytest.mark.parametrize("preset", Preset)
-def test_shares_are_those_of_the_preset(preset):
+def test_tasks_gen_meta_and_loss_have_the_shares_of_the_preset(preset):
     config = RenderConfig(preset=preset)
     for kind, table in (("danbooru", "all"), ("long", "tags_long"), ("short", "tags_short"), ("gbc", "captions")):
         style = "gbc" if preset is Preset.TIPO_V1 and kind == "gbc" else "default"
@@ -151,24 +151,26 @@ def test_shares_are_those_of_the_preset(preset):
         assert accept(tasks, expected).p > 1e-4
         if kind == "danbooru":
             assert accept_share(sum(rows["gen_meta"].to_pylist()), len(rows), expected_gen_meta(config, style)).p > 1e-4
-            assert accept_share(rows["loss"].to_pylist().count("all"), len(rows), config.loss_all).p > 1e-4
+            assert (
+                accept_share(rows["loss"].to_pylist().count("all"), len(rows), config.loss_on_all_probability).p > 1e-4
+            )
 
 
-def test_a_wrong_share_is_not_accepted():
+def test_a_wrong_share_has_a_small_p():
     assert accept({"tag": 180, "tag_to_long": 120}, {"tag": 0.5, "tag_to_long": 0.5}).p < 1e-3
     assert accept({"tag": 150, "long_to_tag": 1}, {"tag": 1.0}).p == 0
     assert accept({"tag": 148, "tag_to_long": 152}, {"tag": 0.5, "tag_to_long": 0.5}).p > 0.5
 
 
-def drawn(one, config, num=400):
-    planner = Planner(config)
-    return [planner(one, seed) for seed in range(num)]
+def drawn(item, config, num=400):
+    planner = TextPlanner(config)
+    return [planner(item, seed) for seed in range(num)]
 
 
-def test_a_record_without_tags_draws_no_tags():
+def test_a_record_without_tags_draws_no_task_with_tags():
     config = RenderConfig()
     bare = {"general": [], "special": []}
-    assert {one.task for one in drawn(record(**bare), config)} == {Task.SHORT_TO_LONG}
+    assert {plan.task for plan in drawn(record(**bare), config)} == {Task.SHORT_TO_LONG}
     assert set(drawn(record(**bare, long=None), config, 3)) == {Drop.ONE_CAPTION}
     assert set(drawn(record(**bare, long=None, short=None), config, 3)) == {Drop.NOTHING}
     assert set(drawn(record(**bare), RenderConfig(preset="dantaggen"), 3)) == {Drop.NO_TAGS}
@@ -179,25 +181,26 @@ def test_a_record_without_tags_draws_no_tags():
 @pytest.mark.parametrize("general", [[], GENERAL[:1], GENERAL[:2], GENERAL])
 def test_something_is_always_left_to_predict(general):
     lines = {"rating": ["safe"], "width": 100, "height": 50}
-    for one in drawn(record(general=general, **lines), RenderConfig()):
-        user, output = write(one)
+    for plan in drawn(record(general=general, **lines), RenderConfig()):
+        user, output = write_text(plan)
         assert output.removeprefix(", ").strip()
         assert "tag: ," not in user + output
         assert not output.endswith((", ", "\n"))
         assert not user.startswith("\n")
-        assert one.tags_given < len(one.tags)
+        assert plan.tags_given < len(plan.tags)
 
 
-def test_a_missing_side_leaves_the_aspect_ratio_away():
-    assert all("aspect" not in write(one)[0] for one in drawn(record(width=100), RenderConfig(), 50))
+def test_no_aspect_ratio_is_written_without_width_or_height():
+    assert all("aspect" not in write_text(plan)[0] for plan in drawn(record(width=100), RenderConfig(), 50))
     assert any(
-        "aspect ratio: 0.3\n" in write(one)[0] for one in drawn(record(width=100, height=300), RenderConfig(), 50)
+        "aspect ratio: 0.3\n" in write_text(plan)[0]
+        for plan in drawn(record(width=100, height=300), RenderConfig(), 50)
     )
 
 
-def test_persons_stand_first_or_among_the_others():
-    first = [one.tags[0] for one in drawn(record(), RenderConfig(preset="tipo-v2.1"), 100)]
-    mixed = [one.tags.index("1girl") for one in drawn(record(), RenderConfig(preset="tipo-v2"), 100)]
+def test_tags_that_count_persons_are_first_or_shuffled():
+    first = [plan.tags[0] for plan in drawn(record(), RenderConfig(preset="tipo-v2.1"), 100)]
+    mixed = [plan.tags.index("1girl") for plan in drawn(record(), RenderConfig(preset="tipo-v2"), 100)]
     assert set(first) == {"1girl"}
     assert len(set(mixed)) > 8
     style = RenderConfig(preset="tipo-v2", styles={"a": {"persons": "first"}}).styles["a"]
@@ -208,33 +211,34 @@ def test_persons_stand_first_or_among_the_others():
     ("num", "length", "written"),
     [(17, "very_short", 17), (18, "short", 18), (36, "long", 36), (48, "very_long", 48), (90, "very_long", 72)],
 )
-def test_classes_go_by_general_tags_and_cap_what_opens(num, length, written):
+def test_length_classes_depend_on_general_tags_and_limit_leading_tags(num, length, written):
     tags = [f"tag {number}" for number in range(num)]
-    for one in drawn(record(general=tags, special=["1girl", "1boy"]), RenderConfig(), 60):
-        if one.length is not None:
-            assert one.length == length
-            opens = one.task.sections[0] == "tag"
-            assert len(one.tags) == 2 + (written if opens else num)
+    for plan in drawn(record(general=tags, special=["1girl", "1boy"]), RenderConfig(), 60):
+        if plan.length is not None:
+            assert plan.length == length
+            opens = plan.task.sections[0] == "tag"
+            assert len(plan.tags) == 2 + (written if opens else num)
 
 
-def test_probabilities_are_settings():
-    one = record(rating=["safe"], artist=["x"], meta=["y"])
-    sure = {"drop_all": 0, "drop_some": 0, "gen_meta": 1}
+def test_probabilities_follow_the_config():
+    item = record(rating=["safe"], artist=["x"], meta=["y"])
+    sure = {"drop_all_probability": 0, "drop_some_probability": 0, "gen_meta": 1}
     assert all(
-        len(p.given) + len(p.predicted) == 3 and p.predicted and p.given for p in drawn(one, RenderConfig(**sure))
+        len(p.given) + len(p.predicted) == 3 and p.predicted and p.given for p in drawn(item, RenderConfig(**sure))
     )
     lone = drawn(record(rating=["safe"]), RenderConfig(**sure), 20)
     assert all((p.given, p.predicted) == ([], ["rating: safe"]) for p in lone)
-    assert all(not p.given and not p.predicted and p.tags_given <= 1 for p in drawn(one, RenderConfig(drop_all=1)))
-    some = drawn(one, RenderConfig(drop_all=0, drop_some=1, keep_line=0.5))
+    bare = drawn(item, RenderConfig(drop_all_probability=1))
+    assert all(not p.given and not p.predicted and p.tags_given <= 1 for p in bare)
+    some = drawn(item, RenderConfig(drop_all_probability=0, drop_some_probability=1, keep_line_probability=0.5))
     assert {len(p.given) for p in some} == {0, 1, 2, 3}
     only = {"styles": {"default": {"tasks": {"all": dict.fromkeys(Task, 0) | {"long_to_tag": 1}}}}}
     with pytest.raises(ValueError, match="Input should be"):
         RenderConfig(styles={"default": {"tasks": {"all": {"tag_to_short": 1}}}})
-    assert {p.task for p in drawn(one, RenderConfig(**only))} == {Task.LONG_TO_TAG}
+    assert {p.task for p in drawn(item, RenderConfig(**only))} == {Task.LONG_TO_TAG}
 
 
-def test_a_table_gives_its_records():
+def test_records_of_reads_a_table():
     table = draw_records(70)
     for record_, row in zip(records_of(table), table.to_pylist(), strict=True):
         assert {name: getattr(record_, name) for name in Record.__slots__} == {
@@ -244,9 +248,9 @@ def test_a_table_gives_its_records():
     assert set(KINDS) == set(table["source"].to_pylist())
 
 
-def test_what_is_drawn_for_one_thing_tells_nothing_of_another():
-    one = record(rating=["safe"], artist=["x"], meta=["y"], character=["z"])
-    plans = drawn(one, RenderConfig(drop_all=0.3), 3000)
+def test_draws_of_different_decisions_are_independent():
+    item = record(rating=["safe"], artist=["x"], meta=["y"], character=["z"])
+    plans = drawn(item, RenderConfig(drop_all_probability=0.3), 3000)
     whole = [p for p in plans if len(p.given) + len(p.predicted) == 4]
     figures = {
         "task": lambda p: p.task, "loss": lambda p: p.loss, "gen_meta": lambda p: bool(p.predicted),
@@ -256,26 +260,28 @@ def test_what_is_drawn_for_one_thing_tells_nothing_of_another():
         assert independent(Counter((figures[a](p), figures[b](p)) for p in whole)), (a, b)
     for name in ("task", "loss", "first tag"):
         assert independent(Counter((figures[name](p), bool(p.given or p.predicted)) for p in plans)), name
-    # Which line is left first does not hang on which lines are kept.
-    some = drawn(one, RenderConfig(drop_all=0, drop_some=1, keep_line=0.5), 3000)
+    # The order of the lines does not depend on which lines are kept.
+    some = drawn(item, RenderConfig(drop_all_probability=0, drop_some_probability=1, keep_line_probability=0.5), 3000)
     first = Counter(p.given[0] for p in some if p.given)
     assert accept(first, dict.fromkeys(first, 1 / 4)).p > 1e-4
 
 
 def independent(counts):
-    """Whether pairs come as often as their sides alone say."""
-    left, right = sorted({a for a, _ in counts}), sorted({b for _, b in counts})
-    return chi2_contingency([[counts[a, b] for b in right] for a in left]).pvalue > 1e-4
+    """Return whether the two values of the pairs are independent."""
+    rows, columns = sorted({a for a, _ in counts}), sorted({b for _, b in counts})
+    return chi2_contingency([[counts[a, b] for b in columns] for a in rows]).pvalue > 1e-4
 
 
-def test_given_tags_are_the_share_to_the_tag_and_one_more():
+def test_the_number_of_given_tags_is_not_affected_by_rounding():
     tags = [f"tag {number}" for number in range(50)]
-    # 0.58 x 50 is 28.999999999999996 as floats go.
-    given = {p.tags_given for p in drawn(record(general=tags), RenderConfig(given_share=0.58, drop_all=0), 3000)}
+    # 0.58 x 50 is 28.999999999999996 as a float.
+    given = {
+        p.tags_given for p in drawn(record(general=tags), RenderConfig(given_share=0.58, drop_all_probability=0), 3000)
+    }
     assert max(given) == 1 + 30
 
 
-def test_the_style_with_the_longest_match_holds():
+def test_the_style_with_the_longest_matching_name_is_used():
     alone = {name: {"tasks": {"all": dict.fromkeys(Task, 0) | {name: 1}}} for name in ("tag", "long_to_tag")}
     config = RenderConfig(styles={"co": alone["tag"], "coyo": alone["long_to_tag"]})
     assert {p.task for p in drawn(record(source="coyo-hd"), config, 20)} == {Task.LONG_TO_TAG}
@@ -283,12 +289,12 @@ def test_the_style_with_the_longest_match_holds():
     assert [style_name(config, source) for source in ("coyo-hd", "coco", "x")] == ["coyo", "co", "default"]
 
 
-def test_metadata_to_predict_is_expected_as_often_as_the_public_renderer_was_seen_to_draw_it():
+def test_the_expected_share_of_gen_meta_is_that_of_the_public_renderer():
     assert expected_gen_meta(RenderConfig(), "default") == pytest.approx(0.189)
     assert expected_gen_meta(RenderConfig(preset="tipo-v1"), "coyo") == 0
 
 
-def test_rare_cells_are_counted_together():
+def test_rare_cells_are_merged():
     few = accept({"a": 100, "b": 3, "c": 3}, {"a": 100 / 106, "b": 3 / 106, "c": 3 / 106})
     assert (few.degrees, few.statistic) == (1, pytest.approx(0))
     assert accept({"a": 106}, {"a": 100 / 106, "b": 3 / 106, "c": 3 / 106}).statistic == pytest.approx(6.36)

@@ -1,9 +1,9 @@
-"""Sentences end where a reader would end them."""
+"""Paragraphs are split and trimmed at the ends of sentences."""
 
 import pytest
 
-from pipeline.corpus.sentences import split_sentences
-from pipeline.corpus.trim import trim_long, trim_short
+from pipeline.corpus.text.sentences import split_sentences
+from pipeline.corpus.text.trim import trim_long, trim_short
 
 
 @pytest.mark.parametrize(
@@ -25,12 +25,12 @@ from pipeline.corpus.trim import trim_long, trim_short
         ["It was I.", "The end."],
     ],
 )
-def test_sentences_are_found_and_lose_nothing(parts):
+def test_sentences_are_split_without_loss(parts):
     joint = "" if parts[0][0] == "赤" else " "
     assert split_sentences(joint.join(parts)) == parts
 
 
-def test_first_sentence_and_first_paragraph_stay_and_order_is_kept():
+def test_trimming_keeps_the_first_sentence_and_paragraph_and_the_order():
     text = "\n".join(" ".join(f"S{p}.{s} is here." for s in range(9)) for p in range(5))
     for seed in range(50):
         paragraphs = trim_long(text, 3, 4, seed).split("\n")
@@ -48,6 +48,6 @@ def test_first_sentence_and_first_paragraph_stay_and_order_is_kept():
     assert trim_short("One. Two.", 2, 0) == "One. Two."
 
 
-def test_each_paragraph_has_draws_of_its_own():
+def test_each_paragraph_has_its_own_draws():
     text = "\n".join(" ".join(f"S{s} is here." for s in range(9)) for _ in range(3))
     assert any(len(set(trim_long(text, 3, 4, seed).split("\n"))) > 1 for seed in range(10))

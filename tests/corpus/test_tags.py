@@ -1,11 +1,17 @@
-"""Raw tags become the tags of a record, and every one that does not is counted with its reason."""
+"""Raw tags become the tags of a record; dropped tags are counted by reason."""
 
 import pickle
 
 import pytest
 
 from pipeline.config import RecordTagsConfig
-from pipeline.corpus.tags import DATABASE_TYPES, PERSON_TAGS, SITE_CATEGORIES, TagCleaner, TagDrop, TagType, normal_tag
+from pipeline.corpus.records.tags import (
+    PERSON_TAGS,
+    TagCleaner,
+    TagDrop,
+    TagType,
+    normal_tag,
+)
 from pipeline.errors import ConfigError
 
 G, A, C, W, M = TagType.GENERAL, TagType.ARTIST, TagType.CHARACTER, TagType.COPYRIGHT, TagType.META
@@ -27,7 +33,7 @@ G, A, C, W, M = TagType.GENERAL, TagType.ARTIST, TagType.CHARACTER, TagType.COPY
         (":3", ":3"),
     ],
 )
-def test_a_tag_has_one_form(raw, tag):
+def test_tags_are_normalised(raw, tag):
     assert normal_tag(raw) == tag
     assert normal_tag(tag) == tag
 
@@ -56,13 +62,13 @@ def test_a_tag_has_one_form(raw, tag):
         (G, "sample_watermark", TagDrop.BLACKLIST),
     ],
 )
-def test_what_is_unwanted_is_left_out_with_its_reason(kind, raw, reason):
+def test_an_unwanted_tag_is_dropped_with_its_reason(kind, raw, reason):
     clean = TagCleaner(RecordTagsConfig(blacklist=("(sample )?watermark",)))([(kind, raw)])
     assert dict(clean.drops) == ({reason: 1} if reason else {})
     assert bool(getattr(clean, kind.value)) is (reason is None)
 
 
-def test_categories_go_by_type_and_persons_by_name():
+def test_tags_are_sorted_by_type_and_person_tags_by_name():
     typed = [(G, "1girl"), (G, "smile"), (C, "miku"), (W, "vocaloid"), (A, "ask"), (M, "highres"), (G, "Smile")]
     clean = TagCleaner(RecordTagsConfig())(typed)
     assert (clean.special, clean.general, clean.character) == (["1girl"], ["smile"], ["miku"])
@@ -71,12 +77,7 @@ def test_categories_go_by_type_and_persons_by_name():
     assert len(PERSON_TAGS) == 22
 
 
-def test_the_two_numberings_are_not_one():
-    assert [DATABASE_TYPES[number] for number in range(5)] == [G, A, C, W, M]
-    assert [SITE_CATEGORIES[number] for number in (0, 1, 3, 4, 5)] == [G, A, W, C, M]
-
-
-def test_aliases_are_followed_and_implied_tags_stay_unless_pruned():
+def test_aliases_are_replaced_and_implied_tags_are_kept_unless_pruned():
     typed = [(G, "old_name"), (G, "cat_ears"), (G, "animal_ears"), (G, "ears")]
     implications = {"cat_ears": ["animal_ears"], "animal_ears": ["ears"]}
     kept = TagCleaner(RecordTagsConfig(), {"old_name": "new_name"}, implications)(typed)
@@ -87,8 +88,8 @@ def test_aliases_are_followed_and_implied_tags_stay_unless_pruned():
     assert pruned.drops == {TagDrop.IMPLIED: 2}
 
 
-def test_what_cannot_be_honoured_is_refused():
-    with pytest.raises(ConfigError, match="prune_implied: true needs a table of implications"):
+def test_invalid_tag_rules_are_refused():
+    with pytest.raises(ConfigError, match=r"tags\.prune_implied: true needs implications; set tag_files"):
         TagCleaner(RecordTagsConfig(prune_implied=True))
     with pytest.raises(ValueError, match="is no regular expression"):
         RecordTagsConfig(blacklist=("(",))

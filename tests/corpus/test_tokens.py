@@ -1,4 +1,4 @@
-"""Tokens are counted as trainers count them, to the token; bins hold whole texts."""
+"""Token counts are those of the trainers; bins contain whole texts."""
 
 import pyarrow as pa
 import pytest
@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from pipeline.config import RenderConfig
-from pipeline.corpus.count_tokens import TokenCounter
-from pipeline.corpus.pack_texts import PACKING, pack
-from pipeline.corpus.render_texts import render_table
+from pipeline.corpus.text.count_tokens import TokenCounter
+from pipeline.corpus.text.pack_texts import PACKING, pack
+from pipeline.corpus.text.render_texts import render_table
 from pipeline.errors import ConfigError
 from schemas.corpus_row import CORPUS_ROW
 from tests.corpus.records import draw_records
@@ -29,7 +29,7 @@ def tokenizer_file(rows, tmp_path_factory):
     return str(path)
 
 
-def test_counts_are_those_of_the_ids_and_the_mask(rows, tokenizer_file):
+def test_token_counts_match_ids_and_mask(rows, tokenizer_file):
     counter, plain = TokenCounter(tokenizer_file), Tokenizer.from_file(tokenizer_file)
     counted = counter.count(rows)
     assert counted.schema.equals(CORPUS_ROW, check_metadata=True)
@@ -48,38 +48,38 @@ def test_counts_are_those_of_the_ids_and_the_mask(rows, tokenizer_file):
     assert losses == {"all", "output"}
 
 
-def test_marks_are_single_tokens(tokenizer_file):
+def test_special_tokens_are_single_tokens(tokenizer_file):
     ids, _ = TokenCounter(tokenizer_file).encode("target: <|long|> <|tag_to_long|>", "", all_trained=True)
     vocabulary = Tokenizer.from_file(tokenizer_file)
     assert sum(vocabulary.id_to_token(token) in SPECIAL for token in ids) == 4
 
 
-def test_a_file_that_is_no_tokenizer_is_refused(tmp_path, tokenizer_file):
+def test_a_file_that_is_not_a_tokenizer_is_refused(tmp_path, tokenizer_file):
     path = tmp_path / "x.json"
     path.write_text("{}")
-    with pytest.raises(ConfigError, match=r"x\.json: is no tokenizer file .*give a tokenizer\.json"):
+    with pytest.raises(ConfigError, match=r"x\.json: not a tokenizer file .*give a tokenizer\.json"):
         TokenCounter(str(path))
-    with pytest.raises(ConfigError, match="has no BOS token; looked for <nope>; name the tokenizer's own"):
+    with pytest.raises(ConfigError, match=r"has no BOS token; looked for <nope>; set tokenizer\.bos to its name"):
         TokenCounter(tokenizer_file, bos="<nope>")
 
 
 @given(st.lists(st.integers(1, 120), max_size=80), st.integers(50, 100))
-def test_every_text_that_fits_is_in_one_bin_whole(lengths, context):
+def test_every_text_that_fits_is_in_exactly_one_bin(lengths, context):
     plan = pack(lengths, context)
     assert plan.schema.equals(PACKING)
     assert sorted(plan["row"].to_pylist()) == [row for row, size in enumerate(lengths) if size <= context]
     ends: dict[int, int] = {}
-    for one in plan.to_pylist():
-        assert one["n_tokens"] == lengths[one["row"]]
-        assert one["start"] == ends.get(one["bin"], 0)
-        ends[one["bin"]] = one["start"] + one["n_tokens"]
-        assert ends[one["bin"]] <= context
+    for row in plan.to_pylist():
+        assert row["n_tokens"] == lengths[row["row"]]
+        assert row["start"] == ends.get(row["bin"], 0)
+        ends[row["bin"]] = row["start"] + row["n_tokens"]
+        assert ends[row["bin"]] <= context
     assert sorted(ends) == list(range(len(ends)))
     # First-fit: at most one bin is half empty.
     assert sum(end * 2 <= context for end in ends.values()) <= 1
 
 
-def test_packing_wastes_little():
+def test_packing_leaves_little_padding():
     lengths = [50 + (number * 7919) % 550 for number in range(5000)]
     plan = pack(lengths, 2048)
     bins = max(plan["bin"].to_pylist()) + 1

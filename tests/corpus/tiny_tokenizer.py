@@ -1,4 +1,4 @@
-"""A tokenizer of the shape of TIPO's, trained on the spot: byte-level BPE, BOS, EOS and the 13 added tokens."""
+"""Trains a small tokenizer like TIPO's: byte-level BPE, BOS, EOS and the 13 added tokens."""
 
 from collections.abc import Iterable
 from pathlib import Path

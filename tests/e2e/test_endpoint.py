@@ -8,6 +8,7 @@ import pytest
 from pipeline.standin.check_caption import parse_caption, visible
 from pipeline.standin.demo_data import draw_dataset
 from tests.cli import finish, run, start, wait_until, write_job
+from tests.gate import Gate
 from tests.vllm_server import VllmServer
 
 pytestmark = pytest.mark.long
@@ -28,7 +29,7 @@ def endpoint(server: VllmServer, **rest: object) -> dict:
         "kind": "endpoint",
         "batch_images": 8,
         "max_num_seqs": 16,
-        "endpoint": {"urls": [server.url], "model": "standin", "retries": 1, "patience_s": 300, **rest},
+        "endpoint": {"urls": [server.url], "model": "standin", "retries": 1, "reconnect_timeout_s": 300, **rest},
     }
 
 
@@ -51,8 +52,13 @@ def test_a_job_survives_the_death_of_its_server_and_says_what_was_drawn(tmp_path
         sampling={"temperature": 0},
         cluster={"stall_timeout_s": 400},
     )
-    process = start(tmp_path, "caption", job)
-    wait_until(lambda: len(rows_of(output / "staging")) > 0, process, "a fragment")
+    gate = Gate(tmp_path / "gate")
+    process = start(tmp_path, "caption", job, **gate.environment)
+    gate.let(1)
+    wait_until(lambda: len(rows_of(output / "staging")) > 0 and gate.held() > 0, process, "a fragment")
+    server.stop()  # so that what it is asked next is with it when it dies
+    gate.open()
+    wait_until(lambda: gate.asked() > 0, process, "a batch with the stopped server")
     server.kill()
     server.start()
     done = finish(process)

@@ -18,6 +18,7 @@ from pipeline.stages.read_batches import ReadSpec, read_shard
 from pipeline.standin.check_caption import parse_caption, visible
 from pipeline.standin.demo_data import draw_dataset
 from tests.cli import finish, run, start, wait_until, write_job
+from tests.gate import Gate
 
 pytestmark = pytest.mark.slow
 
@@ -65,13 +66,20 @@ def test_a_job_survives_the_death_of_its_engine_and_of_its_driver(tmp_path):
     output = tmp_path / "out"
     engine = {"kind": "vllm", "batch_images": 8, "max_num_seqs": 8, "batches_in_flight": 2}
     job = write_job(tmp_path, tmp_path / "in", output, captions=CAPTIONS, engine=engine, sampling={"temperature": 0})
-    process = start(tmp_path, "caption", job)
-    wait_until(lambda: num_fragments(output) >= 2, process, "2 fragments")
+    gate = Gate(tmp_path / "gate")
+    process = start(tmp_path, "caption", job, **gate.environment)
+    gate.let(2)
+    wait_until(lambda: num_fragments(output) == 2 and gate.held() == 2, process, "2 fragments")
     killed = engine_cores(process.pid)
+    assert killed
+    for core in killed:
+        core.suspend()  # so that what it is asked next is with it when it dies
+    gate.let(2)
+    wait_until(lambda: num_fragments(output) == 4 and gate.asked() == 2, process, "2 batches with the stopped engine")
     for core in killed:
         core.kill()
-    seen = num_fragments(output)
-    wait_until(lambda: num_fragments(output) >= seen + 3, process, "3 fragments by the next engine")
+    gate.let(1)
+    wait_until(lambda: num_fragments(output) == 5 and gate.held() > 0, process, "a fragment by the next engine")
     left_behind = engine_cores(process.pid)
     process.send_signal(signal.SIGKILL)
     finish(process)
@@ -85,8 +93,8 @@ def test_a_job_survives_the_death_of_its_engine_and_of_its_driver(tmp_path):
     assert Counter((row["shard"], row["row"], row["slot"]) for row in rows).most_common(1)[0][1] == 1
     assert len(rows) == 2 * NUM_IMAGES
     by_identity = {(row["shard"], row["row"], row["slot"]): row for row in rows}
+    assert len(staged) == 5 * 8 * 2
     assert all(by_identity[row["shard"], row["row"], row["slot"]] == row for row in staged)
-    assert killed
     assert_true_to_the_drawings(rows, truth)
     assert_as_recorded(rows)
     assert edge(tmp_path / "in") == pytest.approx(EDGE, rel=EDGE_BAND)

@@ -84,7 +84,7 @@ def test_stopping_a_loop_saves_most_of_its_tokens(running, tmp_path):
     scenes = [Scene(special=Special.GLITCH)] * 8
     tokens = {}
     for stop_loops in (True, False):
-        rest = {"sampling": {"stop_loops": stop_loops}, "quality": {"repair": {"attempts": 0}}}
+        rest = {"sampling": {"stop_loops": stop_loops}, "quality": {"retry": {"attempts": 0}}}
         rows = captioned(running, tmp_path, scenes, TAGS, **rest)
         assert {(row["status"], row["reason"]) for row in rows} == {("rejected", "loop")}
         tokens[stop_loops] = sum(row["caption_tokens"] for row in rows)
@@ -94,7 +94,7 @@ def test_stopping_a_loop_saves_most_of_its_tokens(running, tmp_path):
 
 def test_a_loop_by_chance_is_mended_by_asking_again(running, tmp_path):
     scenes = [Scene(special=Special.STATIC)] * 48
-    first = captioned(running, tmp_path, scenes, TAGS, quality={"repair": {"attempts": 0}})
+    first = captioned(running, tmp_path, scenes, TAGS, quality={"retry": {"attempts": 0}})
     looped = [(row["row"], row["slot"]) for row in first if row["status"] == "rejected"]
     again = captioned(running, tmp_path, scenes, TAGS)
     mended = [row for row in again if (row["row"], row["slot"]) in looped and row["status"] == "ok"]
@@ -125,10 +125,11 @@ def test_clean_pictures_lose_nothing(running, tmp_path):
     assert [row["caption"] for row in without] == [row["caption"] for row in rows]
 
 
+@pytest.mark.long
 def test_the_whole_way_from_the_command_line(tmp_path):
     """Pictures that loop, draw, caption through Ray and vLLM, and measure: nothing looped is a caption."""
     options = ["--images", "120", "--special-share", "0.4", "--shard-images", "30", "--seed", "5"]
-    assert run(tmp_path, "draw", "in", *options).code == 0
+    assert run(tmp_path, "make-demo-data", "in", *options).code == 0
     engine = {"kind": "vllm", "batch_images": 16, "max_num_seqs": 16}
     job = write_job(tmp_path, tmp_path / "in", tmp_path / "out", captions=ALL, engine=engine)
     done = run(tmp_path, "caption", job)

@@ -103,7 +103,7 @@ def free_port() -> int:
 def spec(
     *urls: str, sampling: SamplingConfig | None = None, repair_penalty: float | None = None, **rest: object
 ) -> EngineSpec:
-    own = {"urls": urls, "model": "standin", "check_layout": False, "retries": 0, "patience_s": 0, **rest}
+    own = {"urls": urls, "model": "standin", "check_layout": False, "retries": 0, "reconnect_timeout_s": 0, **rest}
     return EngineSpec(
         config=EngineConfig.model_validate({"kind": "endpoint", "endpoint": own}),
         sampling=sampling or SamplingConfig(temperature=0.5, top_k=3, repetition_penalty=1.1),
@@ -181,7 +181,7 @@ def test_with_no_server_left_the_engine_is_dead():
 
 
 def test_a_server_that_never_answers_is_waited_for_and_named():
-    with pytest.raises(EngineDead, match=r"none of http://127.0.0.1:9/v1 answers after 0 s \(endpoint.patience_s\)"):
+    with pytest.raises(EngineDead, match=r"none of http://\S+ answers after 0 s \(endpoint.reconnect_timeout_s\)"):
         start_engine(spec("http://127.0.0.1:9/v1"))
 
 
@@ -213,7 +213,7 @@ def test_a_refused_key_names_its_variable_and_never_the_key(monkeypatch):
 def test_a_penalty_of_repairs_alone_is_refused_of_another_server_at_start():
     plain = SamplingConfig(stop_loops=False)
     with serving(Script(owner="someone")) as url:
-        with pytest.raises(ConfigError, match=r"support repetition_penalty; set .*quality.repair.repetition_penalty"):
+        with pytest.raises(ConfigError, match=r"support repetition_penalty; set .*quality.retry.repetition_penalty"):
             start_engine(spec(url, sampling=plain, repair_penalty=1.2))
         assert start_engine(spec(url, sampling=plain, repair_penalty=1.0))
 
@@ -226,7 +226,7 @@ def test_the_engine_hears_of_the_penalty_of_the_repairs_that_a_job_makes(attempt
             "output": "out",
             "model": "standin",
             "captions": {"slot": "long", "mode": "descriptive"},
-            "quality": {"repair": {"attempts": attempts, "repetition_penalty": 1.2}},
+            "quality": {"retry": {"attempts": attempts, "repetition_penalty": 1.2}},
         }
     )
     recipe, weights, _ = check_job(job)

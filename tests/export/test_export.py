@@ -1,6 +1,7 @@
 """What leaves, and that it leaves once: filters, refusals, what a second run finds, what a killed one leaves."""
 
 import json
+import re
 import signal
 
 import pytest
@@ -13,6 +14,8 @@ from pipeline.export.forms import FORMS
 from pipeline.storage.local import LocalStore
 from tests.cli import finish, run, start, wait_until
 from tests.export.world import SLOTS, caption_all, export, files_of, write_images, write_parquets, write_tars
+from tests.gate import Gate
+from tests.trees import send, tree
 
 
 @pytest.fixture
@@ -63,7 +66,7 @@ def test_a_template_puts_slots_key_and_carried_fields_together():
 
 
 def test_a_template_of_a_field_that_is_not_there_is_refused():
-    with pytest.raises(PipelineError, match=r"asks for source\.title, and its source has n, tags; carry the field"):
+    with pytest.raises(PipelineError, match=r"asks for source\.title, and its source has n, tags; keep the field"):
         chosen(template="{long} {source.title}")
 
 
@@ -72,7 +75,7 @@ def test_a_template_of_a_field_that_is_not_there_is_refused():
     [
         ({"to": "jsonl", "slots": ("short",)}, r"no slot 'short'; found: long, tags"),
         ({"to": "jsonl", "template": "{short}"}, r"no slot 'short'"),
-        ({"to": "sidecars"}, r"sidecars holds one text an image, and there are the slots long, tags; choose one"),
+        ({"to": "sidecars"}, r"sidecars has one text per image, and there are the slots long, tags; choose one"),
     ],
 )
 def test_options_that_do_not_fit_the_output_are_refused(tmp_path, captioned, options, message):
@@ -117,7 +120,7 @@ def test_sources_of_different_columns_are_no_one_table(tmp_path):
 
 def test_a_second_run_writes_nothing_and_says_the_same(tmp_path, captioned, monkeypatch):
     first = export(captioned, tmp_path / "x", "jsonl")
-    monkeypatch.setattr("pipeline.export.run_export.export_shard", lambda *_: pytest.fail("exported again"))
+    monkeypatch.setattr("pipeline.export.export_driver.export_shard", lambda *_: pytest.fail("exported again"))
 
     assert export(captioned, tmp_path / "x", "jsonl") == first
     assert (first.num_shards, first.num_images, first.num_exported) == (3, 30, 30)
@@ -137,7 +140,7 @@ def test_shards_committed_later_are_added_by_the_same_command(tmp_path):
 def test_other_options_are_refused_and_named(tmp_path, captioned):
     export(captioned, tmp_path / "x", "jsonl", slots=("long",))
 
-    with pytest.raises(OutputMismatch, match=r"options\.min_words: None there, 5 here"):
+    with pytest.raises(OutputMismatch, match=r"options\.min_words: None in the output, 5 in this run"):
         export(captioned, tmp_path / "x", "jsonl", slots=("long",), min_words=5)
 
 
@@ -145,7 +148,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path, captioned):
     (tmp_path / "x").mkdir()
     (tmp_path / "x/thesis.txt").write_text("years of work")
 
-    with pytest.raises(OutputMismatch, match=r"x: holds thesis\.txt and no export of JoyFleet"):
+    with pytest.raises(OutputMismatch, match=r"x: has thesis\.txt and is not an export of JoyFleet"):
         export(captioned, tmp_path / "x", "jsonl")
 
 
@@ -190,7 +193,7 @@ def test_an_image_that_is_not_the_captioned_one_is_refused(tmp_path):
 @pytest.mark.parametrize("step", ["file", "record"])
 def test_a_kill_between_file_and_record_costs_nothing(tmp_path, captioned, monkeypatch, step):
     export(captioned, tmp_path / "whole", "jsonl")
-    name = "put_once" if step == "file" else "put_if_absent"
+    name = "put_idempotent" if step == "file" else "put_if_absent"
     real = getattr(shard_module, name)
     calls = []
 
@@ -227,22 +230,49 @@ def test_beside_wants_the_folder_of_the_images(tmp_path, captioned):
 
 @pytest.mark.slow
 def test_a_killed_export_goes_on_where_it_stopped(tmp_path):
-    write_tars(tmp_path / "in", 30, 40)
+    write_tars(tmp_path / "in", 6, 10)
     captioned = caption_all(tmp_path / "in", tmp_path / "out")
     words = ("export", "out", "x", "--to", "hf", "--slot", "long")
     done = tmp_path / "x/.joyfleet/done"
 
-    process = start(tmp_path, *words, "--workers", "2")
-    wait_until(lambda: len(list(done.glob("*"))) >= 2, process, "two shards")
+    gate = Gate(tmp_path / "gate")
+    process = start(tmp_path, *words, "--workers", "2", **gate.environment)
+    gate.let(2)
+    wait_until(lambda: len(list(done.glob("*"))) == 2 and gate.held() == 2, process, "2 shards, and 2 in work")
     process.send_signal(signal.SIGKILL)
     assert finish(process).code == -signal.SIGKILL  # its workers hold its pipes: they ended too
-    left = len(list(done.glob("*")))
+    exported = len(list(done.glob("*")))
     ended = run(tmp_path, *words, "--workers", "1")
     export(captioned, tmp_path / "whole", "hf", slots=("long",))
 
     assert ended.code == 0, ended.err
-    assert left < 30
-    assert "1,200 of 1,200 images of 30 shards" in ended.out
+    assert exported == 2
+    assert "60 of 60 images of 6 shards" in ended.out
+    assert files_of(tmp_path / "x") == files_of(tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "workers"), [(signal.SIGTERM, "1"), (signal.SIGINT, "2")])
+def test_a_stopped_export_finishes_the_shards_in_work_and_goes_on_later(tmp_path, number, workers):
+    write_tars(tmp_path / "in", 40, 40)
+    captioned = caption_all(tmp_path / "in", tmp_path / "out")
+    words = ("export", "out", "x", "--to", "hf", "--slot", "long")
+    done = tmp_path / "x/.joyfleet/done"
+
+    process = start(tmp_path, *words, "--workers", workers)
+    wait_until(lambda: len(list(done.glob("*"))) >= 2, process, "two shards")
+    send(reversed(tree(process.pid)), number)  # as a terminal does at Ctrl-C, to the workers first
+    stopped = finish(process)
+    left = len(list(done.glob("*")))
+    assert stopped.code == 4, stopped
+    (line,) = [line for line in stopped.err.splitlines() if line.startswith("joyfleet: ")]
+    assert re.search(r"stopped with \d+ of 40 shards exported, .*run the same command again to resume$", line)
+    assert not list((tmp_path / "x/.tmp").glob("*"))
+    ended = run(tmp_path, *words)
+    export(captioned, tmp_path / "whole", "hf", slots=("long",))
+
+    assert ended.code == 0, ended.err
+    assert left < 40
     assert files_of(tmp_path / "x") == files_of(tmp_path / "whole")
 
 

@@ -81,7 +81,7 @@ def test_the_columns_of_a_source_that_has_none_are_refused(tmp_path):
     write_tars(tmp_path / "in", 2, 1)
     captioned = caption_all(tmp_path / "in", tmp_path / "out")
     with pytest.raises(
-        ConfigError, match=r"--join takes the columns of a Parquet source, and 2 of 2 shards have none, "
+        ConfigError, match=r"--join needs a source with columns, such as Parquet, and 2 of 2 shards have none, "
     ):
         export(captioned, tmp_path / "x", "csv", join=True)
 
@@ -157,7 +157,7 @@ def test_a_form_from_outside_the_package_is_exported_by_the_command(tmp_path, mo
     assert files_of(tmp_path / "x")["00001.tar.up"].startswith(b"01000: LONG OF")
     assert files_of(tmp_path / "x")["count"] == b"6"
     assert "--to capitals does not honour --column; it honours --slot, --mode" in str(refused.exception)
-    assert "capitals holds one text an image, and there are the slots long, tags" in str(two_slots.exception)
+    assert "capitals has one text per image, and there are the slots long, tags" in str(two_slots.exception)
 
 
 def test_a_form_reaches_the_processes_that_export():

@@ -213,7 +213,7 @@ def test_a_text_of_another_hand_is_not_overwritten(tmp_path):
     captioned = caption_all(tmp_path / "in", tmp_path / "out")
     (tmp_path / "in/a/000.txt").write_text("mine")
 
-    with pytest.raises(OutputMismatch, match=r"a/000\.txt: stands there with other content; nothing was replaced"):
+    with pytest.raises(OutputMismatch, match=r"a/000\.txt: exists with other content; nothing was replaced"):
         export(captioned, tmp_path / "in", "beside", slots=("long",))
     assert (tmp_path / "in/a/000.txt").read_text() == "mine"
 

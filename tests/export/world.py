@@ -73,7 +73,7 @@ def write_images(root: Path, images: int) -> None:
 
 def caption_all(root: Path, output: Path, *, only: int | None = None, **source) -> Captioned:
     """Commit all shards, or the first `only`. Every fifth row is rejected in slot tags; row 6 has a flag."""
-    config = SourceConfig(urls=(str(root),), carry=("*",), **source)
+    config = SourceConfig(urls=(str(root),), metadata_fields=("*",), **source)
     store = LocalStore(str(output))
     about = {"job": {"source": config.model_dump(mode="json"), "images": {"max_bytes": MAX_BYTES}}}
     claim_run(store, RECIPE, {**about, "slots": list(SLOTS), "versions": {}})
@@ -90,8 +90,8 @@ def _commit(store: LocalStore, config: SourceConfig, shard: Shard) -> None:
     [batch] = [table.to_pylist()[0] for table in read_shard(spec, shard, [])]
     rows = [_row(shard, one, slot) for one in batch["images"] for slot in SLOTS]
     table = pa.Table.from_pylist(rows, schema=CAPTION_ROW)
-    fragment = write_fragment(store, RUN, shard, batch["num_rows"], table)
-    commit_shard(store, RUN, shard, batch["num_rows"], [fragment])
+    fragment = write_fragment(store, RUN, shard, batch["num_images"], table)
+    commit_shard(store, RUN, shard, batch["num_images"], [fragment])
 
 
 def _row(shard: Shard, image: dict, slot: str) -> dict:

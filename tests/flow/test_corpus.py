@@ -1,4 +1,4 @@
-"""`joyfleet corpus` as its users run it: on Ray, killed, stopped, twice at once."""
+"""`joyfleet corpus` as users run it, on Ray: killed, stopped, and two runs at the same time."""
 
 import hashlib
 import signal
@@ -11,6 +11,7 @@ import yaml
 from tests.cli import finish, run, start, wait_until
 from tests.corpus.outputs import write_output
 from tests.corpus.test_job import entry, shards
+from tests.gate import Gate
 from tests.trees import send, tree
 
 pytestmark = pytest.mark.slow
@@ -35,7 +36,7 @@ def job(folder: Path, name: str = "corpus") -> str:
 
 
 def texts(output: Path) -> dict[tuple[str, int], str]:
-    """Identity of each text to what it says; a text that is there twice is a fault."""
+    """Return the digest of each text by its identity; a text must not occur twice."""
     rows = [row for file in sorted((output / "text").rglob("*.parquet")) for row in pq.read_table(file).to_pylist()]
     found = {(row["id"], row["epoch"]): hashlib.sha256(str(row).encode()).hexdigest() for row in rows}
     assert len(found) == len(rows)
@@ -47,19 +48,20 @@ def committed(output: Path) -> set[str]:
 
 
 @pytest.mark.long
-def test_a_corpus_that_was_killed_and_stopped_has_each_text_once_and_the_same(tmp_path):
+def test_a_killed_and_stopped_corpus_resumes_with_the_same_texts_each_once(tmp_path):
     whole = run(tmp_path, "corpus", job(tmp_path, "whole"))
     assert whole.code == 0, whole
     assert f"{SHARDS * ROWS * EPOCHS:,}: " in whole.out
     path, output = job(tmp_path), tmp_path / "corpus"
-    process = start(tmp_path, "corpus", path)
-    wait_until(lambda: len(committed(output)) >= 2, process, "2 parts")
+    gate = Gate(tmp_path / "gate")
+    process = start(tmp_path, "corpus", path, **gate.environment)
+    gate.let(2)
+    wait_until(lambda: len(committed(output)) == 2 and gate.held() > 0, process, "2 parts, and one in work")
     send(tree(process.pid), signal.SIGKILL)
     finish(process)
-    before = committed(output)
-    assert 2 <= len(before) < SHARDS
-    process = start(tmp_path, "corpus", path)
-    wait_until(lambda: len(committed(output)) > len(before), process, "another part")
+    process = start(tmp_path, "corpus", path, **gate.environment)
+    gate.let(1)
+    wait_until(lambda: len(committed(output)) == 3 and gate.held() > 0, process, "another part, and one in work")
     process.send_signal(signal.SIGTERM)
     stopped = finish(process)
     assert stopped.code == 4, stopped
@@ -71,14 +73,18 @@ def test_a_corpus_that_was_killed_and_stopped_has_each_text_once_and_the_same(tm
 
 
 @pytest.mark.long
-def test_two_runs_at_once_make_one_corpus(tmp_path):
+def test_two_concurrent_runs_make_one_corpus(tmp_path):
     path = job(tmp_path)
-    both = [finish(process) for process in [start(tmp_path, "corpus", path) for _ in range(2)]]
+    gate = Gate(tmp_path / "gate")
+    runs = [start(tmp_path, "corpus", path, **gate.environment) for _ in range(2)]
+    wait_until(lambda: len(gate.holders()) == 2, runs[0], "2 runs that publish")
+    gate.open()
+    both = [finish(process) for process in runs]
     assert [one.code for one in both] == [0, 0], both
     assert len(texts(tmp_path / "corpus")) == SHARDS * ROWS * EPOCHS
 
 
-def test_the_check_tells_place_and_rule_of_what_is_broken(tmp_path):
+def test_check_prints_position_and_rule_of_a_fault(tmp_path):
     file = tmp_path / "texts.txt"
     file.write_text("rating: safe\ntarget: <|short|>\ntag: a, a\n")
     done = run(tmp_path, "corpus", "--check", str(file))

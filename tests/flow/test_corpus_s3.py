@@ -1,4 +1,4 @@
-"""`joyfleet corpus` with captions, tables, lists and output on S3: the texts are those on disk, no credential stays."""
+"""`joyfleet corpus` with all inputs and the output on S3: the texts equal those on disk, no credential is stored."""
 
 import json
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ ROOT = "s3://out/corpus"
 
 @pytest.fixture
 def inputs(s3_environment, tmp_path):  # noqa: F811 - a fixture
-    """Captions, a database, tag files and a list, here and on S3: the config's entries for both."""
+    """Write captions, a database, tag files and a list to disk and S3; return the config entries of both."""
     local, remote = tmp_path / "here", open_store(f"{ROOT}/in")
     local.mkdir()
     rows = [{**row, "key": f"{20 * int(row['shard'][:5]) + row['row']}.webp"} for row in shards(2, 20)]
@@ -59,7 +59,7 @@ def texts(objects: Mapping[str, bytes]) -> dict[str, list]:
     }
 
 
-def test_a_corpus_on_s3_is_that_on_disk_and_holds_no_credential(tmp_path, inputs):
+def test_a_corpus_on_s3_equals_that_on_disk_and_contains_no_credential(tmp_path, inputs):
     output = f"{ROOT}/out"
     cluster = {"num_cpus": 2, "object_store_gib": 0.2, "stall_timeout_s": 120}
     job = tmp_path / "corpus.yaml"

@@ -8,17 +8,17 @@ import tarfile
 from collections import Counter
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipeline.config import ModelConfig
+from pipeline.config import ModelConfig, load_job
+from pipeline.flow.prepared_job import prepare_job
 from pipeline.recipe import find_weights
 from pipeline.standin.demo_data import draw_dataset
 from pipeline.storage import open_store
 from tests.cli import finish, run, start, wait_until, write_job
-from tests.outputs import committed_rows, expected, fragments_of, identities, mark, settled_fragments
+from tests.gate import Gate
+from tests.outputs import committed_rows, expected, fragments_of, identities, mark
 from tests.s3_server import s3_environment  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.slow
@@ -55,112 +55,52 @@ def jpeg(colour) -> bytes:
     return out.getvalue()
 
 
-@pytest.fixture
-def odd_source(tmp_path):
-    """Shards of every kind: whole, damaged, empty, unreadable, with bad images and repeated keys."""
-    source = tmp_path / "in"
-    source.mkdir()
-    red = jpeg("red")
-    tar_of(source / "whole.tar", {"a.jpg": red, "a.json": b'{"tags": ["x"]}', "b.jpg": jpeg("blue")})
-    tar_of(
-        source / "bad_images.tar",
-        {"a.jpg": red[:200], "b.jpg": b"", "c.jpg": b"<html>", "d.txt": b"alone", "e.jpg": red},
-    )
-    tar_of(source / "empty.tar", {})
-    tar_of(source / "cut.tar", {f"{name}.jpg": red for name in "abcdef"})
-    whole = (source / "cut.tar").read_bytes()
-    (source / "cut.tar").write_bytes(whole[: len(whole) // 2])
-    (source / "not_a.parquet").write_bytes(b"PAR1 and then nothing")
-    keys = pa.table({"key": ["same", "same", "third"], "jpg": [red, jpeg("green"), None]})
-    pq.write_table(keys, source / "keys.parquet")
-    return source
-
-
-def test_odd_shards_end_as_rows_with_reasons_and_one_in_quarantine(tmp_path, odd_source):
-    output = tmp_path / "out"
-    job = write_job(tmp_path, {"urls": [str(odd_source)], "carry": ["*"]}, output)
-    done = run(tmp_path, "caption", job)
-    assert done.code == 3, done
-    assert "quarantined: not_a.parquet" in done.out
-    rows = committed_rows(output)
-    by_shard = {shard: [row for row in rows if row["shard"] == shard] for shard in {row["shard"] for row in rows}}
-    assert [row["reason"] for row in by_shard["bad_images.tar"]] == [
-        "truncated_image",
-        "empty_file",
-        "unsupported_format",
-        "missing_image",
-        None,
-    ]
-    assert by_shard["cut.tar"][-1]["reason"] == "shard_damaged"
-    assert [row["status"] for row in by_shard["cut.tar"][:-1]] == ["ok"] * (len(by_shard["cut.tar"]) - 1)
-    assert [row["key"] for row in by_shard["keys.parquet"]] == ["same", "same", "third"]
-    assert json.loads(by_shard["whole.tar"][0]["source"]) == {"tags": ["x"]}
-    assert pq.read_metadata(output / "captions/empty.tar.parquet").num_rows == 0
-    assert all((row["caption"] is None) == (row["status"] != "ok") for row in rows)
-    assert run(tmp_path, "verify", str(output)).code == 3
-    assert "1 shards out of quarantine" in run(tmp_path, "retry", str(output)).out
-    again = run(tmp_path, "caption", job)
-    assert again.code == 3, again
-    assert "0 shards, 0 images" in again.out
-
-
 def test_a_killed_driver_costs_only_what_was_in_flight(tmp_path):
     draw_dataset(tmp_path / "in", num_images=240, seed=2, shard_rows=60)
     output = tmp_path / "out"
-    engine = {"echo_latency_s": 0.3, "batches_in_flight": 2}
-    job = write_job(tmp_path, tmp_path / "in", output, engine=engine, cluster={"readers": 2})
-    process = start(tmp_path, "caption", job)
-    wait_until(lambda: len(fragments_of(output)) >= 4, process, "4 fragments")
+    job = write_job(
+        tmp_path, tmp_path / "in", output, engine={"batches_in_flight": 2}, cluster={"max_concurrent_reads": 2}
+    )
+    gate = Gate(tmp_path / "gate")
+    process = start(tmp_path, "caption", job, **gate.environment)
+    gate.let(4)
+    wait_until(lambda: len(fragments_of(output)) == 4 and gate.held() == 2, process, "4 fragments and 2 in flight")
     process.send_signal(signal.SIGKILL)
     finish(process)
-    staged = settled_fragments(output)
-    marked = mark(staged)
-    before = {(row["shard"], row["row"]) for row in committed_rows(output)} if (output / "captions").is_dir() else set()
+    # Workers outlive a killed driver by a moment; the gate stays closed, so that they stage nothing more.
+    marked = mark(fragments_of(output))
+    assert len(marked) == 4 * 8
     done = run(tmp_path, "caption", job)
     assert done.code == 0, done
     rows = committed_rows(output)
     assert identities(rows) == Counter(dict.fromkeys(expected(tmp_path / "in", 240), 1))
     survived = {(row["shard"], row["row"]) for row in rows if row["caption"].startswith("MARKED ")}
     assert survived == marked
-    assert f"taken over  {len(marked)} images" in " ".join(done.out.split("\n"))
-    assert f"captioned   {240 - len(marked) - len(before)} images" in done.out
+    assert f"resumed     {len(marked)} images" in " ".join(done.out.split("\n"))
+    assert f"captioned   {240 - len(marked)} images" in done.out
     assert not fragments_of(output)
     assert run(tmp_path, "verify", str(output)).code == 0
 
 
-def test_a_stopped_run_says_so_and_the_next_goes_on(tmp_path):
-    draw_dataset(tmp_path / "in", num_images=120, seed=3, shard_rows=60)
-    output = tmp_path / "out"
-    job = write_job(tmp_path, tmp_path / "in", output, engine={"echo_latency_s": 0.5, "batches_in_flight": 2})
-    process = start(tmp_path, "caption", job)
-    wait_until(lambda: len(fragments_of(output)) >= 2, process, "2 fragments")
-    process.send_signal(signal.SIGTERM)
-    done = finish(process)
-    assert done.code == 4, done
-    assert done.err.splitlines()[-1].endswith("run the same command again to go on")
-    assert "SIGTERM handler" not in done.err  # what Ray says when a thread left behind starts another Ray
-    assert "left        2, of which" in run(tmp_path, "status", str(output)).out
-    assert run(tmp_path, "caption", job).code == 0
-    assert run(tmp_path, "verify", str(output)).code == 0
+STALL_S = 20
+"""Longer than a replica takes to start on a busy machine: until it is up, its start is what stands still."""
 
 
 def test_an_engine_that_never_answers_is_named_by_the_watchdog(tmp_path):
     draw_dataset(tmp_path / "in", num_images=10, seed=4, shard_rows=10)
-    job = write_job(
-        tmp_path, tmp_path / "in", tmp_path / "out", engine={"echo_latency_s": 1000}, cluster={"stall_timeout_s": 5}
-    )
-    done = run(tmp_path, "caption", job)
+    job = write_job(tmp_path, tmp_path / "in", tmp_path / "out", cluster={"stall_timeout_s": STALL_S})
+    done = run(tmp_path, "caption", job, **Gate(tmp_path / "gate").environment)
     assert done.code == 1, done
-    assert "images are with the engines and no answer comes, and nothing moved for 5 s" in done.err
+    assert f"images are with the engines and no answer comes, and nothing moved for {STALL_S} s" in done.err
 
 
 def test_another_recipe_on_the_same_output_is_refused_before_anything_starts(tmp_path):
     draw_dataset(tmp_path / "in", num_images=10, seed=5, shard_rows=10)
     job = write_job(tmp_path, tmp_path / "in", tmp_path / "out")
-    assert run(tmp_path, "caption", job).code == 0
+    prepare_job(load_job(job))
     done = run(tmp_path, "caption", job, "--set", "sampling.temperature=0.1")
     assert done.code == 2, done
-    assert "sampling.temperature: 0.6 there, 0.1 here" in done.err
+    assert "sampling.temperature: 0.6 in the output, 0.1 in this run" in done.err
 
 
 def test_a_source_without_one_good_image_is_no_success(tmp_path):
@@ -213,7 +153,7 @@ def test_a_defect_of_a_reader_costs_its_shard_and_the_run_goes_on(tmp_path):
         "json.loads = broken\n"
     )
     output = tmp_path / "out"
-    source = {"urls": [str(tmp_path / "in")], "carry": ["*"]}
+    source = {"urls": [str(tmp_path / "in")], "metadata_fields": ["*"]}
     job = write_job(tmp_path, source, output, engine={"batch_images": 2})
 
     done = run(tmp_path, "caption", job, PYTHONPATH=f"{tmp_path}/hooks:{Path(__file__).parents[2]}")

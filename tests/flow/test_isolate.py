@@ -47,6 +47,8 @@ def test_a_ray_of_ones_own_takes_them(environment, address):
     assert address_of(config) is None
     prepare_ray_env(config)
     assert environment["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0"
+    assert environment["RAY_AUTH_MODE"] == "token"
+    assert len(environment["RAY_AUTH_TOKEN"]) == 64
 
 
 def test_local_in_the_config_beats_an_address_of_the_environment(environment):

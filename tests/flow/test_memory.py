@@ -88,8 +88,8 @@ def test_a_finished_shard_is_kept_by_the_plans_own_text():
     driver = object.__new__(_Driver)
     driver._works, driver._open, driver._commits = {shard.path: ShardTask(shard, ())}, ShardTracker(), Submitted()
     driver._progress = Progress(shards=1, bytes_total=100, bytes_before=0, shards_before=0, num_slots=1)
-    empty = dict.fromkeys(RECEIPT.names) | {"ok": 0, "rejected": 0, "failed": 0}
-    receipt = empty | {"kind": BatchKind.EMPTY, "shard": "".join(list(shard.path)), "num_rows": 0, "rows": []}
+    empty = dict.fromkeys(RECEIPT.names) | {"statuses": []}
+    receipt = empty | {"kind": BatchKind.EMPTY, "shard": "".join(list(shard.path)), "num_images": 0, "rows": []}
     assert receipt["shard"] is not shard.path
     driver._take(receipt)
     assert [complete.shard for _, complete in driver._commits.submitted] == [shard.path]

@@ -20,6 +20,7 @@ from pipeline.flow.progress_actor import SILENT_S, Counts, Replica, ReplicaDetai
 from pipeline.stages.captioning import CaptionStats
 from pipeline.standin.demo_data import draw_dataset
 from tests.cli import finish, start, write_job
+from tests.gate import Gate
 from tests.prometheus import OBSERVABILITY, binary, free_port, prometheus
 
 SNAPSHOT = Snapshot(
@@ -136,7 +137,9 @@ def test_every_panel_of_the_dashboard_has_data_while_a_job_runs(tmp_path):
         engine={"kind": "vllm", "batch_images": 16, "max_num_seqs": 16},
         cluster={"metrics_port": port, "stall_timeout_s": 900},
     )  # fmt: skip
-    process = start(tmp_path, "caption", job, RAY_metrics_report_interval_ms="1000")
+    gate = Gate(tmp_path / "gate")
+    gate.let(40 * 7 - 1)  # all batches but the last of one shard: the run goes on until all is seen
+    process = start(tmp_path, "caption", job, RAY_metrics_report_interval_ms="1000", **gate.environment)
     try:
         with prometheus(tmp_path, f"127.0.0.1:{port}") as server:
             missing, until = expressions(), time.monotonic() + 900
@@ -151,6 +154,7 @@ def test_every_panel_of_the_dashboard_has_data_while_a_job_runs(tmp_path):
             assert {rule["health"] for rule in rules} == {"ok"}
             assert not [rule["name"] for rule in rules if rule["state"] == "firing"]
     finally:
+        gate.open()
         process.send_signal(signal.SIGTERM)
         finish(process)
 

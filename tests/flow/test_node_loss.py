@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.standin.demo_data import draw_dataset
 from tests.cli import finish, run, start, wait_until, write_job
+from tests.gate import Gate
 from tests.nodes import nodes
 from tests.outputs import committed_rows, expected, fragments_of, identities
 
@@ -19,14 +20,19 @@ pytestmark = pytest.mark.slow
 def test_a_node_that_vanishes_costs_no_row(tmp_path, how):
     draw_dataset(tmp_path / "in", num_images=240, seed=2, shard_rows=60)
     output = tmp_path / "out"
-    engine = {"echo_latency_s": 0.4, "batches_in_flight": 2, "replicas": 2, "num_gpus": 1}
+    engine = {"batches_in_flight": 2, "replicas": 2, "num_gpus": 1}
     job = write_job(tmp_path, tmp_path / "in", output, own_ray=False, engine=engine)
-    with nodes(num_gpu_nodes=3) as cluster:
-        process = start(tmp_path, "caption", job, **cluster.environment)
-        wait_until(lambda: len(fragments_of(output)) >= 4, process, "4 fragments")
+    gate = Gate(tmp_path / "gate")
+    with nodes(num_gpu_nodes=3, **gate.environment) as cluster:
+        process = start(tmp_path, "caption", job, **cluster.environment, **gate.environment)
+        gate.let(4)
+        wait_until(lambda: len(fragments_of(output)) == 4, process, "4 fragments")
+        wait_until(lambda: len(gate.holders()) == 2, process, "2 replicas with batches in flight")
         assert cluster.tell(how) == "removed"
-        wait_until(lambda: len(fragments_of(output)) >= 8 or committed_rows(output), process, "more fragments")
+        gate.let(4)
+        wait_until(lambda: len(fragments_of(output)) == 8 or committed_rows(output), process, "4 fragments more")
         assert cluster.tell("add") == "added"
+        gate.open()
         done = finish(process)
         assert done.code == 0, done
         assert not_loopback(cluster.process.pid) == []

@@ -7,21 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.standin.demo_data import draw_dataset
 from schemas.corpus_row import Task
-from tests.cli import run, write_job
 from tests.corpus.outputs import caption_row, write_output
 from tests.corpus.test_job import corpus, entry, make
+from tests.export.world import caption_all, write_tars
 
 pytestmark = pytest.mark.slow
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 
 
 def test_looking_at_captions_runs_from_top_to_bottom(tmp_path, monkeypatch, capsys):
-    draw_dataset(tmp_path / "in", num_images=20, seed=8, shard_rows=10)
-    captions = [{"slot": "long", "mode": "descriptive"}, {"slot": "short", "mode": "descriptive", "length": 40}]
-    done = run(tmp_path, "caption", write_job(tmp_path, tmp_path / "in", tmp_path / "out/demo", captions=captions))
-    assert done.code == 0, done
+    write_tars(tmp_path / "in", 2, 10)
+    caption_all(tmp_path / "in", tmp_path / "out/demo")
     (tmp_path / "notebooks").mkdir()
     monkeypatch.chdir(tmp_path / "notebooks")
     cells = json.loads((NOTEBOOKS / "look_at_captions.ipynb").read_text())["cells"]
@@ -30,7 +27,7 @@ def test_looking_at_captions_runs_from_top_to_bottom(tmp_path, monkeypatch, caps
         if cell["cell_type"] == "code":
             exec("".join(cell["source"]), names)
     assert names["rows"].num_rows == 40
-    assert "| mean colour " in capsys.readouterr().out
+    assert "00000 long descriptive | long of\n00000" in capsys.readouterr().out
 
 
 def drawn_shapes(folder):

@@ -17,20 +17,27 @@ from pipeline.errors import ConfigError
 from pipeline.flow.cluster import Cluster, check_gpus
 from pipeline.standin.demo_data import draw_dataset
 from tests.cli import finish, run, start, wait_until, write_job
+from tests.gate import Gate
 from tests.nodes import nodes
 from tests.outputs import committed_rows, expected, fragments_of, identities
 
-BATCH, IN_FLIGHT, LATENCY_S = 8, 2, 1.5
+BATCH, IN_FLIGHT = 8, 2
 
 
-def begin(tmp_path, cluster, num_images, replicas, *words, **engine):
+@pytest.fixture
+def gate(tmp_path):
+    return Gate(tmp_path / "gate")
+
+
+def begin(tmp_path, cluster, gate, num_images, replicas, **engine):
     """Start a run and wait for its first fragments."""
     tmp_path.mkdir(exist_ok=True)
     draw_dataset(tmp_path / "in", num_images=num_images, seed=2, shard_rows=num_images // 4)
-    slow = {"echo_latency_s": LATENCY_S, "batches_in_flight": IN_FLIGHT, "replicas": replicas, "num_gpus": 1}
-    job = write_job(tmp_path, tmp_path / "in", tmp_path / "out", own_ray=False, engine=slow | engine)
-    process = start(tmp_path, "caption", job, *words, **cluster.environment)
-    wait_until(lambda: len(fragments_of(tmp_path / "out")) >= 2, process, "2 fragments")
+    engine = {"batches_in_flight": IN_FLIGHT, "replicas": replicas, "num_gpus": 1, **engine}
+    job = write_job(tmp_path, tmp_path / "in", tmp_path / "out", own_ray=False, engine=engine)
+    process = start(tmp_path, "caption", job, **cluster.environment, **gate.environment)
+    gate.let(2)
+    wait_until(lambda: len(fragments_of(tmp_path / "out")) == 2, process, "2 fragments")
     return process
 
 
@@ -50,37 +57,38 @@ def logs_of(done) -> str:
 
 
 @pytest.mark.long
-def test_two_replicas_do_not_share_a_node_while_another_is_idle(tmp_path):
-    with nodes(2, gpus=2) as cluster:
-        process = begin(tmp_path, cluster, 80, 2)
+def test_two_replicas_do_not_share_a_node_while_another_is_idle(tmp_path, gate):
+    with nodes(2, gpus=2, **gate.environment) as cluster:
+        process = begin(tmp_path, cluster, gate, 80, 2)
         wait_until(lambda: sum(cluster.replicas()) == 2, process, "2 replicas")
         assert cluster.replicas() == [1, 1]
+        gate.open()
         end(tmp_path, process, 80)
 
 
 @pytest.mark.long
-def test_the_pool_grows_to_its_maximum_and_shrinks_when_there_is_less_to_do(tmp_path):
-    with nodes(3) as cluster:
-        # 40 batches, of which the last are few: replicas are idle then, for as long as one answer takes.
-        process = begin(tmp_path, cluster, 320, {"min": 1, "max": 3}, echo_latency_s=10.0)
+def test_the_pool_grows_to_its_maximum_and_shrinks_when_there_is_less_to_do(tmp_path, gate):
+    with nodes(3, **gate.environment) as cluster:
+        process = begin(tmp_path, cluster, gate, 320, {"min": 1, "max": 3})
         wait_until(lambda: sum(cluster.replicas()) == 3, process, "3 replicas")
+        gate.let(40 - 2 - 1)  # all but the last batch: two replicas are idle while it is held
         wait_until(lambda: sum(cluster.replicas()) < 3, process, "fewer than 3 replicas")
+        gate.open()
         end(tmp_path, process, 320)
 
 
 @pytest.mark.long
-def test_a_node_that_is_added_in_mid_run_is_used(tmp_path):
-    with nodes(1) as cluster:
-        process = begin(tmp_path, cluster, 600, {"min": 1, "max": 3})
+def test_a_node_that_is_added_in_mid_run_is_used(tmp_path, gate):
+    with nodes(1, **gate.environment) as cluster:
+        process = begin(tmp_path, cluster, gate, 600, {"min": 1, "max": 3})
         assert cluster.replicas() == [1]
         assert cluster.tell("add") == "added"
         since = time.monotonic()
         wait_until(lambda: cluster.replicas() == [1, 1], process, "a replica on the new node")
         hosted = time.monotonic() - since
-        before = asked_until(tmp_path)
-        # Twice what one replica can have in flight, staged since: the second one works.
-        wait_until(lambda: asked_until(tmp_path) > before + 4 * IN_FLIGHT, process, "its fragments")
+        wait_until(lambda: len(gate.holders()) == 2, process, "answers of both replicas")
         print(f"\na node added: a replica after {hosted:.1f} s, at work after {time.monotonic() - since:.1f} s")
+        gate.open()
         end(tmp_path, process, 600)
 
 
@@ -92,19 +100,20 @@ def asked_until(tmp_path) -> int:
 
 @pytest.mark.long
 @pytest.mark.parametrize("cpus", [0, 1])
-def test_a_node_that_is_removed_costs_what_was_in_flight_on_it(tmp_path, cpus):
+def test_a_node_that_is_removed_costs_what_was_in_flight_on_it(tmp_path, gate, cpus):
     """With CPUs, the nodes read as well, and a reader begins its shard anew: what it emitted is not asked twice."""
     asked = tmp_path / "asked"
-    project = Path(__file__).parents[2]
-    hooks = {"PYTHONPATH": f"{project / 'tests' / 'hooks'}:{project}", "JFTEST_ASKED": str(asked)}
     removed = 2
-    with nodes(4, cpus=cpus, **hooks) as cluster:
-        process = begin(tmp_path, cluster, 600, 4)
-        wait_until(lambda: sum(cluster.replicas()) == 4, process, "4 replicas")
-        for _ in range(removed):
-            seen = asked_until(tmp_path)
-            wait_until(lambda seen=seen: asked_until(tmp_path) >= seen + 6, process, "6 fragments more")
+    with nodes(4, cpus=cpus, **gate.environment, JFTEST_ASKED=str(asked)) as cluster:
+        process = begin(tmp_path, cluster, gate, 600, 4)
+        for left in (4, 3):
+            wait_until(lambda left=left: len(gate.holders()) == left, process, f"answers of {left} replicas")
+            staged = asked_until(tmp_path)
+            gate.let(6)
+            wait_until(lambda staged=staged: asked_until(tmp_path) == staged + 6, process, "6 fragments more")
+            wait_until(lambda left=left: gate.held() == left * IN_FLIGHT, process, "all replicas full")
             assert cluster.tell("kill") == "removed"
+        gate.open()
         end(tmp_path, process, 600)
     again = asked.stat().st_size - 600
     print(f"\n{cpus} CPUs a node: {again / removed:g} images asked twice for each node that went")
@@ -115,16 +124,19 @@ CARDS = {"A100": {"max_num_seqs": 512}, "L4": {"max_num_seqs": 64, "enforce_eage
 
 
 @pytest.mark.long
-def test_each_replica_is_what_its_card_asks_for_and_a_pool_of_one_type_keeps_to_it(tmp_path):
-    with nodes(0) as cluster:
+def test_each_replica_is_what_its_card_asks_for_and_a_pool_of_one_type_keeps_to_it(tmp_path, gate):
+    with nodes(0, **gate.environment) as cluster:
         assert [cluster.tell("add L4"), cluster.tell("add A100")] == ["added", "added"]
-        process = begin(tmp_path, cluster, 80, 2, per_accelerator=CARDS)
+        process = begin(tmp_path, cluster, gate, 80, 2, per_accelerator=CARDS)
+        gate.open()
         told = replica_logs(logs_of(end(tmp_path, process, 80)))
         for kind, seqs in (("L4", 64), ("A100", 512)):
             [line] = [line for line in told.splitlines() if f"this replica is for accelerator={kind}: " in line]
             assert f" max_num_seqs={seqs}," in line
-        process = begin(tmp_path / "only", cluster, 80, 1, accelerator_type="A100")
+        gate.close()
+        process = begin(tmp_path / "only", cluster, gate, 80, 1, accelerator_type="A100")
         assert cluster.replicas() == [0, 1]
+        gate.open()
         end(tmp_path / "only", process, 80)
         (tmp_path / "none").mkdir()
         other = {"accelerator_type": "L5"}

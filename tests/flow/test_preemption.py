@@ -2,43 +2,54 @@
 
 import signal
 import time
+import uuid
 
 import pytest
 
+from jobs.signals import AGAIN
 from pipeline.standin.demo_data import draw_dataset
-from tests.cli import finish, run, start, wait_until, write_job
+from tests.cli import finish, run, start, wait_for_drain, wait_until, write_job
+from tests.flow.test_corpus import job as corpus_job
+from tests.gate import Gate
 from tests.outputs import committed_rows, expected, fragments_of, identities, mark
 from tests.s3_proxy import Fault, s3_proxy
 from tests.s3_server import s3_environment  # noqa: F401 - a fixture
+from tests.signal_sweep import MARK, line, marked, num_left, sweep
 
 pytestmark = pytest.mark.slow
 
-LATENCY_S = 4.0
 
-
-def begin(tmp_path, num_images=120, **engine):
-    """Start a run whose engine is slow, and wait for its first fragment; the output and the process."""
+def begin(tmp_path, num_images=120, in_flight=2, **cluster):
+    """Start a run; return its job, process and gate when 2 fragments are staged and `in_flight` batches are held."""
     draw_dataset(tmp_path / "in", num_images=num_images, seed=3, shard_rows=60)
-    slow = {"echo_latency_s": LATENCY_S, "batches_in_flight": 2, **engine}
-    job = write_job(tmp_path, tmp_path / "in", tmp_path / "out", engine=slow, cluster={"grace_s": 20})
-    process = start(tmp_path, "caption", job)
-    wait_until(lambda: len(fragments_of(tmp_path / "out")) >= 2, process, "2 fragments")
-    return job, process
+    engine, cluster = {"batches_in_flight": in_flight}, {"drain_timeout_s": 60, **cluster}
+    job = write_job(tmp_path, tmp_path / "in", tmp_path / "out", engine=engine, cluster=cluster)
+    gate = Gate(tmp_path / "gate")
+    process = start(tmp_path, "caption", job, **gate.environment)
+    gate.let(2)
+    wait_until(lambda: len(fragments_of(tmp_path / "out")) == 2, process, "2 fragments")
+    wait_until(lambda: gate.held() == in_flight, process, f"{in_flight} batches in flight")
+    return job, process, gate
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
 def test_what_is_in_flight_at_the_signal_is_staged_and_taken_over(tmp_path, number):
-    job, process = begin(tmp_path)
-    time.sleep(LATENCY_S / 2)  # the next batches are with the engine now, and far from done
+    job, process, gate = begin(tmp_path)
     before = set(fragments_of(tmp_path / "out"))
     process.send_signal(number)
+    wait_for_drain(tmp_path, process)
+    gate.open()
     done = finish(process)
     assert done.code == 4, done
-    assert "0 images were in flight and are asked again; run the same command again to go on" in done.err
+    assert done.err.splitlines()[-1].endswith(
+        "; 0 images were in flight and are asked again; run the same command again to go on"
+    )
+    assert "SIGTERM handler" not in done.err  # what Ray says when a thread left behind starts another Ray
+    assert "left        2, of which" in run(tmp_path, "status", str(tmp_path / "out")).out
     after = set(fragments_of(tmp_path / "out")) - before
-    assert after
+    assert len(after) >= 2
     marked = mark(sorted(after))
-    assert run(tmp_path, "caption", job, "--set", "engine.echo_latency_s=0").code == 0
+    assert run(tmp_path, "caption", job).code == 0
     rows = committed_rows(tmp_path / "out")
     assert {(row["shard"], row["row"]) for row in rows if row["caption"].startswith("MARKED ")} == marked
     assert set(identities(rows)) == set(expected(tmp_path / "in", 120))
@@ -60,10 +71,42 @@ def test_a_signal_while_the_source_is_listed_ends_the_run_with_one_line(tmp_path
     assert done.out == ""
 
 
+@pytest.mark.parametrize(
+    ("verb", "number"), [("caption", signal.SIGTERM), ("plan", signal.SIGINT), ("corpus", signal.SIGTERM)]
+)
+def test_a_signal_while_ray_starts_ends_the_run_with_one_line_and_leaves_nothing(tmp_path, verb, number):
+    if verb == "corpus":
+        words = ["corpus", corpus_job(tmp_path)]
+    else:
+        draw_dataset(tmp_path / "in", num_images=60, seed=3, shard_rows=60)
+        words = [verb, write_job(tmp_path, tmp_path / "in", tmp_path / "out"), *["--calibrate", "9"] * (verb == "plan")]
+    scratch, mark = tmp_path / "scratch", uuid.uuid4().hex
+    scratch.mkdir()
+    process = start(tmp_path, *words, **{MARK: mark, "TMPDIR": str(scratch), "RAY_TMPDIR": "/tmp"})
+    wait_until(lambda: any("gcs_server" in " ".join(one.cmdline()) for one in marked(mark)), process, "a GCS")
+    process.send_signal(number)
+    done = finish(process)
+    assert done.code == 4, done
+    (line,) = done.err.splitlines()
+    assert line.endswith("; run the same command again")
+    assert num_left(mark) == 0
+    assert not list(scratch.iterdir())
+
+
+@pytest.mark.long
+def test_one_signal_at_any_moment_ends_a_run_with_4_and_the_next_finishes(tmp_path):
+    moments = [0.5 * step for step in range(20)]
+    points = sweep(tmp_path, moments, [signal.SIGTERM, signal.SIGINT], jobs=1, resume_every=10)
+    assert [line(point) for point in points if point.fault()] == []
+    assert any(point.ready and point.code == 4 for point in points)
+
+
 @pytest.mark.chaos
 def test_shards_that_are_complete_within_the_grace_are_committed(tmp_path):
-    _, process = begin(tmp_path, num_images=60, batches_in_flight=20)
+    _, process, gate = begin(tmp_path, num_images=60, in_flight=6)
     process.send_signal(signal.SIGTERM)
+    wait_for_drain(tmp_path, process)
+    gate.open()
     done = finish(process)
     assert done.code == 0, done
     assert "2 of 2 committed" in done.out
@@ -71,11 +114,7 @@ def test_shards_that_are_complete_within_the_grace_are_committed(tmp_path):
 
 @pytest.mark.chaos
 def test_the_grace_ends_in_time_with_an_engine_that_does_not_answer(tmp_path):
-    draw_dataset(tmp_path / "in", num_images=20, seed=3, shard_rows=20)
-    stuck = {"echo_latency_s": 1000.0}
-    job = write_job(tmp_path, tmp_path / "in", tmp_path / "out", engine=stuck, cluster={"grace_s": 2})
-    process = start(tmp_path, "caption", job)
-    time.sleep(15)
+    _, process, _ = begin(tmp_path, drain_timeout_s=2)
     process.send_signal(signal.SIGTERM)
     since = time.monotonic()
     done = finish(process)
@@ -85,11 +124,12 @@ def test_the_grace_ends_in_time_with_an_engine_that_does_not_answer(tmp_path):
 
 @pytest.mark.chaos
 def test_a_second_signal_ends_the_run_at_once(tmp_path):
-    _, process = begin(tmp_path, echo_latency_s=6.0)
+    _, process, _ = begin(tmp_path)
     process.send_signal(signal.SIGTERM)
-    time.sleep(0.5)
+    wait_for_drain(tmp_path, process)
     since = time.monotonic()
     process.send_signal(signal.SIGTERM)
     done = finish(process)
-    assert done.code == -signal.SIGTERM
+    assert done.code == 4, done
+    assert done.err.splitlines()[-1] == f"joyfleet: {AGAIN}"
     assert time.monotonic() - since < 3

@@ -43,7 +43,7 @@ def test_the_command_is_relative_to_the_folder_and_quoted(tmp_path):
 
 def test_the_grace_of_the_job_and_the_variables_of_the_submitter_go_along(tmp_path, monkeypatch):
     monkeypatch.setenv("JOYFLEET_SEED", "7")
-    made = make(tmp_path, job=job(grace_s=100.5))
+    made = make(tmp_path, job=job(drain_timeout_s=100.5))
     wait = made.runtime_env["env_vars"]["RAY_JOB_STOP_WAIT_TIME_S"]
     assert int(wait) >= 100.5 + 20
     assert made.runtime_env["env_vars"]["JOYFLEET_SEED"] == "7"
@@ -52,7 +52,7 @@ def test_the_grace_of_the_job_and_the_variables_of_the_submitter_go_along(tmp_pa
 
 def test_the_plain_way_has_time_to_drain_with_the_default_grace():
     wait = yaml.safe_load(RUNTIME_ENV.read_text())["env_vars"]["RAY_JOB_STOP_WAIT_TIME_S"]
-    assert int(wait) >= job().cluster.grace_s + 30
+    assert int(wait) >= job().cluster.drain_timeout_s + 30
 
 
 @pytest.mark.parametrize(

@@ -11,15 +11,32 @@ import pytest
 
 from pipeline.standin.demo_data import draw_dataset
 from tests.cli import command, finish, run, start, wait_until, write_job
+from tests.gate import Gate
 from tests.head import copy_project, head
 from tests.nodes import ENVIRONMENT
 from tests.outputs import fragments_of
 
 
 @pytest.fixture(scope="module")
-def server():
-    with head() as address:
-        yield address
+def served(tmp_path_factory):
+    """A head, and the gate of all jobs on it."""
+    gate = Gate(tmp_path_factory.mktemp("head") / "gate")
+    gate.open()
+    with head(**gate.environment) as address:
+        yield address, gate
+
+
+@pytest.fixture
+def server(served):
+    return served[0]
+
+
+@pytest.fixture
+def gate(served):
+    """A closed gate; open at the end, for the next test."""
+    served[1].close()
+    yield served[1]
+    served[1].open()
 
 
 @pytest.fixture
@@ -31,12 +48,12 @@ def world(tmp_path):
 def write(world: Path, num_images=60, **engine) -> tuple[str, Path]:
     draw_dataset(world.parent / "in", num_images=num_images, seed=3, shard_rows=num_images // 3)
     output = world.parent / "out"
-    job = write_job(world, world.parent / "in", output, own_ray=False, engine=engine, cluster={"grace_s": 20})
+    job = write_job(world, world.parent / "in", output, own_ray=False, engine=engine, cluster={"drain_timeout_s": 20})
     return job, output
 
 
-def slow_run(world, server, *, stdin=None):
-    """Submit a run that would take minutes; wait for its first fragments."""
+def slow_run(world, server, gate, *, stdin=None):
+    """Submit a run, which takes minutes once the gate is open; wait for its first fragments."""
     _, output = write(world, num_images=300, echo_latency_s=4.0, batches_in_flight=1)
     env = {**os.environ, **ENVIRONMENT, "PYTHONPATH": str(world)}
     process = subprocess.Popen(
@@ -48,7 +65,8 @@ def slow_run(world, server, *, stdin=None):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    wait_until(lambda: len(fragments_of(output)) >= 2, process, "2 fragments")
+    gate.let(2)
+    wait_until(lambda: len(fragments_of(output)) == 2 and gate.held() == 1, process, "2 fragments and one in flight")
     return process, output
 
 
@@ -96,8 +114,8 @@ def test_a_variable_of_the_submitter_reaches_the_driver(world, server):
 
 
 @pytest.mark.long
-def test_a_second_submit_of_a_running_output_says_so_and_a_stop_drains_with_4(world, server):
-    process, output = slow_run(world, server)
+def test_a_second_submit_of_a_running_output_says_so_and_a_stop_drains_with_4(world, server, gate):
+    process, output = slow_run(world, server, gate)
     second = run(world, "submit", "job.yaml", "--address", server, **ENVIRONMENT)
     assert second.code == 1, second
     assert f"{output}: job " in second.err
@@ -105,7 +123,8 @@ def test_a_second_submit_of_a_running_output_says_so_and_a_stop_drains_with_4(wo
     third = start(world, "submit", "job.yaml", "--address", server, "--attach", **ENVIRONMENT)
     before = set(fragments_of(output))
     job = second.err.split(": job ")[1].split()[0]
-    assert ray_job(server, "stop", job).returncode == 0
+    assert ray_job(server, "stop", "--no-wait", job).returncode == 0
+    gate.open()
     for one in (process, third):
         done = finish(one)
         assert done.code == 4, done
@@ -120,23 +139,25 @@ def test_a_second_submit_of_a_running_output_says_so_and_a_stop_drains_with_4(wo
 
 
 @pytest.mark.long
-def test_without_a_terminal_an_interrupt_leaves_the_job_running(world, server):
-    process, _ = slow_run(world, server)
+def test_without_a_terminal_an_interrupt_leaves_the_job_running(world, server, gate):
+    process, _ = slow_run(world, server, gate)
     process.send_signal(signal.SIGINT)
     done = finish(process)
     assert done.code == 4, done
-    assert "runs on: the same command with --attach follows it" in done.err
+    assert "is still running: the same command with --attach follows it" in done.err
     job = job_of(done.err)
     assert "RUNNING" in ray_job(server, "status", job).stderr + ray_job(server, "status", job).stdout
+    gate.open()
     ray_job(server, "stop", job)
 
 
 @pytest.mark.long
-def test_with_a_terminal_an_interrupt_asks_and_stop_stops(world, server):
+def test_with_a_terminal_an_interrupt_asks_and_stop_stops(world, server, gate):
     ours, theirs = pty.openpty()
-    process, _ = slow_run(world, server, stdin=theirs)
+    process, _ = slow_run(world, server, gate, stdin=theirs)
     process.send_signal(signal.SIGINT)
     os.write(ours, b"stop\n")
+    gate.open()
     done = finish(process)
     assert done.code == 4, done
     assert "stop it, leave it running, or follow it" in done.err

@@ -8,12 +8,13 @@ import pytest
 
 from pipeline.standin.demo_data import draw_dataset
 from tests.cli import finish, run, start, wait_until, write_job
+from tests.gate import Gate
 from tests.outputs import committed_rows, expected, fragments_of, identities
 from tests.trees import send, tree
 
 pytestmark = pytest.mark.slow
 
-ENGINE = {"echo_latency_s": 0.4, "batches_in_flight": 2}
+ENGINE = {"batches_in_flight": 2}
 
 
 def digests(output: Path) -> dict[str, str]:
@@ -22,7 +23,7 @@ def digests(output: Path) -> dict[str, str]:
 
 
 def lost(out: str) -> set[str]:
-    told = "lost to another run, which committed it: "
+    told = "committed by another run: "
     return {line.removeprefix(told) for line in out.splitlines() if line.startswith(told)}
 
 
@@ -35,7 +36,10 @@ def test_two_runs_at_once_both_end_well_and_tell_what_they_lost(tmp_path):
     draw_dataset(tmp_path / "in", num_images=160, seed=2, shard_rows=40)
     output = tmp_path / "out"
     job = write_job(tmp_path, tmp_path / "in", output, engine=ENGINE)
-    both = [start(tmp_path, "caption", job) for _ in range(2)]
+    gate = Gate(tmp_path / "gate")
+    both = [start(tmp_path, "caption", job, **gate.environment) for _ in range(2)]
+    wait_until(lambda: len(gate.holders()) == 2, both[0], "2 runs with batches in flight")
+    gate.open()
     done = [finish(process) for process in both]
     assert [one.code for one in done] == [0, 0], done
     assert identities(committed_rows(output)) == identities_expected(tmp_path, 160)
@@ -56,8 +60,10 @@ def test_a_run_that_comes_back_from_the_dead_changes_nothing(tmp_path):
     draw_dataset(tmp_path / "in", num_images=160, seed=2, shard_rows=40)
     output = tmp_path / "out"
     job = write_job(tmp_path, tmp_path / "in", output, engine=ENGINE)
-    zombie = start(tmp_path, "caption", job)
-    wait_until(lambda: len(fragments_of(output)) >= 3, zombie, "3 fragments")
+    gate = Gate(tmp_path / "gate")
+    zombie = start(tmp_path, "caption", job, **gate.environment)
+    gate.let(3)
+    wait_until(lambda: len(fragments_of(output)) == 3 and gate.held() == 2, zombie, "3 fragments and 2 in flight")
     stopped = tree(zombie.pid)
     assert send(stopped, signal.SIGSTOP) == len(stopped)
     try:
@@ -65,6 +71,7 @@ def test_a_run_that_comes_back_from_the_dead_changes_nothing(tmp_path):
         before = digests(output)
         assert len(before) == 4
     finally:
+        gate.open()
         send(stopped, signal.SIGCONT)
     done = finish(zombie)
     assert done.code == 0, done

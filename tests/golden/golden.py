@@ -1,4 +1,4 @@
-"""The golden output in the words of today, and a copy of it to work on.
+"""The golden output with the verbs and config keys of today, and a copy of it to work on.
 
 A release that renames a verb or a config key changes the names here, and nothing else of these tests. `first/` keeps
 the old keys: an old `run.json` must be read as what it meant.
@@ -27,7 +27,7 @@ REPORT = ("report",)
 CLEAN = ("clean",)
 EXPORT_TO = ("export",)
 MAKE_CORPUS = ("corpus",)
-LEAVE_QUARANTINE = ("retry",)
+LEAVE_QUARANTINE = ("unquarantine",)
 RETRY_ROWS = ("retry",)
 GOLDEN_EXPORT = ("--to", "jsonl", "--field", "mode")
 """Options of the export in `export/`."""
@@ -35,13 +35,14 @@ GOLDEN_EXPORT = ("--to", "jsonl", "--field", "mode")
 TEMPERATURE = "sampling.temperature"
 GEN_META = "render.gen_meta"
 
-CARRY = "carry"
+CARRY = "metadata_fields"
 ECHO_LATENCY = "echo_latency_s"
-MAX_DEATHS = "max_deaths_per_image"
-PATIENCE = "patience_s"
-REPAIR = "repair"
-READERS, GRACE = "readers", "grace_s"
-DROP_ALL, DROP_SOME, KEEP_LINE, LOSS_ALL = "drop_all", "drop_some", "keep_line", "loss_all"
+MAX_DEATHS = "max_crashes_per_image"
+PATIENCE = "reconnect_timeout_s"
+REPAIR = "retry"
+READERS, GRACE = "max_concurrent_reads", "drain_timeout_s"
+DROP_ALL, DROP_SOME = "drop_all_probability", "drop_some_probability"
+KEEP_LINE, LOSS_ALL = "keep_line_probability", "loss_on_all_probability"
 
 OWN_RAY = {"num_cpus": 2, "object_store_gib": 0.3}
 

@@ -9,8 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from jobs.__main__ import cli
-from pipeline.config import load_corpus, load_job, parse_job
+from jobs.commands import cli
+from pipeline.config import JobConfig, load_corpus, load_job
+from pipeline.config.load import read_stored
+from pipeline.config.renamed_keys import with_new_names
 from pipeline.corpus.corpus_job import prepare_corpus
 from pipeline.errors import OutputMismatch
 from pipeline.flow.prepared_job import check_job, prepare_job
@@ -81,7 +83,7 @@ def test_the_same_job_has_the_same_fingerprint(folder, job, output):
 @JOBS
 def test_the_job_that_run_json_holds_means_what_it_meant(folder, job, output):
     described = json.loads((folder / output / "run.json").read_text())["about"]["job"]
-    assert parse_job(described, origin=f"{output}/run.json") == load_job(job)
+    assert read_stored(JobConfig, with_new_names(described), f"{output}/run.json") == load_job(job)
 
 
 @pytest.mark.parametrize(("output", "finished"), [(golden.CORPUS, True), (golden.KILLED_CORPUS, False)])
@@ -139,9 +141,10 @@ def test_plan_finds_what_is_left(folder):
 
 
 def test_verify_finds_nothing_wrong_but_the_shard_that_is_not_committed(folder):
-    [unfinished, quarantined, counts] = invoke(golden.VERIFY, OUTPUT, code=1).splitlines()
+    [unfinished, quarantined, note, counts] = invoke(golden.VERIFY, OUTPUT, code=1).splitlines()
     assert UNFINISHED in unfinished
     assert "shards/00003.tar" in quarantined
+    assert "4 of 4 files have no digest" in note
     assert "50 caption rows" in counts
 
 
@@ -247,4 +250,5 @@ def test_a_killed_corpus_resumes_and_becomes_the_one_that_was_finished(folder):
     assert {path: after[path] for path in published} == published
     assert not (killed / "staging").exists()
     assert text_rows(killed) == text_rows(whole)
-    assert after["README.md"] == before["README.md"]
+    for name in ("counts", "tags"):
+        assert pq.read_table(killed / f"report/{name}.parquet").equals(pq.read_table(whole / f"report/{name}.parquet"))

@@ -1,13 +1,17 @@
 """What a test changes in the processes of a run: first in PYTHONPATH, this is imported when Python starts.
 
 JFTEST_ASKED: a file to which the echo engine appends one byte for each request, in whatever process.
-JFTEST_REPEATED: a file that is not there; the first reader that gets to its second batch makes it and dies of
-SIGKILL, and the reader that Ray sends after it raises an error that nobody expects.
+JFTEST_REPEATED: a file that is not there; the first reader that gets to its second batch makes it when the first is
+held at the gate and dies of SIGKILL, and the reader that Ray sends after it raises an error that nobody expects.
 JFTEST_POISON: bytes; an image that holds them kills the process that decodes it, as a bug in a C library does.
+JFTEST_GATE: folder of a `tests.gate.Gate`; batches with their answers, shards of an export and parts of a corpus wait
+at it until the test lets them pass.
 """
 
+import functools
 import importlib.abc
 import importlib.util
+import itertools
 import os
 import pathlib
 import signal
@@ -46,7 +50,8 @@ def _die_then_raise(module):
             raise ZeroDivisionError("of a reader that was repeated")
         for number, batch in enumerate(read_shard(*arguments, **options)):
             if number:
-                time.sleep(5)  # until the first batch has gone its way
+                while not any(pathlib.Path(os.environ["JFTEST_GATE"]).glob("held-*")):
+                    time.sleep(POLL_S)  # until the first batch has gone its way
                 open(file, "x").close()
                 os.kill(os.getpid(), signal.SIGKILL)
             yield batch
@@ -54,7 +59,83 @@ def _die_then_raise(module):
     module.read_shard = failing
 
 
+POLL_S = 0.02
+_numbers = itertools.count()
+
+
+class _Held:
+    """One piece of work, and whether it may pass the gate."""
+
+    def __init__(self, state):
+        self._folder = pathlib.Path(os.environ["JFTEST_GATE"])
+        self._name = f"{os.getpid()}-{next(_numbers)}"
+        self._mark = self._folder / f"{state}-{self._name}"
+        self._mark.touch()
+
+    def hold(self):
+        self._mark = self._mark.replace(self._folder / f"held-{self._name}")
+
+    def may_pass(self):
+        if not (self._folder / "open").exists() and not any(map(_taken, sorted(self._folder.glob("pass-*")))):
+            return False
+        self.forget()
+        return True
+
+    def forget(self):
+        self._mark.unlink(missing_ok=True)
+
+
+def _taken(permit):
+    try:
+        permit.unlink()
+    except FileNotFoundError:  # another process was faster
+        return False
+    return True
+
+
+def _hold_answers(module):
+    rows = module.Captioner.rows
+
+    async def held_rows(self, batch):
+        import asyncio
+
+        held = _Held("asked")
+        try:
+            table = await rows(self, batch)
+        except BaseException:
+            held.forget()
+            raise
+        held.hold()
+        while not held.may_pass():
+            await asyncio.sleep(POLL_S)
+        return table
+
+    module.Captioner.rows = held_rows
+
+
+def _held_before(work):
+    @functools.wraps(work)
+    def held_work(*arguments, **options):
+        held = _Held("held")
+        while not held.may_pass():
+            time.sleep(POLL_S)
+        return work(*arguments, **options)
+
+    return held_work
+
+
+def _hold_shards(module):
+    module.export_shard = _held_before(module.export_shard)
+
+
+def _hold_parts(module):
+    module.Publisher.__call__ = _held_before(module.Publisher.__call__)
+
+
 CHANGES = {
+    "pipeline.stages.captioning": ("JFTEST_GATE", _hold_answers),
+    "pipeline.export.export_shard": ("JFTEST_GATE", _hold_shards),
+    "pipeline.corpus.publish_corpus": ("JFTEST_GATE", _hold_parts),
     "pipeline.engines.echo": ("JFTEST_ASKED", _count_requests),
     "pipeline.stages.read_batches": ("JFTEST_REPEATED", _die_then_raise),
     "pipeline.images.decode": ("JFTEST_POISON", _die_of_poison),

@@ -21,10 +21,12 @@ KUBERAY = PROJECT / "infra" / "kuberay"
 
 
 def crds() -> Path:
-    """The folder of KubeRay's CRDs: KUBERAY_CRDS, or shared/kuberay-crds beside the checkout; skips without."""
-    for folder in (Path(os.environ.get("KUBERAY_CRDS", "/nowhere")), PROJECT.parent / "shared" / "kuberay-crds"):
-        if any(folder.glob("ray.io_*.yaml")):
-            return folder
+    """The folder of KubeRay's CRDs, which KUBERAY_CRDS names; skips without."""
+    named = os.environ.get("KUBERAY_CRDS")
+    folder = PROJECT / named if named else PROJECT.parent / "shared" / "kuberay-crds"
+    if any(folder.glob("ray.io_*.yaml")):
+        return folder
+    assert not named, f"KUBERAY_CRDS={named}: no ray.io_*.yaml there"
     pytest.skip(
         "no CRDs of KubeRay: let KUBERAY_CRDS name a folder with ray.io_rayclusters*.yaml and ray.io_rayjobs*.yaml"
     )

@@ -32,14 +32,14 @@ def test_the_workflow_is_one(tmp_path):
 
 
 def test_the_workflow_calls_verbs_and_options_that_there_are():
-    from jobs.__main__ import cli
+    from jobs.commands import cli
 
     steps = yaml.safe_load((INFRA / "ci" / "caption.yml").read_text())["jobs"]["caption"]["steps"]
     lines = [line for step in steps for line in step.get("run", "").splitlines()]
     called = [re.search(r"joyfleet (\w+)(.*)", line) for line in lines if ".venv/bin/joyfleet" in line]
     assert [one[1] for one in called] == ["submit", "verify", "quality"]
     for one in called:
-        known = {option for parameter in cli.commands[one[1]].params for option in parameter.opts}
+        known = {option for parameter in cli.get_command(None, one[1]).params for option in parameter.opts}
         assert set(re.findall(r"--[a-z-]+", one[2])) <= known
 
 
@@ -91,12 +91,12 @@ def test_the_image_has_what_the_manifests_call():
 
 
 def test_the_page_on_clusters_names_what_there_is():
-    from jobs.__main__ import cli
+    from jobs.commands import cli
 
     page = (PROJECT / "docs" / "cluster.md").read_text()
     for target in re.findall(r"\]\((\.\./[^)]+)\)", page):
         assert (PROJECT / "docs" / target).exists(), target
-    known = {option for parameter in cli.commands["submit"].params for option in parameter.opts}
+    known = {option for parameter in cli.get_command(None, "submit").params for option in parameter.opts}
     for line in re.findall(r"^joyfleet submit .*", page, re.MULTILINE):
         assert set(re.findall(r"--[a-z-]+", line)) <= known
     for name in re.findall(r"infra/kuberay/(\S+)", page):

@@ -133,8 +133,8 @@ def test_the_head_has_time_for_the_drain_of_the_job(base):
     ray_job = yaml.safe_load((KUBERAY / "components" / "job" / "job.yaml").read_text())["spec"]
     wait = int(yaml.safe_load(ray_job["runtimeEnvYAML"])["env_vars"]["RAY_JOB_STOP_WAIT_TIME_S"])
     grace = base["spec"]["headGroupSpec"]["template"]["spec"]["terminationGracePeriodSeconds"]
-    assert job.cluster.grace_s + 30 <= wait <= grace
+    assert job.cluster.drain_timeout_s + 30 <= wait <= grace
     readers, replicas = base["spec"]["workerGroupSpecs"]
     assert job.engine.num_gpus == 1
     assert job.engine.replicas.max == replicas["maxReplicas"]
-    assert job.cluster.readers == readers["maxReplicas"] * int(readers["rayStartParams"]["num-cpus"])
+    assert job.cluster.max_concurrent_reads == readers["maxReplicas"] * int(readers["rayStartParams"]["num-cpus"])

@@ -2,14 +2,21 @@
 
 import io
 import json
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from jobs.__main__ import cli, main
+from jobs import verbs
+from jobs.__main__ import main
+from jobs.commands import cli
 from jobs.progress_line import clock, render, size
+from jobs.verbs import GROUPS
 from pipeline.config import load_job
 from pipeline.flow.prepared_job import prepare_job
 from pipeline.flow.progress import Snapshot
@@ -38,10 +45,14 @@ def test_prompts_lists_a_generation(generation):
     ("words", "code", "message"),
     [
         (["caption", "nowhere.yaml"], 2, "joyfleet: nowhere.yaml: cannot be read"),
-        (["status", "nowhere"], 2, "no run.json there"),
+        (["status", "nowhere"], 2, "no run.json, so not an output"),
         (["prompts", "--mode", "nope"], 2, "prompts.mode: found 'nope'; beta-one has: descriptive, straightforward"),
-        (["prompts", "--tone", "formal"], 2, "a choice without --mode"),
-        (["dance"], 2, "No such command 'dance'"),
+        (["prompts", "--tone", "formal"], 2, "--tone, --length, --option and --name need --mode"),
+        (["dance"], 2, "there is no verb 'dance'; allowed: caption, preview, plan"),
+        (["captoin"], 2, "make-demo-data; did you mean caption?"),
+        (["draw", "data"], 2, "draw was renamed; use `joyfleet make-demo-data`"),
+        (["retry", "out"], 2, "--rows is missing; give --rows failed, rejected, or failed,rejected. To read shards in"),
+        (["retry", "out", "--rows", "ok"], 2, "'ok'; allowed: failed, rejected, or both with a comma"),
     ],
 )
 def test_a_wrong_command_line_ends_with_2_and_one_line(monkeypatch, capsys, words, code, message):
@@ -50,6 +61,39 @@ def test_a_wrong_command_line_ends_with_2_and_one_line(monkeypatch, capsys, word
         main()
     assert ended.value.code == code
     assert message in capsys.readouterr().err
+
+
+def test_a_wrong_job_file_is_refused_with_all_of_its_mistakes_before_anything_starts(tmp_path):
+    job = tmp_path / "job.yaml"
+    job.write_text("sourc: in\nmodel: standin\ncaptions: {slot: s, mode: descriptve}\nengine: {grace_s: 1}\n")
+    for verb in ("caption", "plan", "preview", "submit"):
+        words = ["--address", "http://nowhere:8265"] if verb == "submit" else []
+        message = str(CliRunner().invoke(cli, [verb, str(job), *words]).exception)
+        assert [line.partition(": ")[2].partition(";")[0] for line in message.splitlines()] == [
+            "source: missing",
+            "output: missing",
+            "engine.grace_s: unknown key",
+            "sourc: unknown key",
+            "captions.0.mode: found 'descriptve'",
+        ], verb
+
+
+def test_help_lists_every_verb_once_in_its_group_with_whole_sentences():
+    text = CliRunner().invoke(cli, ["--help"], terminal_width=120).stdout
+    groups = dict(re.findall(r"^(\w+):\n((?:  .*\n)+)", text, re.MULTILINE))
+    del groups["Options"]
+    assert {group: tuple(re.findall(r"^  ([a-z-]+)", lines, re.MULTILINE)) for group, lines in groups.items()} == GROUPS
+    modules = {path.stem for path in Path(verbs.__file__).parent.glob("*.py")}
+    for verb in cli.list_commands(None):
+        assert verb.replace("-", "_") in modules
+        sentence = " ".join(cli.get_command(None, verb).help.split()).partition(". ")[0].rstrip(".")
+        assert f"{sentence}.".replace(" ", "") in "".join(text.split()), verb
+
+
+def test_a_verb_imports_only_what_it_needs():
+    code = "import sys, jobs.__main__; print(sorted(name for name in sys.modules if name.startswith('jobs.')))"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed.strip() == "['jobs.__main__', 'jobs.terminal', 'jobs.verbs']"
 
 
 def plan_of(folder, *words):

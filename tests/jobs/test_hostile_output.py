@@ -1,4 +1,4 @@
-"""An output is data: it runs no code, reaches no server and reads no file that its caller did not name."""
+"""An output is data: it runs no code, contacts no server and reads no file without its caller's consent."""
 
 import json
 import threading
@@ -11,7 +11,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from jobs.__main__ import cli
+from jobs.commands import cli
 from jobs.output import job_of_output, open_output
 from pipeline.config import parse_job
 from pipeline.errors import ConfigError, StoreError
@@ -40,7 +40,7 @@ def tamper(output, key, value):
     (output / "run.json").write_text(json.dumps(record))
 
 
-def test_an_ordinary_output_is_retried_without_a_further_word(output):
+def test_an_ordinary_output_is_retried_without_consent(output):
     job = job_of_output(str(output), None, ["sampling.temperature=0.3"])
     assert (job.output, job.sampling.temperature, job.engine.kind) == (str(output), 0.3, "echo")
 
@@ -63,13 +63,13 @@ def test_an_ordinary_output_is_retried_without_a_further_word(output):
         ("source", "ftp://evil/x.tar", "source.urls: ['ftp://evil/x.tar']", "[s3://mine/x]"),
     ],
 )
-def test_what_an_output_decides_for_its_caller_is_refused_until_said_again(output, key, value, told, again):
+def test_a_setting_that_needs_consent_is_refused_until_it_is_repeated(output, key, value, told, again):
     tamper(output, key, value)
     with pytest.raises(ConfigError) as caught:
         job_of_output(str(output), None, ["sampling.temperature=0.3"])
-    assert "run.json: decides what is yours to say:\n  " in str(caught.value)
+    assert "run.json: these settings come from the output and need your consent:\n  " in str(caught.value)
     assert told in str(caught.value)
-    assert "(--job job.yaml), or say each again: --set KEY=VALUE" in str(caught.value)
+    assert "(--job job.yaml), or repeat each: --set KEY=VALUE" in str(caught.value)
     said = told.partition(":")[0]
     node = job_of_output(str(output), None, [f"{said}={again}"]).model_dump(mode="json")
     for name in said.split("."):
@@ -77,7 +77,7 @@ def test_what_an_output_decides_for_its_caller_is_refused_until_said_again(outpu
     assert node == yaml.safe_load(again)
 
 
-def test_a_server_and_a_key_are_each_to_be_said(output):
+def test_a_server_and_a_key_need_consent_each(output):
     tamper(output, "engine", SERVER)
     for words in ([], ["engine.endpoint.urls=[http://mine:1/v1]"], ["engine.endpoint.timeout_s=1"]):
         with pytest.raises(ConfigError, match=r"engine\.endpoint\.api_key_env: AWS_SECRET_ACCESS_KEY"):
@@ -87,13 +87,13 @@ def test_a_server_and_a_key_are_each_to_be_said(output):
     assert job.engine.endpoint.api_key_env is None
 
 
-def test_the_environment_is_the_caller_s_word_too(output, monkeypatch):
+def test_the_environment_is_consent_too(output, monkeypatch):
     tamper(output, "engine.trust_remote_code", True)
     monkeypatch.setenv("JOYFLEET_ENGINE__TRUST_REMOTE_CODE", "false")
     assert job_of_output(str(output), None, []).engine.trust_remote_code is False
 
 
-def test_the_caller_s_own_job_file_stands_for_the_output_s(output, tmp_path):
+def test_the_caller_s_job_file_replaces_the_config_of_the_output(output, tmp_path):
     tamper(output, "engine", SERVER)
     file = tmp_path / "job.yaml"
     file.write_text(yaml.safe_dump({**JOB, "source": "s3://mine/x", "output": "elsewhere"}))
@@ -105,9 +105,7 @@ def test_retry_refuses_before_anything_starts(output):
     tamper(output, "engine.trust_remote_code", True)
     done = CliRunner().invoke(cli, ["retry", str(output), "--rows", "failed"])
     assert isinstance(done.exception, ConfigError)
-    assert not isinstance(CliRunner().invoke(cli, ["retry", str(output)]).exception, ConfigError)
-    done = CliRunner().invoke(cli, ["retry", str(output), "--job", "x.yaml"])
-    assert "--job holds for --rows alone" in str(done.exception)
+    assert CliRunner().invoke(cli, ["unquarantine", str(output)]).exit_code == 0
 
 
 @contextmanager
@@ -169,13 +167,13 @@ def test_a_source_that_the_caller_names_is_read(output, tmp_path):
 @pytest.mark.parametrize(
     "url", ["s3://bucket/x", "gs://bucket/x", "hf://datasets/a/b", "file:///x", "photos", "az://c/x"]
 )
-def test_the_ordinary_stores_need_no_word(output, url):
+def test_ordinary_stores_need_no_consent(output, url):
     tamper(output, "source.urls", [url])
     assert open_output(str(output)).source.urls == (url,)
     assert job_of_output(str(output), None, []).source.urls == (url,)
 
 
-def test_a_damaged_description_is_told(output):
+def test_a_damaged_run_json_is_reported(output):
     tamper(output, "images.max_bytes", "many")
-    with pytest.raises(StoreError, match=r"run\.json: damaged .*; restore it"):
+    with pytest.raises(StoreError, match=r"run\.json: damaged, .*\(images\.max_bytes: found 'many'; .*\); restore it"):
         open_output(str(output))

@@ -9,8 +9,8 @@ from pathlib import Path
 SCRIPT = """
 import logging, os, sys
 from pathlib import Path
-from jobs.logs import take_terminal
-terminal = take_terminal(Path("run.log"))
+from jobs.logs import redirect_output
+terminal = redirect_output(Path("run.log"))
 print("noise"); os.write(1, b"noise from C\\n"); logging.getLogger("x").warning("a warning")
 terminal.out.write("summary\\n")
 raise KeyError("nobody expected this")
@@ -33,9 +33,9 @@ def test_noise_goes_to_the_log_and_an_unexpected_error_to_both(tmp_path):
 JSON_SCRIPT = """
 import json, logging
 from pathlib import Path
-from jobs.logs import take_terminal
+from jobs.logs import redirect_output
 from pipeline.config import LogFormat
-take_terminal(Path("run.log"), LogFormat.JSON)
+redirect_output(Path("run.log"), LogFormat.JSON)
 logging.getLogger("x").info('shard="%s" rows=%d', "ä", 3)
 try:
     1 / 0

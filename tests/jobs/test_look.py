@@ -35,7 +35,7 @@ def test_failed_downloads_are_shown(tmp_path):
 
     text = shown(tmp_path, 0)
 
-    assert "found: 1 stretches of loose images\n" in text
+    assert "found: 1 parts of folders of images\n" in text
     assert "img2dataset: 10 URLs, 7 images, 3 failed (3 HTTP Error 404)\n" in text
     assert "begins with" not in text
 

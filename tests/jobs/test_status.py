@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 from click.testing import CliRunner
 
-from jobs.__main__ import cli
+from jobs.commands import cli
 from jobs.status import rates, render
 from pipeline.config import parse_job
 from pipeline.ledger.commit import commit_shard
@@ -51,9 +51,9 @@ def test_status_names_every_shard_and_every_run(tmp_path):
     for number, log in enumerate((ended, alive, killed)):
         log.path = f"report/runs/2026112{number}T140000Z-{log.run_id}.jsonl"
         log.start()
-    alive.beat(replace(MOMENT, seconds=1.0))
+    alive.heartbeat(replace(MOMENT, seconds=1.0))
     alive._writer.join()
-    ended.beat(MOMENT)
+    ended.heartbeat(MOMENT)
     ended.end(EventType.FAIL, 1, "the disk is full")
 
     done = CliRunner().invoke(cli, ["status", str(tmp_path), "--json"])
@@ -74,9 +74,9 @@ def test_status_names_every_shard_and_every_run(tmp_path):
         "photos/3.tar: 0 bytes",
         "failed 0:00:0",
         "exit code 1: the disk is full",
-        "running, last heard 0:00:0",
+        "running, last heartbeat 0:00:0",
         "replicas 2  10.0/s  ETA 0:0",
-        "silent for 0:00:0",
+        "no heartbeat for 0:00:0",
     ):
         assert told in text, told
 

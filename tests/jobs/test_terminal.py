@@ -8,7 +8,7 @@ import tarfile
 import pytest
 from click.testing import CliRunner
 
-from jobs.__main__ import cli
+from jobs.commands import cli
 from jobs.source_summary import show_source
 from jobs.terminal import printable, to_json
 from pipeline.config import parse_job

@@ -34,7 +34,7 @@ def check(store):
     assert violations(store) == []
 
 
-def test_fragments_become_one_file_in_order_and_staging_goes(store):
+def test_fragments_become_one_sorted_file_and_staging_is_removed(store):
     fragments = [stage(store, [9, 0, 4]), stage(store, [1, 2, 3]), stage(store, [5, 6, 7, 8])]
     result = commit(store, fragments)
     assert result.won
@@ -51,7 +51,7 @@ def test_fragments_become_one_file_in_order_and_staging_goes(store):
     check(store)
 
 
-def test_the_footer_says_what_the_file_is(store):
+def test_the_footer_describes_the_file(store):
     commit(store, [stage(store, range(10))])
     metadata = pq.read_metadata(pa.BufferReader(committed(store))).metadata
     told = {key.decode(): value.decode() for key, value in metadata.items() if key.startswith(b"joyfleet.")}
@@ -93,9 +93,9 @@ def test_all_slots_of_a_row_come_from_the_first_fragment_by_name(store):
 @pytest.mark.parametrize(
     ("staged", "message"),
     [
-        ([[0, 1, 2]], r"14 missing \(\(3, long\), \(3, booru\), \(4, long\), \.\.\.\), 0 double"),
-        ([], r"0 fragments .* 20 missing \(\(0, long\)"),
-        ([range(9)], r"2 missing \(\(9, long\), \(9, booru\)\)"),
+        ([[0, 1, 2]], r"14 caption rows missing \(\(3, long\), \(3, booru\), \(4, long\), \.\.\.\), 0 double"),
+        ([], r"0 fragments .* 20 caption rows missing \(\(0, long\)"),
+        ([range(9)], r"2 caption rows missing \(\(9, long\), \(9, booru\)\)"),
     ],
 )
 def test_an_incomplete_shard_is_not_committed_and_keeps_its_fragments(store, staged, message):
@@ -107,19 +107,19 @@ def test_an_incomplete_shard_is_not_committed_and_keeps_its_fragments(store, sta
 
 def test_a_fragment_of_another_number_of_images_is_refused(store):
     fragments = [stage(store, range(5)), stage(store, range(5, 10), num_images=11)]
-    with pytest.raises(PipelineError, match="10 images, and 11 says its fragment staging/"):
+    with pytest.raises(PipelineError, match=r"fragment staging/.* was written for a shard of 11 images, expected 10"):
         commit(store, fragments)
 
 
 def test_fragments_of_another_run_or_torn_or_gone_are_refused(store):
     fragments = [stage(store, range(5)), stage(store, range(5, 10), run=replace(RUN, recipe="recipe-2"))]
-    with pytest.raises(PipelineError, match="does not count: recipe 'recipe-2', not 'recipe-1'; run again"):
+    with pytest.raises(PipelineError, match="is invalid: recipe is 'recipe-2', expected 'recipe-1'; run again"):
         commit(store, fragments)
     store.put(fragments[1], store.get(fragments[0])[:-1])
-    with pytest.raises(PipelineError, match="does not count: not a whole Parquet file"):
+    with pytest.raises(PipelineError, match="is invalid: not a whole Parquet file"):
         commit(store, fragments)
     store.delete([fragments[1]])
-    with pytest.raises(PipelineError, match="does not count: is gone"):
+    with pytest.raises(PipelineError, match="is invalid: is gone"):
         commit(store, fragments)
     assert paths(store, "captions") == []
 
@@ -234,15 +234,15 @@ def test_of_two_committers_one_wins_and_both_know(request, kind):
 @pytest.mark.parametrize(
     ("changes", "found"),
     [
-        ({"run": replace(RUN, recipe="recipe-2")}, "recipe 'recipe-1', not 'recipe-2'"),
-        ({"shard": replace(SHARD, etag="new")}, "etag 'etag-1', not 'new'"),
-        ({"num_images": 11}, "10 images, not 11"),
+        ({"run": replace(RUN, recipe="recipe-2")}, "recipe is 'recipe-1', expected 'recipe-2'"),
+        ({"shard": replace(SHARD, etag="new")}, "etag is 'etag-1', expected 'new'"),
+        ({"num_images": 11}, "written for 10 images, expected 11"),
     ],
 )
-def test_a_committed_file_about_something_else_is_refused_and_nothing_goes(store, changes, found):
+def test_a_committed_file_of_another_shard_is_refused_and_nothing_is_removed(store, changes, found):
     commit(store, [stage(store, range(10))])
     late = stage(store, range(10))
-    with pytest.raises(OutputMismatch, match=f"{found}; nothing was removed. Give the run an output of its own"):
+    with pytest.raises(OutputMismatch, match=f"{found}; nothing was removed. Give the run its own output"):
         commit(store, [late], **changes)
     assert paths(store) == [committed_path(SHARD.path), late]
 

@@ -19,7 +19,7 @@ def read(store, path, run=RUN, shard=SHARD):
     return read_fragment_info(store, path, run, shard)
 
 
-def test_a_fragment_tells_its_rows_and_stands_in_order(store):
+def test_a_fragment_lists_its_rows_and_is_sorted(store):
     table = rows_table([7, 2, 3, 9])
     path = write_fragment(store, RUN, SHARD, NUM_IMAGES, table)
     assert path.startswith(f"staging/{SHARD.path}/0000000002-")
@@ -61,9 +61,12 @@ def with_column(table, name, values):
         (lambda table: with_column(table, "attempts", [None, 1]), "column attempts has 1 nulls; allowed: none"),
         (lambda table: with_column(table, "shard", ["x.tar", SHARD.path]), "rows with shard 'x.tar'; allowed: 'photos"),
         (lambda table: with_column(table, "recipe", ["other"] * 2), "rows with recipe 'other'; allowed: 'recipe-1'"),
-        (lambda table: with_column(table, "slot", ["long", "none"]), "foreign image or slot; allowed: rows 0..9"),
-        (lambda table: with_column(table, "row", [10, 10]), "foreign image or slot"),
-        (lambda table: with_column(table, "row", [-1, -1]), "foreign image or slot"),
+        (
+            lambda table: with_column(table, "slot", ["long", "none"]),
+            "slot that the shard does not have; allowed: rows 0..9",
+        ),
+        (lambda table: with_column(table, "row", [10, 10]), "image or slot that the shard does not have"),
+        (lambda table: with_column(table, "row", [-1, -1]), "image or slot that the shard does not have"),
         (lambda table: table.slice(1), r"not each of .* once for 1 images; missing \(0, long\)"),
         (lambda table: with_column(table, "slot", ["long", "long"]), r"missing \(0, booru\)"),
         (lambda table: pa.concat_tables([table, table]), "4 caption rows are not each of .* missing none"),
@@ -83,14 +86,14 @@ def test_an_empty_fragment_is_refused(store):
 @pytest.mark.parametrize(
     ("run", "shard", "reason"),
     [
-        (replace(RUN, recipe="recipe-2"), SHARD, "recipe 'recipe-1', not 'recipe-2'"),
-        (replace(RUN, slots=("booru", "long")), SHARD, r"slots \['long', 'booru'\], not \['booru', 'long'\]"),
-        (RUN, replace(SHARD, size=1), "size 1234, not 1"),
-        (RUN, replace(SHARD, etag="x"), "etag 'etag-1', not 'x'"),
-        (RUN, replace(SHARD, path="x"), "shard 'photos/00001.tar', not 'x'"),
+        (replace(RUN, recipe="recipe-2"), SHARD, "recipe is 'recipe-1', expected 'recipe-2'"),
+        (replace(RUN, slots=("booru", "long")), SHARD, r"slots is \['long', 'booru'\], expected \['booru', 'long'\]"),
+        (RUN, replace(SHARD, size=1), "size is 1234, expected 1"),
+        (RUN, replace(SHARD, etag="x"), "etag is 'etag-1', expected 'x'"),
+        (RUN, replace(SHARD, path="x"), "shard is 'photos/00001.tar', expected 'x'"),
     ],
 )
-def test_a_fragment_of_another_run_or_shard_does_not_count(store, caplog, run, shard, reason):
+def test_a_fragment_of_another_run_or_shard_is_invalid(store, caplog, run, shard, reason):
     path = stage(store, [0, 1])
     with caplog.at_level(logging.WARNING):
         found = read(store, path, run, shard)
@@ -106,11 +109,11 @@ def test_versions_and_url_are_no_part_of_the_check(store):
     assert isinstance(elsewhere, FragmentInfo)
 
 
-def test_a_fragment_that_is_gone_does_not_count(store):
+def test_a_missing_fragment_is_invalid(store):
     assert "is gone" in read(store, "staging/a/0-b.parquet").reason
 
 
-def test_a_torn_fragment_never_counts(store):
+def test_a_torn_fragment_is_invalid(store):
     path = stage(store, range(4))
     whole = store.get(path)
     for length in range(len(whole)):
@@ -149,19 +152,19 @@ def spoiled_footer(store, path, changes):
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({b"joyfleet.schema_version": b"99"}, "schema version '99', and this JoyFleet reads '2' only"),
+        ({b"joyfleet.schema_version": b"99"}, "schema version '99'; this JoyFleet reads only '2'"),
         ({b"joyfleet.schema_version": None}, "no joyfleet.schema_version in the footer"),
         ({b"joyfleet.etag": None}, "no joyfleet.etag in the footer"),
-        ({b"joyfleet.size": b"many"}, "joyfleet.size in the footer is b'many', of no known form"),
-        ({b"joyfleet.slots": b"7"}, "joyfleet.slots in the footer is b'7'"),
+        ({b"joyfleet.size": b"many"}, "joyfleet.size in the footer is malformed: b'many'"),
+        ({b"joyfleet.slots": b"7"}, "joyfleet.slots in the footer is malformed: b'7'"),
         ({b"joyfleet.versions": b"[]"}, "joyfleet.versions in the footer"),
         ({b"joyfleet.rows": b"[[0, 3]]"}, "its footer says ((0, 3),)"),
         ({b"joyfleet.rows": None}, "its footer says None"),
         ({b"joyfleet.rows": b"[1]"}, "joyfleet.rows in the footer"),
-        ({b"joyfleet.num_images": b"1"}, "foreign image"),
+        ({b"joyfleet.num_images": b"1"}, "image or slot that the shard does not have"),
     ],
 )
-def test_a_footer_that_does_not_fit_its_rows_does_not_count(store, changes, reason):
+def test_a_footer_that_does_not_match_its_rows_is_invalid(store, changes, reason):
     path = stage(store, [0, 1])
     spoiled_footer(store, path, changes)
     found = read(store, path)
@@ -169,7 +172,7 @@ def test_a_footer_that_does_not_fit_its_rows_does_not_count(store, changes, reas
     assert reason in found.reason
 
 
-def test_the_facts_travel(store):
+def test_fragment_infos_pickle(store):
     facts = read(store, stage(store, [3, 4]))
     again = pickle.loads(pickle.dumps(facts))
     assert again.path == facts.path

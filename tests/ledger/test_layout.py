@@ -42,9 +42,9 @@ def test_fragments_sort_by_row():
     assert layout.shard_of_fragment(layout.fragment_path("a", rows[4], ATTEMPT)) == "a"
 
 
-def test_shards_that_cannot_stand_beside_each_other_are_refused():
+def test_shards_whose_files_cannot_exist_side_by_side_are_refused():
     layout.check_shard_paths(SHARDS)
-    with pytest.raises(ConfigError, match="shard a: stands twice"):
+    with pytest.raises(ConfigError, match="shard a: occurs twice"):
         layout.check_shard_paths(["a", "b", "a"])
     with pytest.raises(ConfigError, match=r"shards a and a\.parquet/b: .* folder of the second"):
         layout.check_shard_paths(["a", "a.parquet/b"])

@@ -48,7 +48,7 @@ LOST = st.sampled_from([TimeoutError, ConnectionError, FileExistsError])
 class Retry:
     """What a `retry --rows` has in hand."""
 
-    unwell: RetryRows
+    retry_rows: RetryRows
     base: bytes
     """The file in which it found them."""
     rows: tuple[int, ...]
@@ -162,10 +162,10 @@ class Retries(OneShard):
     def ask_again(self, retry, num, well):
         """Find what failed, and ask one or both of the two images again; they end well or fail once more."""
         self.retries.pop(retry, None)
-        unwell = find_retry_rows(self.store, RUN, SHARD, (Status.FAILED,))
-        if unwell:
-            rows = unwell.rows[:num]
-            self.retries[retry] = Retry(unwell, self.file, rows, stage_again(self.store, rows, well=well))
+        retry_rows = find_retry_rows(self.store, RUN, SHARD, (Status.FAILED,))
+        if retry_rows:
+            rows = retry_rows.rows[:num]
+            self.retries[retry] = Retry(retry_rows, self.file, rows, stage_again(self.store, rows, well=well))
 
     @rule(retry=RETRIES)
     def mend(self, retry):
@@ -202,9 +202,9 @@ class Retries(OneShard):
             return
         attempt = uuid.uuid4().hex
         try:
-            result = replace_rows(store, RUN, SHARD, retry.unwell, [retry.fragment], attempt)
+            result = replace_rows(store, RUN, SHARD, retry.retry_rows, [retry.fragment], attempt)
         except PipelineError:
-            assert not self.store.exists(retry.fragment) or retry.rows != retry.unwell.rows
+            assert not self.store.exists(retry.fragment) or retry.rows != retry.retry_rows.rows
         except Crash:
             self.take_replacement(retry, attempt)
             raise
@@ -217,7 +217,7 @@ class Retries(OneShard):
         if read_footer(now)[0].attempt != attempt:
             return False
         assert self.file == retry.base
-        assert changes_are_for_the_better(self.file, now, retry.unwell.rows)
+        assert changes_are_for_the_better(self.file, now, retry.retry_rows.rows)
         self.file = now
         return True
 

@@ -65,10 +65,10 @@ def test_new_shards_are_named_and_not_added(store):
     assert list(read_plan(store).shards.values()) == SHARDS[:3]
 
 
-def test_nothing_and_twice_are_no_plan(store):
+def test_no_shards_and_duplicate_shards_are_refused(store):
     with pytest.raises(ConfigError, match="source: no shards"):
         claim_plan(store, [])
-    with pytest.raises(ConfigError, match=r"photos/00000.tar: stands twice"):
+    with pytest.raises(ConfigError, match=r"photos/00000.tar: occurs twice"):
         claim_plan(store, [SHARDS[0], SHARDS[0]])
     assert world.paths(store) == []
 
@@ -111,8 +111,8 @@ def test_another_schema_version_is_refused(store):
         claim_plan(store, SHARDS)
 
 
-def test_no_plan_says_so(store):
-    with pytest.raises(ConfigError, match="there is no plan; run `caption` first"):
+def test_a_missing_plan_is_reported(store):
+    with pytest.raises(ConfigError, match="there is no plan; run `joyfleet caption` first"):
         read_plan(store)
 
 
@@ -122,7 +122,7 @@ def quarantined(shard, message="torn"):
     )
 
 
-def test_left_is_planned_less_committed_less_quarantined(store):
+def test_remaining_is_planned_minus_committed_minus_quarantined(store):
     plan = claim_plan(store, SHARDS)
     calls = []
     store.put(committed_path(SHARDS[0].path), b"")
@@ -148,7 +148,7 @@ def test_a_quarantine_record_is_replaced_listed_and_removed(store):
     remove_quarantine(store, ["b.tar", "never.tar"])
     assert [record.shard for record in list_quarantine(store)] == ["a/ü.tar"]
     store.put(quarantine_path("torn.tar"), b'{"shard": ')
-    with pytest.raises(StoreError, match=r"torn.tar.json: no quarantine record .* `retry`"):
+    with pytest.raises(StoreError, match=r"torn.tar.json: not a quarantine record .* `unquarantine`"):
         list_quarantine(store)
 
 

@@ -69,7 +69,7 @@ def test_a_run_leaves_a_start_its_last_heartbeat_and_its_end_as_openlineage_has_
     log.start()
     assert [event["eventType"] for event in lines(store, log)] == ["START"]
     for second in range(3):
-        log.beat(replace(MOMENT, seconds=float(second)))
+        log.heartbeat(replace(MOMENT, seconds=float(second)))
         log._writer.join()
     log.end(how, 4, "stopped")
     events = lines(store, log)
@@ -92,24 +92,24 @@ def test_heartbeats_come_no_oftener_than_they_should(store):
     log = RunLog(store, ABOUT, every_s=3600)
     log.start()
     for captions in (100, 200, 300):
-        log.beat(replace(MOMENT, captions=captions))
+        log.heartbeat(replace(MOMENT, captions=captions))
         log._writer.join()
-    assert read_runs(store, newest=1)[0].moment.captions == 100
+    assert read_runs(store, newest=1)[0].progress.captions == 100
 
 
-def test_a_run_that_ended_says_so_and_one_that_was_killed_falls_silent(store):
+def test_a_killed_run_becomes_silent_and_an_ended_one_does_not(store):
     log = RunLog(store, ABOUT, every_s=60)
     log.start()
     now = datetime.now(UTC)
     (told,) = read_runs(store, newest=5)
-    assert (told.state(now), told.moment) == ("running", None)
+    assert (told.state(now), told.progress) == ("running", None)
     assert told.state(now + timedelta(seconds=179)) == "running"
     assert told.state(now + timedelta(seconds=181)) == "silent"
-    log.beat(MOMENT)
+    log.heartbeat(MOMENT)
     log.end(EventType.ABORT, 4, "stopped")
     (told,) = read_runs(store, newest=5)
     assert (told.state(now + timedelta(days=9)), told.exit_code, told.message) == ("abort", 4, "stopped")
-    assert told.moment == MOMENT
+    assert told.progress == MOMENT
     assert told.points == ((60.0, 600, 99.5),)
 
 
@@ -117,7 +117,7 @@ def test_the_file_of_a_run_of_weeks_stays_small(store):
     log = RunLog(store, ABOUT, every_s=0)
     for minute in range(20_000):
         log._add_point(replace(MOMENT, seconds=60.0 * minute, captions=600 * minute))
-    log.beat(replace(MOMENT, seconds=60.0 * 20_000, captions=600 * 20_000))
+    log.heartbeat(replace(MOMENT, seconds=60.0 * 20_000, captions=600 * 20_000))
     log._writer.join()
     assert len(store.get(log.path)) < 10_000
     (told,) = read_runs(store, newest=5)
@@ -137,7 +137,7 @@ def test_only_the_newest_runs_are_read_and_other_files_are_let_be(store):
 
 def test_a_damaged_file_is_named(store):
     store.put("report/runs/20261120T140000Z-00000000-0000-0000-0000-000000000000.jsonl", b"{}\n")
-    with pytest.raises(StoreError, match=r"20261120T140000Z.*not the events of a run.*remove the file"):
+    with pytest.raises(StoreError, match=r"20261120T140000Z.*not a file of run events.*remove it"):
         read_runs(store, newest=5)
 
 
@@ -152,7 +152,7 @@ def test_a_store_that_refuses_ends_no_run(caplog):
     log = RunLog(Refusing(), ABOUT)
     log.start()
     log.end(EventType.COMPLETE, 0, None)
-    assert "cannot be written, the run goes on: no" in caplog.text
+    assert "cannot be written; the run goes on: no" in caplog.text
 
 
 def test_a_heartbeat_under_way_never_overwrites_the_end(store, monkeypatch):
@@ -167,7 +167,7 @@ def test_a_heartbeat_under_way_never_overwrites_the_end(store, monkeypatch):
     monkeypatch.setattr(type(store), "put", lambda self, path, data: late(path, data))
     log = RunLog(store, ABOUT, every_s=0)
     log.start()
-    log.beat(MOMENT)
+    log.heartbeat(MOMENT)
     threading.Timer(0.2, slow.set).start()
     log.end(EventType.COMPLETE, 0, None)
-    assert read_runs(store, newest=1)[0].last is EventType.COMPLETE
+    assert read_runs(store, newest=1)[0].last_event is EventType.COMPLETE

@@ -23,7 +23,7 @@ class Recipe:
 ABOUT = {"config": {"output": "x"}, "versions": {"joyfleet": "0.1.0"}}
 
 
-def test_the_first_run_binds_and_the_same_recipe_goes_on(store):
+def test_the_first_run_binds_the_output_and_the_same_recipe_continues(store):
     first = claim_run(store, Recipe(), ABOUT)
     again = claim_run(store, Recipe(), {"config": "of the second run"})
     assert first == again == read_run(store)
@@ -41,20 +41,20 @@ def test_another_recipe_is_refused_with_the_differing_fields(store):
     with pytest.raises(OutputMismatch) as caught:
         claim_run(store, other, ABOUT)
     message = str(caught.value)
-    assert message.startswith(f"{store.url}: bound to recipe abc, and this run's is def. They differ in\n")
-    assert message.endswith("Change the config back, or give the run an output of its own")
+    assert message.startswith(f"{store.url}: bound to recipe abc, but the recipe of this run is def. They differ in\n")
+    assert message.endswith("Change the config back, or give the run its own output")
     for line in (
-        "captions.0.length: 'long' there, 'short' here",
-        "captions.1: {'slot': 'tags'} there, absent here",
-        "model.revision: None there, 'v2' here",
-        "new: absent there, 1 here",
+        "captions.0.length: 'long' in the output, 'short' in this run",
+        "captions.1: {'slot': 'tags'} in the output, not set in this run",
+        "model.revision: None in the output, 'v2' in this run",
+        "new: not set in the output, 1 in this run",
     ):
         assert f"  {line}\n" in message
     assert "formats" not in message
     assert read_run(store).fingerprint == "abc"
 
 
-def test_a_fingerprint_that_alone_differs_says_so(store):
+def test_a_difference_in_the_fingerprint_alone_is_reported(store):
     claim_run(store, Recipe(), ABOUT)
     with pytest.raises(OutputMismatch, match="no field; another version of JoyFleet"):
         claim_run(store, Recipe("def"), ABOUT)
@@ -62,8 +62,8 @@ def test_a_fingerprint_that_alone_differs_says_so(store):
 
 def test_differences_tell_types_apart():
     assert list(differences({"a": 1, "b": [1, 2]}, {"a": 1, "b": [1, 2]})) == []
-    assert list(differences({"a": 1}, {"a": True})) == ["a: 1 there, True here"]
-    assert list(differences({"a": {"b": 1}}, {"a": [1]})) == ["a: {'b': 1} there, [1] here"]
+    assert list(differences({"a": 1}, {"a": True})) == ["a: 1 in the output, True in this run"]
+    assert list(differences({"a": {"b": 1}}, {"a": [1]})) == ["a: {'b': 1} in the output, [1] in this run"]
     many = list(differences({str(i): i for i in range(30)}, {}))
     assert len(many) == 30
 
@@ -86,8 +86,8 @@ def test_another_schema_version_is_refused(store):
         claim_run(store, Recipe(), ABOUT)
 
 
-def test_a_folder_that_is_no_output_says_so(store):
-    with pytest.raises(ConfigError, match=r"no run\.json there, so no output of JoyFleet"):
+def test_a_folder_that_is_not_an_output_is_reported(store):
+    with pytest.raises(ConfigError, match=r"no run\.json, so not an output of JoyFleet"):
         read_run(store)
 
 

@@ -29,7 +29,7 @@ def caption_row(row, slot, text, shard=SHARD, run=RUN):
         "length_kind": "none", "options": [], "prompt": "p", "system": "s", "status": status, "flags": [],
         "attempts": 1, "seed": row, "source": "{}", "recipe": run.recipe, "image_sha256": f"{row:064x}",
     }  # fmt: skip
-    return made | ({"caption": text} if status == "ok" else {"reason": "undecodable", "message": text})
+    return made | ({"caption": text, "words": 1} if status == "ok" else {"reason": "undecodable", "message": text})
 
 
 def rows_table(rows, text=None, shard=SHARD, run=RUN):

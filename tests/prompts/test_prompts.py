@@ -224,7 +224,11 @@ def test_the_first_sample_is_the_caption_of_a_slot_without_samples():
 @pytest.mark.parametrize(
     ("captions", "rest", "message"),
     [
-        ([{"slot": "a", "mode": "descriptive", "samples": 2}], {"sampling": {"temperature": 0}}, "a asks for several"),
+        (
+            [{"slot": "a", "mode": "descriptive", "samples": 2}],
+            {"sampling": {"temperature": 0}},
+            "a has several samples",
+        ),
         (
             [{"slot": "a", "mode": "descriptive", "samples": 2}, {"slot": "a.2", "mode": "descriptive"}],
             {},

@@ -167,14 +167,14 @@ def outcome(folder: Path, name: str, data: bytes) -> str:
 
 
 def ended(shard: Shard, source: SourceConfig | None = None) -> str:
-    source = source or SourceConfig(urls=(shard.url,), carry=("*",))
+    source = source or SourceConfig(urls=(shard.url,), metadata_fields=("*",))
     spec = ReadSpec(source=source, images=ImagesConfig(max_bytes=1 << 20), geometry=FixedSize(16, 16), batch_images=3)
     batches = [batch.to_pylist()[0] for batch in read_shard(spec, shard, [])]
     last = batches[-1]
     if last["kind"] == BatchKind.UNREADABLE:
         return "defect" if last["traceback"] else "quarantined"
     rows = [image for batch in batches for image in batch["images"]]
-    assert len(rows) == last["num_rows"] <= MAX_ROWS
+    assert len(rows) == last["num_images"] <= MAX_ROWS
     assert [row["row"] for row in rows] == list(range(len(rows)))
     return "failed rows" if any(row["reason"] for row in rows) else "ok"
 
@@ -229,6 +229,6 @@ def folder_trial(num_cases: int, seed: int, root: Path) -> Counter[str]:
         for name in names:
             if name not in (b".", b".."):
                 Path(f"{folder}/{name.decode(errors='surrogateescape')}").write_bytes(IMAGE)
-        source = SourceConfig(urls=(str(folder),), carry=("*",), images_per_shard=3)
+        source = SourceConfig(urls=(str(folder),), metadata_fields=("*",), images_per_shard=3)
         ends.update(ended(shard, source) for shard in list_shards(source))
     return ends

@@ -40,9 +40,9 @@ def read(
     """All rows, after a check that their number was known at once and that they are numbered without a gap."""
     config = SourceConfig(urls=(shard.url,), **source)
     with open_shard(shard, config, max_bytes) as opened:
-        num_rows = opened.num_rows
+        num_images = opened.num_images
         rows = list(opened.rows(wanted))
-    expected = [row for row in range(num_rows) if wanted is None or row in wanted]
+    expected = [row for row in range(num_images) if wanted is None or row in wanted]
     assert [row.row for row in rows] == expected
     assert all((row.data is None) == (row.reason is not None) == (row.message is not None) for row in rows)
     return rows

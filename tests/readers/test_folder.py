@@ -22,14 +22,14 @@ def config(*urls, **rest):
 def rows_of(source, shard):
     with open_shard(shard, source, MAX_BYTES) as opened:
         rows = list(opened.rows(None))
-        assert opened.num_rows == len(rows)
+        assert opened.num_images == len(rows)
     return rows
 
 
 def test_every_image_is_in_one_shard_in_sorted_order(tmp_path):
     names = [f"{folder}/{number:03d}.jpg" for folder in ("b", "a", "a/x") for number in range(7)]
     fill(tmp_path, *names, "a/003.txt", "notes.txt", "c.PNG", "é, #1.jpg")
-    source = config(tmp_path, images_per_shard=5, carry=("*",))
+    source = config(tmp_path, images_per_shard=5, metadata_fields=("*",))
 
     shards = list_shards(source)
 
@@ -79,7 +79,7 @@ def test_a_changed_image_changes_its_shard_and_no_other(tmp_path, change):
 
 def test_a_text_beside_an_image_may_be_written_at_any_time(tmp_path):
     fill(tmp_path, "1.jpg", "2.jpg")
-    source = config(tmp_path, carry=("txt",))
+    source = config(tmp_path, metadata_fields=("txt",))
     [before] = list_shards(source)
 
     fill(tmp_path, "1.txt")
@@ -88,7 +88,7 @@ def test_a_text_beside_an_image_may_be_written_at_any_time(tmp_path):
     assert [row.carried for row in rows_of(source, before)] == [{"txt": "x1.txt"}, {}]
 
 
-def test_an_image_that_vanishes_while_its_shard_is_read_is_told(tmp_path):
+def test_an_image_that_vanishes_while_its_shard_is_read_is_reported(tmp_path):
     fill(tmp_path, "1.jpg", "2.jpg")
     source = config(tmp_path)
     [shard] = list_shards(source)
@@ -108,7 +108,7 @@ def test_a_folder_in_an_object_store_is_read_in_stretches(monkeypatch):
     asked = []
     cat = fs.cat
     monkeypatch.setattr(fs, "cat", lambda paths: asked.append(len(paths)) or cat(paths))
-    source = config("memory://bucket/set", images_per_shard=8, carry=("*",))
+    source = config("memory://bucket/set", images_per_shard=8, metadata_fields=("*",))
 
     shards = list_shards(source)
 
@@ -123,7 +123,7 @@ def test_a_folder_in_an_object_store_is_read_in_stretches(monkeypatch):
     fs.store.clear()
 
 
-def test_shards_win_over_loose_images_and_that_is_told(tmp_path):
+def test_shards_win_over_loose_images_and_this_is_reported(tmp_path):
     fill(tmp_path, "1.tar", "cover.jpg")
 
     found = list_source(config(tmp_path))
@@ -161,7 +161,7 @@ def test_folders_that_overlap_are_refused(tmp_path):
 def test_a_dotted_name_is_a_picture_of_its_own_with_its_own_text(tmp_path):
     fill(tmp_path, "figure1.jpg", "figure1.1.jpg", "figure1.mask.png", "a.b.c/x.jpg", "img.v1.2.jpg", "img.v1.3.JPG")
     fill(tmp_path, "figure1.txt", "figure1.1.txt", "figure1.tags.txt", "figure1.1.tags.txt", "img.v1.3.json.txt")
-    source = config(tmp_path, carry=("*",), images_per_shard=4)
+    source = config(tmp_path, metadata_fields=("*",), images_per_shard=4)
 
     rows = [row for shard in list_shards(source) for row in rows_of(source, shard)]
 
@@ -183,7 +183,7 @@ def test_a_dotted_name_is_a_picture_of_its_own_with_its_own_text(tmp_path):
 
 def test_a_text_of_an_image_of_the_next_shard_is_not_taken_for_this_ones(tmp_path):
     fill(tmp_path, "a.jpg", "a.b.jpg", "a.b.txt")
-    source = config(tmp_path, carry=("*",), images_per_shard=1)
+    source = config(tmp_path, metadata_fields=("*",), images_per_shard=1)
 
     rows = [row for shard in list_shards(source) for row in rows_of(source, shard)]
 
@@ -198,7 +198,7 @@ def test_folders_without_dotted_names_are_the_shards_that_they_were(tmp_path):
         (tmp_path / name).write_bytes(b"x" * (number + 1))
         os.utime(tmp_path / name, ns=(10**18 + number, 10**18 + number))
     fill(tmp_path, "a/001.txt", "a/001.tags.txt", "notes.txt")
-    source = config(tmp_path, images_per_shard=3, carry=("*",))
+    source = config(tmp_path, images_per_shard=3, metadata_fields=("*",))
 
     shards = list_shards(source)
 
@@ -227,13 +227,13 @@ def test_images_that_are_hidden_are_named(tmp_path):
     )
 
 
-def test_pipes_and_links_to_devices_are_left_out_and_named(tmp_path):
+def test_pipes_and_links_to_devices_are_left_out_and_listed(tmp_path):
     fill(tmp_path, "a.jpg", "b.jpg")
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "zero.jpg").symlink_to("/dev/zero")
     os.mkfifo(tmp_path / "a.txt")
     (tmp_path / "b.txt").symlink_to(tmp_path / "nothing")
-    source = config(tmp_path, carry=("*",))
+    source = config(tmp_path, metadata_fields=("*",))
 
     found = list_source(source)
 
@@ -257,7 +257,7 @@ def test_an_image_that_becomes_a_pipe_or_a_device_does_not_hold_up_its_reader(tm
             list(opened.rows(None))
 
 
-def test_an_image_overwritten_in_place_with_as_many_bytes_is_told(tmp_path):
+def test_an_image_overwritten_in_place_with_as_many_bytes_is_reported(tmp_path):
     fill(tmp_path, "a.jpg", "b.jpg")
     source = config(tmp_path)
     [shard] = list_shards(source)
@@ -265,5 +265,5 @@ def test_an_image_overwritten_in_place_with_as_many_bytes_is_told(tmp_path):
     with open_shard(shard, source, MAX_BYTES) as opened:
         fill(tmp_path, "b.jpg", data=b"y")
         os.utime(tmp_path / "b.jpg", ns=(1, 1))
-        with pytest.raises(ShardUnreadable, match=r"changed since the plan, b\.jpg is of mtime-1 instead of mtime-"):
+        with pytest.raises(ShardUnreadable, match=r"changed since the plan, b\.jpg has mtime-1 instead of mtime-"):
             list(opened.rows(None))

@@ -58,7 +58,7 @@ def edited(data, edits):
 def test_a_damaged_tar_gives_rows_or_a_refusal(data, edits):
     with tempfile.TemporaryDirectory() as folder:
         try:
-            rows = read(shard_of(Path(folder, "a.tar"), edited(data, edits)), carry=("*",))
+            rows = read(shard_of(Path(folder, "a.tar"), edited(data, edits)), metadata_fields=("*",))
         except ShardUnreadable:
             return
     assert len(rows) <= 40

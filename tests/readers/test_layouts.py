@@ -43,7 +43,7 @@ def test_img2dataset_files_are_a_folder_of_images(tmp_path):
     assert paths(tmp_path) == ["images-00000"]
 
 
-def test_a_failed_download_of_img2dataset_is_a_failed_row_that_says_why(tmp_path):
+def test_a_failed_download_of_img2dataset_is_a_failed_row_with_the_reason(tmp_path):
     table = {"key": ["0", "1"], "status": ["success", "failed_to_download"], "error_message": [None, "HTTP Error 404"]}
     file = tmp_path / "00000.parquet"
     pq.write_table(pa.table(table | {"jpg": pa.array([b"x", None], pa.binary())}), file)

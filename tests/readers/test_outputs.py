@@ -45,7 +45,7 @@ def test_a_folder_of_images_with_outputs_in_it_stays_one_of_images(tmp_path, at)
 
 
 @pytest.mark.parametrize("glob", ["", "/**", "/**/*.parquet", "/*/*.parquet"])
-def test_parquet_shards_are_told_from_those_of_an_output(tmp_path, glob):
+def test_parquet_shards_are_distinguished_from_those_of_an_output(tmp_path, glob):
     fill(tmp_path, "x/0.parquet", "y/1.parquet")
     fill_output(tmp_path / "x/out")
     fill_output(tmp_path / "z")
@@ -63,7 +63,7 @@ def test_what_only_looks_like_a_part_of_an_output_is_a_shard(tmp_path):
 def test_an_output_as_the_source_is_refused_by_name(tmp_path, below):
     fill_output(tmp_path / "out")
     with pytest.raises(
-        ConfigError, match=r"its files are those of JoyFleet's output .*/out; give the folder of the im"
+        ConfigError, match=r"all its files belong to JoyFleet's output .*/out; give the folder of the im"
     ):
         list_shards(source(f"{tmp_path}/out{below}"))
 

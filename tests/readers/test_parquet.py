@@ -60,7 +60,7 @@ def test_img2dataset_rows_without_an_image_are_missing(tmp_path):
         "status": ["success", "failed_to_download", "success"],
     }
 
-    rows = read(shard_with(tmp_path, columns), carry=("txt", "status"))
+    rows = read(shard_with(tmp_path, columns), metadata_fields=("txt", "status"))
 
     assert [(row.key, row.data, row.reason) for row in rows] == [
         ("000", b"1", None),
@@ -155,7 +155,7 @@ def test_a_corrupt_row_group_costs_its_own_rows(tmp_path, group):
     assert [row.row for row in read(shard, wanted={lost.start + 1})] == [lost.start + 1]
 
 
-def test_an_image_beyond_max_bytes_says_so(tmp_path):
+def test_an_image_beyond_max_bytes_is_a_row_with_the_reason(tmp_path):
     rows = read(shard_with(tmp_path, {"image": pa.array([b"x" * 101, b"x" * 100])}), max_bytes=100)
 
     assert (rows[0].data, rows[0].reason) == (None, Reason.TOO_MANY_BYTES)
@@ -180,7 +180,7 @@ def test_carried_values_of_every_type_are_json(tmp_path):
         "none": pa.array([None], pa.string()),
     }
 
-    [row] = read(shard_with(tmp_path, columns), image_column="image", carry=("*",))
+    [row] = read(shard_with(tmp_path, columns), image_column="image", metadata_fields=("*",))
 
     assert row.carried == {
         "f": None,
@@ -207,7 +207,7 @@ def test_only_the_columns_needed_are_read(tmp_path, monkeypatch):
         return iter_batches(self, batch_size, row_groups=row_groups, columns=columns)
 
     monkeypatch.setattr(pq.ParquetFile, "iter_batches", spy)
-    read(shard, image_column="image", carry=("tags",))
+    read(shard, image_column="image", metadata_fields=("tags",))
 
     assert asked == [["image", "tags"]]
 
@@ -232,7 +232,7 @@ def test_only_the_columns_needed_are_read(tmp_path, monkeypatch):
             r"image_column=jpg is not a column of bytes; found: image \(binary",
         ),
         ({"image": [b"1"]}, {"key_column": "uid"}, r"no column 'uid'; found: image; correct the config"),
-        ({"image": [b"1"]}, {"carry": ("tags", "*")}, r"no column 'tags'; found: image; correct the config"),
+        ({"image": [b"1"]}, {"metadata_fields": ("tags", "*")}, r"no column 'tags'; found: image; correct the config"),
     ],
 )
 def test_a_shard_without_the_columns_asked_for_is_unreadable(tmp_path, columns, options, message):

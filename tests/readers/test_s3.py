@@ -69,11 +69,11 @@ def test_the_head_of_a_shard_is_read_by_ranges(s3):
     s3.pipe_file("out/readers/2.tar", tar_of(members))
     [shard, _] = list_shards(SOURCE)
     with open_head(shard, SOURCE, 1 << 20, 5) as head:
-        assert head.num_rows == 5
+        assert head.num_images == 5
         assert [(row.row, row.data) for row in head.rows({2, 4})] == [(2, members[2][1]), (4, members[4][1])]
 
 
-def test_a_missing_object_or_bucket_is_told(s3):
+def test_a_missing_object_or_bucket_is_reported(s3):
     [shard, _] = list_shards(SOURCE)
     s3.rm_file("out/readers/2.tar")
 

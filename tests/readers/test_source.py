@@ -135,8 +135,8 @@ def test_an_object_that_changes_has_another_etag(memory):
         ("urls.jsonl", r"a list of URLs, not of images; .*img2dataset"),
         ("urls.json", r"a list of URLs, not of images; .*img2dataset"),
         ("urls", r"urls: no shard found; .*; if its tables list URLs, download it first with img2dataset"),
-        ("arrow", r"arrow: no shard found; .*`save_to_disk` are not read: write the data set with its `to_parquet`"),
-        ("loose/*.jpg", r"no shard found; .*; of 2 loose images give the folder, not a glob"),
+        ("arrow", r"arrow: no shard found; .*`save_to_disk` are not read: write the data set with `to_parquet`"),
+        ("loose/*.jpg", r"no shard found; .*; it has 2 loose images: give their folder, not a glob"),
         (
             "loose/a.jpg",
             r"a\.jpg: not a shard; allowed: \.tar, \.tar\.gz, \.tgz, \.zip, \.parquet, or a folder or glob",
@@ -162,7 +162,7 @@ def test_one_entry_without_shards_spoils_the_list(tmp_path):
     ("urls", "message"),
     [
         (("nostore://x",), r"nostore://x: Protocol not known: .*; allowed: local paths and the URLs of fsspec"),
-        (("memory://x", "local"), r"in 2 kinds of stores; one run reads from one"),
+        (("memory://x", "local"), r"in 2 kinds of stores; allowed: one kind per run"),
     ],
 )
 def test_stores_that_cannot_be_read_together_are_refused(urls, message):
@@ -177,7 +177,7 @@ def test_an_object_name_that_cannot_be_a_path_is_refused(memory):
         listed("memory://bucket")
 
 
-def test_a_folder_that_may_not_be_read_is_told(monkeypatch):
+def test_a_folder_that_may_not_be_read_is_reported(monkeypatch):
     def refuse(*args, **kwargs):
         raise PermissionError("Access Denied")
 

@@ -8,8 +8,7 @@ import pytest
 from pipeline.config import SourceConfig
 from pipeline.errors import ShardUnreadable
 from pipeline.readers import open_shard
-from pipeline.readers.grouping import group
-from pipeline.readers.member import Member
+from pipeline.readers.grouping import Member, group
 from schemas.status import Reason
 from tests.readers.shards import read, shard_of, tar_of
 
@@ -33,7 +32,7 @@ def test_a_plain_tar_gives_its_images_in_order(tmp_path, tar_format):
 
 
 @pytest.mark.parametrize("name", ["a.tar.gz", "a.tgz", "a.tar"])
-def test_a_gzip_tar_is_told_by_its_bytes(tmp_path, name):
+def test_a_gzipped_tar_is_recognised_by_its_bytes(tmp_path, name):
     data = tar_of([("a.jpg", b"1"), ("b.jpg", b"2")])
 
     assert keys_and_data(read(shard_of(tmp_path / name, gzip.compress(data)))) == [("a", b"1"), ("b", b"2")]
@@ -81,7 +80,7 @@ def header_of(name, kind, link=""):
     return info
 
 
-def test_symbolic_links_devices_and_folders_are_left_out_and_named(tmp_path):
+def test_symbolic_links_devices_and_folders_are_left_out_and_listed(tmp_path):
     kinds = (tarfile.SYMTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE)
     extra = [header_of(f"link{number}.jpg", kind, "/etc/passwd") for number, kind in enumerate(kinds)]
     shard = shard_of(tmp_path / "a.tar", tar_of([("a.jpg", b"1")], extra=extra))
@@ -101,7 +100,7 @@ def test_a_hard_link_is_the_file_that_it_names(tmp_path, tar_format, name):
     links = [header_of("b.jpg", tarfile.LNKTYPE, f"{name}.jpg"), header_of("b.txt", tarfile.LNKTYPE, "a.txt")]
     data = tar_of([(f"{name}.jpg", b"x" * 600), ("a.txt", b"text")], tar_format, links)
 
-    rows = read(shard_of(tmp_path / "a.tar", data), carry=("txt",))
+    rows = read(shard_of(tmp_path / "a.tar", data), metadata_fields=("txt",))
 
     assert [(row.key, row.data) for row in rows if row.data] == [
         (name.removeprefix("./"), b"x" * 600),
@@ -110,10 +109,10 @@ def test_a_hard_link_is_the_file_that_it_names(tmp_path, tar_format, name):
     assert rows[-1].carried == {"txt": "text"}
 
 
-def test_a_hard_link_to_what_the_tar_does_not_hold_is_a_row_that_says_so(tmp_path):
+def test_a_hard_link_to_a_file_outside_the_tar_is_a_row_with_the_reason(tmp_path):
     links = [header_of("b.jpg", tarfile.LNKTYPE, "/etc/passwd"), header_of("b.txt", tarfile.LNKTYPE, "/etc/passwd")]
 
-    rows = read(shard_of(tmp_path / "a.tar", tar_of([("a.jpg", b"1")], extra=links)), carry=("*",))
+    rows = read(shard_of(tmp_path / "a.tar", tar_of([("a.jpg", b"1")], extra=links)), metadata_fields=("*",))
 
     assert [(row.key, row.data, row.reason) for row in rows] == [
         ("a", b"1", None),
@@ -140,7 +139,7 @@ def test_an_image_of_an_unknown_type_is_read_as_a_file(tmp_path, kind):
 def test_folders_of_windows_belong_to_the_key(tmp_path):
     names = [".\\a.jpg", "x.v1\\a.jpg", "x.jpg", "x.v1\\c.d.jpg", "y/x.v1\\b.jpg", "x.v1\\a.mask.png"]
 
-    rows = rows_of(tmp_path, [(name, name.encode()) for name in [*names, "x.v1\\a.txt"]], carry=("txt",))
+    rows = rows_of(tmp_path, [(name, name.encode()) for name in [*names, "x.v1\\a.txt"]], metadata_fields=("txt",))
 
     assert [row.key for row in rows] == [".\\a", "x.v1\\a", "x", "x.v1\\c.d", "y/x.v1\\b"]
     assert [row.data.decode() for row in rows] == names[:5]
@@ -188,7 +187,7 @@ def test_a_tar_of_no_files_has_no_rows(tmp_path):
 def test_files_of_one_key_belong_together_wherever_they_lie(tmp_path):
     files = [("a.jpg", b"1"), ("b.jpg", b"2"), ("a.txt", b"of a"), ("b.txt", b"of b")]
 
-    rows = rows_of(tmp_path, files, carry=("txt",))
+    rows = rows_of(tmp_path, files, metadata_fields=("txt",))
 
     assert [(row.key, row.carried) for row in rows] == [("a", {"txt": "of a"}), ("b", {"txt": "of b"})]
 
@@ -196,7 +195,7 @@ def test_files_of_one_key_belong_together_wherever_they_lie(tmp_path):
 def test_a_repeated_file_begins_a_new_sample_of_the_same_key(tmp_path):
     files = [("a.jpg", b"1"), ("a.txt", b"one"), ("a.jpg", b"2"), ("a.txt", b"two"), ("a.jpg", b"3")]
 
-    rows = rows_of(tmp_path, files, carry=("txt",))
+    rows = rows_of(tmp_path, files, metadata_fields=("txt",))
 
     assert keys_and_data(rows) == [("a", b"1"), ("a", b"2"), ("a", b"3")]
     assert [row.carried.get("txt") for row in rows] == ["one", "two", None]
@@ -205,7 +204,7 @@ def test_a_repeated_file_begins_a_new_sample_of_the_same_key(tmp_path):
 def test_folders_belong_to_the_key(tmp_path):
     files = [("x/a.jpg", b"1"), ("y/a.jpg", b"2"), ("x/a.txt", b"of x"), ("./a.jpg", b"3"), ("./Y.z/a.jpg", b"4")]
 
-    rows = rows_of(tmp_path, files, carry=("txt",))
+    rows = rows_of(tmp_path, files, metadata_fields=("txt",))
 
     assert keys_and_data(rows) == [("x/a", b"1"), ("y/a", b"2"), ("a", b"3"), ("Y.z/a", b"4")]
     assert rows[0].carried == {"txt": "of x"}
@@ -224,7 +223,7 @@ def test_dotted_names_keep_every_image_and_its_own_text(tmp_path):
         ("img.json", b'{"of": "all"}'), ("d/Pic.Final.png", b"3"),
     ]  # fmt: skip
 
-    rows = rows_of(tmp_path, files, carry=("txt", "of"))
+    rows = rows_of(tmp_path, files, metadata_fields=("txt", "of"))
 
     assert keys_and_data(rows) == [("img.v1.2", b"1"), ("img.v1.3", b"2"), ("d/Pic.Final", b"3")]
     assert [row.carried for row in rows] == [{"of": "all", "txt": "text 1"}, {"of": "all", "txt": "text 2"}, {}]
@@ -239,7 +238,7 @@ def test_images_beside_a_plain_one_are_side_files(tmp_path):
 def test_two_plain_images_of_one_key_are_two_rows(tmp_path):
     files = [("a.jpg", b"1"), ("a.txt", b"both"), ("a.png", b"2")]
 
-    rows = rows_of(tmp_path, files, carry=("*",))
+    rows = rows_of(tmp_path, files, metadata_fields=("*",))
 
     assert [(row.key, row.data, row.carried) for row in rows] == [
         ("a", b"1", {"txt": "both"}),
@@ -254,8 +253,8 @@ def test_files_that_belong_to_no_sample_are_ignored(tmp_path):
     assert keys_and_data(rows_of(tmp_path, [*files, ("a.jpg", b"1")])) == [("a", b"1")]
 
 
-def test_a_sample_without_an_image_is_a_row_that_says_so(tmp_path):
-    rows = rows_of(tmp_path, [("a.txt", b"t"), ("a.json", b"{}"), ("b.jpg", b"1")], carry=("txt",))
+def test_a_sample_without_an_image_is_a_row_with_the_reason(tmp_path):
+    rows = rows_of(tmp_path, [("a.txt", b"t"), ("a.json", b"{}"), ("b.jpg", b"1")], metadata_fields=("txt",))
 
     assert (rows[0].key, rows[0].data, rows[0].reason) == ("a", None, Reason.MISSING_IMAGE)
     assert rows[0].message == "no image among its files (json, txt)"
@@ -271,7 +270,7 @@ def test_img2dataset_samples_give_their_fields_and_their_failures(tmp_path):
         ("000000001.json", json.dumps(bad).encode()),
     ]  # fmt: skip
 
-    rows = rows_of(tmp_path, files, carry=("caption", "width", "txt", "absent"))
+    rows = rows_of(tmp_path, files, metadata_fields=("caption", "width", "txt", "absent"))
 
     assert rows[0].carried == {"caption": "a cat", "width": 9, "txt": "a cat"}
     assert rows[1].reason == Reason.MISSING_IMAGE
@@ -284,14 +283,14 @@ def test_a_star_carries_all_texts_and_no_bytes(tmp_path):
         ("a.caption.txt", "schön\xff".encode("latin-1")), ("a.long.txt", b"x" * (1 << 20) + b"y"),
     ]  # fmt: skip
 
-    [row] = rows_of(tmp_path, files, carry=("*",))
+    [row] = rows_of(tmp_path, files, metadata_fields=("*",))
 
     assert row.carried == {"tags": ["x", {"n": None}], "big": None, "cls": "7", "caption.txt": "sch\ufffdn\ufffd"}
     assert json.dumps(row.carried, allow_nan=False)
 
 
 def test_the_whole_json_can_be_carried(tmp_path):
-    [row] = rows_of(tmp_path, [("a.jpg", b"1"), ("a.json", b'{"x": {"y": [1]}}')], carry=("json",))
+    [row] = rows_of(tmp_path, [("a.jpg", b"1"), ("a.json", b'{"x": {"y": [1]}}')], metadata_fields=("json",))
 
     assert row.carried == {"json": {"x": {"y": [1]}}}
 
@@ -307,8 +306,8 @@ def test_the_whole_json_can_be_carried(tmp_path):
     ],
 )
 @pytest.mark.parametrize("carry", ["tags", "*"])
-def test_json_that_does_not_parse_is_told_in_the_row(tmp_path, text, error, carry):
-    [row] = rows_of(tmp_path, [("a.jpg", b"1"), ("a.json", text)], carry=(carry,))
+def test_json_that_does_not_parse_is_reported_in_the_row(tmp_path, text, error, carry):
+    [row] = rows_of(tmp_path, [("a.jpg", b"1"), ("a.json", text)], metadata_fields=(carry,))
 
     assert row.data == b"1"
     assert list(row.carried) == ["json_error"]
@@ -316,13 +315,13 @@ def test_json_that_does_not_parse_is_told_in_the_row(tmp_path, text, error, carr
 
 
 def test_carried_values_are_valid_utf8(tmp_path):
-    [row] = rows_of(tmp_path, [("a.jpg", b"1"), ("a.json", rb'{"x": "\ud800", "\udfff": 1}')], carry=("*",))
+    [row] = rows_of(tmp_path, [("a.jpg", b"1"), ("a.json", rb'{"x": "\ud800", "\udfff": 1}')], metadata_fields=("*",))
 
     assert row.carried == {"x": "?", "?": 1}
 
 
-def test_a_text_asked_for_that_is_too_long_is_told_in_the_row(tmp_path):
-    [row] = rows_of(tmp_path, [("a.jpg", b"1"), ("a.txt", b"x" * ((1 << 20) + 1))], carry=("txt",))
+def test_a_selected_text_that_is_too_long_is_reported_in_the_row(tmp_path):
+    [row] = rows_of(tmp_path, [("a.jpg", b"1"), ("a.txt", b"x" * ((1 << 20) + 1))], metadata_fields=("txt",))
 
     assert row.carried == {"txt_error": "1048577 bytes, more than 1048576"}
 

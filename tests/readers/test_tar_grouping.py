@@ -3,8 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.readers.grouping import group
-from pipeline.readers.member import Member
+from pipeline.readers.grouping import Member, group
 
 STEMS = st.sampled_from(["a", "b", "x/a", "x.y/a", "A"])
 EXTENSIONS = st.sampled_from(["jpg", "JPG", "png", "txt", "json", "v1.jpg", "v1.2.png", "v1.txt", "mask.PNG"])

@@ -47,7 +47,7 @@ def test_a_remote_gzip_shard_is_read(remote):
 
 def test_no_temporary_file_has_a_name_while_rows_are_read(remote, tmp_path):
     with open_shard(remote_shard(), SourceConfig(urls=("memory://bucket",)), MAX_BYTES) as opened:
-        assert opened.num_rows == 2
+        assert opened.num_images == 2
         assert list(tmp_path.iterdir()) == []
 
 
@@ -179,7 +179,7 @@ def test_a_shard_that_is_no_regular_file_is_refused(tmp_path, name, target):
         read(Shard(name, str(tmp_path / name), 5, ""))
 
 
-def test_a_shard_overwritten_in_place_is_told_at_the_end_of_its_rows(tmp_path):
+def test_a_shard_overwritten_in_place_is_reported_at_the_end_of_its_rows(tmp_path):
     shard = shard_of(tmp_path / "1.tar", DATA)
     with open_shard(shard, SourceConfig(urls=(shard.url,)), MAX_BYTES) as opened:
         rows = opened.rows(None)

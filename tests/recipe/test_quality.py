@@ -1,4 +1,4 @@
-"""What can change a caption reaches the recipe: rules, repair, loop stopping and what a vocabulary holds."""
+"""Everything that can change a caption is in the recipe: rules, retry, loop stopping and the tags of a vocabulary."""
 
 import pytest
 
@@ -18,7 +18,7 @@ def fingerprint(**rest):
         {"sampling": {"stop_loops": False}},
         {"quality": {"truncated": "cut"}},
         {"quality": {"actions": {"refusal": "flag"}}},
-        {"quality": {"repair": {"attempts": 1}}},
+        {"quality": {"retry": {"attempts": 1}}},
         {"quality": {"rules": [{"name": "r", "min_words": 3}]}},
     ],
 )

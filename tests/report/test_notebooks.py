@@ -51,13 +51,13 @@ def test_exploring_with_duckdb_gives_one_row_an_image(folder, capsys):
     assert "loop" in capsys.readouterr().out
 
 
-def test_reviewing_quality_shows_what_was_refused(folder, capsys):
+def test_the_quality_review_shows_the_rejected_texts(folder, capsys):
     store = open_store(write_output(folder / "out/demo", captions()))
     write_report(store, measure_quality(store))
     run_cells("review_quality")
     told = capsys.readouterr().out
     assert "a.tar 1 short loop ['loop'] | no, no, no" in told
-    assert "1 of 8 rows were refused" in told
+    assert "1 of 8 rows were rejected" in told
 
 
 def test_exploring_a_corpus_shows_a_text_of_each_task_and_the_census(folder, capsys):

@@ -174,10 +174,10 @@ def test_an_output_without_captions_gives_empty_tables(store):
 
 
 def test_the_verb_tells_that_there_is_no_output(tmp_path):
-    from jobs.__main__ import cli
+    from jobs.commands import cli
 
     result = CliRunner().invoke(cli, ["quality", str(tmp_path / "nowhere")])
-    assert "no run.json there" in str(result.exception)
+    assert "no run.json, so not an output" in str(result.exception)
 
 
 def test_a_group_without_captions_has_no_figures(store):

@@ -47,7 +47,7 @@ def shard(tmp_path):
 def raw_job(folder, **rest):
     captions = [{"slot": "long", "mode": "descriptive"}, {"slot": "tags", "mode": "booru-tags", "length": 30}]
     return {
-        "source": {"urls": [str(folder)], "carry": ["*"]},
+        "source": {"urls": [str(folder)], "metadata_fields": ["*"]},
         "output": "memory://o",
         "model": "standin",
         "captions": captions,
@@ -117,7 +117,7 @@ def test_what_was_asked_and_answered_is_counted(shard, tmp_path):
     (batch, *_) = batches_of(shard, tmp_path)
     asyncio.run(stage(batch))
     num = sum(image["reason"] is None for image in batch["images"][0].as_py())
-    attempts = job.quality.repair.attempts
+    attempts = job.quality.retry.attempts
     stats = stage.stats()
     assert (stats.questions, stats.repairs) == (num * (2 + attempts), num * attempts)
     assert (stats.prompt_tokens, stats.caption_tokens) == (7 * num * (2 + attempts), 3 * num * (2 + attempts))
@@ -159,7 +159,10 @@ def test_every_image_gets_its_own_captions_and_a_bad_one_its_reason(shard, tmp_p
             assert row["caption"] == f"red {10 * row['row']}: {row['slot']}"
             assert (row["width"], row["height"], row["image_format"]) == (40, 30, "PNG")
     assert [row["length_words"] for row in rows[:2]] == [None, 30]
-    assert [(r["rows"], r["ok"], r["failed"]) for r in receipts] == [([0, 1, 2], 4, 2), ([3, 4], 4, 0)]
+    assert [(r["rows"], dict(r["statuses"])) for r in receipts] == [
+        ([0, 1, 2], {"ok": 4, "rejected": 0, "failed": 2}),
+        ([3, 4], {"ok": 4, "rejected": 0, "failed": 0}),
+    ]
     assert set(receipts[0]) == set(RECEIPT.names)
 
 
@@ -206,7 +209,7 @@ def test_what_is_staged_is_not_read_again(shard, tmp_path):
     resumed, rest = batches_of(shard, tmp_path, [facts])
     assert (resumed["kind"][0].as_py(), resumed["rows"][0].as_py()) == ("resumed", [0, 1, 2])
     assert [image["row"] for image in rest["images"][0].as_py()] == [3, 4]
-    assert rest["num_rows"][0].as_py() == 5
+    assert rest["num_images"][0].as_py() == 5
 
 
 def test_a_shard_that_is_staged_whole_is_not_even_opened(shard, tmp_path):

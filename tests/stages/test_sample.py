@@ -100,7 +100,7 @@ def test_the_head_of_a_shard_in_a_store_is_a_fraction_of_it(memory, monkeypatch)
     [shard] = list_shards(SourceConfig(urls=("memory://in",)))
     counted = Counted(monkeypatch)
     with open_head(shard, SourceConfig(urls=("memory://in",)), 1 << 20, 10) as opened:
-        assert opened.num_rows == 10
+        assert opened.num_images == 10
         rows = {row.row: row.data for row in opened.rows({3, 9})}
     assert rows == {3: bytes([3]) * 2000, 9: bytes([9]) * 2000}
     assert counted.bytes < len(data) / 40
@@ -111,7 +111,7 @@ def test_the_head_of_a_small_shard_is_all_of_it(memory):
     source = SourceConfig(urls=("memory://in",))
     [shard] = list_shards(source)
     with open_head(shard, source, 1 << 20, 10) as head, open_shard(shard, source, 1 << 20) as whole:
-        assert head.num_rows == whole.num_rows == 3
+        assert head.num_images == whole.num_images == 3
         assert [(row.key, row.data) for row in head.rows(None)] == [(row.key, row.data) for row in whole.rows(None)]
 
 
@@ -123,7 +123,7 @@ def test_the_head_of_a_damaged_shard_ends_before_the_damage(memory):
     source = SourceConfig(urls=("memory://in",))
     [shard] = list_shards(source)
     with open_head(shard, source, 1 << 20, 10) as head:
-        assert head.num_rows == 3
+        assert head.num_images == 3
         assert [len(row.data) for row in head.rows(None)] == [2000] * 3
 
 

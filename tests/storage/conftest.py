@@ -6,8 +6,13 @@ import pytest
 from pipeline.storage import open_store
 from tests.s3_server import moto_environment, s3_environment  # noqa: F401 - fixtures
 
+SHARED = ("local", "s3", "s3 of moto", "gs")
+"""Kinds of stores that several processes can open; a memory store is of one process."""
 
-@pytest.fixture(params=["memory", "local", "s3", "s3 of moto", "gs"])
+of_several_processes = pytest.mark.parametrize("store", SHARED, indirect=True)
+
+
+@pytest.fixture(params=["memory", *SHARED])
 def store(request, tmp_path, monkeypatch):
     """An empty store of each kind: the suite is the contract."""
     if request.param.startswith("s3"):

@@ -21,7 +21,7 @@ def test_a_url_without_a_bucket_is_refused(url):
 
 @pytest.mark.parametrize("url", ["s3://key:marker@bucket/out", "s3://key:mar/marker@bucket/out"])
 def test_credentials_in_the_url_are_refused_and_not_repeated(url):
-    with pytest.raises(ConfigError, match="credentials belong into the environment") as caught:
+    with pytest.raises(ConfigError, match="put credentials into the environment") as caught:
         open_store(url)
     assert "marker" not in str(caught.value)
 

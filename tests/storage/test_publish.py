@@ -101,7 +101,7 @@ class Swallowing(Faulty):
 
 
 def test_the_probe_refuses_a_store_that_says_created_and_keeps_the_first(memory):
-    with pytest.raises(StoreError, match="created and created, and the first content stands"):
+    with pytest.raises(StoreError, match="created and created, and the first content is stored"):
         probe(Swallowing(memory, []))
 
 

@@ -10,6 +10,7 @@ from pipeline.errors import StoreError
 from pipeline.storage import WriteResult, publish, put_if_absent, replace_if
 from tests.ledger.faults import Interposed
 from tests.processes import exit_code
+from tests.storage.conftest import of_several_processes
 
 PATH = "captions/a b.parquet"
 
@@ -103,9 +104,8 @@ def race_of_forks(store, num, times):
         assert process.exitcode == 0
 
 
+@of_several_processes
 def test_no_replacement_of_several_processes_is_lost(store):
-    if store.url.startswith("memory"):
-        pytest.skip("a memory store is of one process")
     store.put(PATH, b"")
     assert exit_code(race_of_forks, store, 4, 10) == 0
     assert len(set(store.get(PATH).splitlines())) == 40
@@ -116,9 +116,11 @@ def test_a_reader_sees_the_old_file_or_the_new_one(store):
     seen, stop = [], threading.Event()
 
     def read():
-        while not stop.is_set():
+        while True:
             data = store.get(PATH)
             seen.append(data == data[:32] * 3000)
+            if stop.is_set():
+                return
 
     with ThreadPoolExecutor(4) as pool:
         readers = [pool.submit(read) for _ in range(4)]

@@ -11,6 +11,7 @@ import pytest
 from pipeline.errors import StoreError
 from pipeline.storage import WriteResult, probe, put_if_absent
 from tests.processes import exit_code
+from tests.storage.conftest import of_several_processes
 
 ODD_PATHS = [
     "captions/with space/two  spaces.tar.parquet",
@@ -184,9 +185,8 @@ def race_of_forks(store, num, rounds):
         assert sorted(outcomes) == [WriteResult.CREATED] + [WriteResult.EXISTS] * (num - 1)
 
 
+@of_several_processes
 def test_of_8_forked_processes_exactly_one_creates(store):
-    if store.url.startswith("memory"):
-        pytest.skip("a memory store is of one process")
     assert exit_code(race_of_forks, store, 8, 8) == 0
     assert len(entries(store, "captions")) == 8
 
@@ -196,9 +196,8 @@ def create_in_spawned(store):
 
 
 @pytest.mark.slow
+@of_several_processes
 def test_a_store_travels_to_a_spawned_process(store):
-    if store.url.startswith("memory"):
-        pytest.skip("a memory store is of one process")
     store.exists("opened before the spawn")
     process = multiprocessing.get_context("spawn").Process(target=create_in_spawned, args=(store,))
     process.start()

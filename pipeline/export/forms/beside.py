@@ -1,4 +1,4 @@
-"""Texts beside the images of a local source folder, which are left alone."""
+"""Texts beside the images of a local source folder; the images are not changed."""
 
 from collections.abc import Iterator, Sequence
 
@@ -17,27 +17,27 @@ def files(captions: ShardCaptions) -> Iterator[File]:
     Raises:
         PipelineError: two images share a name, so their texts would be one file.
     """
-    seen: set[str] = set()
-    for one in captions.chosen:
-        if one.text is None:
+    keys: set[str] = set()
+    for image in captions.chosen:
+        if image.text is None:
             continue
-        if one.key in seen:
+        if image.key in keys:
             raise PipelineError(
-                f"shard {captions.shard.path}: two images are called {one.key}, and one text cannot be of both; "
+                f"shard {captions.shard.path}: two images have the name {image.key}, so both texts would be one file; "
                 "rename one of them, or export --to sidecars"
             )
-        seen.add(one.key)
-        yield File(f"{one.key}.{captions.config.suffix}", one_line(one.text).encode())
+        keys.add(image.key)
+        yield File(f"{image.key}.{captions.config.suffix}", one_line(image.text).encode())
 
 
 def check_folder(shards: Sequence[Shard], destination: Store) -> None:
-    """Refuse a destination that is not the one local folder of all images."""
+    """Refuse a destination that is not the local folder of all images."""
     folders = {shard.url.rpartition("#")[0] for shard in shards}
     if folders != {destination.url}:
-        found = ", ".join(sorted(folders)[:SHOWN]) if all(folders) else "shards, which hold their images inside"
+        sources = ", ".join(sorted(folders)[:SHOWN]) if all(folders) else "shards, not image files"
         raise ConfigError(
             f"export: --to beside writes into one local source folder of loose images; the destination is "
-            f"{destination.url}, the source {found}. Give the folder, or export --to sidecars"
+            f"{destination.url}, the source is {sources}. Give the folder, or export --to sidecars"
         )
 
 

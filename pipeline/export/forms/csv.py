@@ -1,4 +1,4 @@
-"""CSV: one row an image, without bytes; a list or an object is JSON inside its cell."""
+"""CSV: one row per image, without bytes; lists and objects are JSON in their cell."""
 
 import csv
 import json
@@ -25,7 +25,7 @@ def files(captions: ShardCaptions) -> Iterator[File]:
 
 
 class _Lines:
-    """Takes rows that end in CR LF and ends them in LF.
+    """Receives rows that end in CR LF and ends them in LF.
 
     Python before 3.13 quotes a CR in a cell only where rows end in one, and unquoted it would end the row.
     """

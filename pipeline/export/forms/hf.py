@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from pipeline.export.dataset_card import write_card
 from pipeline.export.form import File, Form, ShardCaptions
-from pipeline.export.table_forms import TABLE_OPTIONS, build_table, columns_of, encode_parquet
+from pipeline.export.table_forms import TABLE_OPTIONS, build_table, columns_of, table_file
 from pipeline.readers.splits import split_of
 
 
@@ -12,7 +12,7 @@ def files(captions: ShardCaptions) -> Iterator[File]:
     """Yield the shard's table, in the folder of its split."""
     table = build_table(captions)
     split = split_of(captions.shard.path) or "train"
-    yield File(f"data/{split}/{captions.shard.path}.parquet", encode_parquet(table), columns_of(table))
+    yield File(f"data/{split}/{captions.shard.path}.parquet", table_file(table), columns_of(table))
 
 
 FORM = Form(

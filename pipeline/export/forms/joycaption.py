@@ -10,21 +10,21 @@ from pipeline.export.image import extension, images
 
 IMAGES = "images"
 PARTS = ".joyfleet/train"
-"""Examples by shard, which the end of an export puts together."""
+"""Examples by shard; `write_examples` joins them."""
 
 
 def files(captions: ShardCaptions) -> Iterator[File]:
-    """Yield each image's file, then the shard's examples: one for each caption, asked as the run asked."""
+    """Yield each image's file, then the shard's examples: one for each caption, with the prompt of the run."""
     examples: list[object] = []
-    for one, data in images(captions.source, captions.chosen):
+    for chosen, data in images(captions.source, captions.chosen):
         if data is None:
             continue
-        path = f"{IMAGES}/{name_of(one)}.{extension(one)}"
+        path = f"{IMAGES}/{name_of(chosen)}.{extension(chosen)}"
         yield File(path, data)
-        for row in one.captions.values():
-            asked = {"role": "user", "content": row["prompt"]}
+        for row in chosen.captions.values():
+            question = {"role": "user", "content": row["prompt"]}
             answer = {"role": "assistant", "content": row["caption"]}
-            examples.append({"messages": [asked, answer], "images": [path]})
+            examples.append({"messages": [question, answer], "images": [path]})
     if captions.chosen:
         content = json.dumps(examples, ensure_ascii=False, indent=1).encode()
         yield File(f"{PARTS}/{captions.shard.path}.json", content)

@@ -1,4 +1,4 @@
-"""JSON Lines: one object an image, without bytes."""
+"""JSON Lines: one object per image, without bytes."""
 
 import json
 from collections.abc import Iterator

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 
 from pipeline.export.form import File, Form, ShardCaptions
-from pipeline.export.table_forms import TABLE_OPTIONS, build_table, columns_of, encode_parquet
+from pipeline.export.table_forms import TABLE_OPTIONS, build_table, columns_of, table_file
 
 
 def files(captions: ShardCaptions) -> Iterator[File]:
     """Yield the shard's table."""
     table = build_table(captions)
-    yield File(f"data/{captions.shard.path}.parquet", encode_parquet(table), columns_of(table))
+    yield File(f"data/{captions.shard.path}.parquet", table_file(table), columns_of(table))
 
 
 FORM = Form(

@@ -9,11 +9,11 @@ from pipeline.export.image import extension, images
 
 def files(captions: ShardCaptions) -> Iterator[File]:
     """Yield each image's file and its text."""
-    for one, data in images(captions.source, captions.chosen):
-        if data is None or one.text is None:
+    for chosen, data in images(captions.source, captions.chosen):
+        if data is None or chosen.text is None:
             continue
-        yield File(f"{name_of(one)}.{extension(one)}", data)
-        yield File(f"{name_of(one)}.{captions.config.suffix}", one_line(one.text).encode())
+        yield File(f"{name_of(chosen)}.{extension(chosen)}", data)
+        yield File(f"{name_of(chosen)}.{captions.config.suffix}", one_line(chosen.text).encode())
 
 
 FORM = Form(

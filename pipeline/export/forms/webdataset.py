@@ -1,7 +1,7 @@
 """A tar of the source's samples, every file byte for byte, with the captions as further files of each sample.
 
-Samples of one key, and keys with a dot, are what the `webdataset` library would take for one sample
-or cut short: these are renamed, all others keep their names.
+The `webdataset` library merges samples with the same key, and cuts a key at its first dot: such samples are renamed,
+all others keep their names.
 """
 
 import io
@@ -16,10 +16,10 @@ from pipeline.errors import PipelineError
 from pipeline.export.choose_captions import Chosen
 from pipeline.export.form import File, Form, ShardCaptions
 from pipeline.export.image import extension, images
-from pipeline.readers import SampleShard, ShardReader
+from pipeline.readers import FileReader, ShardReader
 
 FACTS = "joyfleet.json"
-"""Extension of what is known of the captions: the sample's own `json` stays its own."""
+"""Extension of the file with details of the captions; the sample's own `json` is not touched."""
 
 # fmt: off
 OF_A_CAPTION = (
@@ -40,7 +40,7 @@ def _tar(opened: ShardReader, chosen: Sequence[Chosen], config: ExportConfig) ->
     """Return the tar.
 
     Raises:
-        PipelineError: a sample has a file of the name of a caption, or an image is not the one that was captioned.
+        PipelineError: a sample has a file with the name of a caption, or an image is not the one that was captioned.
     """
     names = _names([one.key for one in chosen], [one.row for one in chosen])
     buffer = io.BytesIO()
@@ -62,7 +62,7 @@ def _tar(opened: ShardReader, chosen: Sequence[Chosen], config: ExportConfig) ->
 
 
 def _own_files(opened: ShardReader, one: Chosen, data: bytes | None) -> dict[str, bytes]:
-    if isinstance(opened, SampleShard):
+    if isinstance(opened, FileReader):
         return dict(opened.files_of(one.row))
     image = {} if data is None else {extension(one): data}
     return {**image, "json": str(one.image["source"]).encode()}

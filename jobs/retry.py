@@ -1,0 +1,73 @@
+"""`joyfleet retry OUTPUT --rows STATUSES`: requests the failed and rejected rows of committed shards again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from jobs.caption import PLANNING, import_ahead, run_prepared
+from jobs.job_file import set_option
+from jobs.output import job_of_output
+from jobs.signals import SIGNALS
+from pipeline.config import JobConfig
+from pipeline.flow.ray_env import prepare_ray_env
+from schemas.status import Status
+
+RETRIED = (Status.FAILED, Status.REJECTED)
+
+
+def _statuses(ctx: click.Context, option: click.Parameter, rows: str | None) -> list[Status]:
+    """Parse `--rows`. It has no default: `retry OUTPUT` alone was the name of `unquarantine`, and costs no GPU time."""
+    del option
+    if rows is None:
+        raise click.UsageError(
+            "--rows is missing; give --rows failed, rejected, or failed,rejected. To read shards in quarantine again, "
+            "use `joyfleet unquarantine OUTPUT`",
+            ctx,
+        )
+    statuses = rows.split(",")
+    if not set(statuses) <= set(RETRIED):
+        raise click.BadParameter(f"{rows!r}; allowed: {', '.join(RETRIED)}, or both with a comma", ctx)
+    return [Status(status) for status in statuses]
+
+
+@click.command()
+@click.argument("output")
+@click.option(
+    "--rows",
+    "statuses",
+    metavar="STATUSES",
+    callback=_statuses,
+    help="Required: the rows to retry, by status: failed, rejected, or failed,rejected.",
+)
+@click.option(
+    "--job",
+    "job_file",
+    type=click.Path(),
+    help="The job file that made OUTPUT, instead of the config that OUTPUT holds.",
+)
+@set_option
+def retry(output: str, statuses: Sequence[Status], job_file: str | None, overrides: Sequence[str]) -> None:
+    """Request the failed or rejected rows of OUTPUT's committed shards again, and replace each shard's file once.
+
+    The config that OUTPUT holds may come from somebody else. A setting of it that runs code, contacts servers or reads
+    local files is refused until you repeat it with --job or --set. Shards in quarantine are the business of
+    `joyfleet unquarantine`.
+    """
+    _retry(job_of_output(output, job_file, overrides), statuses)
+
+
+def _retry(job: JobConfig, statuses: Sequence[Status]) -> None:
+    SIGNALS.end_at_once(PLANNING)
+    prepare_ray_env(job.cluster)
+    # Ray reads its environment when it is imported, so not before the lines above.
+    from pipeline.flow.prepared_job import prepare_retry  # noqa: PLC0415
+
+    import_ahead()
+    prepared = prepare_retry(job, statuses)
+    num_images = sum(len(work.retry_rows.rows) for work in prepared.works if work.retry_rows)
+    scope = f"{num_images:,} images in {len(prepared.works):,} shards"
+    click.echo(f"{scope} have rows that are {' or '.join(statuses)}")
+    if prepared.works:
+        run_prepared(prepared)

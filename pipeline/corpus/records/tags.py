@@ -1,0 +1,154 @@
+"""Turns the raw, typed tags of a source into the tag fields of a record.
+
+The type of a tag comes from the source and is never guessed from its name.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from pipeline.config import RecordTagsConfig
+from pipeline.errors import ConfigError
+
+
+class TagType(StrEnum):
+    """The categories of booru tags; the values are names of record fields."""
+
+    GENERAL = "general"
+    ARTIST = "artist"
+    CHARACTER = "character"
+    COPYRIGHT = "copyright"
+    META = "meta"
+
+
+# fmt: off
+PERSON_TAGS = frozenset((
+    "1girl", "2girls", "3girls", "4girls", "5girls", "6+girls", "multiple girls", "1boy", "2boys", "3boys", "4boys",
+    "5boys", "6+boys", "multiple boys", "1other", "2others", "3others", "4others", "5others", "6+others",
+    "multiple others", "male focus",
+))
+# fmt: on
+"""The 22 tags that the public renderers and KGen call special."""
+
+
+class TagDrop(StrEnum):
+    """Why a raw tag was dropped."""
+
+    EMPTY = "empty"
+    COMMA = "comma"
+    """It contains a comma, which separates tags."""
+    MARK = "mark"
+    """It contains `<|...|>` or another special token."""
+    DOUBLE = "double"
+    YEAR = "year"
+    META_BLACKLIST = "meta_blacklist"
+    ARTIST_BLACKLIST = "artist_blacklist"
+    BLACKLIST = "blacklist"
+    IMPLIED = "implied"
+
+
+@dataclass(frozen=True, slots=True)
+class CleanTags:
+    """The tag fields of a record, in the order of the source, and the number of dropped raw tags by reason."""
+
+    general: list[str] = field(default_factory=list[str])
+    special: list[str] = field(default_factory=list[str])
+    character: list[str] = field(default_factory=list[str])
+    copyright: list[str] = field(default_factory=list[str])
+    artist: list[str] = field(default_factory=list[str])
+    meta: list[str] = field(default_factory=list[str])
+    drops: Counter[TagDrop] = field(default_factory=Counter[TagDrop])
+
+
+_ESCAPED = re.compile(r"\\([()\[\]:,\\])")
+_MARK = re.compile(r"<\|.*\|>|</?s>|<(?:unk|pad|bos|eos)>")
+_NOT_PRINTED = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060\ufeff]+")
+_YEAR = re.compile(r"\d{4}")
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def normal_tag(raw: str) -> str:
+    r"""Return a tag as it is written in a text: lower case, blanks instead of underscores, `(` instead of `\(`.
+
+    Tags of up to three characters keep their underscores: `^_^`, `o_o`.
+    """
+    tag = _NOT_PRINTED.sub(" ", raw).strip().lower()
+    tag = _ESCAPED.sub(r"\1", tag) if "\\" in tag else tag
+    return " ".join((tag.replace("_", " ") if len(tag) > 3 else tag).split())
+
+
+class TagCleaner:
+    """The rules, prepared once per process; pickles."""
+
+    def __init__(
+        self,
+        config: RecordTagsConfig,
+        aliases: Mapping[str, str] | None = None,
+        implications: Mapping[str, Iterable[str]] | None = None,
+    ) -> None:
+        """Prepare the rules.
+
+        Args:
+            config: which tags are kept.
+            aliases: old tag to current tag, both as the source writes them.
+            implications: tag to the tags that it implies directly; used with `prune_implied`.
+
+        Raises:
+            ConfigError: `prune_implied` is set and there are no implications.
+        """
+        if config.prune_implied and not implications:
+            raise ConfigError(
+                "tags.prune_implied: true needs implications; set tag_files.implications, or prune_implied: false"
+            )
+        self._config = config
+        self._aliases = {normal_tag(old): normal_tag(new) for old, new in (aliases or {}).items()}
+        self._implied = {normal_tag(tag): frozenset(map(normal_tag, to)) for tag, to in (implications or {}).items()}
+        self._blacklist = [re.compile(pattern) for pattern in config.blacklist]
+
+    def __call__(self, typed: Iterable[tuple[TagType, str]]) -> CleanTags:
+        """Return the tags of one image; `typed` are (type, raw tag) in the order of the source."""
+        clean, seen = CleanTags(), set[str]()
+        for kind, raw in typed:
+            tag = normal_tag(raw)
+            tag = self._aliases.get(tag, tag)
+            reason = self._unwanted(kind, tag) or (TagDrop.DOUBLE if tag in seen else None)
+            if reason:
+                clean.drops[reason] += 1
+                continue
+            seen.add(tag)
+            name = "special" if kind is TagType.GENERAL and tag in PERSON_TAGS else kind.value
+            getattr(clean, name).append(tag)
+        if self._config.prune_implied:
+            self._prune(clean, seen)
+        return clean
+
+    def _unwanted(self, kind: TagType, tag: str) -> TagDrop | None:
+        config = self._config
+        rules = (
+            (TagDrop.EMPTY, not tag),
+            (TagDrop.COMMA, "," in tag),
+            (TagDrop.MARK, "<" in tag and bool(_MARK.search(tag))),
+            (TagDrop.YEAR, config.drop_years and kind is TagType.GENERAL and bool(_YEAR.fullmatch(tag))),
+            (TagDrop.META_BLACKLIST, kind is TagType.META and any(map(tag.__contains__, config.meta_blacklist))),
+            (TagDrop.ARTIST_BLACKLIST, kind is TagType.ARTIST and any(map(tag.__contains__, config.artist_blacklist))),
+            (TagDrop.BLACKLIST, any(pattern.fullmatch(tag) for pattern in self._blacklist)),
+        )
+        return next((reason for reason, holds in rules if holds), None)
+
+    def _prune(self, clean: CleanTags, present: set[str]) -> None:
+        """Remove the tags that another tag of the image implies, directly or through other tags."""
+        implied, todo = set[str](), [tag for tag in present if tag in self._implied]
+        while todo:
+            new = self._implied.get(todo.pop(), frozenset()) - implied
+            implied |= new
+            todo += new
+        for tags in (clean.general, clean.special, clean.character, clean.copyright, clean.artist, clean.meta):
+            kept = [tag for tag in tags if tag not in implied]
+            if len(kept) < len(tags):
+                clean.drops[TagDrop.IMPLIED] += len(tags) - len(kept)
+                tags[:] = kept

@@ -1,0 +1,136 @@
+"""Builds the data set card of a corpus: README.md as Hugging Face reads it, with the census as tables."""
+
+from __future__ import annotations
+
+import html
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import yaml
+
+from pipeline.config import CorpusConfig
+from pipeline.config.corpus_config import Format
+from pipeline.corpus import corpus_layout
+from pipeline.corpus.report.census import Census
+from schemas.record import Split
+
+SHOWN_TAGS = 15
+SIZES = (
+    *((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")),
+    *((10_000_000, "1M<n<10M"), (100_000_000, "10M<n<100M"), (1_000_000_000, "100M<n<1B")),
+)
+"""Hugging Face's classes for the number of rows."""
+
+
+def card(config: CorpusConfig, census: Census, tags: pa.Table) -> str:
+    """Return README.md."""
+    rows = census.rows()
+    total = sum(row["rows"] for row in rows)
+    sections = [
+        f"---\n{yaml.safe_dump(_front(config, census, total), sort_keys=False, allow_unicode=True)}---",
+        f"# TIPO training text, preset {config.preset}",
+        f"{total:,} training texts in {config.epochs} epochs, drawn from {census.records.total():,} records by "
+        "JoyFleet. A text is `user + output`; if `loss` is `output`, no loss is computed on the user half. `records/` "
+        "holds the records from which the texts were drawn, readable by the TIPO v1 and v2 trainers; "
+        f"{census.without_size:,} records have no width and height, which the v1 trainer requires.",
+        "## Texts",
+        _pivot(rows, "split", "epoch"),
+        _pivot(rows, "source", "split"),
+        *_token_section(rows, config),
+        "## Tasks, lengths, predicted metadata, loss",
+        *(_pivot(rows, name, "source") for name in ("task", "length", "gen_meta", "loss")),
+        "## Dropped records and other counts",
+        _table(("source", "reason", "number"), _count_rows(census)),
+        "## Tags",
+        _tag_table(tags),
+        f"`{corpus_layout.REPORT}/tags.parquet` lists all tags.",
+        "## Samples",
+        *map(_sample, census.samples),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _front(config: CorpusConfig, census: Census, total: int) -> dict[str, Any]:
+    suffix = corpus_layout.SUFFIXES[Format.PARQUET if Format.PARQUET in config.formats else Format.JSONL]
+    splits = [split for split in Split if census.records[split]]
+    kinds = ((corpus_layout.TEXT, f"**/*{suffix}", True), (corpus_layout.RECORDS, "**/*.parquet", False))
+    return {
+        **({"license": config.license} if config.license else {}),
+        "task_categories": ["text-generation"],
+        "tags": ["tipo", str(config.preset)],
+        "size_categories": [next((name for limit, name in SIZES if total < limit), "n>1B")],
+        "configs": [
+            {
+                "config_name": kind,
+                **({"default": True} if default else {}),
+                "data_files": [{"split": str(split), "path": f"{kind}/{split}/{glob}"} for split in splits],
+            }
+            for kind, glob, default in kinds
+        ],
+    }
+
+
+def _pivot(rows: Sequence[Mapping[str, Any]], down: str, across: str) -> str:
+    """Return the numbers of texts: a row for each value of `down`, a column for each value of `across`."""
+    counted: Counter[tuple[str, str]] = Counter()
+    for row in rows:
+        counted[str(row[down]), str(row[across])] += row["rows"]
+    columns = sorted({column for _, column in counted})
+    values = sorted({value for value, _ in counted})
+    body = [(value, *(f"{counted[value, column]:,}" for column in columns)) for value in values]
+    return _table((down, *(f"{across} {column}" for column in columns)), body)
+
+
+def _token_section(rows: Sequence[Mapping[str, Any]], config: CorpusConfig) -> list[str]:
+    if config.tokenizer is None:
+        return []
+    body: list[tuple[str, ...]] = []
+    for source in sorted({row["source"] for row in rows}):
+        own = [row for row in rows if row["source"] == source]
+        sums = [sum(row[name] or 0 for row in own) for name in ("rows", "n_tokens", "n_trained", "too_long")]
+        body.append((source, *(f"{number:,}" for number in sums), f"{sums[1] / max(1, sums[0]):.1f}"))
+    head = (
+        "source",
+        "texts",
+        "tokens",
+        "trained tokens",
+        f"texts over {config.tokenizer.context} tokens",
+        "mean tokens",
+    )
+    return ["## Tokens", _table(head, body)]
+
+
+def _count_rows(census: Census) -> list[tuple[str, ...]]:
+    return [(row["source"], row["reason"], f"{row['number']:,}") for row in census.count_rows()]
+
+
+def _tag_table(tags: pa.Table) -> str:
+    shown: dict[str, list[str]] = {}
+    kinds: Counter[str] = Counter()
+    uses: Counter[str] = Counter()
+    for batch in tags.to_batches():
+        for row in batch.to_pylist():
+            kinds[row["category"]] += 1
+            uses[row["category"]] += row["records"]
+            first = shown.setdefault(row["category"], [])
+            if len(first) < SHOWN_TAGS:
+                first.append(f"{row['tag']} ({row['records']:,})")
+    body = [(name, f"{kinds[name]:,}", f"{uses[name]:,}", ", ".join(first)) for name, first in shown.items()]
+    return _table(("category", "tags", "uses", "most frequent"), body)
+
+
+def _table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *body]
+    return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return html.escape(text, quote=False).replace("|", "\\|").replace("\n", " ")
+
+
+def _sample(row: Mapping[str, Any]) -> str:
+    """Return a text with its user half in bold; as HTML, so that no part of it is read as Markdown."""
+    user, output = (html.escape(row[half], quote=False).replace("\n", "&#10;") for half in ("user", "output"))
+    return f"`{row['task']}`\n\n<pre><b>{user}</b>{output}</pre>"

@@ -1,0 +1,68 @@
+"""Writes the report tables of a corpus and, last, its data set card."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.config import CorpusConfig
+from pipeline.corpus import corpus_layout
+from pipeline.corpus.corpus_files import parquet_bytes, read_json, read_table
+from pipeline.corpus.duckdb_session import open_duckdb
+from pipeline.corpus.report.census import TAG_COUNTS, Census, take_census
+from pipeline.corpus.report.corpus_card import card
+from pipeline.storage import Store
+from schemas.corpus_report import CORPUS_COUNTS, CORPUS_TAGS, CORPUS_TEXTS
+from schemas.corpus_row import CORPUS_VERSION
+from schemas.footer import FooterKey
+
+
+def write_report(store: Store, config: CorpusConfig, units: Sequence[str]) -> None:
+    """Write report/ and, last, the card."""
+    census = take_census(store, units)
+    for table in config.tables:
+        _add_table(store, table.name, census)
+    tables = {
+        "texts": pa.Table.from_pylist(census.rows(), schema=CORPUS_TEXTS),
+        "counts": pa.Table.from_pylist(census.count_rows(), schema=CORPUS_COUNTS),
+        "tags": _tags(store, units, config.memory_gib),
+    }
+    for name, table in tables.items():
+        data = parquet_bytes(table, {str(FooterKey.SCHEMA_VERSION): CORPUS_VERSION})
+        store.put(f"{corpus_layout.REPORT}/{name}.parquet", data)
+    store.put(corpus_layout.CARD, card(config, census, tables["tags"]).encode())
+
+
+def read_texts(store: Store) -> list[dict[str, Any]]:
+    """Return the rows of report/texts.parquet; columns that earlier versions wrote are ignored."""
+    return read_table(store, f"{corpus_layout.REPORT}/texts.parquet", CORPUS_TEXTS).to_pylist()
+
+
+def _add_table(store: Store, table: str, census: Census) -> None:
+    """Count the rows and bad values of a table, and how many of its rows matched an image."""
+    for entry in store.list(f"{corpus_layout.STAGING}/tables/{table}"):
+        if entry.path.endswith(".json"):
+            sliced = read_json(store, entry.path)
+            census.counts[table, "table_rows"] += sliced["rows"]
+            census.counts.update({(table, reason): number for reason, number in sliced["faults"].items()})
+    if store.exists(corpus_layout.join_path(table)):
+        joined = read_json(store, corpus_layout.join_path(table))
+        census.counts[table, "table_rows_unused"] = census.counts[table, "table_rows"] - joined["rows_matched"]
+        census.counts[table, "images_matched"] = joined["images_matched"]
+        census.counts[table, "images_matched_more_than_once"] = joined["images_twice"]
+
+
+def _tags(store: Store, units: Sequence[str], memory_gib: float) -> pa.Table:
+    def counts() -> Iterator[pa.RecordBatch]:
+        for unit in units:
+            yield from read_table(store, corpus_layout.tags_path(unit), TAG_COUNTS).to_batches()
+
+    with open_duckdb(memory_gib) as duck:
+        duck.load("counts", counts(), TAG_COUNTS)
+        return duck.table(
+            "SELECT category, tag, sum(records)::BIGINT AS records FROM counts GROUP BY ALL "
+            "ORDER BY category, records DESC, tag",
+            CORPUS_TAGS,
+        )

@@ -1,0 +1,153 @@
+"""Maps the columns of well-known data sets to the fields of `schemas.image_facts`.
+
+The names are those of danbooru's API and of the danbooru2023 metadata, the Parquet of TIPO v1's trainer,
+coyo-hd-11m-llavanext, conceptual-captions-cc12m-llavanext, GBC10M and img2dataset. A config may name other columns.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pipeline.config.corpus_config import Columns
+
+SourceFacts = dict[str, Any]
+"""A row of `schemas.image_facts.IMAGE_FACTS`; a field that is absent is null."""
+
+# fmt: off
+KNOWN: Mapping[str, tuple[str, ...]] = {
+    "id": ("id", "post_id"),
+    "key": ("key", "__key__"),
+    "url": ("url", "img_url", "image_url", "file_url"),
+    "sha256": ("sha256",),
+    "md5": ("md5",),
+    "general": ("general", "tag_string_general", "tags_open_images", "tags_booru"),
+    "character": ("character", "tag_string_character"),
+    "copyright": ("copyright", "tag_string_copyright"),
+    "artist": ("artist", "tag_string_artist"),
+    "meta": ("meta", "tag_string_meta"),
+    "tags": ("special", "tags"),
+    "rating": ("rating",),
+    "quality": ("quality",),
+    "width": ("original_width", "image_width", "width"),
+    "height": ("original_height", "image_height", "height"),
+    "short": ("caption_llava_short", "short_caption", "florence_short", "brief", "short"),
+    "long": ("caption_llava", "detail_caption", "pixtral_caption", "phi3v_horny", "florence_long", "description",
+             "long"),
+    "title": ("title", "original_caption", "caption", "alt_text", "txt"),
+    "score": ("score",),
+    "favorites": ("fav_count", "favorites"),
+    "year": ("year", "created_at"),
+}
+# fmt: on
+"""Field to column names. A list field takes all columns in this order; another field the first that the row has."""
+
+LISTS = frozenset(("tags", "general", "character", "copyright", "artist", "meta", "quality"))
+INTEGERS = frozenset(("width", "height", "score", "favorites"))
+_YEAR = re.compile(r"(?:19|20)\d\d")
+INT64 = 2**63
+
+
+def facts_of(row: Mapping[str, Any], columns: Columns, faults: Counter[str]) -> SourceFacts:
+    """Return the facts in a row.
+
+    Args:
+        row: column to value, as JSON, Arrow or CSV give it.
+        columns: the column of a field, if it is not one of `KNOWN`.
+        faults: counts values that their field cannot hold, by reason; such a value becomes null.
+    """
+    if "vertices" in row:
+        row = {**_descriptions(row), **{name: value for name, value in row.items() if value is not None}}
+    named = {str(field): column for field, column in columns.items()}
+    facts: SourceFacts = {}
+    for field, names in KNOWN.items():
+        candidates = (named[field],) if field in named else names
+        values = [(name, row[name]) for name in candidates if name is not None and row.get(name) not in (None, "")]
+        if values:
+            facts[field] = _value(field, values, faults)
+    return facts
+
+
+def _value(field: str, values: list[tuple[str, Any]], faults: Counter[str]) -> Any:  # noqa: ANN401 - a field
+    if field in LISTS:
+        return [tag for name, value in values for tag in _tag_list(name, value, faults)]
+    value = values[0][1]
+    read = _integer if field in INTEGERS else _year if field == "year" else _text
+    return _or_fault(lambda: read(value), f"bad_{field}", faults)
+
+
+def _or_fault(read: Callable[[], Any], reason: str, faults: Counter[str]) -> Any:  # noqa: ANN401 - a field
+    try:
+        return read()
+    except ValueError:
+        faults[reason] += 1
+        return None
+
+
+def _text(value: Any) -> str:  # noqa: ANN401 - JSON
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    if isinstance(value, dict):
+        raise ValueError("not a text")
+    return value if isinstance(value, str) else str(int(value) if isinstance(value, bool) else value)
+
+
+def _integer(value: Any) -> int:  # noqa: ANN401 - JSON
+    number = int(float(value)) if not isinstance(value, int | list | dict) else value
+    if not isinstance(number, int) or not -INT64 <= number < INT64:
+        raise ValueError("not a 64-bit integer")
+    return number
+
+
+def _year(value: Any) -> int:  # noqa: ANN401 - JSON
+    """Read a year, a date, or a time in ISO 8601."""
+    match = _YEAR.match(str(value))
+    if not match:
+        raise ValueError("not a year")
+    return int(match[0])
+
+
+def _tag_list(name: str, value: Any, faults: Counter[str]) -> list[str]:  # noqa: ANN401 - JSON
+    if isinstance(value, list | tuple):
+        return [str(tag) for tag in value if tag is not None]
+    text = str(value).strip()
+    if text.startswith("["):
+        listed = _or_fault(lambda: _literal(text), "bad_tag_list", faults)
+        return [str(tag) for tag in listed or ()]
+    # Danbooru's own fields separate tags by blanks, all others by commas.
+    return text.split() if name.startswith("tag_string") else [tag for tag in text.split(",") if tag.strip()]
+
+
+def _literal(text: str) -> list[Any]:
+    """Parse a list in a string: JSON, as in coyo's card, else a Python literal, which v1's trainer reads."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        try:
+            value = ast.literal_eval(text)
+        except (SyntaxError, MemoryError, RecursionError, TypeError) as err:
+            raise ValueError("neither JSON nor Python") from err
+    if not isinstance(value, list):
+        raise ValueError("not a list")
+    return value
+
+
+def _descriptions(graph: Mapping[str, Any]) -> dict[str, Any]:
+    """GBC: return the captions of the vertex that is the whole image."""
+    vertices = graph["vertices"]
+    if isinstance(vertices, str):
+        vertices = json.loads(vertices)
+    for vertex in vertices or ():
+        if vertex.get("label") == "image":
+            return {f"{desc['label']}_caption": desc["text"] for desc in vertex.get("descs") or ()}
+    return {}
+
+
+def columns_read(columns: Columns) -> frozenset[str]:
+    """Return the names of all columns that `facts_of` may read."""
+    known = {name for names in KNOWN.values() for name in names}
+    return frozenset(known | {"vertices"} | {column for column in columns.values() if column is not None})

@@ -1,0 +1,84 @@
+"""Keys that are equal if two rows describe the same image, or two captions have the same words.
+
+Every function is pure and returns one normal form, so that keys of different tables, runs and machines compare.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+from pipeline.config.corpus_config import JoinBy
+from pipeline.corpus.tables.column_mapping import SourceFacts
+
+_NOT_WORD = re.compile(r"[\W_]+")
+
+
+def join_key(facts: SourceFacts, by: JoinBy) -> str | None:
+    """Return the join key of an image, or None if it has no key of this kind."""
+    match by:
+        case JoinBy.ID:
+            return _number(facts.get("id")) or _number(facts.get("key"))
+        case JoinBy.KEY:
+            return facts.get("key") or None
+        case JoinBy.URL:
+            return normal_url(facts.get("url"))
+        case JoinBy.SHA256 | JoinBy.MD5:
+            digest = facts.get(by.value)
+            return digest.strip().lower() if digest else None
+
+
+def _number(text: str | None) -> str | None:
+    """Return the number in `0123/7000000.webp` or `7000000`; None if the last part is not a number."""
+    if not text:
+        return None
+    stem = text.rpartition("/")[2].partition(".")[0]
+    return str(int(stem)) if stem.isdecimal() and stem.isascii() else None
+
+
+def normal_url(url: str | None) -> str | None:
+    """Return host, path and query. Scheme, fragment and the case of the host do not identify an image.
+
+    A text that is not a URL is returned unchanged.
+    """
+    text = url.strip() if url else ""
+    if not text:
+        return None
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return text
+    if not host:
+        return text
+    default = port in (None, 443 if parts.scheme == "https" else 80)
+    query = f"?{parts.query}" if parts.query else ""
+    return f"{host}{'' if default else f':{port}'}{parts.path or '/'}{query}"
+
+
+def fingerprint(text: str | None) -> str | None:
+    """Return 32 hex digits of a caption, which ignore case, blanks and punctuation; None if it has no words."""
+    words = _NOT_WORD.sub(" ", text).strip().lower() if text else ""
+    return hashlib.blake2b(words.encode(), digest_size=16).hexdigest() if words else None
+
+
+def image_identity(facts: SourceFacts, record_id: str) -> str:
+    """Return the best identity of the image: SHA-256, else MD5, else URL, else the id of the record."""
+    for name in ("sha256", "md5"):
+        digest = facts.get(name)
+        if digest:
+            return f"{name}:{digest.strip().lower()}"
+    url = normal_url(facts.get("url"))
+    return f"url:{url}" if url else f"record:{record_id}"
+
+
+def listed_identities(lines: Iterable[str]) -> list[str]:
+    """Return the lines of a list of ids, keys, digests or URLs in their normal forms, each once."""
+    identities: dict[str, None] = {}
+    for line in lines:
+        text = line.strip()
+        if text:
+            identities[text.lower() if re.fullmatch(r"[0-9a-fA-F]{32,64}", text) else (normal_url(text) or text)] = None
+    return list(identities)

@@ -1,0 +1,167 @@
+"""Reads the images of a work unit, each with all facts of its own source: the caption rows of an image become one.
+
+A work unit is the work of one task: a caption file, or a slice of a table.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.config.corpus_config import CaptionsConfig, FeedConfig
+from pipeline.corpus.corpus_files import read_table
+from pipeline.corpus.tables.column_mapping import SourceFacts, facts_of
+from pipeline.errors import ConfigError, PipelineError, ShardUnreadable
+from pipeline.readers import open_local
+from pipeline.storage import Store
+from schemas.caption_row import CAPTION_ROW
+from schemas.image_facts import IMAGE_FACTS
+from schemas.shard import Shard
+from schemas.status import Status
+
+BATCH_ROWS = 2048
+# fmt: off
+COLUMNS = ["shard", "row", "key", "slot", "mode", "status", "caption", "image_sha256", "width", "height", "source"]
+# fmt: on
+PREFIXES = frozenset(("artist", "character", "copyright", "meta", "rating"))
+"""Fields whose names JoyCaption's tag modes write before a tag, with a colon."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkUnit:
+    """The work of one task; pickles."""
+
+    name: str
+    source: str
+    """Name of the config's entry."""
+    captions: tuple[Shard, ...] = ()
+    """The committed files of one shard, one from each output."""
+    slice: str | None = None
+    """Path of a slice below the corpus."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceImage:
+    """One image of a work unit."""
+
+    row: int
+    """Within the work unit, from 0."""
+    record_id: str
+    facts: SourceFacts
+
+
+def images_of(
+    unit: WorkUnit, entry: CaptionsConfig | None, store: Store, counts: Counter[str]
+) -> Iterator[SourceImage]:
+    """Yield the images of a work unit in its order; count the statuses of their captions.
+
+    Raises:
+        PipelineError: the caption files do not describe the same images, or cannot be read.
+    """
+    if entry is None:
+        yield from _slice_images(unit, store)
+        return
+    for row, rows in enumerate(_rows_by_image(unit)):
+        facts = _facts(rows, entry, counts)
+        first = rows[0]
+        yield SourceImage(row=row, record_id=f"{unit.source}/{first['shard']}#{first['row']}", facts=facts)
+
+
+def _slice_images(unit: WorkUnit, store: Store) -> Iterator[SourceImage]:
+    rows = read_table(store, unit.slice or "", IMAGE_FACTS).to_pylist()
+    for row, facts in enumerate(rows):
+        known = facts["id"] or facts["key"]
+        name = f"{unit.source}/{known}" if known else f"{unit.name}#{row}"
+        yield SourceImage(row=row, record_id=name, facts=facts)
+
+
+def _rows_by_image(unit: WorkUnit) -> Iterator[list[dict[str, Any]]]:
+    """Yield the caption rows of each image, from all outputs."""
+    for images in itertools.zip_longest(*map(_file_images, unit.captions)):
+        if None in images:
+            raise PipelineError(
+                f"{unit.name}: the files of its outputs have different numbers of images; give outputs of one source"
+            )
+        if len({(image[0]["row"], image[0]["image_sha256"]) for image in images}) > 1:
+            raise PipelineError(
+                f"{unit.name}: row {images[0][0]['row']} is a different image in {unit.captions[1].url} than in "
+                f"{unit.captions[0].url}; give outputs of one source"
+            )
+        yield [row for image in images for row in image]
+
+
+def _file_images(file: Shard) -> Iterator[list[dict[str, Any]]]:
+    for _, rows in itertools.groupby(_file_rows(file), key=itemgetter("row")):
+        yield list(rows)
+
+
+def _file_rows(file: Shard) -> Iterator[dict[str, Any]]:
+    try:
+        with closing(open_local(file)) as opened:
+            parquet = pq.ParquetFile(opened)
+            missing = sorted(set(CAPTION_ROW.names).difference(parquet.schema_arrow.names))
+            if missing:
+                raise ConfigError(
+                    f"{file.url}: not a file of captions, columns {', '.join(missing)} are missing; "
+                    "give outputs of `joyfleet caption`"
+                )
+            for batch in parquet.iter_batches(BATCH_ROWS, columns=COLUMNS, use_threads=False):
+                yield from batch.to_pylist()
+    except (ShardUnreadable, pa.ArrowException) as err:
+        raise PipelineError(f"captions: {err}") from err
+
+
+def _facts(rows: Sequence[Mapping[str, Any]], entry: CaptionsConfig, counts: Counter[str]) -> SourceFacts:
+    first = rows[0]
+    facts = facts_of(json.loads(first["source"]), entry.columns, counts)
+    # Facts that were read from the image override those in the source's row.
+    measured = {
+        "key": first["key"],
+        "sha256": first["image_sha256"],
+        "width": first["width"],
+        "height": first["height"],
+    }
+    facts |= {name: value for name, value in measured.items() if value is not None}
+    for row in rows:
+        counts[f"captions_{row['status']}"] += 1
+    for field, feeds in (("long", entry.long), ("short", entry.short)):
+        texts = _feed_captions(rows, feeds)
+        if texts:
+            facts[field] = texts[0]
+        elif feeds:
+            counts[f"without_{field}"] += 1
+    for text in _feed_captions(rows, entry.tags):
+        _add_tags(facts, text)
+    return facts
+
+
+def _feed_captions(rows: Sequence[Mapping[str, Any]], feeds: Sequence[FeedConfig]) -> list[str]:
+    """Return the captions that feed a field, in the order of the feeds."""
+    return [
+        row["caption"]
+        for feed in feeds
+        for row in rows
+        if row["slot"] == feed.slot and row["status"] == Status.OK and (not feed.modes or row["mode"] in feed.modes)
+    ]
+
+
+def _add_tags(facts: SourceFacts, text: str) -> None:
+    """Add the tags of a tag mode; a tag with a prefix such as `artist:` goes to its category."""
+    for tag in text.split(","):
+        prefix, colon, rest = tag.strip().partition(":")
+        field = prefix.strip().lower()
+        if not colon or field not in PREFIXES:
+            field, rest = "tags", tag
+        if field == "rating":
+            facts.setdefault(field, rest.strip())
+        else:
+            facts[field] = [*(facts.get(field) or ()), rest]

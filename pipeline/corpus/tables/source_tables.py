@@ -1,0 +1,233 @@
+"""Cuts tables of any format into slices of one format: `SLICE_ROWS` rows of image facts, in the order of the table.
+
+A slice is the input of one task, and joins stream slices. Slicing copies the columns that are needed once; every later
+step sees one schema and one size, whatever the format of the table.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import itertools
+import json
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.config import SourceConfig
+from pipeline.config.corpus_config import Columns, TableConfig
+from pipeline.corpus.tables import danbooru
+from pipeline.corpus.tables.column_mapping import columns_read, facts_of
+from pipeline.errors import ConfigError, PipelineError, ShardUnreadable
+from pipeline.readers import STATS_SUFFIX, list_shards, open_local, open_shard
+from schemas.image_facts import IMAGE_FACTS
+from schemas.shard import Shard
+from schemas.status import Reason
+
+SLICE_ROWS = 10_000
+"""2 to 10 MB of facts and seconds of rendering: small for a worker's memory, large for a storage request."""
+BATCH_ROWS = 2048
+
+TAR = (".tar", ".tar.gz", ".tgz")
+SQLITE = (".sqlite", ".sqlite3", ".db")
+LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".jsonl.zst")
+SUFFIXES = (".parquet", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".json", ".json.gz", *LINES, *SQLITE, *TAR)
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableFile:
+    """The input of one slicing task: a file, or the three Parquet files of the danbooru metadata."""
+
+    table: str
+    """Name of the config's entry."""
+    path: str
+    """Of the file, or of the folder of the three files; part of the paths of the slices."""
+    files: tuple[Shard, ...]
+    columns: Columns
+    memory_gib: float
+    """For DuckDB, which joins the three files."""
+
+
+def list_tables(config: TableConfig, memory_gib: float) -> list[TableFile]:
+    """List the tables at the URLs of an entry.
+
+    Raises:
+        ConfigError: no file of a known format is there.
+    """
+    listed = _without_duplicates(list_shards(SourceConfig(urls=config.urls), SUFFIXES))
+    folders: dict[str, list[Shard]] = {}
+    for file in listed:
+        folders.setdefault(file.path.rpartition("/")[0], []).append(file)
+    inputs: list[tuple[str, tuple[Shard, ...]]] = []
+    for folder, files in folders.items():
+        named = {file.path.rpartition("/")[2]: file for file in files}
+        # The folder may also hold the SQLite file and `localpost`: they are the same posts.
+        if set(danbooru.PARQUET) <= named.keys():
+            path = f"{folder}/danbooru" if folder else "danbooru"
+            inputs.append((path, tuple(named[name] for name in danbooru.PARQUET)))
+        else:
+            inputs += [(file.path, (file,)) for file in files]
+    return [
+        TableFile(table=config.name, path=path, files=files, columns=config.columns, memory_gib=memory_gib)
+        for path, files in sorted(inputs)
+    ]
+
+
+def _without_duplicates(files: Sequence[Shard]) -> list[Shard]:
+    """Leave out img2dataset's `00000.tar`, folder `00000` and `_stats.json`: its Parquet has every row."""
+    paths = {file.path for file in files}
+    stems = {path.removesuffix(".parquet") for path in paths if path.endswith(".parquet")}
+    folders = {stem for stem in stems if f"{stem}{STATS_SUFFIX}" in paths}
+    return [
+        file
+        for file in files
+        if not (file.path.endswith(".tar") and file.path.removesuffix(".tar") in stems)
+        and file.path.rpartition("/")[0] not in folders
+        and not file.path.endswith(STATS_SUFFIX)
+    ]
+
+
+def slices(table: TableFile, faults: Counter[str]) -> Iterator[pa.Table]:
+    """Yield the facts of a table in its order, `SLICE_ROWS` at a time.
+
+    Raises:
+        ConfigError: the table does not have the format that its name says, or lacks a column.
+        PipelineError: the table cannot be read.
+    """
+    with ExitStack() as opened:
+        try:
+            rows = _rows(table, opened, faults)
+            while batch := list(itertools.islice(rows, SLICE_ROWS)):
+                facts = [facts_of(row, table.columns, faults) for row in batch]
+                yield pa.Table.from_pylist(facts, schema=IMAGE_FACTS)
+        except ShardUnreadable as err:
+            raise PipelineError(f"table {table.table}: {err}") from err
+
+
+def _rows(table: TableFile, opened: ExitStack, faults: Counter[str]) -> Iterator[Row]:
+    first = table.files[0]
+    name = first.path.lower()
+    if name.endswith(TAR):
+        return _tar_rows(first, opened, faults)
+    files = {file.path.rpartition("/")[2]: opened.enter_context(closing(open_local(file))) for file in table.files}
+    if len(files) > 1:
+        return danbooru.parquet_posts(f"table {table.table}: {table.path}", files, table.memory_gib)
+    file = next(iter(files.values()))
+    if name.endswith(SQLITE):
+        return danbooru.sqlite_posts(_on_disk(file, opened))
+    if name.endswith(".parquet"):
+        return _parquet_rows(first.url, file, table.columns)
+    text = opened.enter_context(
+        io.TextIOWrapper(_unpacked(file, name), encoding="utf-8-sig", errors="replace", newline="")
+    )
+    if name.removesuffix(".gz").endswith((".csv", ".tsv")):
+        return _separated_rows(first.url, text, "\t" if ".tsv" in name else ",", table.columns)
+    return _json_rows(text, name, faults)
+
+
+def _tar_rows(shard: Shard, opened: ExitStack, faults: Counter[str]) -> Iterator[Row]:
+    # With a limit of 0 bytes no image is read, only the sidecar files.
+    tar = opened.enter_context(open_shard(shard, SourceConfig(urls=(shard.url,), metadata_fields=("*",)), 0))
+    for row in tar.rows(None):
+        damaged = row.reason is Reason.SHARD_DAMAGED  # one row for all rows that are lost
+        faults["bad_row"] += damaged or "json_error" in row.carried
+        if not damaged:
+            yield {"key": row.key, **row.carried}
+
+
+def _on_disk(file: BinaryIO, opened: ExitStack) -> str:
+    """Return the path of a local file, or of a temporary copy: SQLite opens paths only."""
+    if isinstance(file.name, str) and Path(file.name).exists():
+        return file.name
+    copy = tempfile.NamedTemporaryFile(prefix="joyfleet-", suffix=".sqlite")  # noqa: SIM115 - closed by `opened`
+    opened.enter_context(copy)
+    shutil.copyfileobj(file, copy)
+    copy.flush()
+    return copy.name
+
+
+def _parquet_rows(url: str, file: BinaryIO, columns: Columns) -> Iterator[Row]:
+    try:
+        parquet = pq.ParquetFile(file, pre_buffer=False, buffer_size=1 << 20)
+        names = parquet.schema_arrow.names
+        danbooru.refuse_old(url, set(names))
+        _refuse_absent(url, columns, names)
+        wanted = [name for name in names if name in columns_read(columns)]
+        if not wanted:
+            raise ConfigError(f"{url}: no known column; found: {', '.join(names)}; name the columns in `columns`")
+        for batch in parquet.iter_batches(BATCH_ROWS, columns=wanted):
+            yield from batch.to_pylist()
+    except (pa.ArrowException, OSError) as err:
+        raise PipelineError(f"{url}: cannot be read as Parquet ({' '.join(str(err).split())}); restore it") from err
+
+
+def _unpacked(file: BinaryIO, name: str) -> BinaryIO:
+    if name.endswith(".gz"):
+        return cast("BinaryIO", gzip.GzipFile(fileobj=file))
+    if name.endswith(".zst"):
+        return cast("BinaryIO", pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd"))
+    return file
+
+
+def _refuse_absent(url: str, columns: Columns, names: Sequence[str]) -> None:
+    """Raise ConfigError if `columns` names a column that the table does not have. JSON has no list of columns."""
+    absent = sorted({column for column in columns.values() if column is not None}.difference(names))
+    if absent:
+        raise ConfigError(f"{url}: `columns` names {', '.join(absent)}; the file has: {', '.join(names)}")
+
+
+def _separated_rows(url: str, text: io.TextIOWrapper, delimiter: str, columns: Columns) -> Iterator[Row]:
+    reader = csv.DictReader(text, delimiter=delimiter, strict=True)
+    try:
+        if not reader.fieldnames:
+            raise ConfigError(f"{url}: no header; the first line must name the columns")
+        _refuse_absent(url, columns, list(reader.fieldnames))
+        for row in reader:
+            if None in row or None in row.values():
+                raise PipelineError(
+                    f"{url}: line {reader.line_num} does not have the {len(reader.fieldnames)} fields of the header; "
+                    "repair the line"
+                )
+            yield row
+    except csv.Error as err:
+        raise PipelineError(f"{url}: line {reader.line_num}: {err}") from err
+
+
+def _json_rows(text: io.TextIOWrapper, name: str, faults: Counter[str]) -> Iterator[Row]:
+    """Yield the objects of an array, a single object, or one object a line; anything else is counted and left out."""
+    if name.removesuffix(".gz").endswith(".json"):
+        data = text.read()
+        try:
+            value = json.loads(data)
+        except ValueError:  # JSON Lines in a file named .json
+            yield from _objects(map(_parsed, data.splitlines()), faults)
+            return
+        yield from _objects(cast("list[Any]", value) if isinstance(value, list) else [value], faults)
+        return
+    yield from _objects((_parsed(line) for line in text if line.strip()), faults)
+
+
+def _parsed(line: str) -> object:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
+
+
+def _objects(values: Iterable[object], faults: Counter[str]) -> Iterator[Row]:
+    for row in values:
+        if isinstance(row, dict):
+            yield cast("Row", row)
+        else:
+            faults["bad_row"] += 1

@@ -1,0 +1,58 @@
+"""A Ray of the run's own that does not start in time is tried again; what a failed try left is ended."""
+
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from pipeline.config import ClusterConfig
+from pipeline.errors import PipelineError
+from pipeline.flow import cluster
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """`ray.init` fails so often, each time with a process left behind."""
+    left = []
+
+    def fail(times, error):
+        def init(**_):
+            if len(left) == times:
+                return "context"
+            left.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]))
+            raise error
+
+        monkeypatch.setattr(cluster.ray, "init", init)
+        return left
+
+    yield fail
+    for process in left:
+        process.kill()
+        process.wait()
+
+
+TIMED_OUT = Exception("The current node timed out during startup.")
+
+
+def test_a_ray_that_did_not_start_in_time_is_tried_again_without_what_it_left(failing, monkeypatch):
+    left = failing(2, TIMED_OUT)
+    assert cluster._init({"address": cluster.OWN}, "text") == "context"
+    assert [psutil.pid_exists(process.pid) for process in left] == [False, False]
+
+
+def test_the_third_failure_ends_the_run(failing):
+    failing(3, TIMED_OUT)
+    with (
+        pytest.raises(PipelineError, match=r"^Ray did not start in 3 tries \(Exception: The current node timed out"),
+        cluster.connected(ClusterConfig(address="local")),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(("address", "error"), [("local", ValueError("num_cpus")), ("127.0.0.1:1", TIMED_OUT)])
+def test_other_errors_and_clusters_that_are_there_already_are_not_tried_again(failing, address, error):
+    left = failing(1, error)
+    with pytest.raises(PipelineError, match="in 1 tries"), cluster.connected(ClusterConfig(address=address)):
+        pass
+    assert len(left) == 1
