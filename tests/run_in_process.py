@@ -32,5 +32,5 @@ def run_in_process(job: JobConfig, engine: Engine | None = None) -> list[dict]:
     for work in prepared.works:
         done = asyncio.run(receipts(list(read_shard(prepared.read_spec, work.shard, work.fragments))))
         fragments = [receipt["fragment"] for receipt in done]
-        commit_shard(prepared.store, prepared.run_facts, work.shard, done[0]["num_rows"], fragments)
+        commit_shard(prepared.store, prepared.run_facts, work.shard, done[0]["num_images"], fragments)
     return committed_rows(Path(job.output))

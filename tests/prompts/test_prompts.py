@@ -98,7 +98,7 @@ def test_beta_one_has_27_options_and_alpha_two_the_first_17_of_them():
         ({"mode": "descriptive", "length": "huge"}, r"captions\.0\.length: found 'huge'; allowed: very short, "),
         (
             {"mode": "descriptive", "options": ["vulgar"]},
-            r"captions\.0\.options: found 'vulgar' .beta-one has it.; alpha-two has",
+            r"captions\.0\.options: found 'vulgar'; alpha-two has: .*; beta-one has 'vulgar'",
         ),
         ({"mode": "descriptive", "options": ["shiny"]}, r"captions\.0\.options: found 'shiny'; alpha-two has: refer-"),
         ({"mode": "descriptive", "name": "Ada"}, r"captions\.0\.name: found 'Ada'; only option 'refer-by-name'"),
