@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -33,8 +33,8 @@ def put_table(
     put_if_absent(store, path, data, attempt)
 
 
-def read_table(store: Store, path: str, schema: pa.Schema) -> pa.Table:
-    """Read a table that `put_table` wrote.
+def read_table(store: Store, path: str, schema: pa.Schema, removed: Collection[str] = ()) -> pa.Table:
+    """Read a table that `put_table` wrote, of this release or an older one with the columns `removed` besides.
 
     Raises:
         FileNotFoundError: the file does not exist.
@@ -42,7 +42,7 @@ def read_table(store: Store, path: str, schema: pa.Schema) -> pa.Table:
     """
     data = store.get(path)
     try:
-        return decode_parquet(data, schema)
+        return decode_parquet(data, schema, removed=removed)
     except ValueError as err:
         raise StoreError(
             f"{store.url}/{path}: damaged, or not a file of this corpus ({' '.join(str(err).split())}); "

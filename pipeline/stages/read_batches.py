@@ -126,13 +126,14 @@ def _read(
 
 
 def _defect(shard: Shard, err: Exception) -> pa.Table:
-    log.error("shard=%s: a defect of JoyFleet", shard.path, exc_info=err)
+    trace = _clean("".join(traceback.format_exception(err)))
+    # As text: a log file refuses the lone surrogates that a name or an exception may hold.
+    log.error("shard=%s: a defect of JoyFleet\n%s", _clean(shard.path), trace)
     message = (
         f"{shard.url}: a defect of JoyFleet ended its reading ({type(err).__name__}: {err}); please report it with the "
         "traceback in the shard's quarantine record, and restore or remove the shard"
     )
-    trace = "".join(traceback.format_exception(err))
-    return _table(BatchKind.UNREADABLE, shard, 0, message=_clean(message), traceback=_clean(trace))
+    return _table(BatchKind.UNREADABLE, shard, 0, message=_clean(message), traceback=trace)
 
 
 def _clean(text: str) -> str:

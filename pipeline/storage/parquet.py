@@ -5,7 +5,7 @@ that an older file lacks is null, one that a newer release has added is ignored,
 again. Everything else that differs is refused.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import cast
 
 import pyarrow as pa
@@ -31,8 +31,10 @@ def encode_parquet(
     return sink.getvalue().to_pybytes()
 
 
-def decode_parquet(data: bytes, schema: pa.Schema, *, keep_unknown: bool = False) -> pa.Table:
-    """Return all rows, with the columns of `conform`.
+def decode_parquet(
+    data: bytes, schema: pa.Schema, *, keep_unknown: bool = False, removed: Collection[str] = ()
+) -> pa.Table:
+    """Return all rows, with the columns of `conform`; `removed` are columns that only older releases write.
 
     Raises:
         ValueError: the file is damaged, or its columns do not fit the schema.
@@ -42,6 +44,7 @@ def decode_parquet(data: bytes, schema: pa.Schema, *, keep_unknown: bool = False
         table.validate(full=True)  # finds text that is not UTF-8, among others
     except (pa.ArrowException, OSError) as err:
         raise _unreadable(err) from err
+    table = table.drop_columns([name for name in removed if name in table.column_names])
     return conform(table, schema, keep_unknown=keep_unknown)
 
 

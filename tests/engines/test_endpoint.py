@@ -346,11 +346,11 @@ def test_a_restart_continues_with_the_servers_that_pass_the_check(caplog):
         ({"kind": "endpoint"}, "kind=endpoint with endpoint absent"),
         ({"endpoint": {"urls": ["http://a/v1"]}}, "kind=vllm with endpoint set"),
         ({"kind": "endpoint", "endpoint": {"urls": ["ftp://a/v1"]}}, r"allowed: http\(s\)://host:port/v1"),
-        ({"kind": "endpoint", "endpoint": {"urls": ["http://u:p@a/v1"]}}, "no credentials in it"),
+        ({"kind": "endpoint", "endpoint": {"urls": ["http://u:p@a/v1"]}}, "without credentials"),
         ({"kind": "endpoint", "endpoint": {"urls": ["http://a/v1"]}, "quantization": "fp8"}, "found quantization"),
         (
             {"kind": "endpoint", "endpoint": {"urls": ["http://a/v1"]}, "per_accelerator": {"L4": {"max_num_seqs": 9}}},
-            "found per_accelerator; with kind: endpoint these are the server's own",
+            "found per_accelerator; with kind: endpoint the server sets these",
         ),
     ],
 )

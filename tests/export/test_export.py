@@ -66,7 +66,7 @@ def test_a_template_puts_slots_key_and_carried_fields_together():
 
 
 def test_a_template_of_a_field_that_is_not_there_is_refused():
-    with pytest.raises(PipelineError, match=r"asks for source\.title, and its source has n, tags; keep the field"):
+    with pytest.raises(PipelineError, match=r"needs source\.title, but its metadata has n, tags; keep the field"):
         chosen(template="{long} {source.title}")
 
 
@@ -100,7 +100,7 @@ def test_a_column_that_the_source_has_is_refused(tmp_path):
     write_parquets(tmp_path / "in", 1, 3)
     captioned = caption_all(tmp_path / "in", tmp_path / "out")
 
-    with pytest.raises(PipelineError, match=r"column label is in the source already \(label, im_name\); name the"):
+    with pytest.raises(PipelineError, match=r"column label is in the source already \(label, im_name\); rename the"):
         export(captioned, tmp_path / "x", "csv", slots=("long",), column="label")
 
 

@@ -2,11 +2,12 @@
 
 import subprocess
 import sys
+from threading import Event
 
 import psutil
 import pytest
 
-from pipeline.config import ClusterConfig
+from pipeline.config import ClusterConfig, LogFormat
 from pipeline.errors import PipelineError
 from pipeline.flow import cluster
 
@@ -45,7 +46,7 @@ def test_the_third_failure_ends_the_run(failing):
     failing(3, TIMED_OUT)
     with (
         pytest.raises(PipelineError, match=r"^Ray did not start in 3 tries \(Exception: The current node timed out"),
-        cluster.connected(ClusterConfig(address="local")),
+        cluster.connected(ClusterConfig(address="local"), LogFormat.TEXT, Event()),
     ):
         pass
 
@@ -53,6 +54,9 @@ def test_the_third_failure_ends_the_run(failing):
 @pytest.mark.parametrize(("address", "error"), [("local", ValueError("num_cpus")), ("127.0.0.1:1", TIMED_OUT)])
 def test_other_errors_and_clusters_that_are_there_already_are_not_tried_again(failing, address, error):
     left = failing(1, error)
-    with pytest.raises(PipelineError, match="in 1 tries"), cluster.connected(ClusterConfig(address=address)):
+    with (
+        pytest.raises(PipelineError, match="in 1 tries"),
+        cluster.connected(ClusterConfig(address=address), LogFormat.TEXT, Event()),
+    ):
         pass
     assert len(left) == 1

@@ -91,9 +91,9 @@ def test_help_lists_every_verb_once_in_its_group_with_whole_sentences():
 
 
 def test_a_verb_imports_only_what_it_needs():
-    code = "import sys, jobs.__main__; print(sorted(name for name in sys.modules if name.startswith('jobs.')))"
+    code = "import sys, jobs.commands; print(sorted(name for name in sys.modules if name.startswith('jobs.')))"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert printed.strip() == "['jobs.__main__', 'jobs.terminal', 'jobs.verbs']"
+    assert printed.strip() == "['jobs.commands', 'jobs.terminal', 'jobs.verbs']"
 
 
 def plan_of(folder, *words):

@@ -8,11 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.commands import VERBS, cli
 from jobs.signals import AGAIN, DEFAULT, EXIT_CODE
 from pipeline.errors import Interrupted
-from tests.cli import finish, start, wait_until
-from tests.signal_sweep import catches_sigterm
 
 BOTH = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 
@@ -138,33 +135,3 @@ os.read(there, 1); os.kill(pid, signal.SIGTERM); assert os.WTERMSIG(os.waitpid(p
 time.sleep(0.5); os.write(1, b"alive"); os._exit(0)
 """
     assert script(body) == (0, "alive", "")
-
-
-def test_each_verb_is_listed_with_its_summary_and_imported_when_it_is_called():
-    context = cli.make_context("joyfleet", ["status", "out"])
-    assert cli.list_commands(context) == sorted(VERBS)
-    for name, (_, summary) in VERBS.items():
-        assert cli.get_command(context, name).get_short_help_str(200) == summary
-    listed = "import sys, jobs.commands as c; c.cli(['--help'], standalone_mode=False); print(*sys.modules)"
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run([sys.executable, "-c", listed], env=env, capture_output=True, text=True, check=True)
-    assert not {"jobs.caption", "pyarrow", "pydantic"} & set(done.stdout.split("\n")[-2].split())
-
-
-@BOTH
-@pytest.mark.parametrize(
-    "words", [["status", "OUT"], ["verify", "OUT"], ["plan", "JOB"], ["export", "OUT", "x", "--to", "csv"]]
-)
-def test_every_verb_ends_with_one_line_from_its_first_moment_on(tmp_path, words, number):
-    fifo = tmp_path / "job.yaml"  # nobody writes into it: the verb waits for what it reads first
-    os.mkfifo(fifo)
-    (tmp_path / "out").mkdir()
-    os.mkfifo(tmp_path / "out" / "run.json")
-    named = {"JOB": str(fifo), "OUT": str(tmp_path / "out")}
-    process = start(tmp_path, *(named.get(word, word) for word in words))
-    wait_until(lambda: catches_sigterm(process.pid), process, "a handler")
-    process.send_signal(number)
-    done = finish(process)
-    assert done.code == EXIT_CODE, done
-    assert [line for line in done.err.splitlines() if line.startswith("joyfleet: ")] == done.err.splitlines()
-    assert len(done.err.splitlines()) == 1

@@ -8,7 +8,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from jobs.__main__ import cli
+from jobs.commands import cli
 from jobs.source_summary import show_source
 from pipeline.config import SourceConfig, parse_job
 from pipeline.errors import ConfigError, ShardUnreadable
