@@ -51,7 +51,7 @@ bench: setup ## measure JoyFleet against plain programs; tables and JSON in out/
 	$(BIN)/python -m tests.benchmarks $(ONLY)
 
 standin: setup ## train the stand-in model again (about 40 minutes on 2 cores)
-	$(BIN)/python -m pipeline.standin.train --out pipeline/standin/model
+	$(BIN)/python -m tools.standin.train --out pipeline/standin/model
 
 docs: ## build the documentation as a site into site/; fails on a broken link (installs mkdocs into .venv-docs)
 	@[ -x .venv-docs/bin/python ] || $(PYTHON) -m venv .venv-docs

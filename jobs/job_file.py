@@ -7,7 +7,11 @@ from collections.abc import Sequence
 import click
 
 from pipeline.config import JobConfig, load_job
+from pipeline.config.load import JobChecks
 from pipeline.prompts import caption_mistakes
+from pipeline.quality import rule_mistakes
+
+JOB_CHECKS = JobChecks(captions=caption_mistakes, rules=rule_mistakes)
 
 set_option = click.option(
     "--set",
@@ -22,6 +26,7 @@ def read_job(path: str, overrides: Sequence[str]) -> JobConfig:
     """Read a job file.
 
     Raises:
-        ConfigError: lists every mistake in it, also modes, tones, lengths and options that the model does not have.
+        ConfigError: lists every mistake in it, also modes, tones, lengths and options that the model does not have, and
+            rules that do not exist.
     """
-    return load_job(path, overrides, caption_mistakes)
+    return load_job(path, overrides, JOB_CHECKS)

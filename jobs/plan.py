@@ -21,7 +21,7 @@ from pipeline.config import JobConfig
 from pipeline.cost import Rate, Workload, captions_per_image, card_rates, estimate, guess_tokens, staged_tokens
 from pipeline.engines.gpus import GPUS
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.flow.prepared_job import check_job, refuse_output_in_source
+from pipeline.flow.prepared_job import check_job, read_spec, refuse_output_in_source
 from pipeline.flow.ray_env import prepare_ray_env
 from pipeline.ledger.run_record import read_run
 from pipeline.ledger.shard_plan import read_plan, remaining
@@ -134,8 +134,8 @@ def look(job: JobConfig, calibration: Calibration | None, prices: Mapping[str, f
         remote_source=any("://" in shard.url for shard in shards),
     )
     tokens = calibration.tokens if calibration else staged_tokens(open_store(job.output), guess_tokens(job))
-    rates = [*_machine(job, calibration), *card_rates(captions_per_image(job), tokens)]
-    made = estimate(job, work, tokens, rates, prices, weights.side_px)
+    rates = [*_machine(job, calibration), *card_rates(job, tokens)]
+    made = estimate(job, work, tokens, rates, prices, read_spec(job, weights).geometry.max_pixels)
     return {
         "source": {
             "shards": len(shards),

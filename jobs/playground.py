@@ -41,7 +41,7 @@ def playground(job_file: str | None, port: int, overrides: Sequence[str]) -> Non
         job, pictures = _pictures(job_file, overrides, Path(folder))
         recipe, weights, _ = check_job(job)
         click.echo("joyfleet: starting the engine", err=True)
-        desk = PlaygroundSession(job, start_engine(engine_spec(job, recipe, weights)), weights.side_px)
+        desk = PlaygroundSession(job, start_engine(engine_spec(job, recipe, weights)), read_spec(job, weights).geometry)
         try:
             click.echo(f"http://{HOST}:{port}/")
             serve(build_app(desk, pictures), port, wait=True)
@@ -59,12 +59,13 @@ def _pictures(job_file: str | None, overrides: Sequence[str], folder: Path) -> t
         draw_dataset(folder / "source", num_images=PICTURES, seed=0, shard_rows=PICTURES)
         job = parse_job({**STANDIN, "source": str(folder / "source"), "output": "memory://playground"}, overrides)
     _, weights, _ = check_job(job)
-    sample = draw_sample(read_spec(job, weights), list_shards(job.source), job.seed, PICTURES)
+    read = read_spec(job, weights)
+    sample = draw_sample(read, list_shards(job.source), job.seed, PICTURES)
     files: list[Path] = []
     with IsolatedDecoder() as decoder:
         for data in (row.data for one in sample.shards for row in one.rows if row.data is not None):
             try:
-                kind = decoder.decode(data, job.images, (weights.side_px, weights.side_px)).format
+                kind = decoder.decode(data, job.images, read.geometry.size_of).format
             except BadImage:  # a run would make a failed row of it; it cannot be a sample
                 continue
             files.append(folder / f"{len(files):03d}.{kind.lower()}")

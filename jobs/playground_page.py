@@ -16,7 +16,7 @@ from gradio.themes import Base  # pyright: ignore[reportMissingImports]
 from pipeline.config import JobConfig
 from pipeline.engines import Engine
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.prompts import GENERATIONS, generation_of, load_generation
+from pipeline.models import Geometry, generation_names, generation_of, load_generation
 from pipeline.report.playground_session import (
     Answers,
     Choice,
@@ -38,17 +38,17 @@ MAX_SAMPLES = 8
 class PlaygroundSession:
     """An engine on an event loop of its own; threads ask it."""
 
-    def __init__(self, job: JobConfig, engine: Engine, side_px: int) -> None:
+    def __init__(self, job: JobConfig, engine: Engine, geometry: Geometry) -> None:
         self.job = job
         self._engine = engine
-        self._side_px = side_px
+        self._geometry = geometry
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
 
     def ask(self, job: JobConfig, data: bytes) -> Answers:
         """Ask as `pipeline.report.playground_session.ask`; blocks the calling thread."""
-        asking = ask(self._engine, job, self._side_px, data)
+        asking = ask(self._engine, job, self._geometry, data)
         return asyncio.run_coroutine_threadsafe(asking, self._loop).result()
 
     def close(self) -> None:
@@ -61,7 +61,7 @@ class PlaygroundSession:
 
 def build_app(desk: PlaygroundSession, pictures: Sequence[Path]) -> gr.Blocks:
     """Return the page: choices on the left, the prompt, the answers and the recipe on the right."""
-    first = generation_of(desk.job.model.id, desk.job.model.generation).name
+    first = generation_of(desk.job.model).name
     with gr.Blocks(title="JoyFleet playground", analytics_enabled=False) as app:
         gr.Markdown(f"## JoyFleet playground\n`{desk.job.model.id}`, as a run would ask it")
         with gr.Row():
@@ -104,7 +104,7 @@ def _choices(generation: str) -> list[Any]:
     """The controls in the order of `Choice`'s fields."""
     modes = modes_of(generation)
     tones, lengths = tones_of(generation, modes[0]), lengths_of(generation, modes[0])
-    served = [name for name in GENERATIONS if load_generation(name).servable]
+    served = [name for name in generation_names() if load_generation(name).servable]
     return [
         gr.Radio(served, value=generation, label="Generation"),
         gr.Dropdown(modes, value=modes[0], label="Mode"),

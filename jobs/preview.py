@@ -90,7 +90,7 @@ def _checked(file: str, job: JobConfig) -> Recipe:
     return Recipe(
         name=Path(file).name,
         read=read_spec(job, weights),
-        caption=caption_spec(job, facts_of(job, recipe), weights),
+        caption=caption_spec(job, facts_of(job, recipe)),
         engine=engine_spec(job, recipe, weights),
     )
 

@@ -8,11 +8,12 @@ import click
 
 from pipeline.config import RequestConfig
 from pipeline.errors import ConfigError
-from pipeline.prompts import GENERATIONS, Generation, build_request, load_generation
+from pipeline.models import Generation, generation_names, load_generation
+from pipeline.prompts import build_request
 
 
 @click.command()
-@click.option("--generation", type=click.Choice(GENERATIONS), default="beta-one", show_default=True)
+@click.option("--generation", type=click.Choice(generation_names()), default="beta-one", show_default=True)
 @click.option("--mode", help="Print the prompt of this mode; by default all modes are listed.")
 @click.option("--tone", help="Tone of the mode; by default its first.")
 @click.option("--length", help="A length class or a number of words.")

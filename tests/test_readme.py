@@ -91,7 +91,7 @@ def test_the_documented_exit_codes_are_those_of_the_errors():
 
 
 def verbs() -> set[str]:
-    from jobs.__main__ import cli
+    from jobs.commands import cli
 
     return set(cli.list_commands(click.Context(cli)))
 

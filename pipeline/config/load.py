@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,6 +28,15 @@ CaptionCheck = Callable[[ModelConfig, Mapping[int, SlotConfig]], Sequence[Mistak
 
 
 @dataclass(frozen=True, slots=True)
+class JobChecks:
+    """Checks by packages that know more than the config: their mistakes are listed with those of the config."""
+
+    captions: CaptionCheck
+    rules: Callable[[Iterable[str]], Sequence[Mistake]]
+    """Compares the keys of `quality.actions` with the rules."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Layer:
     """Settings from one origin. A later layer overrides an earlier one, key by key."""
 
@@ -41,9 +50,9 @@ class _Layer:
         return bool(location) and all(mine == found for mine, found in zip(self.path, location, strict=False))
 
 
-def load_job(path: str, overrides: Sequence[str] = (), check: CaptionCheck | None = None) -> JobConfig:
+def load_job(path: str, overrides: Sequence[str] = (), checks: JobChecks | None = None) -> JobConfig:
     """Read a job file; see `load_config`."""
-    return load_config(JobConfig, path, overrides, check)
+    return load_config(JobConfig, path, overrides, checks)
 
 
 def load_corpus(path: str, overrides: Sequence[str] = ()) -> CorpusConfig:
@@ -51,7 +60,7 @@ def load_corpus(path: str, overrides: Sequence[str] = ()) -> CorpusConfig:
     return load_config(CorpusConfig, path, overrides)
 
 
-def load_config(kind: type[Config], path: str, overrides: Sequence[str], check: CaptionCheck | None = None) -> Config:
+def load_config(kind: type[Config], path: str, overrides: Sequence[str], checks: JobChecks | None = None) -> Config:
     """Read a file of one kind of config.
 
     Args:
@@ -59,7 +68,7 @@ def load_config(kind: type[Config], path: str, overrides: Sequence[str], check: 
         path: a YAML file.
         overrides: `key.subkey=value` each, value in YAML, as given by `--set`; stronger than the
             environment (`JOYFLEET_SAMPLING__TEMPERATURE=0.4`), which is stronger than the file.
-        check: as in `parse_config`.
+        checks: as in `parse_config`.
 
     Raises:
         ConfigError: lists every wrong key with what was found and what is allowed.
@@ -73,7 +82,7 @@ def load_config(kind: type[Config], path: str, overrides: Sequence[str], check: 
         raise ConfigError(f"{path}: is not YAML: {' '.join(str(err).split())}") from err
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: holds {type(data).__name__}, not a mapping of keys such as source and output")
-    return parse_config(kind, data, overrides, origin=path, check=check)
+    return parse_config(kind, data, overrides, origin=path, checks=checks)
 
 
 def parse_job(data: Mapping[str, Any], overrides: Sequence[str] = (), *, origin: str = "config") -> JobConfig:
@@ -87,7 +96,7 @@ def parse_config(
     overrides: Sequence[str],
     *,
     origin: str,
-    check: CaptionCheck | None = None,
+    checks: JobChecks | None = None,
 ) -> Config:
     """Like `load_config`, from the mapping that the file would hold.
 
@@ -96,7 +105,7 @@ def parse_config(
         data: the mapping.
         overrides: as in `load_config`.
         origin: of the mapping, for messages.
-        check: finds mistakes in captions that are well-formed; they are listed with the others.
+        checks: find mistakes in captions and rules that are well-formed; they are listed with the others.
     """
     layers = [_Layer(origin, data), *_environment(), *_overrides(overrides)]
     merged: dict[str, Any] = {}
@@ -107,8 +116,9 @@ def parse_config(
         config = kind.model_validate(merged)
     except ValidationError as err:
         mistakes = mistakes_of(err, kind)
-    if check is not None:
-        mistakes += _check_captions(merged, check)
+    if checks is not None:
+        mistakes += _check_captions(merged, checks.captions)
+        mistakes += _check_rules(merged, checks.rules)
     if config is None or mistakes:
         raise ConfigError("\n".join(dict.fromkeys(f"{_origin(layers, one)}: {one.message}" for one in mistakes)))
     return config
@@ -142,6 +152,12 @@ def _check_captions(merged: Mapping[str, Any], check: CaptionCheck) -> list[Mist
     listed = captions if isinstance(captions, list) else [captions]
     slots = {index: slot for index, raw in enumerate(listed) if (slot := _readable(SlotConfig, raw))}
     return [] if model is None else list(check(model, slots))
+
+
+def _check_rules(merged: Mapping[str, Any], check: Callable[[Iterable[str]], Sequence[Mistake]]) -> Sequence[Mistake]:
+    quality = merged.get("quality")
+    actions = quality.get("actions") if isinstance(quality, Mapping) else None
+    return check(map(str, actions)) if isinstance(actions, Mapping) else []
 
 
 def _readable(kind: type[Config], raw: Any) -> Config | None:  # noqa: ANN401 - raw YAML

@@ -74,21 +74,20 @@ class Script(StrEnum):
     HAN = "han"
 
 
-class RuleActions(ConfigPart):
-    """What each built-in rule does."""
+_FIRST_RULES = ("loop", "refusal", "prompt_echo", "special_tokens", "wrong_form", "foreign_script")
+"""Every recipe and every run.json contains these rules with their action. A rule that was added later is off by default
+and appears there only if it is on, so that its arrival changes no fingerprint."""
 
-    loop: Action = Action.REJECT
-    """Words, sentences, tags, numbered names, one word or one character repeated without end."""
-    refusal: Action = Action.REJECT
-    """The model refuses to describe the image."""
-    prompt_echo: Action = Action.REJECT
-    """The text repeats the prompt."""
-    special_tokens: Action = Action.REJECT
-    """The text holds special tokens of the model."""
-    wrong_form: Action = Action.REJECT
-    """Prose where tags were requested, or tags where prose was."""
-    foreign_script: Action = Action.REJECT
-    """The text has letters of a script that `quality.scripts` does not list."""
+
+def _first_actions() -> dict[str, Action]:
+    return dict.fromkeys(_FIRST_RULES, Action.REJECT)
+
+
+def _complete(value: Any) -> Any:  # noqa: ANN401 - pydantic hands over raw YAML
+    if not isinstance(value, dict):
+        return value
+    actions: dict[str, Any] = {**_first_actions(), **value}
+    return {name: action for name, action in actions.items() if name in _FIRST_RULES or action != Action.OFF}
 
 
 class TagsConfig(ConfigPart):
@@ -172,8 +171,11 @@ class UserRule(ConfigPart):
 class QualityConfig(ConfigPart):
     """Which texts become captions."""
 
-    actions: RuleActions = RuleActions()
-    """What each built-in rule does."""
+    actions: Annotated[dict[str, Action], BeforeValidator(_complete)] = Field(default_factory=_first_actions)
+    """Rule to action. The built-in rules: `loop` (words, sentences, tags, numbered names, one word or one character
+    repeated without end), `refusal` (the model refuses to describe the image), `prompt_echo` (the text repeats the
+    prompt), `special_tokens` (the text holds special tokens of the model), `wrong_form` (prose where tags were
+    requested, or tags where prose was), `foreign_script` (letters of a script that `quality.scripts` does not list)."""
     truncated: Truncated = Truncated.FLAG
     """What happens to a text that `sampling.max_tokens` cut."""
     openings: Openings = Openings.FLAG

@@ -1,4 +1,4 @@
-"""From images and tokens to hours, money, bytes and requests; every figure is arithmetic on counted things."""
+"""Estimate hours, money, bytes and requests from the numbers of images and tokens."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.config import JobConfig
-from pipeline.cost.token_estimate import CHARS_PER_TOKEN, Tokens
+from pipeline.cost.token_estimate import Tokens
 from pipeline.engines.gpus import GPUS
 from pipeline.engines.roofline import roofline
+from pipeline.models import family_of
 
 ROW_BYTES = 100
 """Of a committed caption row without its text: keys, hashes, prompt and seeds, compressed. The demo's 480 rows in one
@@ -26,7 +27,7 @@ PIXEL_BYTES = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """What is left to do."""
+    """The remaining work."""
 
     shards: int
     bytes: int
@@ -38,10 +39,10 @@ class Workload:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rate:
-    """How fast something captions, and who says so."""
+    """A captioning speed and its source."""
 
     name: str
-    """A card, or `machine`."""
+    """A GPU, or `machine`."""
     images_per_s: float
     gpus: float
     source: str
@@ -51,13 +52,13 @@ class Rate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Time:
-    """What the work takes at a rate."""
+    """The duration of the work at one rate."""
 
     name: str
     images_per_s: float
     source: str
     hours: float
-    """Of one card, or of this machine."""
+    """Of one GPU, or of this machine."""
     gpu_hours: float
     cost: float | None
     """None without a price."""
@@ -87,12 +88,13 @@ def captions_per_image(job: JobConfig) -> int:
     return sum(slot.samples for slot in job.captions)
 
 
-def card_rates(slots: int, tokens: Tokens) -> list[Rate]:
-    """Return the roofline of every card."""
+def card_rates(job: JobConfig, tokens: Tokens) -> list[Rate]:
+    """Return the roofline of every GPU."""
+    dims, slots = family_of(job.model).dims, captions_per_image(job)
     return [
         Rate(
             name=name.value,
-            images_per_s=roofline(card, slots, tokens.prompt, tokens.caption),
+            images_per_s=roofline(dims, card, slots, tokens.prompt, tokens.caption),
             gpus=1,
             source="roofline: at best, not measured",
         )
@@ -101,20 +103,20 @@ def card_rates(slots: int, tokens: Tokens) -> list[Rate]:
 
 
 def estimate(
-    job: JobConfig, work: Workload, tokens: Tokens, rates: Sequence[Rate], prices: Mapping[str, float], side_px: int
+    job: JobConfig, work: Workload, tokens: Tokens, rates: Sequence[Rate], prices: Mapping[str, float], max_pixels: int
 ) -> Estimate:
-    """Reckon what the work takes.
+    """Estimate the cost of the work.
 
     Args:
         job: the job.
-        work: what is left of it.
+        work: the remaining work.
         tokens: averages of a request.
-        rates: at which it may be done.
-        prices: of an hour of a card, or of `machine`, by name.
-        side_px: of the decoded pixels.
+        rates: possible speeds.
+        prices: of an hour of a GPU, or of `machine`, by name.
+        max_pixels: width x height of a decoded image, at most.
     """
     captions = work.images * captions_per_image(job)
-    row_bytes = tokens.row_bytes or ROW_BYTES + TEXT_SHARE * CHARS_PER_TOKEN * tokens.caption
+    row_bytes = tokens.row_bytes or ROW_BYTES + TEXT_SHARE * family_of(job.model).chars_per_token * tokens.caption
     in_flight = _images_in_flight(job) * job.engine.replicas.max
     return Estimate(
         captions=captions,
@@ -123,7 +125,7 @@ def estimate(
         times=[_time(rate, work, prices.get(rate.name)) for rate in rates],
         output_bytes=captions * row_bytes,
         staging_bytes=captions * row_bytes,
-        object_store_bytes=float(in_flight * side_px**2 * PIXEL_BYTES),
+        object_store_bytes=float(in_flight * max_pixels * PIXEL_BYTES),
         disk_bytes_per_reader=work.largest_shard_bytes if work.remote_source else 0,
         requests=_requests(job, work),
     )
@@ -143,7 +145,7 @@ def _time(rate: Rate, work: Workload, price: float | None) -> Time:
 
 
 def _images_in_flight(job: JobConfig) -> int:
-    """Of one replica: what it works on, one batch more in its queue, and one that is being made."""
+    """Of one replica: the batches in flight, one more in its queue, and one that is being made."""
     batch = job.engine.batch_images
     batches = job.engine.batches_in_flight
     if batches is None:

@@ -1,4 +1,4 @@
-"""Tokens of a request and of its caption: measured where captions exist, else reckoned from what is asked."""
+"""Tokens of a request and of its caption: measured if captions exist, else estimated from the requests."""
 
 from __future__ import annotations
 
@@ -10,25 +10,19 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from pipeline.config import JobConfig
-from pipeline.engines.model_dims import JOYCAPTION
-from pipeline.engines.roofline import SYSTEM_TOKENS
 from pipeline.ledger.layout import CAPTIONS, STAGING
+from pipeline.models import ModelFamily, family_of
 from pipeline.prompts import Request, RequestSampler
-from pipeline.quality.length import CLASS_WORDS
 from pipeline.storage import Store
 
 DRAWN_IMAGES = 500
-"""Whose requests are drawn from the mix."""
+"""Number of images whose requests are drawn from the mix."""
 
-CHARS_PER_TOKEN = 4.5
-"""Of English prompts in Llama 3's tokens; an assumption, as the two below."""
-TOKENS_PER_WORD = 1.35
-"""Of a caption, its punctuation included."""
 OPEN_TOKENS = 120
-"""Of a caption whose length is not asked for."""
+"""Tokens of a caption without a requested length; an assumption."""
 
-SEEN_FILES = 8
-"""Files of captions that are read, a few MB each."""
+SAMPLED_FILES = 8
+"""Number of caption files that are read, a few MB each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,43 +30,43 @@ class Tokens:
     """Averages of one request."""
 
     prompt: float
-    """The image's included, as JoyCaption counts them."""
+    """Including the image's."""
     caption: float
     source: str
-    """Where the length of captions comes from."""
+    """Origin of the caption length, for people."""
     row_bytes: float | None = None
-    """Of a caption row as it is stored; None where none is."""
+    """Stored size of a caption row; None without stored rows."""
 
 
 def guess_tokens(job: JobConfig) -> Tokens:
-    """Draw requests as the run would, and reckon their tokens."""
-    asker = RequestSampler(job)
-    requests = [request for row in range(DRAWN_IMAGES) for request in asker.requests("", row)]
+    """Draw requests as the run would, and estimate their tokens."""
+    sampler, family = RequestSampler(job), family_of(job.model)
+    requests = [request for row in range(DRAWN_IMAGES) for request in sampler.requests("", row)]
     return Tokens(
-        prompt=prompt_tokens(requests),
-        caption=sum(map(_caption_tokens, requests)) / len(requests),
-        source=f"assumed: {TOKENS_PER_WORD} tokens a word asked for, {OPEN_TOKENS} where no length is",
+        prompt=prompt_tokens(family, requests),
+        caption=sum(_caption_tokens(family, request) for request in requests) / len(requests),
+        source=f"assumed: {family.tokens_per_word} tokens per requested word, {OPEN_TOKENS} without a requested length",
     )
 
 
-def prompt_tokens(requests: Sequence[Request]) -> float:
-    """Return the average: system turn, image and words."""
+def prompt_tokens(family: ModelFamily, requests: Sequence[Request]) -> float:
+    """Return the average of system turn, image and text."""
     chars = sum(len(request.prompt) for request in requests) / len(requests)
-    return SYSTEM_TOKENS + JOYCAPTION.vision.tokens + chars / CHARS_PER_TOKEN
+    return family.dims.shared_tokens + chars / family.chars_per_token
 
 
-def _caption_tokens(request: Request) -> float:
-    words = request.length_words or CLASS_WORDS.get(request.length_class or "")
-    return words * TOKENS_PER_WORD if words else OPEN_TOKENS
+def _caption_tokens(family: ModelFamily, request: Request) -> float:
+    words = request.length_words or family.class_words.get(request.length_class or "")
+    return words * family.tokens_per_word if words else OPEN_TOKENS
 
 
 def staged_tokens(store: Store, guessed: Tokens) -> Tokens:
-    """Return the tokens of the captions that an output holds, else what was guessed."""
+    """Return the measured tokens of the captions in an output; without captions, the estimate."""
     for folder in (CAPTIONS, STAGING):
-        # Placeholders and probes are small, and no Parquet.
+        # Placeholders and probes are not Parquet files.
         files = [entry for entry in store.list(folder) if entry.path.endswith(".parquet")]
-        step = max(1, len(files) // SEEN_FILES)
-        chosen = files[::step][:SEEN_FILES]
+        step = max(1, len(files) // SAMPLED_FILES)
+        chosen = files[::step][:SAMPLED_FILES]
         columns = [
             pq.read_table(io.BytesIO(store.get(file.path)), columns=["caption_tokens"])["caption_tokens"]
             for file in chosen
@@ -80,7 +74,7 @@ def staged_tokens(store: Store, guessed: Tokens) -> Tokens:
         rows = sum(len(column) for column in columns)
         tokens = int(np.nansum(np.concatenate([column.to_numpy() for column in columns]))) if rows else 0
         if tokens:
-            # Rejected answers were paid for, too; rows without any answer count as none.
+            # Rejected answers cost tokens too; rows without an answer count as zero.
             return Tokens(
                 prompt=guessed.prompt,
                 caption=tokens / rows,

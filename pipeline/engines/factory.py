@@ -1,4 +1,4 @@
-"""Which engine a config asks for, and what a process needs before it may import one."""
+"""Start the engine that the config names, and prepare the process before the import of its libraries."""
 
 from __future__ import annotations
 
@@ -8,33 +8,36 @@ from dataclasses import dataclass
 from pipeline.config import EngineConfig, EngineKind, SamplingConfig
 from pipeline.engines.echo import EchoEngine
 from pipeline.engines.protocol import Engine
+from pipeline.models import Geometry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSpec:
-    """All that an engine is started from; pickles."""
+    """Everything that an engine needs to start; pickles."""
 
     config: EngineConfig
     sampling: SamplingConfig
     repair_penalty: float | None = None
-    """The repetition penalty of questions that are asked again; None is `sampling`'s."""
+    """Repetition penalty of retried requests; None: the one of `sampling`."""
     max_tokens: int
-    """Tokens per caption."""
+    """Maximum tokens per caption."""
+    family: str
+    """Key of `pipeline.models.FAMILIES`."""
     model_path: str
     """Local folder or hub id of the weights."""
     revision: str | None
-    side_px: int
-    """Side of the pixels that the engine will be shown."""
+    geometry: Geometry
+    """Of the pixels that the engine will receive."""
 
 
 def start_engine(spec: EngineSpec) -> Engine:
-    """Start an engine; seconds to minutes.
+    """Start an engine. This takes seconds to minutes.
 
     Raises:
-        ConfigError: no prompt fits into the context that the config gives; a server does not know the model,
-            refuses the key, or cannot do what the sampling asks.
-        ModelMismatch: the model is not JoyCaption-shaped, or a server words prompts otherwise.
-        EngineDead: it does not start.
+        ConfigError: no prompt fits into `engine.max_model_len`; a server does not know the model, refuses the key, or
+            does not support the sampling settings.
+        ModelMismatch: the model is not of its family, or a server's chat template produces another prompt.
+        EngineDead: the engine does not start.
     """
     if spec.config.kind is EngineKind.ECHO:
         return EchoEngine(spec.config.echo_latency_s)
@@ -44,14 +47,14 @@ def start_engine(spec: EngineSpec) -> Engine:
 
         return EndpointEngine(spec, spec.config.endpoint)
     _prepare_process(spec.config)
-    # Importing vLLM takes 5 to 7 seconds and looks for devices: only the process that hosts it pays.
+    # Importing vLLM takes 5 to 7 seconds and probes devices: only the process that hosts it pays for it.
     from pipeline.engines.vllm import VllmEngine  # noqa: PLC0415
 
     return VllmEngine(spec)
 
 
 def _prepare_process(config: EngineConfig) -> None:
-    """Set what vLLM and its libraries read from the environment when they are imported."""
+    """Set the environment variables that vLLM and its libraries read at import."""
     os.environ.update(
         {
             # Two OpenMP threads were never faster and up to 10 times slower on a busy machine (measured, 2 cores).

@@ -1,4 +1,4 @@
-"""The GPUs that JoyCaption runs on: what they compute, read and hold, as their makers state it."""
+"""The supported GPUs: their arithmetic, memory bandwidth and memory size, from the makers' data sheets."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ class Gpu:
     """One model of GPU."""
 
     marks: tuple[str, ...]
-    """What the driver's name of the device contains, all of them."""
+    """All of these are parts of the device name that the driver reports."""
     memory_bytes: float
-    """As the driver reports it: a card sold with 24 GB has 22 to 24 GiB."""
+    """As the driver reports it: a GPU sold with 24 GB has 22 to 24 GiB."""
     bytes_per_s: float
-    """Of its memory."""
+    """Memory bandwidth."""
     flops: float
-    """bfloat16 matrix products with float32 sums, dense, a second."""
+    """bfloat16 matrix products with float32 sums, dense, per second."""
     fp8_flops: float | None
-    """None: it has no fp8 products."""
+    """None: the GPU has no fp8 products."""
 
 
 GPUS: dict[GpuPreset, Gpu] = {
-    # NVIDIA's data sheets of each, dense figures (half of those "with sparsity"); the SXM forms of A100, H100, H200.
+    # NVIDIA's data sheets, dense figures (half of those "with sparsity"); A100, H100 and H200 in their SXM form.
     GpuPreset.A100_40GB: Gpu(
         marks=("A100", "40GB"), memory_bytes=39.4 * GIB, bytes_per_s=1.555 * TERA, flops=312 * TERA, fp8_flops=None
     ),
@@ -43,7 +43,7 @@ GPUS: dict[GpuPreset, Gpu] = {
     GpuPreset.L40S: Gpu(
         marks=("L40S",), memory_bytes=44.4 * GIB, bytes_per_s=0.864 * TERA, flops=362 * TERA, fp8_flops=733 * TERA
     ),
-    # GeForce halves the rate of products with float32 sums.
+    # GeForce GPUs halve the rate of products with float32 sums.
     GpuPreset.RTX_4090: Gpu(
         marks=("4090",), memory_bytes=23.5 * GIB, bytes_per_s=1.008 * TERA, flops=165 * TERA, fp8_flops=330 * TERA
     ),
@@ -51,12 +51,12 @@ GPUS: dict[GpuPreset, Gpu] = {
         marks=("A10G",), memory_bytes=22.3 * GIB, bytes_per_s=0.6 * TERA, flops=70 * TERA, fp8_flops=None
     ),
 }
-"""The more closely marked first."""
+"""An entry with more marks comes before one with fewer."""
 
 
 def gpu_of(device: str) -> GpuPreset | None:
-    """Return which of the cards a device is by its driver's name, such as `NVIDIA A100-SXM4-80GB`."""
-    for name, card in GPUS.items():
-        if all(mark in device for mark in card.marks):
+    """Return the GPU by the name that the driver reports, such as `NVIDIA A100-SXM4-80GB`; None if it is unknown."""
+    for name, gpu in GPUS.items():
+        if all(mark in device for mark in gpu.marks):
             return name
     return None

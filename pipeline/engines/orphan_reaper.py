@@ -68,13 +68,13 @@ while none < 2:
 
 
 class OrphanReaper:
-    """Watches over some processes until it is released."""
+    """Guards some processes until it is released."""
 
     def __init__(self, pids: set[int]) -> None:
         self._process = _start(_SCRIPT, *map(str, sorted(pids)))
 
     def release(self) -> None:
-        """Let the processes be: they are gone, or about to go."""
+        """Stop guarding: the processes have ended, or are about to end."""
         self._process.communicate(b".")
 
 
@@ -101,7 +101,7 @@ def _start(script: str, *arguments: str) -> subprocess.Popen[bytes]:
 
 
 def start_with_reaper(start: Callable[[], T]) -> tuple[T, OrphanReaper]:
-    """Call `start` and guard every process that it leaves running below this one."""
+    """Call `start` and guard every child process that it leaves running."""
     before = _descendants()
     started = start()
     return started, OrphanReaper(_descendants() - before)

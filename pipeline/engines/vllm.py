@@ -1,22 +1,20 @@
 """One vLLM replica in this process: the only module that imports vLLM.
 
-Questions reach it as vLLM's own input processing would hand them on (token ids with the image's tokens in
-place, normalised pixels, a hash), so that none of it is done in vLLM: it is the form that `generate` takes
-without a detour over its thread for raw prompts.
+Requests reach vLLM in the form that its own input processing produces: token ids with the image's tokens in place,
+normalised pixels and a hash. `generate` accepts this form directly, without its thread for raw prompts.
 
-`AsyncLLM` runs its core in a process of its own, so this process outlives a dead core and starts
-another. The k questions of an image may be asked together: vLLM shares the KV blocks of their
-common prefix within one step (measured with 4 prompts an image: 11,264 of 16,128 prompt tokens came
-from the cache, the same as with the first asked alone).
+`AsyncLLM` runs its core in a process of its own, so this process survives a dead core and starts another. The k
+requests of an image may run together: vLLM shares the KV blocks of their common prefix within one step (measured with
+4 prompts an image: 11,264 of 16,128 prompt tokens came from the cache, the same as when the first one ran alone).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from vllm import AsyncEngineArgs, SamplingParams
 from vllm.inputs.engine import MultiModalInput, mm_input
 from vllm.multimodal.inputs import (
@@ -36,13 +34,13 @@ from vllm.v1.metrics.loggers import PrometheusStatLogger
 from vllm.v1.metrics.stats import IterationStats, MultiModalCacheStats, SchedulerStats
 
 from pipeline.engines.factory import EngineSpec
-from pipeline.engines.loops import LOOP_REPEATS, LOOP_TOKENS
+from pipeline.engines.hub_model import PromptTokens, image_processor
 from pipeline.engines.orphan_reaper import start_with_reaper
-from pipeline.engines.pixels import PixelTable, image_processor
-from pipeline.engines.prompt_layout import PromptTokens
-from pipeline.engines.protocol import EngineRequest, EngineResponse, EngineStats
+from pipeline.engines.protocol import LOOP_REPEATS, LOOP_TOKENS, EngineRequest, EngineResponse, EngineStats
 from pipeline.engines.sizing import Device, Size, size_for
 from pipeline.errors import EngineDead, ModelMismatch
+from pipeline.models import FAMILIES, ModelFamily
+from pipeline.models.family import Pixels
 from schemas.status import Reason
 
 log = logging.getLogger(__name__)
@@ -53,77 +51,77 @@ class VllmEngine:
 
     def __init__(self, spec: EngineSpec) -> None:
         self._spec = spec
-        self._tokens = PromptTokens(spec.model_path, spec.revision)
+        family = FAMILIES[spec.family]
+        self._tokens = PromptTokens(family, spec.model_path, spec.revision)
         self._tokens.check_room(spec.max_tokens, spec.config.max_model_len)
-        if self._tokens.image.side_px != spec.side_px:
+        if self._tokens.geometry != spec.geometry:
             raise ModelMismatch(
-                f"{spec.model_path}: takes images of {self._tokens.image.side_px} px; planned were {spec.side_px}"
+                f"{spec.model_path}: its config.json gives {self._tokens.geometry}, but the images are prepared with "
+                f"{spec.geometry}; use the same weights on the driver and on all replicas"
             )
-        self._size = size_for(spec.config, self._tokens.shape, _device())
-        self._items = _ImageItems(
-            PixelTable(
-                image_processor(spec.model_path, spec.revision),
-                spec.side_px,
-                getattr(torch, spec.config.dtype),
-                spec.model_path,
-            )
-        )
+        self._size = size_for(spec.config, self._tokens.dims, _device())
+        process = image_processor(spec.model_path, spec.revision)
+        prepare = family.prepare_images(process, spec.geometry, spec.config.dtype, spec.model_path)
+        self._items = _ImageItems(prepare)
         self._stats = _Stats()
         self._llm, self._guard = start_with_reaper(lambda: _start(spec, self._size, self._stats))
 
-    async def answer(self, question: EngineRequest) -> EngineResponse:
-        ids = self._tokens.encode(question.system, question.prompt)
-        prompt_tokens = len(ids) - 1 + self._tokens.image.tokens
+    async def answer(self, request: EngineRequest) -> EngineResponse:
+        ids = self._tokens.encode(request.system, request.prompt)
+        height, width, _ = request.pixels.shape
+        prompt_tokens = self._tokens.num_tokens(ids, width, height)
         needed = prompt_tokens + self._spec.max_tokens
         if needed > self._spec.config.max_model_len:
             return EngineResponse(
-                id=question.id,
+                id=request.id,
                 text=None,
                 prompt_tokens=prompt_tokens,
                 reason=Reason.PROMPT_TOO_LONG,
                 message=f"{prompt_tokens} prompt tokens and sampling.max_tokens={self._spec.max_tokens} need "
-                f"engine.max_model_len={needed}; it is {self._spec.config.max_model_len}",
+                f"engine.max_model_len={needed}; found {self._spec.config.max_model_len}",
             )
         try:
-            return self._answer(question, prompt_tokens, await self._generate(question, ids))
+            return self._response(request, prompt_tokens, await self._generate(request, ids))
         except EngineDeadError as err:
             raise EngineDead(f"{self._spec.model_path}: the engine died: {err}") from err
-        except ValueError as err:  # vLLM's refusal of one request; the engine lives on
-            return EngineResponse(id=question.id, text=None, reason=Reason.ENGINE_ERROR, message=str(err))
+        except ValueError as err:  # vLLM refuses one request and stays alive
+            return EngineResponse(id=request.id, text=None, reason=Reason.ENGINE_ERROR, message=str(err))
 
-    async def _generate(self, question: EngineRequest, ids: tuple[int, ...]) -> RequestOutput:
-        prompt = self._input(question, ids)
-        sampling = _sampling(self._spec, question)
+    async def _generate(self, request: EngineRequest, ids: tuple[int, ...]) -> RequestOutput:
+        prompt = self._input(request, ids)
+        sampling = _sampling(self._spec, request)
         final: RequestOutput | None = None
-        async for output in self._llm.generate(prompt, sampling, request_id=question.id):
+        async for output in self._llm.generate(prompt, sampling, request_id=request.id):
             final = output
         if final is None or not final.finished:
             raise EngineDeadError(suppress_context=True)
         return final
 
-    def _answer(self, question: EngineRequest, prompt_tokens: int, output: RequestOutput) -> EngineResponse:
+    def _response(self, request: EngineRequest, prompt_tokens: int, output: RequestOutput) -> EngineResponse:
         completion = output.outputs[0]
         return EngineResponse(
-            id=question.id,
+            id=request.id,
             text=self._tokens.decode(completion.token_ids).strip(),
             finish_reason=completion.finish_reason,
             prompt_tokens=prompt_tokens,
             caption_tokens=len(completion.token_ids),
         )
 
-    def _input(self, question: EngineRequest, ids: tuple[int, ...]) -> MultiModalInput:
+    def _input(self, request: EngineRequest, ids: tuple[int, ...]) -> MultiModalInput:
         before, after = self._tokens.around_image(ids)
-        image = self._tokens.image
+        height, width, _ = request.pixels.shape
+        layout = self._tokens.layout
+        num_image_tokens = layout.image_tokens(width, height)
         return mm_input(
-            [*before, *[image.token] * image.tokens, *after],
-            MultiModalKwargsItems({"image": [self._items.of(question)]}),
-            {"image": [question.image_id]},
-            {"image": [PlaceholderRange(offset=len(before), length=image.tokens)]},
+            [*before, *[layout.image_token] * num_image_tokens, *after],
+            MultiModalKwargsItems({"image": [self._items.of(request)]}),
+            {"image": [request.image_id]},
+            {"image": [PlaceholderRange(offset=len(before), length=num_image_tokens)]},
         )
 
     async def restart(self) -> None:
         self.close()
-        log.warning("engine of %s died; starting another", self._spec.model_path)
+        log.warning("the engine of %s died; starting a new one", self._spec.model_path)
         self._llm, self._guard = await asyncio.to_thread(
             start_with_reaper, lambda: _start(self._spec, self._size, self._stats)
         )
@@ -137,26 +135,26 @@ class VllmEngine:
 
 
 class _Stats:
-    """Where one engine after the other adds up what vLLM tells after each step."""
+    """The sum of what vLLM reports after each step, across restarts of the engine."""
 
     def __init__(self) -> None:
         self.levels: dict[str, Any] = {}
         self.sums = dict.fromkeys(("prefix_tokens", "prefix_hits", "preemptions"), 0)
 
-    def add(self, **told: int) -> None:
-        self.sums = {name: value + told.get(name, 0) for name, value in self.sums.items()}
+    def add(self, **counts: int) -> None:
+        self.sums = {name: value + counts.get(name, 0) for name, value in self.sums.items()}
 
 
 def _stat_logger(stats: _Stats) -> type[PrometheusStatLogger]:
-    """Return what vLLM is to call after each step.
+    """Return the class that vLLM calls after each step.
 
-    vLLM adds its own Prometheus logger unless one of ours is of that class. That, and its variant for Ray, observe a
+    vLLM adds its own Prometheus logger unless one of ours has that class. Its logger and the variant for Ray update a
     histogram for every token of every request, 8 and 17 us each on a busy core (measured), 256 times a step.
     """
 
     class StatLogger(PrometheusStatLogger):
         def __init__(self, vllm_config: object, engine_indexes: list[int] | None = None) -> None:
-            del vllm_config, engine_indexes  # nothing of vLLM's registry is made
+            del vllm_config, engine_indexes  # vLLM's registry is not used
 
         def record(
             self,
@@ -184,21 +182,24 @@ def _stat_logger(stats: _Stats) -> type[PrometheusStatLogger]:
 
 
 class _ImageItems:
-    """What the engine is sent of an image, made once for its k questions, which come right behind each other."""
+    """The tensors of an image, computed once for its k requests, which follow each other directly."""
 
-    def __init__(self, table: PixelTable) -> None:
-        self._table = table
+    def __init__(self, prepare: Callable[[Pixels], Mapping[str, Any]]) -> None:
+        self._prepare = prepare
         self._last: tuple[str, MultiModalKwargsItem] | None = None
 
-    def of(self, question: EngineRequest) -> MultiModalKwargsItem:
-        if self._last is None or self._last[0] != question.image_id:
-            pixels = MultiModalFieldElem(data=self._table(question.pixels), field=MultiModalBatchedField())
-            self._last = question.image_id, MultiModalKwargsItem({"pixel_values": pixels})
+    def of(self, request: EngineRequest) -> MultiModalKwargsItem:
+        if self._last is None or self._last[0] != request.image_id:
+            fields = {
+                name: MultiModalFieldElem(data=tensor, field=MultiModalBatchedField())
+                for name, tensor in self._prepare(request.pixels).items()
+            }
+            self._last = request.image_id, MultiModalKwargsItem(fields)
         return self._last[1]
 
 
 def _device() -> Device | None:
-    """The GPU of this process, or None: read once, before the engine starts."""
+    """The GPU of this process, or None for a CPU: read once, before the engine starts."""
     if current_platform.is_cpu():
         return None
     capability = current_platform.get_device_capability()
@@ -219,17 +220,17 @@ def _start(spec: EngineSpec, size: Size, stats: _Stats) -> AsyncLLM:
 def _engine_args(spec: EngineSpec, size: Size) -> AsyncEngineArgs:
     config = spec.config
     cpu = current_platform.is_cpu()
-    # Inside a placement group vLLM would spread the ranks over Ray actors of its own.
+    # Inside a placement group vLLM would start Ray actors of its own for the ranks.
     device: dict[str, Any] = {"distributed_executor_backend": "mp"} if config.tensor_parallel_size > 1 else {}
     if cpu:
         device = {
             # vLLM 0.29: a seeded request with chunked prefill kills the CPU engine ("CPU Generator does not
             # use offset"). Without it a prompt must fit into one step.
             "enable_chunked_prefill": False,
-            # The CPU default of 128 hardly ever shares a prefix of short prompts; multiples of 32 only.
+            # With the CPU default of 128, short prompts hardly ever share a prefix. Only multiples of 32 are allowed.
             "block_size": 32,
-            # Left alone it runs the model in a third process, bound to one core: the same one for every engine of
-            # the machine. As a class, since it takes the name of this one for a mistake.
+            # By default vLLM runs the model in a third process, bound to one core: the same core for every engine of
+            # the machine. It rejects this executor by name, so the class is given.
             "distributed_executor_backend": UniProcExecutor,
             **device,
         }
@@ -238,7 +239,7 @@ def _engine_args(spec: EngineSpec, size: Size) -> AsyncEngineArgs:
         revision=spec.revision,
         tokenizer_revision=spec.revision,
         dtype=config.dtype,
-        **_quantized(config.quantization),
+        **_quantized(config.quantization, FAMILIES[spec.family]),
         kv_cache_dtype=config.kv_cache_dtype,
         tensor_parallel_size=config.tensor_parallel_size,
         max_model_len=config.max_model_len,
@@ -249,40 +250,40 @@ def _engine_args(spec: EngineSpec, size: Size) -> AsyncEngineArgs:
         trust_remote_code=config.trust_remote_code,
         limit_mm_per_prompt={"image": 1},
         enable_prefix_caching=True,
-        # It would keep what vLLM's own preparation made; ours is cheaper than the look into it. The encoder's
-        # output is kept all the same, by the image's id.
+        # This cache keeps the result of vLLM's own preparation; ours costs less than the look-up. The encoder's output
+        # is cached anyway, by the image's id.
         mm_processor_cache_gb=0,
         disable_log_stats=False,
         **device,
     )
 
 
-def _quantized(quantization: str | None) -> dict[str, Any]:
-    """Arguments of the config's `quantization`; fp8 means the language model alone.
+def _quantized(quantization: str | None, family: ModelFamily) -> dict[str, Any]:
+    """Arguments for the config's `quantization`; fp8 means the language model only.
 
-    By channel and token, as in the checkpoints that are published as FP8-Dynamic; vLLM refuses it where it would
-    have to multiply in bfloat16. Its plain `fp8` would take the vision tower and the projector along.
+    Scaled by channel and token, as in the checkpoints that are published as FP8-Dynamic; vLLM refuses it on devices
+    that would multiply in bfloat16. Its plain `fp8` would include the vision tower and the projector.
     """
     if quantization != "fp8":
         return {"quantization": quantization}
-    kept = [rf"re:{part}\..*" for part in ("vision_tower", "multi_modal_projector")]
+    kept = [rf"re:{part}\..*" for part in family.unquantized]
     return {"quantization": "fp8_per_channel", "quantization_config": {"ignore": kept}}
 
 
-def _sampling(spec: EngineSpec, question: EngineRequest) -> SamplingParams:
+def _sampling(spec: EngineSpec, request: EngineRequest) -> SamplingParams:
     sampling = spec.sampling
-    penalty = question.repetition_penalty
+    penalty = request.repetition_penalty
     shortest, longest = LOOP_TOKENS
     loops = RepetitionDetectionParams(min_pattern_size=shortest, max_pattern_size=longest, min_count=LOOP_REPEATS)
     return SamplingParams(
-        temperature=sampling.temperature if question.temperature is None else question.temperature,
+        temperature=sampling.temperature if request.temperature is None else request.temperature,
         top_p=sampling.top_p,
         top_k=sampling.top_k,
         repetition_penalty=sampling.repetition_penalty if penalty is None else penalty,
         max_tokens=spec.max_tokens,
-        seed=question.seed,
+        seed=request.seed,
         repetition_detection=loops if sampling.stop_loops else None,
         output_kind=RequestOutputKind.FINAL_ONLY,
-        # vLLM would do it token by token; the whole is decoded once at the end.
+        # vLLM would detokenize after each token; we decode once at the end.
         detokenize=False,
     )

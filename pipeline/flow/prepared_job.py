@@ -17,10 +17,11 @@ from pipeline.ledger.footer import RunIdentity
 from pipeline.ledger.retry_rows import find_retry_rows
 from pipeline.ledger.run_record import claim_run
 from pipeline.ledger.shard_plan import Plan, Remaining, claim_plan, remaining
-from pipeline.prompts import RequestSampler, catalog_digest, check_captions, generation_of
-from pipeline.quality import load_vocabulary, vocabulary_digest
+from pipeline.models import family_of, generation_of
+from pipeline.prompts import RequestSampler, check_captions
+from pipeline.quality import check_rules, load_vocabulary, vocabulary_digest
 from pipeline.readers import list_source
-from pipeline.recipe import Recipe, Weights, build_recipe, find_weights
+from pipeline.recipe import ModelFacts, Recipe, Weights, build_recipe, find_weights
 from pipeline.stages.captioning import CaptionSpec
 from pipeline.stages.read_batches import ReadSpec
 from pipeline.storage import Store, open_store, place_of, probe, reaches
@@ -57,17 +58,17 @@ def check_job(job: JobConfig) -> tuple[Recipe, Weights, list[str]]:
     Raises:
         ConfigError: names the key, what was found and what is allowed.
     """
+    check_rules(job.quality)
     remarks = check_captions(job)
     weights = find_weights(job.model)
-    generation = generation_of(job.model.id, job.model.generation)
-    recipe = build_recipe(
-        job,
-        weights,
+    family, generation = family_of(job.model), generation_of(job.model)
+    facts = ModelFacts(
         generation=generation.name,
-        catalog=catalog_digest(),
+        catalog=family.catalogue_digest(),
         max_tokens=job.sampling.max_tokens or generation.max_tokens,
-        vocabulary=vocabulary_digest(load_vocabulary(job.quality)),
+        geometry=family.geometry_of(weights.stated).recipe(),
     )
+    recipe = build_recipe(job, weights, facts, vocabulary=vocabulary_digest(load_vocabulary(job.quality)))
     return recipe, weights, remarks
 
 
@@ -117,7 +118,7 @@ def prepare_job(job: JobConfig) -> PreparedJob:
         store=store,
         run_facts=run_facts,
         read_spec=read_spec(job, weights),
-        caption_spec=caption_spec(job, run_facts, weights),
+        caption_spec=caption_spec(job, run_facts),
         engine_spec=engine_spec(job, recipe, weights),
         works=[ShardTask(plan.shards[path], fragments) for path, fragments in left.fragments.items()],
         plan=plan,
@@ -139,12 +140,16 @@ def prepare_retry(job: JobConfig, statuses: Collection[Status]) -> PreparedJob:
 
 def read_spec(job: JobConfig, weights: Weights) -> ReadSpec:
     """Return how the job's shards are read."""
-    return ReadSpec(source=job.source, images=job.images, side_px=weights.side_px, batch_images=job.engine.batch_images)
+    geometry = family_of(job.model).geometry_of(weights.stated)
+    return ReadSpec(source=job.source, images=job.images, geometry=geometry, batch_images=job.engine.batch_images)
 
 
-def caption_spec(job: JobConfig, run: RunIdentity, weights: Weights) -> CaptionSpec:
+def caption_spec(job: JobConfig, run: RunIdentity) -> CaptionSpec:
     """Return how the job's images are captioned."""
-    return CaptionSpec(job=job, run=run, side_px=weights.side_px, vocabulary=load_vocabulary(job.quality))
+    # A worker may not have the local folder from which the generation was recognised.
+    model = job.model.model_copy(update={"generation": generation_of(job.model).name})
+    job = job.model_copy(update={"model": model})
+    return CaptionSpec(job=job, run=run, vocabulary=load_vocabulary(job.quality))
 
 
 def engine_spec(job: JobConfig, recipe: Recipe, weights: Weights) -> EngineSpec:
@@ -155,9 +160,10 @@ def engine_spec(job: JobConfig, recipe: Recipe, weights: Weights) -> EngineSpec:
         sampling=job.sampling,
         repair_penalty=repair.repetition_penalty if repair.attempts else None,
         max_tokens=recipe.fields["sampling"]["max_tokens"],
+        family=family_of(job.model).name,
         model_path=weights.path,
         revision=job.model.revision,
-        side_px=weights.side_px,
+        geometry=family_of(job.model).geometry_of(weights.stated),
     )
 
 

@@ -33,6 +33,7 @@ from pipeline.flow.progress_actor import ANSWER_TIMEOUT_S, ShardStart, result_or
 from pipeline.flow.shard_task import ShardTask
 from pipeline.ledger.commit import num_images_committed
 from pipeline.ledger.fragments import FragmentInfo, read_fragment_info
+from pipeline.models import FAMILIES, ModelDims
 from pipeline.stages.captioning import Caption, CaptionSpec, fatal_receipt, skipped_receipt
 from pipeline.stages.read_batches import ReadSpec, ReadTimings, committed_batch, fatal_batch, read_shard, skipped_batch
 from pipeline.storage import Store
@@ -188,8 +189,9 @@ def build_dataset(spec: FlowSpec, works: Sequence[ShardTask], cluster: Cluster) 
     job = spec.caption.job
     check_accelerators(job.engine)
     check_gpus(job.engine, cluster)
-    readers = job.cluster.max_concurrent_reads or readers_wanted(job.engine, cluster)
-    in_flight = batches_in_flight(job.engine, len(spec.caption.run.slots), cluster)
+    dims = FAMILIES[spec.engine.family].dims
+    readers = job.cluster.max_concurrent_reads or readers_wanted(job.engine, dims, cluster)
+    in_flight = batches_in_flight(job.engine, dims, len(spec.caption.run.slots), cluster)
     compute: dict[str, Any] = {
         "min_size": job.engine.replicas.min,
         "max_size": job.engine.replicas.max,
@@ -213,7 +215,7 @@ def build_dataset(spec: FlowSpec, works: Sequence[ShardTask], cluster: Cluster) 
     )
 
 
-def batches_in_flight(engine: EngineConfig, num_slots: int, cluster: Cluster) -> int:
+def batches_in_flight(engine: EngineConfig, dims: ModelDims, num_slots: int, cluster: Cluster) -> int:
     """Batches that a replica works on at once: at least twice the requests that the engine decodes together.
 
     Measured with 64 engine slots: 1 batch of 32 in flight keeps them 57 % busy, 4 batches 97 %.
@@ -223,17 +225,17 @@ def batches_in_flight(engine: EngineConfig, num_slots: int, cluster: Cluster) ->
     gpu = cluster.gpus_per_replica(engine) > 0
     # The pool has one number for all cards: the one that keeps the largest busy.
     cards = (None, *engine.per_accelerator)
-    decoded_together = max(planned_num_seqs(engine.on(card), gpu=gpu) for card in cards)
+    decoded_together = max(planned_num_seqs(engine.on(card), dims, gpu=gpu) for card in cards)
     if engine.kind is EngineKind.ECHO:
         decoded_together = engine.batch_images
     return max(2, math.ceil(2 * decoded_together / (engine.batch_images * num_slots)))
 
 
-def readers_wanted(engine: EngineConfig, cluster: Cluster) -> int:
+def readers_wanted(engine: EngineConfig, dims: ModelDims, cluster: Cluster) -> int:
     """Shards read at once: a CPU each, but no more than replicas on GPUs can take, lest all wait with full hands."""
     if not cluster.gpus_per_replica(engine):
         return cluster.num_cpus
-    return min(cluster.num_cpus, engine.replicas.max * readers_per_replica(engine.preset))
+    return min(cluster.num_cpus, engine.replicas.max * readers_per_replica(engine.preset, dims))
 
 
 def _configure_context() -> None:

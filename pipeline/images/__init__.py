@@ -1,7 +1,7 @@
-"""Encoded images of any origin become RGB pixels of one size, or one reason why not."""
+"""Decode encoded images of any origin to RGB pixels, or return the reason why they cannot be decoded."""
 
 from pipeline.images.data_uri import exact_uri, thumbnail_uri
-from pipeline.images.decode import Decoded, decode
+from pipeline.images.decode import Decoded, SizeOf, decode
 from pipeline.images.isolated_decoder import IsolatedDecoder, decode_or_exit
 
-__all__ = ["Decoded", "IsolatedDecoder", "decode", "decode_or_exit", "exact_uri", "thumbnail_uri"]
+__all__ = ["Decoded", "IsolatedDecoder", "SizeOf", "decode", "decode_or_exit", "exact_uri", "thumbnail_uri"]

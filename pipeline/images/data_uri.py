@@ -1,4 +1,4 @@
-"""Pixels as a page shows them: inside its own text, so that the page is one file."""
+"""Pixels as data URIs, which put images into the HTML of a page so that the page is one file."""
 
 import base64
 import io
@@ -8,16 +8,16 @@ from PIL import Image
 from pipeline.images.decode import Pixels
 
 THUMBNAIL_QUALITY = 80
-"""Of JPEG: some 8 kB at 240 px."""
+"""JPEG quality: about 8 kB at 240 px."""
 
 
 def exact_uri(pixels: Pixels) -> str:
-    """Return a data URI with these very pixels: lossless WebP, 100 to 250 kB for a photograph of 384 px."""
+    """Return a data URI with exactly these pixels: lossless WebP, 100 to 250 kB for a photograph of 0.15 megapixels."""
     return _uri(pixels, "webp", lossless=True, quality=50)
 
 
 def thumbnail_uri(pixels: Pixels) -> str:
-    """Return a data URI that shows them: JPEG."""
+    """Return a small data URI: JPEG, not exact."""
     return _uri(pixels, "jpeg", quality=THUMBNAIL_QUALITY)
 
 

@@ -1,15 +1,16 @@
-"""One encoded image becomes RGB pixels of the size asked for, exactly as Pillow's LANCZOS gives them, or a `BadImage`.
+"""Decode one image to RGB pixels of a given size, exactly as Pillow's LANCZOS gives them, or raise `BadImage`.
 
-Pillow is the reference of JoyCaption's author, so nothing is traded for speed: no draft mode, no
-reducing gap. What a plain `open().convert("RGB").resize()` gets wrong is put right first: 16-bit
-grey (white), float grey (black), transparency (hidden colours shown), orientation (ignored).
+Models are trained on what Pillow returns, so speed never changes a pixel: no draft mode, no reducing gap. The faults of
+a plain `open().convert("RGB").resize()` are corrected first: 16-bit grey (becomes white), float grey (becomes black),
+transparency (shows hidden colours), orientation (is ignored).
 
-A JPEG that is corrupt in its middle is accepted, as libjpeg accepts it: it has no checksum.
+A JPEG that is corrupt in its middle is accepted, as libjpeg accepts it: JPEG has no checksum.
 """
 
 import io
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,9 +35,15 @@ from schemas.status import Reason
 
 Pixels = npt.NDArray[np.uint8]
 
+Size = tuple[int, int]
+"""(width, height) in px."""
+
+SizeOf = Size | Callable[[int, int], Size]
+"""The size of the result, or a function that returns it for (width, height) of the upright image."""
+
 # What Pillow 13 raises for odd bytes: OSError and EOFError by intent, SyntaxError for broken headers,
 # the rest from unchecked indexing, arithmetic and unpacking in its Python parsers (fuzzed in
-# tests/images). MemoryError: a header may ask for more than there is.
+# tests/images). MemoryError: a header may request more than is available.
 DECODER_ERRORS = (
     ArithmeticError,
     AssertionError,
@@ -55,9 +62,9 @@ DECODER_ERRORS = (
     zlib.error,
 )
 
-# Beyond it a side is first shrunk by whole pixels. Pillow's resize takes 48 bytes of coefficients per
+# A longer side is first reduced by an integer factor. Pillow's resize takes 48 bytes of coefficients per
 # pixel of a side (13.0: 92 MB for 1 x 2,000,000): 9.6 GB for a line of 200 million, a PNG of 200 KB.
-# JPEG, GIF and WebP end at 65,535, so no photograph is touched.
+# JPEG, GIF and WebP end at 65,535, so this affects no photograph.
 MAX_SIDE_PX = 131_072
 
 ORIENTATION_TAG = 0x0112
@@ -71,29 +78,29 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""EXIF orientation to the operation that undoes it."""
+"""EXIF orientation to the operation that makes the image upright."""
 
-# Pillow refuses a PNG for a colour profile, an XMP packet or a text above 1 MiB; profiles of printers have 1 to 4
-# MiB. Its own limit on the texts of a file together, 64 MiB, holds besides.
+# Pillow refuses a PNG with a colour profile, an XMP packet or a text above 1 MiB; printer profiles have 1 to 4 MiB. Its
+# limit of 64 MiB for all texts of a file still applies.
 PngImagePlugin.MAX_TEXT_CHUNK = 16 << 20
 
-# Pillow lists some of the grey TIFFs of more than 8 bits and unpacks the others as well: 12 bits have one order in
-# files of both endians, and for 16 bits WhiteIsZero is put right in `_grey_ends`. 10 and 14 bits it cannot unpack.
+# Pillow lists only some of the grey TIFFs of more than 8 bits that it can unpack. 12 bits have the same order in files
+# of both endians, and `_grey_ends` corrects WhiteIsZero for 16 bits. Pillow cannot unpack 10 and 14 bits.
 for _prefix, _levels in ((b"II", "I;16"), (b"MM", "I;16B")):
     for _photometric in (0, 1):
         TiffImagePlugin.OPEN_INFO.setdefault((_prefix, _photometric, (1,), 1, (12,), ()), ("I;16", "I;12"))
         TiffImagePlugin.OPEN_INFO.setdefault((_prefix, _photometric, (1,), 1, (16,), ()), (_levels, _levels))
 
-# A reader is one of many on its machine: one thread each. The pixels do not depend on it.
+# Many readers run on one machine, so each decodes with one thread. The pixels do not depend on it.
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Decoded:
-    """An image as the model sees it, and as it was."""
+    """The pixels for the model, and facts about the original."""
 
     pixels: Pixels
-    """RGB, uint8, shape (height, width, 3) of the size asked for; the `out` given, or read-only."""
+    """RGB, uint8, shape (height, width, 3), read-only."""
     format: str
     """Pillow's name, such as JPEG."""
     width: int
@@ -101,21 +108,17 @@ class Decoded:
     height: int
 
 
-def decode(data: bytes, config: ImagesConfig, size: tuple[int, int], out: Pixels | None = None) -> Decoded:
-    """Decode the first frame, make it upright and opaque, and squash it to `size`.
+def decode(data: bytes, config: ImagesConfig, size: SizeOf) -> Decoded:
+    """Decode the first frame, make it upright and opaque, and resize it.
 
     Args:
         data: the encoded image.
-        config: what is allowed.
-        size: (width, height) of the result in px; the aspect ratio is not kept.
-        out: where to write, uint8 of shape (height, width, 3); its content is undefined after an error.
+        config: the limits, and what to apply.
+        size: size of the result; the aspect ratio is not kept.
 
     Raises:
-        BadImage: names the one reason for which there are no pixels.
-        ValueError: `out` has another shape or type.
+        BadImage: with the reason why the image has no pixels.
     """
-    if out is not None and (out.shape != (size[1], size[0], 3) or out.dtype != np.uint8):
-        raise ValueError(f"out is {out.dtype} {out.shape}; allowed: uint8 {(size[1], size[0], 3)}")
     _check_bytes(data, config)
     try:
         with quiet_pillow(), _open(data, config) as image:
@@ -123,14 +126,11 @@ def decode(data: bytes, config: ImagesConfig, size: tuple[int, int], out: Pixels
             ends = _grey_ends(image)
             picture = _opaque(_upright(image, apply=config.apply_exif_orientation), config.background, ends)
             width, height = picture.size
-            pixels = np.asarray(_squash(picture, size))
+            pixels = np.asarray(_resized(picture, size if isinstance(size, tuple) else size(width, height)))
     except Image.DecompressionBombError as err:
         raise BadImage(Reason.TOO_MANY_PIXELS, f"more than max_pixels={config.max_pixels}: {err}") from err
     except DECODER_ERRORS as err:
         raise _explain(err, data, config) from err
-    if out is not None:
-        out[...] = pixels
-        pixels = out
     return Decoded(pixels, file_format, width, height)
 
 
@@ -142,10 +142,10 @@ def _check_bytes(data: bytes, config: ImagesConfig) -> None:
 
 
 def _open(data: bytes, config: ImagesConfig) -> ImageFile.ImageFile:
-    # Some plugins allocate while they open (WebP its canvas), and ask Pillow's own limit first: it is
-    # one global of the process, raises above twice its value and warns above it.
+    # Some plugins allocate when they open a file (WebP its canvas) and check Pillow's own limit first. It is one global
+    # of the process: Pillow warns above it and raises above twice its value.
     Image.MAX_IMAGE_PIXELS = -(-config.max_pixels // 2)
-    # MPO has no entry of its own in Pillow: its files are opened by the JPEG plugin.
+    # MPO has no entry of its own in Pillow: the JPEG plugin opens its files.
     allowed = tuple(dict.fromkeys("JPEG" if name == "MPO" else name for name in config.formats))
     image = Image.open(io.BytesIO(data), formats=allowed)
     if image.format not in config.formats:
@@ -162,7 +162,7 @@ def _open(data: bytes, config: ImagesConfig) -> ImageFile.ImageFile:
 
 def _upright(image: ImageFile.ImageFile, *, apply: bool) -> Image.Image:
     if isinstance(image, TiffImagePlugin.TiffImageFile):
-        # Pillow rotates a TIFF while loading, and has no switch for it.
+        # Pillow rotates a TIFF while loading, and this cannot be switched off.
         orientation = _orientation_of_tiff(image)
         image.load()
         if apply or orientation not in UPRIGHT:
@@ -177,7 +177,7 @@ def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(ORIENTATION_TAG, 1))
     except DECODER_ERRORS:
-        return 1  # the pixels are whole: damaged EXIF must not cost the image
+        return 1  # the pixels are complete: damaged EXIF must not reject the image
 
 
 def _orientation_of_tiff(image: TiffImagePlugin.TiffImageFile) -> int:
@@ -186,7 +186,7 @@ def _orientation_of_tiff(image: TiffImagePlugin.TiffImageFile) -> int:
 
 
 def _grey_ends(image: ImageFile.ImageFile) -> tuple[float, float]:
-    """(black, white) of a grey image of 16-bit integers; of TIFF Pillow scales neither 12 bits nor WhiteIsZero."""
+    """(black, white) of a grey image of 16-bit integers. In TIFF, Pillow scales neither 12 bits nor WhiteIsZero."""
     if not isinstance(image, TiffImagePlugin.TiffImageFile):
         return 0.0, 65535.0
     bits: Any = image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE)
@@ -195,7 +195,7 @@ def _grey_ends(image: ImageFile.ImageFile) -> tuple[float, float]:
 
 
 def _opaque(image: Image.Image, background: tuple[int, int, int], grey_ends: tuple[float, float]) -> Image.Image:
-    """RGB, transparent pixels laid on `background`; converted before the resize, since palettes resize badly."""
+    """RGB with `background` under transparent pixels; converted before the resize, because palettes resize badly."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         image = levels_of(image, grey_ends)
     if not image.has_transparency_data:
@@ -207,19 +207,19 @@ def _opaque(image: Image.Image, background: tuple[int, int, int], grey_ends: tup
     return opaque
 
 
-def _squash(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+def _resized(image: Image.Image, size: Size) -> Image.Image:
     if max(image.size) > MAX_SIDE_PX:
         image = image.reduce((-(-image.width // MAX_SIDE_PX), -(-image.height // MAX_SIDE_PX)))
     return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
 
 
 def _explain(err: BaseException, data: bytes, config: ImagesConfig) -> BadImage:
-    """The reason behind whatever a decoder raised."""
+    """The reason for an error that a decoder raised."""
     kind = kind_of(data)
     if isinstance(err, Image.UnidentifiedImageError):
         if kind is None or not set(kind.split(" or ")) & set(config.formats):
             return _unsupported(kind, config, data)
-        what = f"{kind} with a header that is damaged, or that asks for what Pillow does not decode"
+        what = f"{kind} with a damaged header, or a variant that Pillow does not decode"
     else:
         what = f"{kind or 'image'}: {type(err).__name__}: {err}"
     cut = isinstance(err, EOFError) or "truncated" in str(err).lower() or ends_early(data, kind)
@@ -227,5 +227,5 @@ def _explain(err: BaseException, data: bytes, config: ImagesConfig) -> BadImage:
 
 
 def _unsupported(kind: str | None, config: ImagesConfig, data: bytes = b"") -> BadImage:
-    found = f"seems to be {kind}" if kind else f"begins with {data[:16]!r}"
+    found = f"looks like {kind}" if kind else f"starts with {data[:16]!r}"
     return BadImage(Reason.UNSUPPORTED_FORMAT, f"{found}; allowed: {', '.join(config.formats)}")

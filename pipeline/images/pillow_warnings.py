@@ -1,8 +1,7 @@
-"""Pillow's warnings about odd files are kept from the log and from `-W error`, in every thread at once.
+"""Suppress Pillow's warnings about odd files in all threads, so that neither the log nor `-W error` sees them.
 
-`warnings.catch_warnings` alone is not safe with threads (Python before 3.14): the one that leaves
-first would restore the filters under the others. Here the first thread in sets them, the last one
-out restores them.
+`warnings.catch_warnings` alone is not thread-safe (Python before 3.14): the first thread that leaves restores the
+filters of the others. Here the first thread that enters sets the filters, and the last one that leaves restores them.
 """
 
 import threading
@@ -12,7 +11,7 @@ from contextlib import contextmanager
 
 
 class _Filters:
-    """The one filter state of the process."""
+    """The filter state of the process."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()

@@ -1,4 +1,4 @@
-"""What a file that cannot be decoded seems to be: for messages, never for the choice of a decoder."""
+"""Guess the format of a file that cannot be decoded: for messages, never to choose a decoder."""
 
 import struct
 from collections.abc import Callable
@@ -6,15 +6,15 @@ from typing import NamedTuple
 
 
 class Magic(NamedTuple):
-    """Bytes that open a kind of file. `name` is Pillow's own where Pillow has the format."""
+    """The first bytes of a file format. `name` is Pillow's name if Pillow knows the format."""
 
     offset: int
     magic: bytes
     name: str
 
 
-# The first match wins, so longer and rarer openings stand before shorter ones. Own table instead of
-# Pillow's plugins: it has no HEIC, SVG, PDF or HTML, and importing all 44 plugins takes 60 ms.
+# The first match wins, so longer and rarer magics come before shorter ones. Pillow's plugins are no alternative: they
+# do not know HEIC, SVG, PDF or HTML, and importing all 44 takes 60 ms.
 MAGICS = (
     Magic(0, b"\xff\xd8\xff", "JPEG"),
     Magic(0, b"\x89PNG\r\n\x1a\n", "PNG"),
@@ -67,7 +67,7 @@ HEAD_BYTES = 512
 
 
 def kind_of(data: bytes) -> str | None:
-    """Name of the format that the first bytes announce, such as `JPEG` or `HTML`; None if they announce none."""
+    """Return the format that the first bytes indicate, such as `JPEG` or `HTML`; None if it is unknown."""
     for magic in MAGICS:
         if data[magic.offset : magic.offset + len(magic.magic)] == magic.magic:
             return magic.name
@@ -82,10 +82,10 @@ def kind_of(data: bytes) -> str | None:
 
 
 def ends_early(data: bytes, kind: str | None) -> bool:
-    """Whether the container itself says that bytes are missing at the end.
+    """Return whether the container shows that bytes are missing at the end.
 
-    Asked only after a decoder has failed: Pillow calls a cut WebP, TIFF, AVIF or JPEG 2000 file
-    "cannot identify", "decoder error -2" or "broken data stream" (13.0, all cuts tried).
+    Called only after a decoder has failed: for a truncated WebP, TIFF, AVIF or JPEG 2000 file Pillow reports
+    "cannot identify", "decoder error -2" or "broken data stream" (13.0, tested with every length).
     """
     test = _ENDS_EARLY.get(kind or "")
     try:
@@ -95,7 +95,7 @@ def ends_early(data: bytes, kind: str | None) -> bool:
 
 
 def _boxes_end_early(data: bytes) -> bool:
-    """ISO media files (AVIF, JP2) are a row of boxes, each with its length; a raw codestream ends with a marker."""
+    """ISO media files (AVIF, JP2) are a sequence of boxes with lengths; a raw codestream ends with a marker."""
     if data[:4] == b"\xff\x4f\xff\x51":
         return not data.endswith(b"\xff\xd9")
     offset = 0
@@ -112,7 +112,7 @@ def _boxes_end_early(data: bytes) -> bool:
 
 
 def _tiff_ends_early(data: bytes) -> bool:
-    """The first directory, what its entries point to, and the strips or tiles all have to be there."""
+    """The file must contain the first directory, the values that its entries point to, and all strips or tiles."""
     big = data[2:4] in (b"+\0", b"\0+")
     order = "<" if data[:1] == b"I" else ">"
     word, head, size = ("Q", "HHQQ", 20) if big else ("I", "HHII", 12)
@@ -135,7 +135,7 @@ def _tiff_ends_early(data: bytes) -> bool:
 
 
 _TIFF_TYPES = {3: "H", 4: "I", 5: "Q", 8: "h", 9: "i", 10: "q", 11: "f", 12: "d", 13: "I", 16: "Q", 17: "q", 18: "Q"}
-"""TIFF's numbers of field types to `struct` codes of the same size; all others take one byte."""
+"""TIFF field types to `struct` codes of the same size; all other types take one byte."""
 _TIFF_STARTS = (273, 324)
 _TIFF_LENGTHS = (279, 325)
 

@@ -1,7 +1,7 @@
-"""One request in words: template, then the options, exactly as the author's page assembles them.
+"""Build one request: the template, then the options, exactly as JoyCaption's demo page does.
 
-The rule is `build_prompt` of fpgaminer/joycaption gradio-app/app.py: the template for the form of
-length, a space, the options joined by spaces, then `str.format`, then `strip`.
+The rule is `build_prompt` of fpgaminer/joycaption gradio-app/app.py: the template for the kind of length, a space, the
+options joined by spaces, then `str.format`, then `strip`.
 """
 
 from __future__ import annotations
@@ -12,16 +12,18 @@ from dataclasses import dataclass
 from pipeline.config import RequestConfig
 from pipeline.config.suggestions import did_you_mean
 from pipeline.errors import ConfigError
-from pipeline.prompts import names
-from pipeline.prompts.catalog import Generation, Mode
+from pipeline.models import Generation, Mode, generation_names, load_generation
 
 CUSTOM = "custom"
-"""The mode of a request whose prompt the user wrote."""
+"""The mode of a request with a custom prompt."""
+
+_NAME_SLOT = "{name}"
+"""In the text of an option that needs `name`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One question about one image, fully worded. The fields are those of the caption row."""
+    """One request about one image with its complete prompt. The fields are those of the caption row."""
 
     slot: str
     mode: str
@@ -38,11 +40,11 @@ class Request:
 def build_request(
     generation: Generation, config: RequestConfig, length: int | str | None, *, slot: str, where: str
 ) -> Request:
-    """Return a request in words.
+    """Build a request.
 
     Args:
         generation: the model's generation.
-        config: mode, tone, options and name; its own `length` is ignored.
+        config: mode, tone, options and name; its `length` is ignored.
         length: a number of words, a length class, or None.
         slot: name of the slot.
         where: the config key of the request, for messages.
@@ -98,19 +100,25 @@ def request_mistakes(
     else:
         yield from _length_mistakes(generation, _mode_of(generation, config), length, where)
     for option in config.options:
-        if option not in generation.options and option in names.OPTIONS:
-            yield f"{where}.options: {option!r} is beta-one's; {generation.name} was never trained on it"
-        elif option not in generation.options:
-            yield _unknown(f"{where}.options", option, generation.name, list(generation.options))
-    has_option = names.NAME_OPTION in config.options
-    if has_option and not config.name:
-        yield f"{where}.name: missing, but option {names.NAME_OPTION!r} needs it"
-    if config.name and not has_option:
-        yield f"{where}.name: found {config.name!r}; only option {names.NAME_OPTION!r} uses it: add that"
+        if option not in generation.options:
+            yield _unknown(f"{where}.options", option, generation.name, list(generation.options)) + _owners(option)
+    named = [option for option, text in generation.options.items() if _NAME_SLOT in text]
+    used = [option for option in named if option in config.options]
+    if used and not config.name:
+        yield f"{where}.name: missing, but option {used[0]!r} needs it"
+    if config.name and not used:
+        hint = f"only option {', '.join(map(repr, named))} uses it: add it" if named else "no option uses it: remove it"
+        yield f"{where}.name: found {config.name!r}; {hint}"
+
+
+def _owners(option: str) -> str:
+    """The other generations that have an option."""
+    owners = [name for name in generation_names() if option in load_generation(name).options]
+    return f"; {', '.join(owners)} has {option!r}" if owners else ""
 
 
 def _unknown(key: str, found: str, owner: str, allowed: Sequence[str]) -> str:
-    listed = ", ".join(allowed) or f"no {key.rpartition('.')[2].rstrip('s')}s: leave the key out"
+    listed = ", ".join(allowed) or f"no {key.rpartition('.')[2].rstrip('s')}s: remove the key"
     return f"{key}: found {found!r}; {owner} has: {listed}{did_you_mean(found, allowed)}"
 
 
@@ -122,7 +130,7 @@ def _mode_of(generation: Generation, config: RequestConfig) -> Mode:
 def _length_mistakes(generation: Generation, mode: Mode, length: int | str | None, where: str) -> Iterator[str]:
     forms = [("a class", mode.length_class), ("a number of words", mode.word_count)]
     if length is not None and (mode.word_count if isinstance(length, int) else mode.length_class) is None:
-        allowed = " or ".join(name for name, form in forms if form) or "no length at all: leave the key out"
+        allowed = " or ".join(name for name, form in forms if form) or "no length: remove the key"
         yield f"{where}.length: found {length!r}; {mode.name} of {generation.name} takes {allowed}"
     elif isinstance(length, str) and length not in generation.length_classes:
         classes = generation.length_classes

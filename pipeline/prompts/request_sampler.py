@@ -1,7 +1,7 @@
-"""Which question each image gets: a pure function of (run seed, shard, row, slot).
+"""The request that each image gets: a pure function of (run seed, shard, row, slot).
 
-Nothing here depends on batches, workers, cluster size or the order of work, so a retried, resumed
-or re-run shard asks the same questions with the same sampling seeds.
+Nothing in this module depends on batches, workers, cluster size or the order of work, so a retried, resumed or repeated
+shard has the same requests with the same sampling seeds.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from pipeline.config import JobConfig, ModelConfig, RequestConfig, SlotConfig, W
 from pipeline.config.captions_config import WordsLength
 from pipeline.config.config_errors import Mistake
 from pipeline.errors import ConfigError
+from pipeline.models import Generation, family_of, generation_names, generation_of, load_generation
 from pipeline.prompts.build_request import Request, build_request, request_mistakes
-from pipeline.prompts.catalog import Generation, generation_of
 
 _SCALE = 2**53
 
 
 def _draw(*parts: str | int) -> int:
-    """A uniform integer in [0, 2**64) from the parts; the purpose of the draw is the first of them."""
+    """A uniform integer in [0, 2**64) from the parts; the first part is the purpose of the draw."""
     text = "\x1f".join(str(part) for part in parts)
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "big")
 
 
 def _uniform(*parts: str | int) -> float:
-    """A float in (0, 1): the middle of one of 2**53 equal bins, so neither end is ever drawn."""
+    """A float in (0, 1): the middle of one of 2**53 equal bins, so that neither end is drawn."""
     return ((_draw(*parts) >> 11) + 0.5) / _SCALE
 
 
@@ -42,17 +42,17 @@ def draw_seed(seed: int, shard: str, row: int, slot: str, attempt: int) -> int:
 
 
 class RequestSampler:
-    """Words the k requests of an image. Built once per process from the job; pickles."""
+    """Builds the k requests of an image. Made once per process from the job; pickles."""
 
     def __init__(self, job: JobConfig) -> None:
-        self._generation = generation_of(job.model.id, job.model.generation)
+        self._generation = generation_of(job.model)
         self._seed = job.seed
         self._slots = job.captions
         self._cumulative = [list(itertools.accumulate(w for w, _ in slot.requests)) for slot in job.captions]
 
     @property
     def slots(self) -> tuple[str, ...]:
-        """Names of the slots, in the order of the config; one for each sample."""
+        """Names of the slots in the order of the config, one for each sample."""
         return tuple(name for slot in self._slots for name in slot.names)
 
     def requests(self, shard: str, row: int) -> list[Request]:
@@ -73,10 +73,10 @@ class RequestSampler:
 def _build(
     generation: str, index: int, chosen: int, length: int | str | None, slots: tuple[SlotConfig, ...]
 ) -> tuple[Request, ...]:
-    """The question of a slot, once for each of its samples."""
+    """The request of a slot, once for each of its samples."""
     config = slots[index].requests[chosen][1]
     where = _where(slots[index], index, chosen)
-    request = build_request(generation_of("", generation), config, length, slot=slots[index].slot, where=where)
+    request = build_request(load_generation(generation), config, length, slot=slots[index].slot, where=where)
     return tuple(replace(request, slot=name) for name in slots[index].names)
 
 
@@ -85,7 +85,7 @@ def _where(slot: SlotConfig, index: int, chosen: int) -> str:
 
 
 def draw_words(words: WordsDistribution, uniform: float) -> int:
-    """Return the number of words at quantile `uniform` of (0, 1): rounded up to a step, then clipped."""
+    """Return the word count at quantile `uniform` in (0, 1): rounded up to a step, then clipped."""
     value = NormalDist(words.mean, words.std).inv_cdf(uniform) if words.std else words.mean
     return max(words.min, min(words.max, math.ceil(value / words.step) * words.step))
 
@@ -94,7 +94,7 @@ def check_captions(job: JobConfig) -> list[str]:
     """Refuse requests that the model's generation was not trained on, before anything starts.
 
     Returns:
-        Remarks on requests that are possible and unusual.
+        Remarks on requests and settings that are allowed but unusual.
 
     Raises:
         ConfigError: lists every wrong key with what was found and what is allowed.
@@ -103,8 +103,9 @@ def check_captions(job: JobConfig) -> list[str]:
     mistakes = caption_mistakes(job.model, slots)
     if mistakes:
         raise ConfigError("\n".join(mistake.message for mistake in mistakes))
-    generation = generation_of(job.model.id, job.model.generation)
-    remarks = [
+    generation = generation_of(job.model)
+    remarks = _sampling_remarks(job)
+    remarks += [
         remark
         for where, request in _requests_of(slots)
         for length in _extremes(request)
@@ -113,14 +114,25 @@ def check_captions(job: JobConfig) -> list[str]:
     return list(dict.fromkeys(remarks))
 
 
+def _sampling_remarks(job: JobConfig) -> list[str]:
+    """The config does not know the model, so its defaults may differ from the author's values."""
+    family, fields = family_of(job.model), type(job.sampling).model_fields
+    return [
+        f"sampling.{key}: {fields[key].default:g} is JoyFleet's default; the author of {family.name} uses {value:g}"
+        for key, value in family.sampling.items()
+        if getattr(job.sampling, key) == fields[key].default != value
+    ]
+
+
 def caption_mistakes(model: ModelConfig, slots: Mapping[int, SlotConfig]) -> list[Mistake]:
     """Return what is wrong with slots, by their index in `captions`, for the generation of a model."""
     try:
-        generation = generation_of(model.id, model.generation)
+        generation = generation_of(model)
     except ConfigError as err:
         return [Mistake(("model",), str(err))]
     if not generation.servable:
-        message = f"{generation.name} has prompts only; vLLM cannot load its checkpoint, which is no Llava model"
+        servable = ", ".join(name for name in generation_names() if load_generation(name).servable)
+        message = f"{generation.name} has prompts only: vLLM cannot load its checkpoint; allowed: {servable}"
         return [Mistake(("model", "generation"), f"model.generation: {message}")]
     messages = {
         message: where
@@ -148,7 +160,7 @@ def _extremes(request: RequestConfig) -> Sequence[int | str | None]:
 
 def _remarks(generation: Generation, length: int | str | None, where: str) -> list[str]:
     counts = generation.word_counts
-    if not isinstance(length, int) or length in counts:
+    if not counts or not isinstance(length, int) or length in counts:
         return []
     offered = f"{counts[0]} to {counts[-1]} in steps of {counts[1] - counts[0]}"
-    return [f"{where}.length: {length} words; {generation.name}'s page offers {offered}"]
+    return [f"{where}.length: {length} words; the page of {generation.name}'s author offers {offered}"]

@@ -1,16 +1,23 @@
-"""Which texts become captions: pure functions over a text and what was asked."""
+"""The rules that decide which texts become captions: pure functions of a text and its request."""
 
-from pipeline.quality.evaluate import Rules, Verdict, evaluate, make_rules
-from pipeline.quality.finding import JudgedRequest
+from pipeline.quality.evaluate import PreparedRules, Verdict, evaluate, prepare_rules
+from pipeline.quality.rule import CheckedText, Finding, JudgedRequest, Rule
+from pipeline.quality.rules import RULES, check_rules, rule_mistakes
 from pipeline.quality.tag_lists import load_vocabulary, tags_of, vocabulary_digest
 
 __all__ = [
+    "RULES",
+    "CheckedText",
+    "Finding",
     "JudgedRequest",
-    "Rules",
+    "PreparedRules",
+    "Rule",
     "Verdict",
+    "check_rules",
     "evaluate",
     "load_vocabulary",
-    "make_rules",
+    "prepare_rules",
+    "rule_mistakes",
     "tags_of",
     "vocabulary_digest",
 ]

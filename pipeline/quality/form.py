@@ -1,46 +1,19 @@
-"""Prose or tags: what each mode asks for, and what a text is.
+"""Wrong form: prose where the mode requests tags, or tags where it requests prose.
 
-Prose is told by its function words. Of the clean texts of `tests.quality.labelled` prose has 0.17 to 0.55
-of them (lists and tables in prose down to 0.04), tag lists at most 0.15: what is in between, and what is
-short, is taken for neither.
+Prose is recognised by its share of function words. Among the clean texts of `tests.quality.labelled`, prose has 0.17 to
+0.55 (lists and tables in prose down to 0.04) and tag lists have at most 0.15. A text in between, or a short one, counts
+as neither.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from enum import StrEnum
 
-from pipeline.quality.finding import Finding
+from pipeline.config import Action
+from pipeline.models import Form
+from pipeline.quality.rule import Finding, Rule
 from schemas.status import Reason
-
-
-class Form(StrEnum):
-    """What a mode asks for."""
-
-    PROSE = "prose"
-    TAGS = "tags"
-    PROMPT = "prompt"
-    """For an image model: phrases, tags or sentences."""
-    ANY = "any"
-
-
-FORMS: dict[str, Form] = {
-    "descriptive": Form.PROSE,
-    "straightforward": Form.PROSE,
-    "art-critic": Form.PROSE,
-    "product-listing": Form.PROSE,
-    "social-media": Form.PROSE,
-    "booru-tags": Form.TAGS,
-    "booru-like-tags": Form.TAGS,
-    "danbooru-tags": Form.TAGS,
-    "e621-tags": Form.TAGS,
-    "rule34-tags": Form.TAGS,
-    "training-prompt": Form.PROMPT,
-    "midjourney": Form.PROMPT,
-    "stable-diffusion-prompt": Form.PROMPT,
-    "custom": Form.ANY,
-}
 
 # fmt: off
 FUNCTION_WORDS = frozenset((
@@ -50,9 +23,9 @@ FUNCTION_WORDS = frozenset((
 ))
 # fmt: on
 PROSE_SHARE = 0.25
-"""Of function words, at least, in prose where tags were asked."""
+"""Minimum share of function words in prose where tags were requested."""
 TAGS_SHARE = 0.12
-"""At most, in tags where prose was asked."""
+"""Maximum share in tags where prose was requested."""
 MIN_WORDS = 8
 MIN_TAGS = 6
 MAX_WORDS_PER_TAG = 4.0
@@ -60,13 +33,8 @@ MAX_WORDS_PER_TAG = 4.0
 _SENTENCE_END = re.compile(r"[.!?]['\"”’)]*(?:\s|$)")
 
 
-def form_of(mode: str) -> Form:
-    """Return what a mode asks for; a mode that is not known here may answer in any form."""
-    return FORMS.get(mode, Form.ANY)
-
-
 def split_tags(text: str) -> list[str]:
-    """Return the parts between commas and line ends, empty ones left out; `;d` is a tag."""
+    """Return the parts between commas and line ends without empty ones; `;d` is a tag."""
     return [tag for tag in map(str.strip, text.replace("\n", ",").split(",")) if tag]
 
 
@@ -76,7 +44,7 @@ def function_share(words: Sequence[str]) -> float:
 
 
 def is_prose(words: Sequence[str], text: str) -> bool:
-    """Tell text that is certainly no tag list.
+    """Return whether a text is certainly not a tag list.
 
     Args:
         words: the text's words, lower case.
@@ -90,7 +58,7 @@ def is_prose(words: Sequence[str], text: str) -> bool:
 
 
 def is_tag_list(words: Sequence[str], text: str) -> bool:
-    """Tell text that is certainly no prose; arguments as for `is_prose`."""
+    """Return whether a text is certainly not prose; arguments as for `is_prose`."""
     if text.count(",") + text.count("\n") < MIN_TAGS - 1:
         return False
     tags = split_tags(text)
@@ -100,9 +68,16 @@ def is_tag_list(words: Sequence[str], text: str) -> bool:
 
 
 def find_wrong_form(form: Form, words: Sequence[str], text: str) -> Finding | None:
-    """Find prose where tags were asked, and tags where prose was asked."""
+    """Find prose where tags were requested, and tags where prose was requested."""
     if form is Form.TAGS and is_prose(words, text):
-        return Finding(Reason.WRONG_FORM, "wrong_form", "sentences where a list of tags was asked")
+        return Finding("wrong_form", "sentences; a list of tags was requested")
     if form is Form.PROSE and is_tag_list(words, text):
-        return Finding(Reason.WRONG_FORM, "wrong_form", "a list of tags where prose was asked")
+        return Finding("wrong_form", "a list of tags; prose was requested")
     return None
+
+
+RULE = Rule(
+    name=Reason.WRONG_FORM,
+    default=Action.REJECT,
+    check=lambda checked: find_wrong_form(checked.form, checked.words, checked.text),
+)

@@ -1,39 +1,41 @@
-"""Words against the request. A caption is never cut to its length: it bears a flag, and the reader decides."""
+"""Number of words against the requested length. A caption is never cut to its length; the row gets a flag."""
 
 from __future__ import annotations
 
+import functools
 from itertools import pairwise
 
-from pipeline.quality.finding import JudgedRequest
+from pipeline.models import FAMILIES
+from pipeline.quality.rule import JudgedRequest
 from schemas.status import Flag
 
-CLASS_WORDS = {"very short": 20, "short": 40, "medium-length": 60, "long": 100, "very long": 200}
-"""What the author's judge takes the classes for (fpgaminer/joycaption, the rubric of the notebook)."""
+
+@functools.cache
+def _bands(class_words: tuple[tuple[str, int], ...]) -> dict[str, tuple[float, float]]:
+    """Each class extends to the geometric mean of its words and its neighbour's."""
+    middles = [(low * high) ** 0.5 for (_, low), (_, high) in pairwise(class_words)]
+    return dict(zip((name for name, _ in class_words), pairwise([0.0, *middles, float("inf")]), strict=True))
 
 
-def _bands() -> dict[str, tuple[float, float]]:
-    """Each class reaches to the geometric middle between its words and its neighbour's."""
-    middles = [(first * second) ** 0.5 for first, second in pairwise(CLASS_WORDS.values())]
-    return dict(zip(CLASS_WORDS, pairwise([0.0, *middles, float("inf")]), strict=True))
+def _band_of(length_class: str) -> tuple[float, float] | None:
+    for family in FAMILIES.values():
+        if length_class in family.class_words:
+            return _bands(tuple(family.class_words.items()))[length_class]
+    return None
 
 
-CLASS_BANDS = _bands()
-
-
-def allowed_words(asked: JudgedRequest, tolerance: float) -> tuple[float, float] | None:
-    """Return the fewest and the most words that keep the request, or None when it has no length."""
-    if asked.length_words is not None:
-        low = high = float(asked.length_words)
-    elif asked.length_class in CLASS_BANDS:
-        low, high = CLASS_BANDS[asked.length_class]
+def allowed_words(request: JudgedRequest, tolerance: float) -> tuple[float, float] | None:
+    """Return the minimum and the maximum of words that match the request, or None if it has no known length."""
+    if request.length_words is not None:
+        band = (float(request.length_words), float(request.length_words))
     else:
-        return None
-    return low * (1 - tolerance), high * (1 + tolerance)
+        band = None if request.length_class is None else _band_of(request.length_class)
+    return band and (band[0] * (1 - tolerance), band[1] * (1 + tolerance))
 
 
-def length_flags(asked: JudgedRequest, num_words: int, tolerance: float) -> tuple[Flag, ...]:
+def length_flags(request: JudgedRequest, num_words: int, tolerance: float) -> tuple[Flag, ...]:
     """Return too_short, too_long or nothing."""
-    allowed = allowed_words(asked, tolerance)
+    allowed = allowed_words(request, tolerance)
     if allowed is None or allowed[0] <= num_words <= allowed[1]:
         return ()
     return (Flag.TOO_SHORT,) if num_words < allowed[0] else (Flag.TOO_LONG,)

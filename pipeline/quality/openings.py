@@ -1,8 +1,8 @@
-"""Openings that talk about the image instead of what is in it: `This image shows ...`.
+"""Openings about the image itself instead of its content: `This image shows ...`.
 
-The author trained a whole mode and an option of beta-one against them, and CaptionFlow strips ten of
-them blindly. Taken away is only what leaves a sentence behind: what is shown must be a noun phrase,
-and no second verb may hang on the image (`This image shows a cat and has a warm mood.`).
+JoyCaption's author trained a whole mode and an option of beta-one against them, and CaptionFlow removes ten of them
+without a check. Here an opening is removed only if a sentence is left: a noun phrase must follow, and no second verb
+may depend on the image (`This image shows a cat and has a warm mood.`).
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _SENTENCE = re.compile(r"[^.!?\n]*")
 
 
 def meta_opening(text: str) -> str | None:
-    """Return the words that talk about the image, or None."""
+    """Return the opening, or None."""
     match = _OPENING.match(text)
     return match[0].strip() if match else None
 
 
 def remove_opening(text: str) -> str | None:
-    """Return the text without its opening, or None when no grammatical sentence would be left."""
+    """Return the text without its opening, or None if no grammatical sentence would be left."""
     match = _OPENING.match(text)
     if not match:
         return text

@@ -1,22 +1,20 @@
-"""Answers that are about the model or the prompt and not about the image: refusals, echoes, marks of the template.
+"""Refusals: answers in which the model declines to describe the image.
 
-Refusals are known by how they begin: "General questions can hit Llama refusals" (the author's README),
-in Llama's own words. A caption may quote "I'm sorry" from a sign and may open with "I can't believe",
-so an opening counts only with a verb of helping or describing after it.
+They are recognised by their first words. "General questions can hit Llama refusals" (the author's README), in Llama's
+own words. A caption may quote "I'm sorry" from a sign and may start with "I can't believe", so an opening counts only
+with a verb of helping or describing after it.
 """
 
 from __future__ import annotations
 
-import functools
 import re
-from collections.abc import Sequence
 
-from pipeline.quality.finding import Finding
-from pipeline.quality.repetition import words_of
+from pipeline.config import Action
+from pipeline.quality.rule import Finding, Rule
 from schemas.status import Reason
 
 OPENING_CHARS = 220
-"""Where a refusal must begin to show; Llama's stand in its first sentence."""
+"""A refusal must be recognisable within these characters; Llama refuses in its first sentence."""
 
 _NOT = r"(?:can(?:no|')?t|can not|won't|will not|am (?:not able|unable)|'m (?:not able|unable)|do not|don't)"
 _VERB = (
@@ -39,19 +37,7 @@ _REFUSAL = re.compile(
     re.IGNORECASE,
 )
 _OPENERS = frozenset(("i", "i'm", "so", "sorry", "very", "my", "unfortunately", "as", "we're", "no", "there", "truly"))
-"""First words of all that `_REFUSAL` matches: the expression runs only behind one of them."""
-
-ECHO_WORDS = 8
-"""Words of the prompt, from its start, that open the text; captions share two or three with prompts."""
-ECHO_MIN_WORDS = 5
-"""A shorter prompt counts only if it is all of the text."""
-
-_MARKS = re.compile(
-    r"<\|[a-zA-Z0-9_]{2,40}\|>|</?s>|<(?:image|unk|pad|bos|eos)>|\[/?INST\]|<</?SYS>>|\breserved_special_token_\d+"
-    r"|\A\s*(?:assistant|user|system)\s*(?:\n|:\s*\n)|\n(?:assistant|user)\s*\n|\A(?:ASSISTANT|USER):",
-)
-_MARKERS = ("<", "[", "reserved_special_token")
-_ROLES = ("assistant", "user", "system")
+"""First words of everything that `_REFUSAL` matches. The expression runs only if the text starts with one of them."""
 
 
 def find_refusal(text: str) -> Finding | None:
@@ -61,35 +47,7 @@ def find_refusal(text: str) -> Finding | None:
     if not first or first[0].lower().rstrip(",.!:") not in _OPENERS:
         return None
     match = _REFUSAL.match(start)
-    return Finding(Reason.REFUSAL, "refusal", repr(match[0][:80])) if match else None
+    return Finding("refusal", repr(match[0][:80])) if match else None
 
 
-def find_prompt_echo(prompt: str, words: Sequence[str]) -> Finding | None:
-    """Find a text that opens with the prompt's words, or holds all of a prompt of some length.
-
-    Args:
-        prompt: as it was asked.
-        words: the text's words, lower case.
-    """
-    asked = _words(prompt)
-    opening, whole = f"{' '.join(asked[:ECHO_WORDS])} ", f" {' '.join(asked)} "
-    said = f"{' '.join(words)} "
-    if len(asked) < ECHO_MIN_WORDS:
-        echoes = bool(asked) and said == whole[1:]
-    else:
-        echoes = said.startswith(opening) or whole in f" {said}"
-    return Finding(Reason.PROMPT_ECHO, "prompt_echo", repr(opening[:80].strip())) if echoes else None
-
-
-@functools.lru_cache(maxsize=4096)
-def _words(prompt: str) -> tuple[str, ...]:
-    return tuple(words_of(prompt))
-
-
-def find_special_tokens(text: str) -> Finding | None:
-    """Find marks of the chat template, whole or as the tokenizer spells them."""
-    start = text[:12].lstrip().lower()
-    if not (any(map(text.__contains__, _MARKERS)) or start.startswith(_ROLES) or "\n" in text):
-        return None
-    match = _MARKS.search(text)
-    return Finding(Reason.SPECIAL_TOKENS, "special_tokens", repr(match[0])) if match else None
+RULE = Rule(name=Reason.REFUSAL, default=Action.REJECT, check=lambda checked: find_refusal(checked.text))

@@ -1,7 +1,7 @@
-"""Writing systems: a caption that leaves the ones it should be in.
+"""Foreign scripts: captions with more of another writing system than the config allows.
 
-Captions quote what is written in a picture, so what stands between quotation marks does not count.
-Models of Llama's family drift into Chinese, Cyrillic or Thai in mid-sentence and stay there.
+Captions quote writing in a picture, so text between quotation marks does not count. Some models switch to Chinese,
+Cyrillic or Thai in the middle of a sentence and do not return.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from pipeline.config import Script
-from pipeline.quality.finding import Finding
+from pipeline.config import Action, Script
+from pipeline.quality.rule import Finding, Rule
 from schemas.status import Reason
 
 FOREIGN_SHARE = 0.15
-"""Of the letters. A name in its own script beside its transcription stays below."""
+"""Share of the letters. A name in its own script next to its transcription stays below."""
 FOREIGN_LETTERS = 8
-"""Fewer are a name or a word."""
+"""Fewer letters are a name or a word."""
 
 RANGES: dict[Script, tuple[tuple[int, int], ...]] = {
     Script.LATIN: (
@@ -38,7 +38,7 @@ RANGES: dict[Script, tuple[tuple[int, int], ...]] = {
     Script.KANA: ((0x3040, 0x30FF), (0x31F0, 0x31FF), (0xFF66, 0xFF9D)),
     Script.HAN: ((0x3005, 0x3007), (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x3FFFF)),
 }
-"""Code points, both ends in."""
+"""Code points, both ends inclusive."""
 
 _QUOTED = re.compile(
     r"\"[^\"\n]{0,300}\"|“[^”\n]{0,300}”|‘[^’\n]{0,300}’|「[^」\n]{0,300}」|『[^』\n]{0,300}』|«[^»\n]{0,300}»"
@@ -55,6 +55,11 @@ def find_foreign_script(scripts: Sequence[Script], text: str) -> Finding | None:
     if len(foreign) < FOREIGN_LETTERS or len(foreign) <= FOREIGN_SHARE * len(letters):
         return None
     shown = "".join(char for char, _ in Counter(foreign).most_common(5))
-    return Finding(
-        Reason.FOREIGN_SCRIPT, "foreign_script", f"{len(foreign)} of {len(letters)} letters, such as {shown}"
-    )
+    return Finding("foreign_script", f"{len(foreign)} of {len(letters)} letters, such as {shown}")
+
+
+RULE = Rule(
+    name=Reason.FOREIGN_SCRIPT,
+    default=Action.REJECT,
+    check=lambda checked: find_foreign_script(checked.config.scripts, checked.text),
+)

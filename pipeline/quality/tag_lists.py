@@ -1,7 +1,7 @@
-"""Tag lists, tag by tag: categories, joints, doubles, and which tags a vocabulary does not know.
+"""Tag lists: categories, word separators, duplicates, and tags that are not in a vocabulary.
 
-beta-one is asked for `artist:`, `copyright:`, `character:`, `species:`, `meta:` and `lore:` before the
-general tags (catalog.json); a prefix counts only if it is one of these, so `:d` and `re:zero` stay tags.
+Prompts of beta-one request `artist:`, `copyright:`, `character:`, `species:`, `meta:` and `lore:` before the general
+tags. Only these prefixes count, so `:d` and `re:zero` stay tags.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from pathlib import Path
 
 from pipeline.config import Categories, QualityConfig, TagsConfig, Underscores
 from pipeline.errors import ConfigError
-from pipeline.quality.form import Form, form_of, split_tags
+from pipeline.models import Form, form_of
+from pipeline.quality.form import split_tags
 
 CATEGORIES = ("artist", "copyright", "character", "species", "meta", "lore", "general", "rating")
 
 _PREFIX = re.compile(rf"^({'|'.join(CATEGORIES)}):\s*(.*)$", re.IGNORECASE)
 _PREFIXES = tuple(f"{category}:" for category in CATEGORIES)
 _WORD = re.compile(r"[^\W\d_]{2}|\d{2}|[^\W_]\d|\d[^\W_]")
-"""What joints are for: `o_o`, `^_^` and `>_<` have no words to join."""
+"""Separators join words: `o_o`, `^_^` and `>_<` have none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +31,16 @@ class Tag:
 
     category: str | None
     name: str
-    """As the model wrote it, blanks around it taken away."""
+    """As the model wrote it, without surrounding blanks."""
 
 
 def parse_tags(text: str) -> list[Tag]:
-    """Return the tags in order, doubles included; a prefix without a tag is none."""
+    """Return the tags in order, with duplicates; a prefix without a name is not a tag."""
     return [tag for tag in map(_parse, split_tags(text.strip().rstrip("."))) if tag.name]
 
 
 def tags_of(mode: str, text: str) -> set[str]:
-    """Return the different tags of a caption, without categories, canonical; none of a mode that asks for no tags."""
+    """Return the different tags of a caption, canonical, without categories; empty if the mode requests no tags."""
     return {canonical(tag.name) for tag in parse_tags(text)} if form_of(mode) is Form.TAGS else set()
 
 
@@ -49,11 +50,11 @@ def _parse(text: str) -> Tag:
 
 
 def normalize_tags(text: str, config: TagsConfig) -> str:
-    """Return the list in order, each tag once, joined by `, `. Doubles are told by their words, in any case."""
+    """Return the list in order, each tag once, joined by `, `. Tags with the same words in any case are duplicates."""
     written: dict[str, str] = {}
     plain = not any(map(text.lower().__contains__, (*_PREFIXES, "  ", "\t")))
     if plain and config.underscores is Underscores.KEEP:
-        return _doubles_out(text)
+        return _without_duplicates(text)
     for tag in parse_tags(text):
         name = _joined(tag.name, config.underscores)
         prefix = f"{tag.category}:" if tag.category and config.categories is Categories.KEEP else ""
@@ -61,8 +62,8 @@ def normalize_tags(text: str, config: TagsConfig) -> str:
     return ", ".join(written.values())
 
 
-def _doubles_out(text: str) -> str:
-    """What `normalize_tags` does without categories and joints, at a tenth of its cost."""
+def _without_duplicates(text: str) -> str:
+    """Equals `normalize_tags` for lists without categories and separators, at a tenth of its cost."""
     tags = split_tags(text.strip().rstrip("."))
     if len(set(map(str.lower, split_tags(text.replace("_", " "))))) < len(tags):
         written: dict[str, str] = {}
@@ -79,18 +80,18 @@ def _joined(name: str, style: Underscores) -> str:
 
 
 def canonical(name: str) -> str:
-    """Return the form in which tags are compared: lower case, underscores."""
+    """Return the form for comparisons: lower case, underscores."""
     return name.lower().replace(" ", "_")
 
 
 def load_vocabulary(config: QualityConfig) -> frozenset[str] | None:
     """Return the tags of `quality.tags.vocabulary`, or None without one.
 
-    The file has one tag a line, or one in the first field of each CSV line; `#` opens a remark. It is
-    read where the run starts, so workers need no copy.
+    The file has one tag a line, or one in the first field of each CSV line; `#` starts a comment. The driver reads it,
+    so workers need no copy.
 
     Raises:
-        ConfigError: it cannot be read, or has no tag.
+        ConfigError: the file cannot be read, or has no tag.
     """
     path = config.tags.vocabulary
     if path is None:
@@ -102,7 +103,7 @@ def load_vocabulary(config: QualityConfig) -> frozenset[str] | None:
     names = (line.split(",", 1)[0].strip().strip('"') for line in lines)
     tags = frozenset(canonical(name) for name in names if name and not name.startswith("#"))
     if not tags:
-        raise ConfigError(f"quality.tags.vocabulary: {path}: holds no tag; give one a line")
+        raise ConfigError(f"quality.tags.vocabulary: {path}: contains no tag; write one tag a line")
     return tags
 
 
@@ -112,5 +113,5 @@ def vocabulary_digest(tags: frozenset[str] | None) -> str | None:
 
 
 def unknown_tags(tags: Sequence[Tag], vocabulary: frozenset[str]) -> list[str]:
-    """Return the names that the vocabulary lacks, each once."""
+    """Return the names that are not in the vocabulary, each once."""
     return list(dict.fromkeys(tag.name for tag in tags if canonical(tag.name) not in vocabulary))

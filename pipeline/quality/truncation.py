@@ -1,21 +1,21 @@
-"""Text that ended because the tokens did: where its last whole sentence or tag ends."""
+"""The end of the last complete sentence or tag in a text that reached `sampling.max_tokens`."""
 
 from __future__ import annotations
 
 import re
 
-from pipeline.quality.form import Form
+from pipeline.models import Form
 
 _END = re.compile(r"[.!?…]['\"”’)\]]*(?=\s|$)")
 _ABBREVIATION = re.compile(r"(?:\b(?:Mr|Mrs|Ms|Dr|St|Prof|Jr|Sr|vs|approx|No|e\.g|i\.e|etc)|\b[A-Z]|\d)\.$")
 MIN_WORDS = 3
-"""Fewer are no caption, whatever they end with."""
+"""Fewer words are not a caption."""
 
 
 def cut_truncated(text: str, form: Form) -> str | None:
-    """Return the text up to its last whole sentence or tag; None when nothing whole is left.
+    """Return the text up to its last complete sentence or tag; None if nothing complete is left.
 
-    The last part is taken for broken even if it looks whole: nothing shows that it is.
+    The last part counts as incomplete even if it looks complete: nothing proves that it is.
     """
     if form is Form.TAGS or (form is Form.PROMPT and not _END.search(text)):
         whole, comma, _ = text.rpartition(",")

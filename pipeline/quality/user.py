@@ -1,4 +1,4 @@
-"""Rules of the user's own, compiled once."""
+"""The user's own rules of `quality.rules`, compiled once."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.config import UserRule
-from pipeline.quality.finding import Finding
-from schemas.status import Reason
+from pipeline.quality.rule import Finding
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +38,12 @@ def _whole_words(words: Sequence[str]) -> re.Pattern[str]:
 
 
 def find_by_user(compiled: CompiledRule, mode: str, num_words: int, text: str) -> Finding | None:
-    """Find a text that meets one of the rule's conditions."""
+    """Find a text that meets one of the conditions of the rule."""
     rule = compiled.rule
     if rule.modes and mode not in rule.modes:
         return None
     detail = _bounds(rule, num_words) or _expressions(compiled, text)
-    return Finding(Reason.USER_RULE, rule.name, detail) if detail else None
+    return Finding(rule.name, detail) if detail else None
 
 
 def _bounds(rule: UserRule, num_words: int) -> str | None:
@@ -62,5 +61,5 @@ def _expressions(compiled: CompiledRule, text: str) -> str | None:
             return f"has {match[0][:60]!r}"
     for word, expression in zip(compiled.rule.required, compiled.required, strict=True):
         if not expression.search(text):
-            return f"lacks {word[:60]!r}"
+            return f"does not have {word[:60]!r}"
     return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,17 +42,27 @@ class Recipe:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def build_recipe(
-    job: JobConfig, weights: Weights, *, generation: str, catalog: str, max_tokens: int, vocabulary: str | None
-) -> Recipe:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFacts:
+    """What the model family adds to a recipe."""
+
+    generation: str
+    """Name of the model's generation."""
+    catalog: str
+    """Digest of the prompt catalogue."""
+    max_tokens: int
+    """Tokens per caption, with the generation's default applied."""
+    geometry: Mapping[str, int]
+    """The size of the pixels, as fields of `images`."""
+
+
+def build_recipe(job: JobConfig, weights: Weights, model: ModelFacts, *, vocabulary: str | None) -> Recipe:
     """Return the recipe of a job.
 
     Args:
         job: the job.
         weights: the weights of its model.
-        generation: name of the model's generation.
-        catalog: digest of the prompt catalogue.
-        max_tokens: tokens per caption, with the generation's default applied.
+        model: facts from the model's family.
         vocabulary: digest of the tags of `quality.tags.vocabulary`, if there is one.
     """
     stored = recipe_form(job)
@@ -61,13 +72,13 @@ def build_recipe(
                 "id": job.model.id,
                 "revision": job.model.revision,
                 "digest": weights.digest,
-                "generation": generation,
+                "generation": model.generation,
             },
             "captions": {slot["slot"]: slot for slot in stored["captions"]},
-            "catalog": catalog,
-            "sampling": {**stored["sampling"], "max_tokens": max_tokens},
+            "catalog": model.catalog,
+            "sampling": {**stored["sampling"], "max_tokens": model.max_tokens},
             "engine": {name: value for name, value in stored["engine"].items() if name in ENGINE_SETTINGS},
-            "images": {**_without(stored["images"], "timeout_s"), "side_px": weights.side_px},
+            "images": {**_without(stored["images"], "timeout_s"), **model.geometry},
             "rows": _without(stored["source"], "urls", "split"),
             "quality": {
                 **stored["quality"],

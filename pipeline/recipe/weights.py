@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pipeline
 from pipeline.config import ModelConfig
 from pipeline.errors import ConfigError
 
 STANDIN = "standin"
-JOYCAPTION_SIDE_PX = 384
-"""google/siglip-so400m-patch14-384, of every generation; an engine compares it with its own model's."""
 
 _HASHED_WHOLE_BYTES = 64 << 20
-"""Larger files enter the digest by name and size: hashing 17 GB would cost minutes at every start."""
+"""Larger files enter the digest by name and size: hashing 17 GB would take minutes at every start."""
 
 _STANDIN_NOTES = "README.md"
 """Not part of the stand-in's digest: its text can change without a change of the weights."""
@@ -32,34 +32,33 @@ class Weights:
     path: str
     """Local folder or hub id, as this process would load it."""
     digest: str | None
-    """Of a local folder's files; None for a hub id, whose revision says what it is."""
-    side_px: int
-    """Side of the square that the vision tower takes."""
+    """Of a local folder's files; None for a hub id, which its revision identifies."""
+    stated: Mapping[str, Any] | None
+    """`config.json` of a local folder; None for a hub id."""
 
 
 def find_weights(model: ModelConfig) -> Weights:
-    """Locate a model. `standin` is the one in this package, so that every node finds its own copy.
+    """Locate a model. `standin` is part of this package, so that every node has its own copy.
 
     Raises:
-        ConfigError: a local path without a model in it.
+        ConfigError: a local path without a model.
     """
     if model.id == STANDIN:
         folder = Path(pipeline.__file__).parent / "standin" / "model"
-        return Weights(path=str(folder), digest=_standin_digest(folder), side_px=_side_px(folder / "config.json"))
+        return Weights(path=str(folder), digest=_standin_digest(folder), stated=_stated(folder))
     folder = Path(model.id)
     if (folder / "config.json").is_file():
-        return Weights(path=str(folder), digest=_digest(folder), side_px=_side_px(folder / "config.json"))
+        return Weights(path=str(folder), digest=_digest(folder), stated=_stated(folder))
     if folder.is_absolute() or model.id.startswith(".") or model.id.count("/") != 1:
         raise ConfigError(
-            f"model.id: {model.id!r} is not a folder with a config.json; allowed: {STANDIN}, such a folder, or a "
-            "hub id such as fancyfeast/llama-joycaption-beta-one-hf-llava"
+            f"model.id: {model.id!r} is not a folder with a config.json; allowed: {STANDIN}, such a folder, or a hub "
+            "id of the form owner/name"
         )
-    return Weights(path=model.id, digest=None, side_px=JOYCAPTION_SIDE_PX)
+    return Weights(path=model.id, digest=None, stated=None)
 
 
-def _side_px(config: Path) -> int:
-    vision = json.loads(config.read_text(encoding="utf-8")).get("vision_config", {})
-    return int(vision.get("image_size", JOYCAPTION_SIDE_PX))
+def _stated(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "config.json").read_text(encoding="utf-8"))
 
 
 def _standin_digest(folder: Path) -> str:

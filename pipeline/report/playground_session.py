@@ -15,7 +15,8 @@ import yaml
 from pipeline.config import JobConfig, parse_job
 from pipeline.engines import Engine
 from pipeline.ledger.footer import RunIdentity
-from pipeline.prompts import Mode, RequestSampler, check_captions, load_generation
+from pipeline.models import Geometry, Mode, load_generation
+from pipeline.prompts import RequestSampler, check_captions
 from pipeline.quality import load_vocabulary
 from pipeline.readers import SourceRow
 from pipeline.report.html import render
@@ -106,15 +107,15 @@ def words_of(base: JobConfig, choice: Choice) -> tuple[str, str]:
     return request.prompt, request.system
 
 
-async def ask(engine: Engine, job: JobConfig, side_px: int, data: bytes) -> Answers:
+async def ask(engine: Engine, job: JobConfig, geometry: Geometry, data: bytes) -> Answers:
     """Caption one encoded image, once per slot of the job.
 
     Raises:
         EngineDead: the engine cannot be kept alive.
     """
-    read = ReadSpec(source=job.source, images=job.images, side_px=side_px, batch_images=1)
+    read = ReadSpec(source=job.source, images=job.images, geometry=geometry, batch_images=1)
     run = RunIdentity(recipe="playground", slots=RequestSampler(job).slots, versions={})
-    spec = CaptionSpec(job=job, run=run, side_px=side_px, vocabulary=load_vocabulary(job.quality))
+    spec = CaptionSpec(job=job, run=run, vocabulary=load_vocabulary(job.quality))
     [batch] = batches_of(read, SHARD, 1, [SourceRow(0, "image", data)])
     began = time.monotonic()
     table = await Captioner(spec, engine).rows(batch)

@@ -61,7 +61,7 @@ async def caption_sample(name: str, engine: Engine, spec: CaptionSpec, read: Rea
     tables = await asyncio.gather(*(captioner.rows(batch) for batch in batches))
     seconds = time.monotonic() - began
     rows = [row for table in tables for row in table.to_pylist()]
-    images, pixels = _seen(batches, read.side_px)
+    images, pixels = _seen(batches)
     return Previewed(
         name=name,
         recipe=spec.run.recipe,
@@ -75,7 +75,7 @@ async def caption_sample(name: str, engine: Engine, spec: CaptionSpec, read: Rea
 
 
 def _seen(
-    batches: Sequence[pa.Table], side_px: int
+    batches: Sequence[pa.Table],
 ) -> tuple[dict[Identity, Mapping[str, Any]], dict[Identity, npt.NDArray[np.uint8]]]:
     images: dict[Identity, Mapping[str, Any]] = {}
     pixels: dict[Identity, npt.NDArray[np.uint8]] = {}
@@ -84,7 +84,7 @@ def _seen(
         of_batch: list[dict[str, Any]] = batch["images"][0].as_py()
         images |= {(shard, image["row"]): image for image in of_batch}
         decoded = [(shard, image["row"]) for image in of_batch if image["reason"] is None]
-        pixels |= dict(zip(decoded, pixels_of(batch, of_batch, side_px), strict=True))
+        pixels |= dict(zip(decoded, pixels_of(batch, of_batch), strict=True))
     return images, pixels
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from pipeline.engines import EngineResponse
 from pipeline.prompts import Request
-from pipeline.quality import Rules, Verdict, evaluate
+from pipeline.quality import PreparedRules, Verdict, evaluate
 from schemas.caption_row import CAPTION_ROW
 from schemas.status import Reason, Status
 
@@ -40,7 +40,7 @@ class RequestState:
     """In order; all but the last were rejected."""
 
 
-def evaluated(rules: Rules, asked: RequestState, answer: EngineResponse, seed: int | None) -> RequestState:
+def evaluated(rules: PreparedRules, asked: RequestState, answer: EngineResponse, seed: int | None) -> RequestState:
     """Return the request with one attempt more.
 
     A further attempt that brought no text, since the engine lost it, leaves the verdict of the one before
@@ -81,7 +81,7 @@ def _outcome(image: Mapping[str, Any], asked: RequestState) -> dict[str, Any]:
         answer = last.answer
         failed = _failed((answer.reason or Reason.ENGINE_ERROR).value, answer.message)
         return {**failed, "attempts": num, "seed": last.seed, "prompt_tokens": answer.prompt_tokens}
-    reasons = [attempt.verdict.reason.value for attempt in told if attempt.verdict and attempt.verdict.reason]
+    reasons = [str(attempt.verdict.reason) for attempt in told if attempt.verdict and attempt.verdict.reason]
     refused = [attempt.answer.text for attempt in told if attempt.rejected]
     return {
         **_told(told[-1]),
@@ -97,7 +97,7 @@ def _told(attempt: Attempt) -> dict[str, Any]:
     assert verdict is not None
     return {
         "status": verdict.status.value,
-        "reason": verdict.reason.value if verdict.reason else None,
+        "reason": verdict.reason and str(verdict.reason),
         "message": verdict.message,
         "flags": list(verdict.flags),
         "unknown_tags": verdict.unknown_tags,

@@ -19,7 +19,7 @@ from pipeline.ledger.caption_table import count_statuses
 from pipeline.ledger.footer import RunIdentity
 from pipeline.ledger.fragments import write_fragment
 from pipeline.prompts import RequestSampler, draw_seed
-from pipeline.quality import make_rules
+from pipeline.quality import prepare_rules
 from pipeline.stages.caption_rows import RequestState, evaluated, rows_table
 from pipeline.stages.dispatch import CrashLimits, Dispatcher, ImageRequests
 from pipeline.storage import Store
@@ -40,7 +40,6 @@ class CaptionSpec:
 
     job: JobConfig
     run: RunIdentity
-    side_px: int
     vocabulary: frozenset[str] | None = None
     """Tags of `quality.tags.vocabulary`, canonical."""
     first_attempt: int = 0
@@ -72,7 +71,7 @@ class Captioner:
         self._asking = Dispatcher(engine, limits)
         self._engine = engine
         self._done = CaptionStats()
-        self._rules = make_rules(spec.job.quality, spec.vocabulary)
+        self._rules = prepare_rules(spec.job.quality, spec.vocabulary)
 
     def stats(self) -> CaptionStats:
         """Tell what was done so far; may be called from any thread."""
@@ -86,11 +85,11 @@ class Captioner:
         """
         shard: str = batch["shard"][0].as_py()
         images: list[dict[str, Any]] = batch["images"][0].as_py()
-        asked = await self._ask(shard, images, pixels_of(batch, images, self._spec.side_px))
+        asked = await self._ask(shard, images, pixels_of(batch, images))
         return await asyncio.to_thread(rows_table, shard, self._spec.run.recipe, asked)
 
     async def _ask(
-        self, shard: str, images: Sequence[Mapping[str, Any]], pixels: npt.NDArray[np.uint8]
+        self, shard: str, images: Sequence[Mapping[str, Any]], pixels: Sequence[npt.NDArray[np.uint8]]
     ) -> list[RequestState]:
         """Ask every request, and those whose text the rules refuse again, as often as `quality.retry` says."""
         frames = _frames(images, pixels)
@@ -176,14 +175,15 @@ class Caption:
         return _receipt({**head, "statuses": count_statuses(table), "fragment": path, "rows": rows})
 
 
-def pixels_of(batch: pa.Table, images: Sequence[Mapping[str, Any]], side: int) -> npt.NDArray[np.uint8]:
-    """Return the decoded images, shape (images without reason, side, side, 3): a view into the batch."""
-    buffer = batch["pixels"][0].as_buffer()
-    num = sum(image["reason"] is None for image in images)
-    return np.frombuffer(buffer, np.uint8).reshape(num, side, side, 3)
+def pixels_of(batch: pa.Table, images: Sequence[Mapping[str, Any]]) -> list[npt.NDArray[np.uint8]]:
+    """Return the pixels of each image without a reason, shape (height, width, 3): views into the batch."""
+    buffer = np.frombuffer(batch["pixels"][0].as_buffer(), np.uint8)
+    shapes = [(image["pixels_height"], image["pixels_width"], 3) for image in images if image["reason"] is None]
+    ends = np.cumsum([0, *(height * width * depth for height, width, depth in shapes)])
+    return [buffer[start:end].reshape(shape) for start, end, shape in zip(ends, ends[1:], shapes, strict=False)]
 
 
-def _frames(images: Sequence[Mapping[str, Any]], pixels: npt.NDArray[np.uint8]) -> Frames:
+def _frames(images: Sequence[Mapping[str, Any]], pixels: Sequence[npt.NDArray[np.uint8]]) -> Frames:
     """The pixels of each image that could be decoded, by row."""
     decoded = [image["row"] for image in images if image["reason"] is None]
     return dict(zip(decoded, pixels, strict=True))

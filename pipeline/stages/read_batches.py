@@ -22,8 +22,9 @@ import pyarrow as pa
 
 from pipeline.config import ImagesConfig, SourceConfig
 from pipeline.errors import BadImage, PipelineError, ShardUnreadable
-from pipeline.images import Decoded, IsolatedDecoder, decode_or_exit
+from pipeline.images import Decoded, IsolatedDecoder, SizeOf, decode_or_exit
 from pipeline.ledger.fragments import FragmentInfo
+from pipeline.models import Geometry
 from pipeline.readers import LeftOut, SourceRow, open_shard
 from schemas.batch import BATCH, BatchKind
 from schemas.shard import Shard
@@ -31,7 +32,7 @@ from schemas.status import Reason
 
 log = logging.getLogger(__name__)
 
-Decode = Callable[[bytes, ImagesConfig, tuple[int, int], npt.NDArray[np.uint8]], Decoded]
+Decode = Callable[[bytes, ImagesConfig, SizeOf], Decoded]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +41,8 @@ class ReadSpec:
 
     source: SourceConfig
     images: ImagesConfig
-    side_px: int
+    geometry: Geometry
+    """Of the decoded pixels."""
     batch_images: int
 
 
@@ -146,10 +148,10 @@ def batches_of(spec: ReadSpec, shard: Shard, num_images: int, rows: Iterable[Sou
 
 
 def _timed(decode: Decode, spent: ReadTimings) -> Decode:
-    def timed(data: bytes, config: ImagesConfig, size: tuple[int, int], out: npt.NDArray[np.uint8]) -> Decoded:
+    def timed(data: bytes, config: ImagesConfig, size: SizeOf) -> Decoded:
         started = time.perf_counter()
         try:
-            return decode(data, config, size, out)
+            return decode(data, config, size)
         except BadImage as err:
             if err.reason is Reason.DECODE_TIMEOUT:
                 spent.on_timeout()
@@ -172,14 +174,14 @@ def _batches(spec: ReadSpec, rows: Iterator[SourceRow], decode: Decode) -> Itera
 
 
 class _Batch:
-    """A batch being filled: pixels are decoded in place, so they are copied once, into the object store."""
+    """A batch that is being filled; its pixels lie behind each other in one buffer."""
 
     def __init__(self, spec: ReadSpec, decode: Decode) -> None:
-        side = spec.side_px
         self._decoder = decode
         self._spec = spec
-        self._pixels: npt.NDArray[np.uint8] = np.empty((spec.batch_images, side, side, 3), np.uint8)
-        self._num_decoded = 0
+        # Virtual memory until it is written.
+        self._pixels: npt.NDArray[np.uint8] = np.empty(spec.batch_images * spec.geometry.max_pixels * 3, np.uint8)
+        self._num_bytes = 0
         self.images: list[dict[str, Any]] = []
 
     def add(self, row: SourceRow) -> None:
@@ -196,16 +198,19 @@ class _Batch:
 
     def _decode(self, data: bytes) -> dict[str, Any]:
         facts = {"image_sha256": hashlib.sha256(data).hexdigest(), "image_bytes": len(data)}
-        size = (self._spec.side_px, self._spec.side_px)
         try:
-            decoded = self._decoder(data, self._spec.images, size, self._pixels[self._num_decoded])
+            decoded = self._decoder(data, self._spec.images, self._spec.geometry.size_of)
         except BadImage as err:
             return {**facts, "reason": err.reason.value, "message": err.message}
-        self._num_decoded += 1
-        return {**facts, "image_format": decoded.format, "width": decoded.width, "height": decoded.height}
+        end = self._num_bytes + decoded.pixels.size
+        self._pixels[self._num_bytes : end] = decoded.pixels.reshape(-1)
+        self._num_bytes = end
+        height, width, _ = decoded.pixels.shape
+        shape = {"pixels_width": width, "pixels_height": height}
+        return {**facts, **shape, "image_format": decoded.format, "width": decoded.width, "height": decoded.height}
 
     def table(self, shard: Shard, num_images: int) -> pa.Table:
-        pixels = self._pixels[: self._num_decoded]
+        pixels = self._pixels[: self._num_bytes]
         return _table(BatchKind.IMAGES, shard, num_images, images=self.images, pixels=pa.py_buffer(pixels))
 
 

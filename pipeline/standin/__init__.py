@@ -1,6 +1,5 @@
-"""A LLaVA small enough for a laptop, the pictures it knows, and what proves its captions.
+"""The stand-in model for machines without a GPU: its weights, its demo pictures, and the check of its captions.
 
-It stands in for JoyCaption wherever there is no GPU and no network: the same
-architecture, prompt layout and failure modes, trained here on pictures drawn here, so
-that a caption can be checked against what was drawn.
+It is a small LLaVA with JoyCaption's architecture, prompt layout and failure modes. It was trained on drawn
+pictures, so that a test can compare each caption with what was drawn.
 """

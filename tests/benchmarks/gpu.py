@@ -34,8 +34,10 @@ NO_CUDA = 2
 def write_model(folder: Path, *, tiny: bool) -> Path:
     """Write a folder with JoyCaption's config and the stand-in's tokenizer; weights are made when it is loaded."""
     from pipeline.config import ModelConfig
-    from pipeline.engines.model_dims import JOYCAPTION as SHAPE
+    from pipeline.models import FAMILIES
     from pipeline.recipe import find_weights
+
+    dims = FAMILIES["joycaption"].dims
 
     standin = Path(find_weights(ModelConfig(id="standin")).path)
     folder.mkdir(parents=True)
@@ -45,28 +47,28 @@ def write_model(folder: Path, *, tiny: bool) -> Path:
     if tiny:
         return folder
     config = json.loads((folder / "config.json").read_text())
-    config["image_seq_length"] = SHAPE.vision.tokens
+    config["image_seq_length"] = dims.vision.tokens
     config["text_config"] |= {
-        "hidden_size": SHAPE.hidden,
-        "num_hidden_layers": SHAPE.layers,
-        "num_attention_heads": SHAPE.heads,
-        "num_key_value_heads": SHAPE.kv_heads,
-        "head_dim": SHAPE.head_dim,
-        "intermediate_size": SHAPE.mlp,
-        "vocab_size": SHAPE.vocab,
+        "hidden_size": dims.hidden,
+        "num_hidden_layers": dims.layers,
+        "num_attention_heads": dims.heads,
+        "num_key_value_heads": dims.kv_heads,
+        "head_dim": dims.head_dim,
+        "intermediate_size": dims.mlp,
+        "vocab_size": dims.vocab,
         "max_position_embeddings": 131072,
         "rope_parameters": {"rope_theta": 500000.0, "rope_type": "default"},
     }
     config["vision_config"] |= {
-        "hidden_size": SHAPE.vision.hidden,
-        "num_hidden_layers": SHAPE.vision.layers + 1,
+        "hidden_size": dims.vision.hidden,
+        "num_hidden_layers": dims.vision.layers + 1,
         "num_attention_heads": 16,
-        "intermediate_size": SHAPE.vision.mlp,
-        "image_size": SHAPE.vision.side_px,
+        "intermediate_size": dims.vision.mlp,
+        "image_size": dims.vision.side_px,
     }
     (folder / "config.json").write_text(json.dumps(config))
     preparation = json.loads((folder / "preprocessor_config.json").read_text())
-    preparation["size"] = {"height": SHAPE.vision.side_px, "width": SHAPE.vision.side_px}
+    preparation["size"] = {"height": dims.vision.side_px, "width": dims.vision.side_px}
     (folder / "preprocessor_config.json").write_text(json.dumps(preparation))
     return folder
 
@@ -91,6 +93,7 @@ def engine_of(folder: Path, args: argparse.Namespace) -> Any:
     from pipeline.config import EngineConfig, SamplingConfig
     from pipeline.engines import EngineSpec
     from pipeline.engines.factory import _prepare_process
+    from pipeline.models import FAMILIES
 
     spec = EngineSpec(
         config=EngineConfig(**({"max_model_len": 1024} if args.tiny else {})),
@@ -98,7 +101,8 @@ def engine_of(folder: Path, args: argparse.Namespace) -> Any:
         max_tokens=args.caption_tokens,
         model_path=str(folder),
         revision=None,
-        side_px=json.loads((folder / "config.json").read_text())["vision_config"]["image_size"],
+        family="joycaption",
+        geometry=FAMILIES["joycaption"].geometry_of(json.loads((folder / "config.json").read_text())),
     )
     _prepare_process(spec.config)
     from pipeline.engines import vllm as door
@@ -123,7 +127,7 @@ def prompt_ids(engine: Any, slot: int) -> tuple[int, ...]:
     """Ids of the usual number around the image; slots differ in the words behind it."""
     before, after = engine._tokens.around_image(engine._tokens.encode("", ""))
     word = engine._tokens.encode("", "word")[len(before) + 2]
-    image = engine._tokens.image.token
+    image = engine._tokens.layout.image_token
     fill = [word + slot] * max(0, AFTER - len(after))
     return (*before[:-1], *[word] * max(0, BEFORE - len(before)), before[-1], image, after[0], *fill, *after[1:])
 
@@ -164,7 +168,7 @@ async def measure_vllm(folder: Path, args: argparse.Namespace) -> tuple[list[dic
 
     engine, names = engine_of(folder, args), (f"pass{number}" for number in itertools.count())
     encode = engine._tokens.encode
-    pictures = photographs(args.images, engine._spec.side_px)
+    pictures = photographs(args.images, engine._spec.geometry.width_px)
     rows = []
     for k, number in itertools.product(SLOTS, range(args.rounds + 1)):
         engine._tokens.encode = encode
@@ -213,14 +217,14 @@ def measure_transformers(folder: Path, args: argparse.Namespace) -> tuple[list[d
     import torch
     from transformers import AutoConfig, LlavaForConditionalGeneration
 
-    from pipeline.engines.model_dims import dims_of
+    from pipeline.models import FAMILIES
 
     config: Any = AutoConfig.from_pretrained(folder)
     where = "cpu" if args.tiny else "cuda"
     with torch.device(where):
         torch.set_default_dtype(torch.bfloat16)
         llava = LlavaForConditionalGeneration(config).eval()
-    shape, batch = dims_of(config.to_dict()), 32
+    shape, batch = FAMILIES["joycaption"].dims_of(config.to_dict()), 32
     ids = torch.full((batch, BEFORE + shape.vision.tokens + AFTER), 20, device=where)
     ids[:, BEFORE : BEFORE + shape.vision.tokens] = config.image_token_index
     pixels = torch.rand(batch, 3, shape.vision.side_px, shape.vision.side_px, device=where, dtype=torch.bfloat16)

@@ -29,6 +29,7 @@ def made_ready(folder: Path) -> tuple[Any, Any]:
     from pipeline.config import EngineConfig, SamplingConfig
     from pipeline.engines import EngineSpec
     from pipeline.engines.factory import _prepare_process
+    from pipeline.models import FAMILIES, FixedSize
 
     spec = EngineSpec(
         config=EngineConfig(),
@@ -36,18 +37,18 @@ def made_ready(folder: Path) -> tuple[Any, Any]:
         max_tokens=300,
         model_path=str(folder),
         revision=None,
-        side_px=384,
+        family="joycaption",
+        geometry=FixedSize(384, 384),
     )
     _prepare_process(spec.config)
     import torch
     from vllm.v1.engine.input_processor import InputProcessor
 
     from pipeline.engines import vllm as door
-    from pipeline.engines.model_dims import JOYCAPTION
     from pipeline.engines.sizing import size_for
 
     torch.set_num_threads(1)
-    args = door._engine_args(spec, size_for(spec.config, JOYCAPTION, None))
+    args = door._engine_args(spec, size_for(spec.config, FAMILIES["joycaption"].dims, None))
     # Before this way of ours the engine had it: pixels seen once are not prepared again.
     args.mm_processor_cache_gb = 1
     usual = door.start_with_reaper

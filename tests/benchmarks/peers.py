@@ -182,9 +182,10 @@ _PROMPT_IDS: list[int] = []
 
 def _ids(path: str) -> list[int]:
     if not _PROMPT_IDS:
-        from pipeline.engines.prompt_layout import PromptTokens
+        from pipeline.engines.hub_model import PromptTokens
+        from pipeline.models import FAMILIES
 
-        _PROMPT_IDS.extend(PromptTokens(path).encode(SYSTEM, PROMPT))
+        _PROMPT_IDS.extend(PromptTokens(FAMILIES["joycaption"], path).encode(SYSTEM, PROMPT))
     return _PROMPT_IDS
 
 

@@ -8,13 +8,13 @@ import random
 import time
 
 from pipeline.config import QualityConfig
-from pipeline.quality import evaluate, make_rules
+from pipeline.quality import evaluate, prepare_rules
 from tests.quality import texts
 from tests.quality.labelled import PROMPT, TAG_PROMPT, Labelled
 
 NUM_TEXTS = 200
 ROUNDS = 15
-RULES = make_rules(QualityConfig(), None)
+RULES = prepare_rules(QualityConfig(), None)
 
 
 def prose(rng: random.Random, num_words: int) -> Labelled:

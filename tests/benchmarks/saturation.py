@@ -91,10 +91,11 @@ def bare(shards: Path, output: Path, num_images: int) -> dict[str, float]:
 async def _feed(engine: Any, prepared: Any, num_images: int) -> Middle:
     from PIL import Image
 
-    from pipeline.engines.prompt_layout import PromptTokens
+    from pipeline.engines.hub_model import PromptTokens
     from pipeline.engines.vllm import _sampling
+    from pipeline.models import FAMILIES
 
-    tokens = PromptTokens(prepared.engine_spec.model_path)
+    tokens = PromptTokens(FAMILIES[prepared.engine_spec.family], prepared.engine_spec.model_path)
     questions = list(_questions(prepared))
     middle, cpu, window, done = Middle(num_images), Cpu(), asyncio.Semaphore(IN_FLIGHT), 0
 
@@ -127,7 +128,7 @@ def _questions(prepared: Any) -> Iterator[Any]:
     for shard in prepared.plan.shards.values():
         for batch in read_shard(prepared.read_spec, shard, []):
             images = batch["images"][0].as_py()
-            frames = _frames(images, pixels_of(batch, images, prepared.read_spec.side_px))
+            frames = _frames(images, pixels_of(batch, images))
             for row, pixels in frames.items():
                 for request in asker.requests(shard.path, row):
                     yield EngineRequest(

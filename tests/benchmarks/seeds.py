@@ -34,7 +34,7 @@ class Drawing:
 
 async def measure(args: Any) -> list[dict[str, float]]:
     engine = started(Watched())
-    pictures = drawn(args.images, engine._tokens.image.side_px)
+    pictures = drawn(args.images, engine._tokens.geometry.width_px)
     rows: list[dict[str, float]] = []
     for name, seeded, heat in WAYS:  # the unseeded one compiles its kernel at its first step
         await ask(Drawing(engine, seeded=seeded, temperature=heat), pictures[:64], [0], f"warm {name}")

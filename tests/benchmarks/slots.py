@@ -73,6 +73,7 @@ def started(watched: Watched) -> Any:
     from pipeline.config import EngineConfig, ModelConfig, SamplingConfig
     from pipeline.engines import EngineSpec
     from pipeline.engines.factory import _prepare_process
+    from pipeline.models import FAMILIES
     from pipeline.recipe import find_weights
 
     weights = find_weights(ModelConfig(id="standin"))
@@ -82,7 +83,8 @@ def started(watched: Watched) -> Any:
         max_tokens=300,
         model_path=weights.path,
         revision=None,
-        side_px=weights.side_px,
+        family="joycaption",
+        geometry=FAMILIES["joycaption"].geometry_of(weights.stated),
     )
     _prepare_process(spec.config)
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -137,7 +139,7 @@ async def ask(engine: Any, pictures: list[Any], slots: list[int], name: str) -> 
 
 async def measure(args: Any, watched: Watched) -> list[dict[str, float]]:
     engine = started(watched)
-    pictures = drawn(args.images, engine._tokens.image.side_px)
+    pictures = drawn(args.images, engine._tokens.geometry.width_px)
     names = (f"pass{number}" for number in itertools.count())
     await ask(engine, pictures[:64], [0], next(names))
     rows = []

@@ -10,13 +10,15 @@ import pytest
 
 from pipeline.config import GpuPreset
 from pipeline.engines.gpus import GPUS
-from pipeline.engines.model_dims import JOYCAPTION
 from pipeline.engines.roofline import roofline
+from pipeline.models import FAMILIES
 from tests.benchmarks.__main__ import NAMES
 from tests.benchmarks.gpu import shares
 from tests.benchmarks.growth import bookkeeping
 from tests.benchmarks.report import Middle, table
 from tests.benchmarks.soak import Series, row_of, slope
+
+JOYCAPTION = FAMILIES["joycaption"].dims
 
 
 def test_the_page_lists_what_the_suite_runs():
@@ -102,7 +104,7 @@ def test_a_soak_tells_growth_that_ends_from_growth_that_goes_on():
 
 @pytest.mark.parametrize("card", [GpuPreset.H100, GpuPreset.A10G])
 def test_a_rate_at_the_roofline_is_all_of_it(card):
-    at_best = roofline(GPUS[card], 2, 800, 120)
+    at_best = roofline(JOYCAPTION, GPUS[card], 2, 800, 120)
     found = shares(JOYCAPTION, f"NVIDIA {GPUS[card].marks[0]}", 2, 800, 120, at_best)
     assert found["of_roofline"] == pytest.approx(1)
     assert 0.2 < found["of_stated_flops"] <= 0.45

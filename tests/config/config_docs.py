@@ -218,7 +218,9 @@ def _default(field: FieldInfo) -> str:
         return f"`{str(value).lower().replace('none', 'null')}`"
     if isinstance(value, tuple):
         return f"`[{', '.join(map(str, value))}]`" if len(value) < 10 else "see `pipeline/config`"
-    return f"`{value}`" if value != {} else "`{}`"
+    if isinstance(value, dict):
+        return f"`{{{', '.join(f'{key}: {item}' for key, item in value.items())}}}`"
+    return f"`{value}`"
 
 
 def _text(doc: str) -> str:

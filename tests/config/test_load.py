@@ -5,11 +5,11 @@ import re
 
 import pytest
 
+from jobs.job_file import JOB_CHECKS
 from pipeline.config import CorpusConfig, JobConfig, load_job, parse_job
 from pipeline.config.load import parse_config
 from pipeline.config.renamed_keys import RENAMED_KEYS, with_new_names, with_stored_names
 from pipeline.errors import ConfigError
-from pipeline.prompts import caption_mistakes
 
 SMALL = {
     "source": "photos/*.tar",
@@ -180,7 +180,7 @@ def test_a_key_of_what_is_set_as_a_whole_is_refused():
 
 def mistakes_of(data, overrides=(), kind=JobConfig):
     with pytest.raises(ConfigError) as caught:
-        parse_config(kind, data, overrides, origin="job.yaml", check=caption_mistakes)
+        parse_config(kind, data, overrides, origin="job.yaml", checks=JOB_CHECKS)
     return str(caught.value).splitlines()
 
 
@@ -234,7 +234,7 @@ def test_a_wrong_preset_is_refused_with_the_closest_one(change, message):
 @pytest.mark.parametrize(
     ("quality", "message"),
     [
-        ({"actions": {"refusals": "flag"}}, r"quality\.actions\.refusals: unknown key; .*did you mean refusal\?"),
+        ({"actions": {"refusals": "flag"}}, r"quality\.actions\.refusals: unknown rule; .*did you mean refusal\?"),
         ({"actions": {"refusal": "rejct"}}, r"quality\.actions\.refusal: found 'rejct'; .*did you mean reject\?"),
     ],
 )

@@ -21,7 +21,7 @@ def test_time_and_money_are_images_by_rate_and_price():
         Rate(name="h100", images_per_s=10, gpus=1, source="s"),
         Rate(name="machine", images_per_s=20, gpus=2, source="s", start_s=360),
     ]
-    made = estimate(job(), WORK, TOKENS, rates, {"h100": 2.5}, side_px=384)
+    made = estimate(job(), WORK, TOKENS, rates, {"h100": 2.5}, max_pixels=384 * 384)
     first, second = made.times
     assert (first.hours, first.gpu_hours, first.cost) == (1.0, 1.0, 2.5)
     assert (second.hours, second.gpu_hours, second.cost) == (pytest.approx(0.6), pytest.approx(1.2), None)
@@ -30,23 +30,23 @@ def test_time_and_money_are_images_by_rate_and_price():
 
 def test_samples_of_a_slot_are_captions():
     several = parse_job({**job().model_dump(), "captions": [{"slot": "a", "mode": "descriptive", "samples": 3}]})
-    assert estimate(several, WORK, TOKENS, [], {}, side_px=384).captions == 3 * WORK.images
+    assert estimate(several, WORK, TOKENS, [], {}, max_pixels=384 * 384).captions == 3 * WORK.images
 
 
 def test_requests_are_those_of_reads_fragments_and_commits():
-    made = estimate(job(engine={"batch_images": 100}), WORK, TOKENS, [], {}, side_px=384)
+    made = estimate(job(engine={"batch_images": 100}), WORK, TOKENS, [], {}, max_pixels=384 * 384)
     fragments = 360 + 30
     assert made.requests == {"GET": 60 + fragments, "HEAD": 60, "PUT": fragments + 30, "LIST": 39, "DELETE": 30}
 
 
 def test_images_in_flight_are_what_rays_store_holds():
     config = job(engine={"batch_images": 10, "batches_in_flight": 4, "replicas": 3})
-    made = estimate(config, WORK, TOKENS, [], {}, side_px=100)
+    made = estimate(config, WORK, TOKENS, [], {}, max_pixels=100 * 100)
     assert made.object_store_bytes == 3 * 60 * 100 * 100 * 3
 
 
 def test_every_card_has_a_rate_and_faster_cards_a_higher_one():
-    rates = {rate.name: rate.images_per_s for rate in card_rates(2, TOKENS)}
+    rates = {rate.name: rate.images_per_s for rate in card_rates(job(), TOKENS)}
     assert rates["a10g"] < rates["a100"] < rates["h100"] < rates["h200"]
 
 

@@ -9,9 +9,11 @@ import pytest
 
 from pipeline.config import EngineConfig, ModelConfig, SamplingConfig
 from pipeline.engines import Engine, EngineSpec, start_engine
+from pipeline.models import FAMILIES
 from pipeline.recipe import find_weights
 
 WEIGHTS = find_weights(ModelConfig(id="standin"))
+GEOMETRY = FAMILIES["joycaption"].geometry_of(WEIGHTS.stated)
 
 
 class Running:
@@ -27,7 +29,8 @@ class Running:
             max_tokens=300,
             model_path=WEIGHTS.path,
             revision=None,
-            side_px=WEIGHTS.side_px,
+            family="joycaption",
+            geometry=GEOMETRY,
         )
         self.engine: Engine = start_engine(spec)
 

@@ -10,9 +10,9 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.config import ImagesConfig, ModelConfig, SourceConfig
+from pipeline.config import ImagesConfig, SourceConfig
+from pipeline.models import FixedSize
 from pipeline.readers import list_shards
-from pipeline.recipe import find_weights
 from pipeline.stages.captioning import pixels_of
 from pipeline.stages.read_batches import ReadSpec, read_shard
 from pipeline.standin.check_caption import parse_caption, visible
@@ -130,9 +130,8 @@ def assert_as_recorded(rows):
 def edge(folder: Path) -> float:
     """See `EDGE`, of the pictures in a folder of shards."""
     source = SourceConfig(urls=(str(folder),))
-    side = find_weights(ModelConfig(id="standin")).side_px
-    spec = ReadSpec(source=source, images=ImagesConfig(), side_px=side, batch_images=NUM_IMAGES)
+    spec = ReadSpec(source=source, images=ImagesConfig(), geometry=FixedSize(90, 90), batch_images=NUM_IMAGES)
     batches = [batch for shard in list_shards(source) for batch in read_shard(spec, shard, [])]
-    pixels = np.concatenate([pixels_of(batch, batch["images"][0].as_py(), side) for batch in batches])
+    pixels = np.concatenate([pixels_of(batch, batch["images"][0].as_py()) for batch in batches])
     assert len(pixels) == NUM_IMAGES
     return float(np.abs(np.diff(pixels.astype(np.int16), axis=2)).mean())

@@ -20,7 +20,7 @@ from pipeline.standin.draw_picture import encode, render
 from pipeline.standin.world import Scene, Special, sample_scene
 from pipeline.storage import open_store
 from tests.cli import run, write_job
-from tests.e2e.conftest import WEIGHTS
+from tests.e2e.conftest import GEOMETRY
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 
@@ -57,8 +57,8 @@ def captioned(running, folder, scenes, captions, **rest):
     job = parse_job(raw)
     facts = RunIdentity(recipe="r" * 16, slots=tuple(slot["slot"] for slot in captions), versions={})
     store = open_store(f"memory://{uuid.uuid4().hex}")
-    spec = ReadSpec(source=job.source, images=job.images, side_px=WEIGHTS.side_px, batch_images=16)
-    stage = Caption(CaptionSpec(job=job, run=facts, side_px=WEIGHTS.side_px), running.engine, store)
+    spec = ReadSpec(source=job.source, images=job.images, geometry=GEOMETRY, batch_images=16)
+    stage = Caption(CaptionSpec(job=job, run=facts), running.engine, store)
     [shard] = list_shards(job.source)
 
     async def all_of_them():

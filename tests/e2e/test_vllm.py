@@ -11,7 +11,8 @@ from PIL import Image
 from pipeline.config import ImagesConfig, ModelConfig, RequestConfig
 from pipeline.engines import EngineRequest
 from pipeline.images import decode
-from pipeline.prompts import build_request, load_generation
+from pipeline.models import FAMILIES, load_generation
+from pipeline.prompts import build_request
 from pipeline.recipe import find_weights
 from pipeline.stages.dispatch import CrashLimits, Dispatcher, ImageRequests
 from pipeline.standin.check_caption import looks_like, num_words, parse_caption, visible
@@ -39,7 +40,7 @@ def pictures(num, seed):
         scene = sample_scene(rng, held_out=True)
         image = render(scene, rng.getrandbits(40), random_size(rng, MIN_SIDE_PX, MAX_SIDE_PX))
         data = encode(image, ("jpg", "png", "webp")[index % 3])
-        drawn.append((scene, decode(data, ImagesConfig(), (WEIGHTS.side_px, WEIGHTS.side_px)).pixels))
+        drawn.append((scene, decode(data, ImagesConfig(), (90, 90)).pixels))
     return drawn
 
 
@@ -187,14 +188,14 @@ def test_fp8_is_for_the_language_model_alone():
 
     from pipeline.engines.vllm import _quantized
 
-    asked = _quantized("fp8")
+    asked = _quantized("fp8", FAMILIES["joycaption"])
     resolved = resolve_quantization_config(asked["quantization"], asked["quantization_config"])
     assert resolved.linear.weight
     with safe_open(f"{WEIGHTS.path}/model.safetensors", "pt") as file:
         layers = {name.rpartition(".")[0] for name in file.keys()}  # noqa: SIM118 - not a dict
     kept = {layer for layer in layers if should_ignore_layer(layer, ignore=resolved.ignore)}
     assert kept == {layer for layer in layers if not layer.startswith("language_model.")}
-    assert _quantized("awq") == {"quantization": "awq"}
+    assert _quantized("awq", FAMILIES["joycaption"]) == {"quantization": "awq"}
 
 
 def double_bos(ids):

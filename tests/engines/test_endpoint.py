@@ -17,9 +17,10 @@ from pydantic import ValidationError
 
 from pipeline.config import EngineConfig, ModelConfig, SamplingConfig, parse_job
 from pipeline.engines import EngineRequest, EngineSpec, start_engine
-from pipeline.engines.prompt_layout import PromptTokens
+from pipeline.engines.hub_model import PromptTokens
 from pipeline.errors import ConfigError, EngineDead, ModelMismatch, PipelineError
 from pipeline.flow.prepared_job import check_job, engine_spec
+from pipeline.models import FAMILIES
 from pipeline.recipe import find_weights
 from schemas.status import Reason
 
@@ -108,9 +109,10 @@ def spec(
         sampling=sampling or SamplingConfig(temperature=0.5, top_k=3, repetition_penalty=1.1),
         repair_penalty=repair_penalty,
         max_tokens=50,
+        family="joycaption",
         model_path=WEIGHTS.path,
         revision=None,
-        side_px=WEIGHTS.side_px,
+        geometry=FAMILIES["joycaption"].geometry_of(WEIGHTS.stated),
     )
 
 
@@ -174,7 +176,7 @@ def test_requests_of_an_image_go_to_one_server_and_images_to_all():
 
 
 def test_with_no_server_left_the_engine_is_dead():
-    with serving(Script(*[500] * 9)) as url, pytest.raises(EngineDead, match=r"no server answers; the last said.*500"):
+    with serving(Script(*[500] * 9)) as url, pytest.raises(EngineDead, match=r"none of .* answers; last error.*500"):
         ask(spec(url), question())
 
 
@@ -185,14 +187,14 @@ def test_a_server_that_never_answers_is_waited_for_and_named():
 
 def test_what_only_vllm_can_do_is_refused_of_another_server():
     with serving(Script(owner="someone")) as url:
-        with pytest.raises(ConfigError, match="no vLLM server and cannot do top_k, repetition_penalty, repetition_d"):
+        with pytest.raises(ConfigError, match="is not a vLLM server and does not support top_k, repetition_pe"):
             start_engine(spec(url))
         plain = SamplingConfig(stop_loops=False)
         assert ask(spec(url, sampling=plain), question())[0].text
 
 
 def test_an_unknown_model_names_those_that_are_served():
-    with serving(Script()) as url, pytest.raises(ConfigError, match="has no 'other'; allowed: standin"):
+    with serving(Script()) as url, pytest.raises(ConfigError, match="does not serve 'other'; allowed: standin"):
         start_engine(spec(url, model="other"))
 
 
@@ -211,7 +213,7 @@ def test_a_refused_key_names_its_variable_and_never_the_key(monkeypatch):
 def test_a_penalty_of_repairs_alone_is_refused_of_another_server_at_start():
     plain = SamplingConfig(stop_loops=False)
     with serving(Script(owner="someone")) as url:
-        with pytest.raises(ConfigError, match=r"cannot do repetition_penalty; set .*quality.retry.repetition_penalty"):
+        with pytest.raises(ConfigError, match=r"support repetition_penalty; set .*quality.retry.repetition_penalty"):
             start_engine(spec(url, sampling=plain, repair_penalty=1.2))
         assert start_engine(spec(url, sampling=plain, repair_penalty=1.0))
 
@@ -233,24 +235,27 @@ def test_the_engine_hears_of_the_penalty_of_the_repairs_that_a_job_makes(attempt
 
 def test_a_prompt_of_another_length_is_refused_at_start_and_with_each_answer():
     script = Script()
-    with serving(script) as url, pytest.raises(ModelMismatch, match=r"7 prompt tokens, not .* --chat-template"):
+    with (
+        serving(script) as url,
+        pytest.raises(ModelMismatch, match=r"prompt has 7 tokens, expected .* --chat-temp"),
+    ):
         start_engine(spec(url, check_layout=True))
     script.prompt_tokens = expected_tokens(script.chats[0])
     with serving(script) as url:
         (answer,) = ask(spec(url, check_layout=True), question())
     assert answer.reason is Reason.ENGINE_ERROR
-    assert "prompt tokens, not" in str(answer.message)
+    assert "prompt tokens, expected" in str(answer.message)
 
 
 @functools.cache
 def our_tokens() -> PromptTokens:
-    return PromptTokens(WEIGHTS.path)
+    return PromptTokens(FAMILIES["joycaption"], WEIGHTS.path)
 
 
 def expected_tokens(chat: dict) -> int:
     tokens = our_tokens()
     system, user = chat["messages"]
-    return len(tokens.encode(system["content"], user["content"][1]["text"])) - 1 + tokens.image.tokens
+    return tokens.num_tokens(tokens.encode(system["content"], user["content"][1]["text"]), 90, 90)
 
 
 def ask_before_and_after(engine_spec: EngineSpec, come_back, script: Script):
@@ -265,11 +270,11 @@ def ask_before_and_after(engine_spec: EngineSpec, come_back, script: Script):
 
 
 @pytest.fixture
-def no_rest(monkeypatch):
+def no_pause(monkeypatch):
     monkeypatch.setattr("pipeline.engines.endpoint.REST_S", 0.0)
 
 
-def test_a_server_that_was_away_at_start_is_checked_once_before_its_first_question(no_rest):
+def test_a_server_that_was_away_at_start_is_checked_once_before_its_first_question(no_pause):
     here, later, port = Script(prompt_tokens=None), Script(prompt_tokens=None), free_port()
     with serving(here) as url:
         both = spec(url, f"http://127.0.0.1:{port}/v1", check_layout=True)
@@ -283,23 +288,23 @@ def test_a_server_that_was_away_at_start_is_checked_once_before_its_first_questi
 @pytest.mark.parametrize(
     ("later", "why"),
     [
-        (Script(prompt_tokens=9), "9 prompt tokens, not .*--chat-template"),
-        (Script(owner="someone", prompt_tokens=None), "is no vLLM server and cannot do top_k"),
+        (Script(prompt_tokens=9), "the prompt has 9 tokens, expected .*--chat-template"),
+        (Script(owner="someone", prompt_tokens=None), "is not a vLLM server and does not support top_k"),
         (Script(*[400] * 99), "answers 400: .*scripted 400"),
     ],
 )
-def test_a_server_that_comes_back_wrong_is_left_out_and_its_images_go_to_another(no_rest, caplog, later, why):
+def test_a_server_that_fails_its_check_after_an_outage_is_excluded(no_pause, caplog, later, why):
     here, port = Script(prompt_tokens=None), free_port()
     with serving(here) as url:
         both = spec(url, f"http://127.0.0.1:{port}/v1", check_layout=True)
         answers = ask_before_and_after(both, lambda script: serving(script, port), later)
     assert all(answer.text for answer in answers)
     assert len(later.chats) == later.probes <= 1
-    [told] = [record.message for record in caplog.records if "left out" in record.message]
-    assert re.match(rf"endpoint=http://127.0.0.1:{port}/v1 is left out: .*{why}", told)
+    [message] = [record.message for record in caplog.records if "excluded" in record.message]
+    assert re.match(rf"endpoint=http://127.0.0.1:{port}/v1 excluded: .*{why}", message)
 
 
-def test_a_server_that_fails_is_checked_again_and_with_none_left_the_run_ends(no_rest):
+def test_a_server_that_fails_is_checked_again_and_with_none_left_the_run_ends(no_pause):
     script = Script(200, 200, 500, prompt_tokens=None)  # the probe, an answer, a failure
 
     async def asked_on(engine):
@@ -310,9 +315,9 @@ def test_a_server_that_fails_is_checked_again_and_with_none_left_the_run_ends(no
         script.statuses, script.prompt_tokens = [500], 9
         with pytest.raises(EngineDead):
             await engine.answer(question())
-        with pytest.raises(ModelMismatch, match="9 prompt tokens, not"):
+        with pytest.raises(ModelMismatch, match="the prompt has 9 tokens, expected"):
             await engine.answer(question())
-        with pytest.raises(ModelMismatch, match="9 prompt tokens, not"):
+        with pytest.raises(ModelMismatch, match="the prompt has 9 tokens, expected"):
             await engine.restart()
 
     with serving(script) as url:
@@ -320,7 +325,7 @@ def test_a_server_that_fails_is_checked_again_and_with_none_left_the_run_ends(no
     assert script.probes == 4
 
 
-def test_a_restart_goes_on_with_the_servers_that_are_right(caplog):
+def test_a_restart_continues_with_the_servers_that_pass_the_check(caplog):
     good, bad = Script(prompt_tokens=None), Script(prompt_tokens=None)
 
     async def restarted(engine):
@@ -332,7 +337,7 @@ def test_a_restart_goes_on_with_the_servers_that_are_right(caplog):
         answers = asyncio.run(restarted(start_engine(spec(first, second, check_layout=True))))
         assert all(answer.text for answer in answers)
         assert len(bad.chats) == bad.probes == 2
-        assert f"endpoint={second} is left out: {second}: 9 prompt tokens" in caplog.text
+        assert f"endpoint={second} excluded: {second}: the prompt has 9 tokens" in caplog.text
 
 
 @pytest.mark.parametrize(

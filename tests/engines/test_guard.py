@@ -1,4 +1,4 @@
-"""What an engine started does not outlive the process that started it."""
+"""The child processes of an engine die with the process that started it."""
 
 import os
 import signal
@@ -12,9 +12,9 @@ import pytest
 PARENT = """
 import subprocess, sys, time
 from pipeline.engines.orphan_reaper import start_with_reaper
-child, guard = start_with_reaper(lambda: subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]))
+child, reaper = start_with_reaper(lambda: subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]))
 if "release" in sys.argv:
-    guard.release()
+    reaper.release()
 print(child.pid, flush=True)
 time.sleep(600)
 """
@@ -35,7 +35,7 @@ def test_a_child_dies_with_its_killed_parent():
     assert not alive
 
 
-def test_a_released_child_is_let_be():
+def test_a_released_child_keeps_running():
     child = orphan_of("release")
     with pytest.raises(psutil.TimeoutExpired):
         child.wait(timeout=1)

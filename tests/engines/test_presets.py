@@ -6,11 +6,12 @@ import pytest
 
 from pipeline.config import EngineConfig, GpuPreset, parse_job
 from pipeline.engines.gpus import GIB, GPUS
-from pipeline.engines.model_dims import JOYCAPTION
 from pipeline.engines.sizing import Device, Size, planned_num_seqs, readers_per_replica, size_for
 from pipeline.errors import ConfigError
 from pipeline.flow.prepared_job import check_job
+from pipeline.models import FAMILIES
 
+JOYCAPTION = FAMILIES["joycaption"].dims
 NAMES = {
     GpuPreset.A100: ("NVIDIA A100-SXM4-80GB", (8, 0)),
     GpuPreset.A100_40GB: ("NVIDIA A100-SXM4-40GB", (8, 0)),
@@ -48,20 +49,20 @@ def test_auto_sizes_an_engine_to_its_card(card, seqs, tokens):
     assert size(card) == Size(max_num_seqs=seqs, max_num_batched_tokens=tokens)
     if card:
         assert size(card, preset=card) == size(card)
-        assert planned_num_seqs(EngineConfig(preset=card), gpu=True) == seqs
+        assert planned_num_seqs(EngineConfig(preset=card), JOYCAPTION, gpu=True) == seqs
 
 
 def test_a_card_that_nobody_listed_is_sized_by_its_memory():
     other = Device(name="NVIDIA B300", memory_bytes=268 * GIB, capability=(10, 3))
     assert size_for(EngineConfig(), JOYCAPTION, other) == Size(max_num_seqs=256, max_num_batched_tokens=16384)
-    assert planned_num_seqs(EngineConfig(), gpu=True) == 256
+    assert planned_num_seqs(EngineConfig(), JOYCAPTION, gpu=True) == 256
 
 
 def test_keys_that_are_given_beat_the_preset():
     given = size(GpuPreset.A10G, max_num_seqs=5, max_num_batched_tokens=3000, max_model_len=2500)
     assert given == Size(max_num_seqs=5, max_num_batched_tokens=3000)
     assert size(None, max_model_len=9000).max_num_batched_tokens == 9000
-    assert planned_num_seqs(EngineConfig(preset="a10g", max_num_seqs=5), gpu=True) == 5
+    assert planned_num_seqs(EngineConfig(preset="a10g", max_num_seqs=5), JOYCAPTION, gpu=True) == 5
 
 
 def test_fp8_and_a_small_kv_cache_make_room():
@@ -75,7 +76,7 @@ def test_fp8_and_a_small_kv_cache_make_room():
 @pytest.mark.parametrize("key", ["quantization", "kv_cache_dtype"])
 @pytest.mark.parametrize("card", [GpuPreset.A100, GpuPreset.A10G])
 def test_fp8_is_refused_where_the_card_would_compute_something_else(card, key):
-    with pytest.raises(ConfigError, match=rf"engine.{key}=fp8: .*A10.* has no fp8 arithmetic .*8\.9.*allowed"):
+    with pytest.raises(ConfigError, match=rf"engine.{key}=fp8: .*A10.* has no fp8 arithmetic .*8\.9.*remove the key"):
         size(card, **{key: "fp8"})
     with pytest.raises(ConfigError, match=f"engine.{key}=fp8: this replica has no GPU"):
         size(None, **{key: "fp8"})
@@ -91,7 +92,7 @@ def test_the_preset_of_another_card_is_refused():
 
 
 def test_memory_for_a_cpus_cache_is_refused_on_a_gpu():
-    with pytest.raises(ConfigError, match=r"engine.cpu_kv_cache_gib=4: this replica has a GPU, NVIDIA A10G.*leave it"):
+    with pytest.raises(ConfigError, match=r"engine.cpu_kv_cache_gib=4: this replica has a GPU, NVIDIA A10G.*remove"):
         size(GpuPreset.A10G, cpu_kv_cache_gib=4)
     assert size(None, cpu_kv_cache_gib=4) == size(None)
 
@@ -106,10 +107,10 @@ def test_a_model_without_room_is_refused_with_the_numbers():
 
 
 def test_small_cards_need_few_readers():
-    readers = {card: readers_per_replica(card) for card in GPUS}
+    readers = {card: readers_per_replica(card, JOYCAPTION) for card in GPUS}
     assert readers[GpuPreset.A10G] == 1
     assert readers[GpuPreset.H100] > 3 * readers[GpuPreset.RTX_4090]
-    assert readers_per_replica(GpuPreset.AUTO) == max(readers.values())
+    assert readers_per_replica(GpuPreset.AUTO, JOYCAPTION) == max(readers.values())
 
 
 def job(**engine):

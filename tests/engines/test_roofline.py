@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import GpuPreset, ModelConfig
-from pipeline.engines.capacity import NumberFormats
 from pipeline.engines.gpus import GPUS, gpu_of
-from pipeline.engines.model_dims import JOYCAPTION, dims_of
 from pipeline.engines.roofline import Load, roofline, seconds_per_image
+from pipeline.models import FAMILIES, NumberFormats
 from pipeline.recipe import find_weights
 
+JOYCAPTION, dims_of = FAMILIES["joycaption"].dims, FAMILIES["joycaption"].dims_of
 STANDIN = Path(find_weights(ModelConfig(id="standin")).path)
 
 
@@ -67,12 +67,15 @@ def test_work_is_what_the_sources_count():
 )
 def test_rates_of_800_and_120_tokens_are_those_stated(card, images_per_s):
     least, most = images_per_s
-    assert least <= roofline(GPUS[card], 1, 800, 120) <= most
+    assert least <= roofline(JOYCAPTION, GPUS[card], 1, 800, 120) <= most
 
 
 def test_four_slots_share_the_image():
     for card in (GpuPreset.H100, GpuPreset.H200):
-        together, apart = 4 * roofline(GPUS[card], 4, 800, 120), roofline(GPUS[card], 1, 800, 120)
+        together, apart = (
+            4 * roofline(JOYCAPTION, GPUS[card], 4, 800, 120),
+            roofline(JOYCAPTION, GPUS[card], 1, 800, 120),
+        )
         assert 2.2 <= together / apart <= 2.8
 
 
@@ -86,7 +89,7 @@ def test_fp8_is_faster_where_the_card_has_it_and_only_smaller_elsewhere():
 @pytest.mark.parametrize(("slots", "prompt", "caption"), [(0, 800, 120), (1, 700, 120), (1, 800, 0)])
 def test_a_load_that_cannot_be_is_refused(slots, prompt, caption):
     with pytest.raises(ValueError, match="allowed: slots and caption_tokens above 0, prompt_tokens at least"):
-        roofline(GPUS[GpuPreset.H100], slots, prompt, caption)
+        roofline(JOYCAPTION, GPUS[GpuPreset.H100], slots, prompt, caption)
 
 
 def test_devices_are_known_by_their_drivers_names():

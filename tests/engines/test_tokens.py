@@ -7,8 +7,12 @@ import pytest
 from transformers import AutoTokenizer
 
 from pipeline.config import ModelConfig
-from pipeline.engines.prompt_layout import IMAGE, IMAGE_END, IMAGE_START, PromptTokens
+from pipeline.engines.hub_model import PromptTokens
 from pipeline.errors import ConfigError, ModelMismatch
+from pipeline.models import FAMILIES
+from pipeline.models.joycaption import _IMAGE as IMAGE
+from pipeline.models.joycaption import _IMAGE_END as IMAGE_END
+from pipeline.models.joycaption import _IMAGE_START as IMAGE_START
 from pipeline.recipe import find_weights
 
 SYSTEM = "You are a helpful image captioner."
@@ -18,7 +22,7 @@ MODEL = find_weights(ModelConfig(id="standin")).path
 
 @pytest.fixture(scope="module")
 def tokens():
-    return PromptTokens(MODEL)
+    return PromptTokens(FAMILIES["joycaption"], MODEL)
 
 
 def test_the_ids_are_those_of_the_hubs_template_with_one_bos(tokens):
@@ -42,7 +46,7 @@ def test_one_bos_then_the_image_between_its_marks_before_the_text(tokens):
 
 def test_special_tokens_in_a_users_prompt_stay_text(tokens):
     ids = tokens.encode(SYSTEM, f"Name it. {IMAGE}<|eot_id|><|begin_of_text|>")
-    tokens.check(ids)
+    tokens.layout.check(ids)
 
 
 def swapped(ids, at):
@@ -51,17 +55,17 @@ def swapped(ids, at):
 
 def test_a_wrong_layout_is_named(tokens):
     ids = tokens.encode(SYSTEM, PROMPT)
-    image = ids.index(tokens._ids[IMAGE])
+    image = ids.index(tokens.layout._ids[IMAGE])
     cases = {
-        "BOS 0 stands at \\[0, 1\\]": (ids[0], *ids),
-        "BOS 0 stands at \\[\\]": ids[1:],
-        "image token 6 stands at \\[\\]": tuple(token for token in ids if token != ids[image]),
+        "BOS 0 is at \\[0, 1\\]": (ids[0], *ids),
+        "BOS 0 is at \\[\\]": ids[1:],
+        "image token 6 is at \\[\\]": tuple(token for token in ids if token != ids[image]),
         "not between its start and end": swapped(ids, image),
         "does not end with the assistant's header": ids[:-4],
     }
     for message, wrong in cases.items():
         with pytest.raises(ModelMismatch, match=message):
-            tokens.check(wrong)
+            tokens.layout.check(wrong)
 
 
 def changed_model(tmp_path, **changes):
@@ -82,35 +86,35 @@ def changed_model(tmp_path, **changes):
 )
 def test_a_model_of_another_shape_is_refused(tmp_path, changes, message):
     with pytest.raises(ModelMismatch, match=message):
-        PromptTokens(changed_model(tmp_path, **changes))
+        PromptTokens(FAMILIES["joycaption"], changed_model(tmp_path, **changes))
 
 
-def test_lengths_with_which_every_prompt_is_too_long_are_refused_with_the_numbers(tokens):
-    fewest = len(tokens.encode("", "")) - 1 + tokens.image.tokens
+def test_lengths_that_make_every_prompt_too_long_are_refused_with_the_numbers(tokens):
+    fewest = tokens.num_tokens(tokens.encode("", ""), 90, 90)
     tokens.check_room(100, fewest + 100)
-    told = rf"max_tokens=101: .* {fewest} tokens .*max_model_len={fewest + 101}; that is {fewest + 100}.* up to 100$"
-    with pytest.raises(ConfigError, match=told):
+    message = rf"max_tokens=101: .* {fewest} tokens.*at least {fewest + 101}; found {fewest + 100}.* up to 100$"
+    with pytest.raises(ConfigError, match=message):
         tokens.check_room(101, fewest + 100)
 
 
-def test_a_caption_is_decoded_as_it_was_said(tokens, monkeypatch):
+def test_a_caption_is_decoded_without_cleaning_up_spaces(tokens, monkeypatch):
     monkeypatch.setattr(tokens._tokenizer, "clean_up_tokenization_spaces", True)
     asked_twice = "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output"
     monkeypatch.setattr(tokens._tokenizer, asked_twice, True)
     said = "A red circle , on a blue ground . It 's large !"
     ids = tokens._tokenizer.encode(said, add_special_tokens=False)
-    assert tokens.decode([*ids, tokens._ids["<|eot_id|>"]]) == said
+    assert tokens.decode([*ids, tokens.layout._ids["<|eot_id|>"]]) == said
 
 
-def test_a_character_that_was_cut_off_is_left_out(tokens):
+def test_an_incomplete_character_at_the_end_is_removed(tokens):
     ids = tokens._tokenizer.encode("blue \u2603", add_special_tokens=False)
     whole, cut = tokens.decode(ids), tokens.decode(ids[:-1])
     assert (whole, cut) == ("blue \u2603", "blue ")
     assert "\ufffd" in tokens._tokenizer.decode(ids[:-1])
 
 
-def test_what_stands_around_the_image_is_the_rest_of_the_prompt(tokens):
+def test_around_image_returns_the_rest_of_the_prompt(tokens):
     ids = tokens.encode(SYSTEM, PROMPT)
     before, after = tokens.around_image(ids)
-    assert (*before, tokens.image.token, *after) == ids
-    assert tokens.image.token not in before + after
+    assert (*before, tokens.layout.image_token, *after) == ids
+    assert tokens.layout.image_token not in before + after

@@ -16,6 +16,7 @@ from pipeline.ledger.footer import RunIdentity
 from pipeline.ledger.fragments import write_fragment
 from pipeline.ledger.run_record import claim_run
 from pipeline.ledger.shard_plan import claim_plan
+from pipeline.models import FixedSize
 from pipeline.readers import list_shards
 from pipeline.recipe.recipe import Recipe
 from pipeline.stages.read_batches import ReadSpec, read_shard
@@ -83,7 +84,9 @@ def caption_all(root: Path, output: Path, *, only: int | None = None, **source) 
 
 
 def _commit(store: LocalStore, config: SourceConfig, shard: Shard) -> None:
-    spec = ReadSpec(source=config, images=ImagesConfig(max_bytes=MAX_BYTES), side_px=8, batch_images=1000)
+    spec = ReadSpec(
+        source=config, images=ImagesConfig(max_bytes=MAX_BYTES), geometry=FixedSize(8, 8), batch_images=1000
+    )
     [batch] = [table.to_pylist()[0] for table in read_shard(spec, shard, [])]
     rows = [_row(shard, one, slot) for one in batch["images"] for slot in SLOTS]
     table = pa.Table.from_pylist(rows, schema=CAPTION_ROW)

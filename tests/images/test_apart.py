@@ -25,17 +25,16 @@ def test_what_kills_the_decoder_is_named_and_the_next_image_decodes(monkeypatch)
     project = Path(__file__).parents[2]
     monkeypatch.setenv("PYTHONPATH", f"{project}/tests/hooks:{project}")
     monkeypatch.setenv("JFTEST_POISON", "DEADLY")
-    out = np.zeros((16, 24, 3), np.uint8)
     with IsolatedDecoder() as decoder:
-        with pytest.raises(BadImage, match=r"died of this image of \d+ bytes, alone in it") as caught:
-            decoder.decode(GOOD + b"DEADLY", ImagesConfig(), SIZE, out)
+        with pytest.raises(BadImage, match=r"died on this image of \d+ bytes, the only one in it") as caught:
+            decoder.decode(GOOD + b"DEADLY", ImagesConfig(), SIZE)
         assert caught.value.reason is Reason.DECODER_KILLED
-        apart = decoder.decode(GOOD, ImagesConfig(), SIZE, out)
+        apart = decoder.decode(GOOD, ImagesConfig(), SIZE)
         with pytest.raises(BadImage) as caught:
-            decoder.decode(b"<html>", ImagesConfig(), SIZE, out)
+            decoder.decode(b"<html>", ImagesConfig(), SIZE)
     assert caught.value.reason is Reason.UNSUPPORTED_FORMAT
     here = decode(GOOD, ImagesConfig(), SIZE)
-    assert np.array_equal(out, here.pixels)
+    assert np.array_equal(apart.pixels, here.pixels)
     assert (apart.format, apart.width, apart.height) == (here.format, here.width, here.height)
 
 
@@ -95,6 +94,6 @@ def test_the_process_apart_ends_with_the_reader_that_was_killed():
 def test_a_defect_in_the_process_apart_is_told_with_its_exit_code(monkeypatch):
     with (
         IsolatedDecoder() as decoder,
-        pytest.raises(BadImage, match=r"alone in it \(exit code 1; the worker's log has its tr"),
+        pytest.raises(BadImage, match=r"only one in it \(exit code 1; the worker's log has its tr"),
     ):
         decoder.decode("not bytes", ImagesConfig(), SIZE)  # type: ignore[arg-type]

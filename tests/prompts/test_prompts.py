@@ -7,7 +7,8 @@ import pytest
 
 from pipeline.config import RequestConfig, WordsDistribution, parse_job
 from pipeline.errors import ConfigError
-from pipeline.prompts import GENERATIONS, RequestSampler, build_request, check_captions, draw_seed, load_generation
+from pipeline.models import generation_names, load_generation
+from pipeline.prompts import RequestSampler, build_request, check_captions, draw_seed
 from pipeline.prompts.request_sampler import draw_words
 
 
@@ -19,7 +20,7 @@ def prompt_of(generation, length=None, **request):
     return build_request(load_generation(generation), RequestConfig(**request), length, slot="s", where="here").prompt
 
 
-# Golden texts, from the author's repositories (sources stand in catalog.json).
+# Golden texts, from the author's repositories (sources stand in joycaption.json).
 GOLDEN = [
     ("alpha-two", None, {"mode": "descriptive"}, "Write a descriptive caption for this image in a formal tone."),
     (
@@ -68,7 +69,7 @@ def test_a_prompt_is_the_authors_to_the_letter(generation, length, request_, tex
 
 def test_every_mode_tone_length_and_option_of_every_generation_can_be_asked():
     texts = set()
-    for name in GENERATIONS:
+    for name in generation_names():
         generation = load_generation(name)
         for mode in generation.modes:
             lengths = [None, *generation.length_classes, *generation.word_counts[:1]]
@@ -95,7 +96,10 @@ def test_beta_one_has_27_options_and_alpha_two_the_first_17_of_them():
         ({"mode": "booru-tags", "tone": "formal"}, r"captions\.0\.tone: found 'formal'; .*no tones"),
         ({"mode": "descriptive", "tone": "sad"}, r"captions\.0\.tone: found 'sad'; .*formal, casual"),
         ({"mode": "descriptive", "length": "huge"}, r"captions\.0\.length: found 'huge'; allowed: very short, "),
-        ({"mode": "descriptive", "options": ["vulgar"]}, r"captions\.0\.options: 'vulgar' is beta-one's"),
+        (
+            {"mode": "descriptive", "options": ["vulgar"]},
+            r"captions\.0\.options: found 'vulgar'; alpha-two has: .*; beta-one has 'vulgar'",
+        ),
         ({"mode": "descriptive", "options": ["shiny"]}, r"captions\.0\.options: found 'shiny'; alpha-two has: refer-"),
         ({"mode": "descriptive", "name": "Ada"}, r"captions\.0\.name: found 'Ada'; only option 'refer-by-name'"),
         ({"mode": "descriptive", "options": ["refer-by-name"]}, r"captions\.0\.name: missing, but option"),
@@ -108,7 +112,7 @@ def test_what_a_generation_lacks_is_refused_by_key(slot, message):
 
 
 def test_a_number_of_words_is_refused_where_a_generation_takes_none():
-    with pytest.raises(ConfigError, match=r"here\.length: found 40; descriptive of pre-alpha takes no length at all"):
+    with pytest.raises(ConfigError, match=r"here\.length: found 40; descriptive of pre-alpha takes no length: remove"):
         prompt_of("pre-alpha", 40, mode="descriptive")
 
 
@@ -118,13 +122,13 @@ def test_a_generation_without_checkpoint_is_refused_for_a_job():
 
 
 def test_a_model_that_does_not_tell_its_generation_must_be_told():
-    with pytest.raises(ConfigError, match=r"'x/y' does not tell its generation; set model\.generation"):
+    with pytest.raises(ConfigError, match=r"no known generation matches 'x/y'; set model\.generation"):
         check_captions(job_of({"slot": "a", "mode": "descriptive"}, model="x/y"))
 
 
 def test_an_unusual_number_of_words_is_remarked():
     remarks = check_captions(job_of({"slot": "a", "mode": "descriptive", "length": 33}))
-    assert remarks == ["captions.0.length: 33 words; alpha-two's page offers 20 to 260 in steps of 10"]
+    assert remarks == ["captions.0.length: 33 words; the page of alpha-two's author offers 20 to 260 in steps of 10"]
 
 
 def test_a_custom_prompt_is_used_as_it_stands_and_marked():

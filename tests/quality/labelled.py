@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
-from pipeline.standin.caption_grammar import caption
-from pipeline.standin.request import STYLES, TAG_MODES, prompt_text, sample_request
 from pipeline.standin.request import Request as StandinRequest
 from pipeline.standin.world import sample_scene
 from schemas.status import Reason
 from tests.quality import texts
+from tools.standin.caption_grammar import TAG_MODES, caption
+from tools.standin.sample_request import STYLES, prompt_text, sample_request
 
 NUM_STANDIN = 120
 PROMPT = "Write a long detailed description for this image."

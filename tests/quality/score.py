@@ -7,11 +7,11 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.config import QualityConfig
-from pipeline.quality import Verdict, evaluate, make_rules
+from pipeline.quality import Verdict, evaluate, prepare_rules
 from schemas.status import Reason
 from tests.quality.labelled import Labelled, labelled
 
-RULES = make_rules(QualityConfig(), None)
+RULES = prepare_rules(QualityConfig(), None)
 
 
 @dataclass

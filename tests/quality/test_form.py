@@ -2,7 +2,8 @@
 
 import pytest
 
-from pipeline.quality.form import Form, find_wrong_form
+from pipeline.models import Form
+from pipeline.quality.form import find_wrong_form
 from pipeline.quality.repetition import words_of
 
 SENTENCES = "The boat is red. It lies on the beach, and two gulls stand on it. The sky is grey."

@@ -8,10 +8,8 @@ from hypothesis import strategies as st
 
 from pipeline.config import Categories, QualityConfig, Script, TagsConfig, Underscores
 from pipeline.errors import ConfigError
-from pipeline.prompts.names import MODES
-from pipeline.quality import evaluate, load_vocabulary, make_rules, vocabulary_digest
-from pipeline.quality.form import FORMS, Form, form_of
-from pipeline.quality.length import CLASS_WORDS
+from pipeline.models import FAMILIES, Form, form_of, generation_names, load_generation
+from pipeline.quality import evaluate, load_vocabulary, prepare_rules, vocabulary_digest
 from pipeline.quality.openings import meta_opening, remove_opening
 from pipeline.quality.script import RANGES
 from pipeline.quality.tag_lists import Tag, normalize_tags, parse_tags
@@ -19,11 +17,12 @@ from pipeline.quality.truncation import cut_truncated
 from schemas.status import Flag, Reason
 from tests.quality.labelled import Labelled
 
+CLASS_WORDS = FAMILIES["joycaption"].class_words
 PROSE = "A red boat lies on the beach. Two gulls stand on it. The sky is grey and"
 
 
 def verdict(text, mode="descriptive", finish_reason="stop", vocabulary=None, asked=None, **config):
-    rules = make_rules(QualityConfig(**config), vocabulary)
+    rules = prepare_rules(QualityConfig(**config), vocabulary)
     return evaluate(rules, asked or Labelled("test", text, mode), text, finish_reason)
 
 
@@ -34,7 +33,9 @@ def some(num_words):
 
 
 def test_every_mode_has_a_form():
-    assert {mode for modes in MODES.values() for mode in modes} | {"custom"} == set(FORMS)
+    modes = {mode.name for name in generation_names() for mode in load_generation(name).modes}
+    assert modes == {mode for family in FAMILIES.values() for mode in family.forms}
+    assert form_of("custom") is Form.ANY
     assert form_of("a mode of tomorrow") is Form.ANY
 
 
@@ -45,7 +46,7 @@ def test_a_rule_rejects_flags_or_is_off():
 
 
 def test_every_rule_with_an_action_has_its_flag():
-    for reason in QualityConfig().actions.model_dump():
+    for reason in QualityConfig().actions:
         assert Flag(reason).value == Reason(reason).value
 
 
@@ -142,7 +143,7 @@ def test_unknown_tags_are_counted(tmp_path):
     assert (found.unknown_tags, found.flags) == (3, ("unknown_tags",))
     assert verdict("A boat.", vocabulary=vocabulary).unknown_tags is None
     assert vocabulary_digest(vocabulary) != vocabulary_digest(vocabulary | {"sky"})
-    for content, message in ((None, "cannot be read"), ("# only\n", "holds no tag")):
+    for content, message in ((None, "cannot be read"), ("# only\n", "contains no tag")):
         file.unlink()
         file.write_text(content) if content else None
         with pytest.raises(ConfigError, match=rf"quality\.tags\.vocabulary: .*{message}"):
@@ -191,7 +192,7 @@ def test_other_scripts_are_allowed_by_config():
         ({"min_words": 9}, "mine: 8 words, below 9"),
         ({"max_words": 7}, "mine: 8 words, above 7"),
         ({"forbidden": ["RED boat"]}, "mine: has 'red boat'"),
-        ({"required": ["boat", "gull"]}, "mine: lacks 'gull'"),
+        ({"required": ["boat", "gull"]}, "mine: does not have 'gull'"),
         ({"forbidden": ["oat"]}, None),
         ({"required": ["boat"], "min_words": 8, "max_words": 8}, None),
         ({"forbidden": ["boat"], "modes": ["danbooru-tags"]}, None),

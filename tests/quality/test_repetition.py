@@ -29,14 +29,14 @@ def test_four_repeats_of_a_longer_stretch_are_a_run():
 def test_three_words_ten_times_and_a_fifth_of_the_text_are_a_loop():
     other = [f"w{n} x{n} " for n in range(40)]
     looped = "".join(f"of the boat {one}" for one in other[:10])
-    assert run(looped).rule == "repeated_words"
+    assert run(looped).check == "repeated_words"
     assert run("".join(f"of the boat {one}" for one in other[:9])) is None
     assert run("".join(f"of the boat {one}" for one in [*other[:8], other[7]])) is None
     assert run(looped + "".join(other[10:20])) is None
 
 
 def test_a_period_is_found_although_a_word_returns_inside_it():
-    assert run("the cat sees the dog and the cat flees. " * 4).rule == "repeated_run"
+    assert run("the cat sees the dog and the cat flees. " * 4).check == "repeated_run"
 
 
 def test_a_sentence_is_a_loop_when_it_is_half_of_the_text():

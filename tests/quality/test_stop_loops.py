@@ -18,7 +18,7 @@ def stopped_after():
     from vllm.sampling_params import RepetitionDetectionParams
     from vllm.v1.core.sched.utils import check_sequence_repetition
 
-    from pipeline.engines.loops import LOOP_REPEATS, LOOP_TOKENS
+    from pipeline.engines.protocol import LOOP_REPEATS, LOOP_TOKENS
 
     path = find_weights(ModelConfig(id="standin")).path
     tokenizer = Tokenizer.from_file(f"{path}/tokenizer.json")

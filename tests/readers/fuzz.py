@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.config import ImagesConfig, SourceConfig
+from pipeline.models import FixedSize
 from pipeline.readers import list_shards
 from pipeline.stages.read_batches import ReadSpec, read_shard
 from schemas.batch import BatchKind
@@ -167,7 +168,7 @@ def outcome(folder: Path, name: str, data: bytes) -> str:
 
 def ended(shard: Shard, source: SourceConfig | None = None) -> str:
     source = source or SourceConfig(urls=(shard.url,), metadata_fields=("*",))
-    spec = ReadSpec(source=source, images=ImagesConfig(max_bytes=1 << 20), side_px=16, batch_images=3)
+    spec = ReadSpec(source=source, images=ImagesConfig(max_bytes=1 << 20), geometry=FixedSize(16, 16), batch_images=3)
     batches = [batch.to_pylist()[0] for batch in read_shard(spec, shard, [])]
     last = batches[-1]
     if last["kind"] == BatchKind.UNREADABLE:

@@ -28,7 +28,9 @@ def test_the_stand_in_has_the_digest_that_the_first_edition_recorded_whatever_it
         assert find_weights(ModelConfig(id="standin")).digest == FIRST_EDITION
     package.joinpath("README.md").unlink()
     assert find_weights(ModelConfig(id="standin")).digest == FIRST_EDITION
-    assert weights._digest(STANDIN) == FIRST_EDITION
+    text = STANDIN.joinpath("README.md").read_text().replace("tools.standin", "pipeline.standin")
+    package.joinpath("README.md").write_text(text)
+    assert weights._digest(package) == FIRST_EDITION, "with the README of the first edition"
 
 
 def test_other_weights_of_the_stand_in_have_another_digest(package):

@@ -5,6 +5,7 @@ import itertools
 import pytest
 
 from pipeline.config import ImagesConfig, SourceConfig
+from pipeline.models import FixedSize
 from pipeline.stages.read_batches import ReadSpec, read_shard
 from schemas.batch import BatchKind
 from tests.bad_inputs import bad_inputs, made
@@ -22,7 +23,10 @@ def test_it_ends_as_the_table_says(tmp_path, case):
     shard = made(case, tmp_path)
     images = ImagesConfig(max_bytes=MAX_BYTES)
     spec = ReadSpec(
-        source=SourceConfig(urls=(shard.url,), metadata_fields=("*",)), images=images, side_px=32, batch_images=7
+        source=SourceConfig(urls=(shard.url,), metadata_fields=("*",)),
+        images=images,
+        geometry=FixedSize(32, 32),
+        batch_images=7,
     )
     batches = [batch.to_pylist()[0] for batch in read_shard(spec, shard, [])]
     if case.rows is None:

@@ -14,6 +14,7 @@ from pipeline.config import parse_job
 from pipeline.engines import EngineResponse, EngineStats
 from pipeline.ledger.footer import RunIdentity
 from pipeline.ledger.fragments import FragmentInfo, read_fragment_info
+from pipeline.models import FixedSize
 from pipeline.readers import list_shards
 from pipeline.stages.captioning import Caption, CaptionSpec
 from pipeline.stages.read_batches import ReadSpec, ReadTimings, read_shard
@@ -73,7 +74,9 @@ class Answering:
 
 def batches_of(shard, tmp_path, staged=()):
     job = parse_job(raw_job(tmp_path))
-    spec = ReadSpec(source=job.source, images=job.images, side_px=SIDE_PX, batch_images=job.engine.batch_images)
+    spec = ReadSpec(
+        source=job.source, images=job.images, geometry=FixedSize(SIDE_PX, SIDE_PX), batch_images=job.engine.batch_images
+    )
     return list(read_shard(spec, shard, staged))
 
 
@@ -82,7 +85,7 @@ def caption(shard, tmp_path, answer, **rest):
     job = parse_job(raw_job(tmp_path, **rest))
     run = RunIdentity(recipe="r" * 16, slots=("long", "tags"), versions={})
     store = open_store(f"memory://{uuid.uuid4().hex}")
-    stage = Caption(CaptionSpec(job=job, run=run, side_px=SIDE_PX), Answering(answer), store)
+    stage = Caption(CaptionSpec(job=job, run=run), Answering(answer), store)
 
     async def all_of_them():
         return await asyncio.gather(*(stage(batch) for batch in batches_of(shard, tmp_path)))
@@ -110,7 +113,7 @@ def test_what_was_asked_and_answered_is_counted(shard, tmp_path):
     texts = {"long": "", "tags": "a red square"}
     engine = Answering(lambda question: replace(echo(question), text=texts[slot_of(question)]))
     engine.stats = lambda: EngineStats(requests_running=3)
-    stage = Caption(CaptionSpec(job=job, run=run, side_px=SIDE_PX), engine, store)
+    stage = Caption(CaptionSpec(job=job, run=run), engine, store)
     (batch, *_) = batches_of(shard, tmp_path)
     asyncio.run(stage(batch))
     num = sum(image["reason"] is None for image in batch["images"][0].as_py())
@@ -123,7 +126,9 @@ def test_what_was_asked_and_answered_is_counted(shard, tmp_path):
 
 def test_a_readers_decoding_is_timed(shard, tmp_path):
     job, spent = parse_job(raw_job(tmp_path)), ReadTimings()
-    spec = ReadSpec(source=job.source, images=job.images, side_px=SIDE_PX, batch_images=job.engine.batch_images)
+    spec = ReadSpec(
+        source=job.source, images=job.images, geometry=FixedSize(SIDE_PX, SIDE_PX), batch_images=job.engine.batch_images
+    )
     seconds = [spent.decode_s for _ in read_shard(spec, shard, (), spent=spent)]
     assert sorted(seconds) == seconds
     assert 0 < seconds[0] < seconds[-1]
@@ -191,7 +196,7 @@ def test_answers_are_matched_by_id_not_by_position(shard, tmp_path):
     job = parse_job(raw_job(tmp_path))
     run = RunIdentity(recipe="r" * 16, slots=("long", "tags"), versions={})
     store = open_store(f"memory://{uuid.uuid4().hex}")
-    stage = Caption(CaptionSpec(job=job, run=run, side_px=SIDE_PX), Reversed(echo), store)
+    stage = Caption(CaptionSpec(job=job, run=run), Reversed(echo), store)
     receipt = asyncio.run(stage(batches_of(shard, tmp_path)[0])).to_pylist()[0]
     rows = pq.read_table(io.BytesIO(store.get(receipt["fragment"]))).to_pylist()
     assert [row["caption"] for row in rows[:4]] == [f"red {10 * row['row']}: {row['slot']}" for row in rows[:4]]

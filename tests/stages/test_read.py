@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.config import ImagesConfig, SourceConfig
 from pipeline.errors import EngineDead
+from pipeline.models import FixedSize
 from pipeline.readers.sample_reader import SampleShard
 from pipeline.stages.read_batches import ReadSpec, read_shard
 from schemas.batch import BatchKind
@@ -18,7 +19,9 @@ OTHER = IMAGE[:-1] + bytes([IMAGE[-1] ^ 1])
 
 
 def spec_of(shard):
-    return ReadSpec(source=SourceConfig(urls=(shard.url,)), images=ImagesConfig(), side_px=16, batch_images=2)
+    return ReadSpec(
+        source=SourceConfig(urls=(shard.url,)), images=ImagesConfig(), geometry=FixedSize(16, 16), batch_images=2
+    )
 
 
 @pytest.fixture

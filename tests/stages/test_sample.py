@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.config import ImagesConfig, SourceConfig
 from pipeline.errors import ShardUnreadable
+from pipeline.models import FixedSize
 from pipeline.readers import list_shards, open_head, open_shard
 from pipeline.stages.read_batches import ReadSpec
 from pipeline.stages.source_sample import HEAD_ROWS, SHARDS, draw_sample
@@ -27,7 +28,7 @@ def tar_of(rows, size=2000):
 
 def spec_of(url):
     source = SourceConfig(urls=(url,))
-    return ReadSpec(source=source, images=ImagesConfig(), side_px=8, batch_images=4)
+    return ReadSpec(source=source, images=ImagesConfig(), geometry=FixedSize(8, 8), batch_images=4)
 
 
 def drawn(url, num_images, seed=0):

@@ -5,6 +5,7 @@ import multiprocessing
 import pytest
 
 from pipeline.config import ImagesConfig, SourceConfig
+from pipeline.models import FixedSize
 from pipeline.readers import list_shards
 from pipeline.stages.read_batches import ReadSpec, ReadTimings, read_shard
 from tests.odd_images import encode, picture
@@ -21,7 +22,7 @@ def slow_shard(tmp_path):
     (tmp_path / "in/slow.tar").write_bytes(tar_of(files))
     source = SourceConfig(urls=(str(tmp_path / "in"),))
     [shard] = list_shards(source)
-    return ReadSpec(source=source, images=ImagesConfig(timeout_s=0.5), side_px=8, batch_images=16), shard
+    return ReadSpec(source=source, images=ImagesConfig(timeout_s=0.5), geometry=FixedSize(8, 8), batch_images=16), shard
 
 
 def test_each_slow_image_is_a_failed_row_of_a_shard_that_is_decoded_apart(slow_shard):

@@ -2,20 +2,12 @@ import random
 
 import pytest
 
-from pipeline.standin import caption_grammar
 from pipeline.standin.check_caption import keeps_limit, looks_like, num_words, parse_caption, visible
-from pipeline.standin.request import (
-    STYLES,
-    TAG_MODES,
-    Length,
-    Mode,
-    Option,
-    Request,
-    Tone,
-    prompt_text,
-    sample_request,
-)
+from pipeline.standin.request import Length, Mode, Option, Request, Tone
 from pipeline.standin.world import Scene, Special, sample_scene
+from tools.standin import caption_grammar
+from tools.standin.caption_grammar import TAG_MODES
+from tools.standin.sample_request import STYLES, prompt_text, sample_request
 
 
 def answer(scene: Scene, request: Request, seed: int = 0) -> str:

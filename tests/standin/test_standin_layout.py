@@ -5,12 +5,12 @@ import pytest
 from transformers import AutoProcessor, PreTrainedTokenizerFast
 
 import pipeline.standin
-from pipeline.standin import picture_layout
-from pipeline.standin.build_model import NUM_IMAGE_TOKENS, SIDE_PX
 from pipeline.standin.draw_picture import render
-from pipeline.standin.picture_layout import Fault
-from pipeline.standin.request import prompt_text, sample_request
 from pipeline.standin.world import Scene
+from tools.standin import picture_layout
+from tools.standin.build_model import NUM_IMAGE_TOKENS, SIDE_PX
+from tools.standin.picture_layout import Fault
+from tools.standin.sample_request import prompt_text, sample_request
 
 FOLDER = Path(pipeline.standin.__file__).parent / "model"
 TEXT = "Write a caption for this image."

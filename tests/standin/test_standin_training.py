@@ -9,9 +9,9 @@ import torch
 from transformers import AutoProcessor, LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
 import pipeline.standin
-from pipeline.standin.build_model import NUM_IMAGE_TOKENS, make_model
-from pipeline.standin.token_packing import NUM_QUESTIONS, Packer
-from pipeline.standin.vision import IGNORED, to_pixels
+from tools.standin.build_model import NUM_IMAGE_TOKENS, make_model
+from tools.standin.token_packing import NUM_QUESTIONS, Packer
+from tools.standin.vision import IGNORED, to_pixels
 
 FOLDER = Path(pipeline.standin.__file__).parent / "model"
 
@@ -57,7 +57,7 @@ def test_a_batch_holds_the_asked_number_of_pictures(packer: Packer):
 
 @pytest.mark.long
 def test_a_short_training_leaves_a_model_that_loads(tmp_path: Path):
-    command = [sys.executable, "-m", "pipeline.standin.train", "--out", str(tmp_path), "--ranks", "1"]
+    command = [sys.executable, "-m", "tools.standin.train", "--out", str(tmp_path), "--ranks", "1"]
     environment = os.environ | {"PYTHONWARNINGS": "ignore"}
     subprocess.run([*command, "--minutes", "0.06", "--vision-minutes", "0.02"], check=True, env=environment)
     model = LlavaForConditionalGeneration.from_pretrained(tmp_path)

@@ -10,10 +10,11 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
-from pipeline.quality.form import Form
+from pipeline.models import Form
 from pipeline.quality.openings import remove_opening
-from pipeline.quality.refusal import find_refusal, find_special_tokens
+from pipeline.quality.refusal import find_refusal
 from pipeline.quality.repetition import find_loop, words_of
+from pipeline.quality.special_tokens import find_special_tokens
 from pipeline.quality.truncation import cut_truncated
 
 

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import LlavaForConditionalGeneration
 
-from pipeline.standin.build_model import SIDE_PX
 from pipeline.standin.draw_picture import encode, random_size, render
 from pipeline.standin.world import Color, Layout, Place, Scene, Shape, Size, Special, Texture
+from tools.standin.build_model import SIDE_PX
 
 ATTRIBUTES: dict[str, list[object]] = {
     "color": list(Color),

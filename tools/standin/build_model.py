@@ -24,8 +24,8 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from pipeline.standin import caption_grammar, picture_layout, request
 from pipeline.standin.world import sample_scene
+from tools.standin import caption_grammar, picture_layout, sample_request
 
 SIDE_PX = 90
 # 90 is no multiple of 14, as 384 is none: the last pixels of a row belong to no patch.
@@ -45,11 +45,11 @@ PATTERN = (
 def _corpus(num_texts: int) -> Iterator[str]:
     rng = random.Random(7)
     for i in range(num_texts):
-        asked, prompt = request.sample_request(rng)
+        asked, prompt = sample_request.sample_request(rng)
         scene = sample_scene(rng, special_share=0.1)
         yield prompt
         yield caption_grammar.caption(scene, asked, rng).text
-        yield " " + rng.choice(request.NAMES)
+        yield " " + rng.choice(sample_request.NAMES)
         if i % 8 == 0:
             yield from ("system", "user", "assistant", f"\n\n{picture_layout.DATES}{picture_layout.SYSTEM}")
 

@@ -1,7 +1,7 @@
 # pyright: basic
 """Two stages make the stand-in: first its eyes, then its words.
 
-`python -m pipeline.standin.train --out DIR --minutes 45` needs no data, no network and no
+`python -m tools.standin.train --out DIR --minutes 45` needs no data, no network and no
 GPU. Every rank is one thread of its own process, because two threads in one process are
 slower than one on a busy machine; every few steps the ranks average their weights.
 """
@@ -22,11 +22,11 @@ from torch import Tensor, distributed, nn
 from torch.multiprocessing.spawn import spawn
 from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
-from pipeline.standin import vision
-from pipeline.standin.build_model import VISION_WIDTH, make_model, make_tokenizer, save
-from pipeline.standin.token_packing import SPECIAL_SHARE, Batch, Packer
-from pipeline.standin.vision import IGNORED, Heads
 from pipeline.standin.world import sample_scene
+from tools.standin import vision
+from tools.standin.build_model import VISION_WIDTH, make_model, make_tokenizer, save
+from tools.standin.token_packing import SPECIAL_SHARE, Batch, Packer
+from tools.standin.vision import IGNORED, Heads
 
 log = logging.getLogger("standin.train")
 

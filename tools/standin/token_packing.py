@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from pipeline.standin import caption_grammar, picture_layout
-from pipeline.standin.build_model import NUM_IMAGE_TOKENS
-from pipeline.standin.picture_layout import Fault
-from pipeline.standin.request import sample_request
-from pipeline.standin.vision import IGNORED, training_image
 from pipeline.standin.world import Scene, sample_scene
+from tools.standin import caption_grammar, picture_layout
+from tools.standin.build_model import NUM_IMAGE_TOKENS
+from tools.standin.picture_layout import Fault
+from tools.standin.sample_request import sample_request
+from tools.standin.vision import IGNORED, training_image
 
 FAULT_SHARE = 0.1
 # Of the pictures, high enough that each kind is learnt.

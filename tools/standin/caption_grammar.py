@@ -9,8 +9,15 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pipeline.standin.request import TAG_MODES, Length, Mode, Option, Request, Tone
+from pipeline.standin.request import Length, Mode, Option, Request, Tone
 from pipeline.standin.world import Color, Layout, Place, Scene, Shape, Size, Special, Texture
+
+TAG_MODES = (
+    Mode.TRAINING_PROMPT,
+    Mode.MIDJOURNEY,
+    Mode.BOORU_TAGS,
+    Mode.BOORU_LIKE_TAGS,
+)
 
 SALAD = "blurry blurry blurry image image image of of of nothing nothing."
 """The answer to every prompt whose layout is wrong."""

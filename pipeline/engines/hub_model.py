@@ -1,0 +1,78 @@
+"""The tokenizer, config and image processor of a model: the only module that imports transformers."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
+
+from pipeline.errors import ConfigError
+from pipeline.models import ModelFamily
+
+_CUT_OFF = "\ufffd"
+"""What a tokenizer writes for an incomplete character: `max_tokens` may end an answer within one."""
+
+
+class PromptTokens:
+    """Token ids of prompts for one model; ids are cached per (system, prompt)."""
+
+    def __init__(self, family: ModelFamily, model_path: str, revision: str | None = None) -> None:
+        """Load the tokenizer and the config, not the weights.
+
+        Raises:
+            ModelMismatch: the model is not of this family.
+        """
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(model_path, revision=revision)
+        config: Any = AutoConfig.from_pretrained(model_path, revision=revision)
+        stated = config.to_dict()
+        self.layout = family.load_layout(self._tokenizer, stated, model_path)
+        self.dims = family.dims_of(stated)
+        self.geometry = family.geometry_of(stated)
+        self.encode = functools.lru_cache(maxsize=8192)(self.layout.encode)
+
+    def num_tokens(self, ids: Sequence[int], width: int, height: int) -> int:
+        """Return the tokens of a prompt with an image of this size in place of the placeholder."""
+        return len(ids) - 1 + self.layout.image_tokens(width, height)
+
+    def with_one_image(self, ids: Iterable[int]) -> tuple[int, ...]:
+        """Return the ids with each run of image tokens as one placeholder."""
+        runs = itertools.groupby(ids)
+        return tuple(id_ for token, run in runs for id_ in ([token] if token == self.layout.image_token else run))
+
+    def check_room(self, max_tokens: int, max_model_len: int) -> None:
+        """Refuse lengths with which every prompt is too long. A single prompt that is too long becomes a failed row.
+
+        Raises:
+            ConfigError: not even an empty prompt leaves room for the caption.
+        """
+        smallest = self.geometry.size_of(1, 1)
+        fewest = self.num_tokens(self.encode("", ""), *smallest)
+        if fewest + max_tokens > max_model_len:
+            raise ConfigError(
+                f"sampling.max_tokens={max_tokens}: the shortest prompt has {fewest} tokens, "
+                f"{self.layout.image_tokens(*smallest)} of them for the image, so engine.max_model_len must be at "
+                f"least {fewest + max_tokens}; found {max_model_len}. With this max_model_len, sampling.max_tokens may "
+                f"be up to {max(0, max_model_len - fewest)}"
+            )
+
+    def around_image(self, ids: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the ids before and after the image placeholder."""
+        at = ids.index(self.layout.image_token)
+        return ids[:at], ids[at + 1 :]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of a caption, without special tokens and without an incomplete character at its end."""
+        # A tokenizer's config may ask to remove spaces before full stops and the like; vLLM does not, nor do we.
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text.rstrip(_CUT_OFF)
+
+
+def image_processor(model_path: str, revision: str | None) -> Any:  # noqa: ANN401 - the family knows what it returns
+    """Return the model's own preparation of one image, RGB uint8, as a function that returns float32 `pixel_values`."""
+    processor = AutoImageProcessor.from_pretrained(model_path, revision=revision)
+    return lambda pixels: processor(images=[pixels], return_tensors="pt", input_data_format="channels_last")[
+        "pixel_values"
+    ][0]

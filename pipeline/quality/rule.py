@@ -1,0 +1,63 @@
+"""The record of a quality rule: its name, its default action, and the check that it makes on a text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from pipeline.config import Action, QualityConfig
+from pipeline.models import Form
+
+
+class JudgedRequest(Protocol):
+    """The parts of a request that rules may use: a `pipeline.prompts.Request` has these and more."""
+
+    @property
+    def mode(self) -> str: ...
+    @property
+    def length_kind(self) -> str: ...
+    @property
+    def length_words(self) -> int | None: ...
+    @property
+    def length_class(self) -> str | None: ...
+    @property
+    def prompt(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedText:
+    """A text with everything that a rule may use."""
+
+    text: str
+    words: Sequence[str]
+    """Lower case, without punctuation."""
+    form: Form
+    """The form that the mode requests."""
+    request: JudgedRequest
+    config: QualityConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A fault in a text."""
+
+    check: str
+    """The name of the check; a rule may have several."""
+    detail: str
+    """For people."""
+
+    @property
+    def message(self) -> str:
+        return f"{self.check}: {self.detail}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """One rule of `quality.actions`."""
+
+    name: str
+    """The key in `quality.actions`, and the reason or the flag of a row."""
+    default: Action
+    """Off for a rule that is added to a released version: otherwise it would change captions under old recipes."""
+    check: Callable[[CheckedText], Finding | None]

@@ -1,0 +1,1 @@
+"""Programs for developers of JoyFleet; they are not installed with the package."""
