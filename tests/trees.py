@@ -9,7 +9,7 @@ KINDS = {
     "caption": "CaptionActor",
     "reader": "ray::Read",
     "raylet": "raylet/raylet",
-    "tally": "ray::_Tally",
+    "progress_actor": "ray::_ProgressActor",
     "committer": "ray::_Committer",
 }
 """What the command line of each kind holds. Ray names a worker after what it is doing."""

@@ -216,7 +216,8 @@ def image_after_text(ids, marks):
 def test_a_wrong_token_layout_ruins_the_captions(running, monkeypatch, fault):
     tokens = running.engine._tokens
     right = tokens.encode
-    marks = (tokens._ids["<|reserved_special_token_70|>"], tokens._ids["<|eot_id|>"])
+    ids = tokens.layout._ids
+    marks = (ids["<|reserved_special_token_70|>"], ids["<|eot_id|>"])
     wrong = {
         "double BOS": double_bos,
         "no BOS": no_bos,

@@ -23,9 +23,13 @@ from pipeline.flow.ray_env import prepare_ray_env
 config = load_corpus(sys.argv[1])
 prepare_ray_env(config.cluster)
 stop, calls = threading.Event(), []
-stop.set()
+
+def stop_at_once(*call):
+    calls.append(call)
+    stop.set()
+
 try:
-    run_corpus(prepare_corpus(config), lambda *call: calls.append(call), stop)
+    run_corpus(prepare_corpus(config), stop_at_once, stop)
     outcome = "completed"
 except Interrupted:
     outcome = "interrupted"
@@ -48,8 +52,11 @@ def test_the_driver_stops_on_request_resumes_and_reports_each_step(tmp_path):
     job.write_text(yaml.safe_dump(config))
     done = subprocess.run([sys.executable, "-c", SCRIPT, str(job)], capture_output=True, text=True, check=True)
     result = json.loads(done.stdout.splitlines()[-1])
-    assert (result["outcome"], result["stopped_calls"]) == ("interrupted", 0)
-    # The second run completes the job, the third finds it complete and runs no step.
-    assert result["calls"] == [[step, number, 3] for step in ("records", "publish") for number in (1, 2, 3)]
+    assert (result["outcome"], result["stopped_calls"]) == ("interrupted", 1)
+    # The second run completes what is left of the step and the job, the third finds it complete and runs no step.
+    first, *records = [call for call in result["calls"] if call[0] == "records"]
+    assert first == ["records", 1, 3]
+    assert records == [["records", number, len(records)] for number in range(1, len(records) + 1)]
+    assert result["calls"][1 + len(records) :] == [["publish", number, 3] for number in (1, 2, 3)]
     assert (tmp_path / "corpus/README.md").exists()
     assert not (tmp_path / "corpus/staging").exists()
