@@ -70,8 +70,8 @@ def test_a_job_survives_the_death_of_its_engine_and_of_its_driver(tmp_path):
     process = start(tmp_path, "caption", job, **gate.environment)
     gate.let(2)
     wait_until(lambda: num_fragments(output) == 2 and gate.held() == 2, process, "2 fragments")
+    wait_until(lambda: engine_cores(process.pid), process, "an engine core")
     killed = engine_cores(process.pid)
-    assert killed
     for core in killed:
         core.suspend()  # so that what it is asked next is with it when it dies
     gate.let(2)
