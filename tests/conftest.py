@@ -5,6 +5,7 @@ import signal
 import pytest
 from hypothesis import settings
 
+from tests.s3_server import stop_shared_servers
 from tests.skips import pytest_make_collect_report, pytest_runtest_makereport  # noqa: F401 - hooks
 from tests.workers import pytest_collection_modifyitems, pytest_xdist_make_scheduler  # noqa: F401 - hooks
 
@@ -22,3 +23,7 @@ def _signals_of_pytest():
         signal.set_wakeup_fd(-1)
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def pytest_sessionfinish():
+    stop_shared_servers()

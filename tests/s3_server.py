@@ -9,7 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -73,20 +73,43 @@ def _wait(process: subprocess.Popen[bytes], endpoint: str, log: Path) -> None:
     raise RuntimeError(f"the server does not answer at {endpoint}: {log.read_text(errors='replace')[-2000:]}")
 
 
+_shared: dict[tuple[str, ...], tuple[ExitStack, dict[str, str]]] = {}
+
+
+@contextmanager
+def _shared_server(program: tuple[str, ...]) -> Iterator[dict[str, str]]:
+    """One server a process, with a bucket named `out`.
+
+    Each module that imports a fixture has an instance of its own of it, also of one for the session. With a server for
+    each, the environment would be that of the last one started.
+    """
+    if program in _shared:
+        yield _shared[program][1]
+        return
+    with ExitStack() as stack:
+        environment = stack.enter_context(s3_server(program))
+        make_bucket(environment["AWS_ENDPOINT_URL"], "out")
+        _shared[program] = (stack.pop_all(), environment)
+    yield environment
+
+
+def stop_shared_servers() -> None:
+    while _shared:
+        _, (stack, _) = _shared.popitem()
+        stack.close()
+
+
 @pytest.fixture(scope="session")
 def s3_environment() -> Iterator[dict[str, str]]:
-    """One server a session, its environment set for the whole of it, with a bucket named `out`."""
-    with s3_server() as environment:
-        make_bucket(environment["AWS_ENDPOINT_URL"], "out")
-        with pytest.MonkeyPatch.context() as patch:
-            for name, value in environment.items():
-                patch.setenv(name, value)
-            yield environment
+    """The server of the session, its environment set for the whole of it, with a bucket named `out`."""
+    with _shared_server(MINISTACK) as environment, pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        yield environment
 
 
 @pytest.fixture(scope="session")
 def moto_environment() -> Iterator[dict[str, str]]:
     """Another server, with a bucket named `out`; its environment is for each test to set."""
-    with s3_server(MOTO) as environment:
-        make_bucket(environment["AWS_ENDPOINT_URL"], "out")
+    with _shared_server(MOTO) as environment:
         yield environment
