@@ -82,14 +82,14 @@ def plan(
         terminal = redirect_output(new_log(), job.logs)
         calibration = _calibrate(job, num_images, terminal)
         SIGNALS.end_at_once(DEFAULT)
-    told = look(job, calibration, priced)
-    for remark in told["remarks"]:
+    summary = look(job, calibration, priced)
+    for remark in summary["remarks"]:
         terminal.err.write(f"joyfleet: note: {printable(remark)}\n")
     if as_json:
-        terminal.out.write(to_json(told, indent=2) + "\n")
+        terminal.out.write(to_json(summary, indent=2) + "\n")
     else:
         show_source(job, rows, terminal.out)
-        _print(told, terminal.out)
+        _print(summary, terminal.out)
 
 
 def _calibrate(job: JobConfig, num_images: int, terminal: Terminal) -> Calibration:
@@ -181,8 +181,8 @@ def _left(job: JobConfig, recipe: str, shards: Sequence[Shard], remarks: list[st
     return [shard for shard in shards if shard.path in found.fragments]
 
 
-def _print(told: Mapping[str, Any], out: TextIO) -> None:
-    source, left, made, tokens = told["source"], told["left"], told["estimate"], told["tokens"]
+def _print(summary: Mapping[str, Any], out: TextIO) -> None:
+    source, left, made, tokens = summary["source"], summary["left"], summary["estimate"], summary["tokens"]
     console = Console(file=out, soft_wrap=True, highlight=False, width=WIDTH)
     sure = (
         "counted" if source["counted"] else f"+- {source['images_error']:.1%}, {source['shards_looked_at']} looked at"
@@ -191,9 +191,9 @@ def _print(told: Mapping[str, Any], out: TextIO) -> None:
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, value in (
         ("source", f"{source['shards']:,} shards, {size(source['bytes'])}, {source['images']:,} images ({sure})"),
-        ("done", f"{told['resumed']['shards_done']:,} shards, about {told['resumed']['images_done']:,} images"),
+        ("done", f"{summary['resumed']['shards_done']:,} shards, about {summary['resumed']['images_done']:,} images"),
         ("left", f"{left['shards']:,} shards, {size(left['bytes'])}, {left['images']:,} images"),
-        ("captions", f"{made['captions']:,}, {told['slots']} of each image"),
+        ("captions", f"{made['captions']:,}, {summary['slots']} of each image"),
         ("tokens", f"{tokens['prompt']:.0f} a prompt, {tokens['caption']:.0f} a caption ({tokens['source']})"),
         ("output", f"{size(made['output_bytes'])}, and as much staging at the most"),
         ("object store", f"{size(made['object_store_bytes'])} of Ray's, for images in flight"),

@@ -3,10 +3,10 @@
 A first signal either ends the process at once, where nothing needs draining (planning, a verb that only reads), or
 sets an event, where the verb drains what is in flight. A second signal ends the process at once.
 
-A thread of its own acts, told through a pipe that Python's C handler writes to: a handler in Python runs in the main
-thread alone, between two bytecodes, which is never while that thread waits in a library, and an exception out of it
-would land in the middle of any function. Nothing is imported here or by the thread when it acts, since the main
-thread may hold an import lock for seconds.
+A separate thread acts. It reads the signals from a pipe to which Python's C handler writes. A handler in Python would
+run in the main thread only, between two bytecodes: never while that thread waits in a library, and an exception from
+it could end up in any function. The thread imports nothing when it acts, since the main thread may hold an import
+lock for seconds.
 """
 
 from __future__ import annotations

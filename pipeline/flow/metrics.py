@@ -1,6 +1,6 @@
 """What Prometheus can ask of a run: every figure is published by the driver, through Ray's own metrics.
 
-Readers are tasks whose processes come and go, so what they count goes through the tally; what engines count does, too.
+Readers are tasks whose processes come and go, so what they and the engines count goes through the progress actor.
 One process then publishes some fifty values every five seconds, 7 us each (measured). Ray exports them with the
 prefix `ray_`, counters with the suffix `_total`, on the metrics port of the driver's node. docs/watching.md
 lists them; the dashboard and the alerts in infra/observability ask for nothing else.

@@ -1,6 +1,7 @@
 """How far each stage is, and whether the run is stopping: what all processes of a run tell each other.
 
-No decision about data rests on it. A tally that dies forgets; a driver that stops tells it again.
+No decision about data depends on it. A progress actor that dies forgets its state; a driver that stops sets the flag
+again.
 """
 
 from __future__ import annotations
@@ -45,12 +46,12 @@ class ShardStart:
 
 
 SILENT_S = 60.0
-"""A replica that has not told anything for so long is gone: its pool shrank, or its node died."""
+"""A replica without a heartbeat for so long is gone: its pool shrank, or its node died."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replica:
-    """What a replica last told."""
+    """The last report of a replica."""
 
     in_flight: int
     """Images."""
@@ -61,7 +62,7 @@ class Replica:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaDetails:
-    """What is told less often than `Counts`: no decision rests on it, not even when a run counts as stalled."""
+    """Reported less often than `Counts`. No decision depends on it, not even whether a run is stalled."""
 
     decode_s: float = 0.0
     """Seconds that readers spent on decoding."""
@@ -154,14 +155,14 @@ ANSWER_TIMEOUT_S = 10.0
 
 
 def start_progress_actor() -> Any:  # noqa: ANN401 - Ray's handles have no useful type
-    """Start a tally on the driver's node, with which it would be of no use any more."""
+    """Start the progress actor on the driver's node: it has no purpose without the driver."""
     here: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     # No CPU of its own: on a cluster of one CPU a reader could otherwise wait for it for ever.
     return ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=here)(_ProgressActor).remote()
 
 
 def read_counts(tally: Any) -> Counts | None:  # noqa: ANN401 - see above
-    """Return the counts; None when the tally does not answer, which must not end a run."""
+    """Return the counts; None if the progress actor does not answer, which must not end a run."""
     return result_or_none(tally.counts.remote())
 
 
@@ -181,9 +182,9 @@ def read_left_out(tally: Any) -> dict[str, tuple[LeftOut, ...]]:  # noqa: ANN401
 
 
 def result_or_none(asked: Any) -> Any:  # noqa: ANN401 - see above
-    """Wait for what the tally answers; None when it does not."""
+    """Wait for an answer of the progress actor; None if it does not answer."""
     try:
         return ray.get(asked, timeout=ANSWER_TIMEOUT_S)
     except (GetTimeoutError, RayActorError) as err:
-        log.warning("the tally does not answer: %r", err)
+        log.warning("the progress actor does not answer: %r", err)
         return None

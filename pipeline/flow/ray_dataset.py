@@ -113,15 +113,15 @@ def _reader(reference: Any, work: ShardTask) -> Callable[[], Iterable[pa.Table]]
 
 def _until_stopped(spec: FlowSpec, shard: str, batches: Iterable[pa.Table], spent: ReadTimings) -> Iterator[pa.Table]:
     """Yield the batches, and end early when the run stops: what is cut off then, no receipt will miss."""
-    told: Any = None
+    stop_reply: Any = None
     decode_s = 0.0
     for batch in batches:
         # Not waited for: a reader that waits gives its CPU away, and one batch more does no harm.
-        if told is not None and ray.wait([told], timeout=0)[0] and result_or_none(told):
+        if stop_reply is not None and ray.wait([stop_reply], timeout=0)[0] and result_or_none(stop_reply):
             return
-        if told is None and spent.left_out:
+        if stop_reply is None and spent.left_out:
             spec.tally.leave_out.remote(shard, spent.left_out)
-        told = spec.tally.read.remote(len(batch["images"][0]), spent.decode_s - decode_s)
+        stop_reply = spec.tally.read.remote(len(batch["images"][0]), spent.decode_s - decode_s)
         decode_s = spent.decode_s
         yield batch
 

@@ -70,7 +70,7 @@ def prepare_ray_env(config: ClusterConfig, sent_to: str | None = None) -> None:
 
 
 def own_folder() -> Path:
-    """Return the folder for the sessions of Rays of one's own: its parent lets only this user in.
+    """Return the folder for the sessions of a Ray that a run starts itself; only this user can open its parent.
 
     Ray makes all of its folders accessible to everybody (0777), sockets and logs included. It would itself use
     /tmp/ray, or ray/ in RAY_TMPDIR.
