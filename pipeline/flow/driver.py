@@ -8,17 +8,13 @@ from __future__ import annotations
 
 import logging
 import pickle
-import queue
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any
 
-import pyarrow as pa
-from ray.data import Dataset
 from ray.exceptions import RayError
 
 from pipeline.errors import Interrupted, NothingDone, PipelineError
@@ -38,7 +34,8 @@ from pipeline.flow.progress_actor import (
     start_progress_actor,
 )
 from pipeline.flow.ray_dataset import FlowSpec, build_dataset
-from pipeline.flow.watchdog import Watchdog
+from pipeline.flow.stream import Stream, open_stream, unwrap
+from pipeline.flow.watchdog import Watchdog, stalled_stage
 from pipeline.ledger.quarantine import Quarantined, list_quarantine, put_quarantine
 from pipeline.ledger.shard_plan import remaining
 from pipeline.ledger.shard_tracker import CompletedShard, Receipt, ShardTracker
@@ -127,7 +124,7 @@ def _run(prepared: PreparedJob, outcome: RunResult, report: Report, stop: thread
             outcome.worker_logs = cluster.logs
             _Driver(prepared, outcome, cluster).drive(report, stop)
     except RayError as err:
-        raise _as_pipeline_error(err) from err
+        raise unwrap(err) from err
     finally:
         outcome.seconds = time.monotonic() - started
 
@@ -170,23 +167,29 @@ class _Driver:
 
     def drive(self, report: Report, stop: threading.Event) -> None:
         watchdog = Watchdog(self._prepared.job.cluster.stall_timeout_s)
-        with _receipts(self._dataset) as receipts:
-            while not (receipts.ended and not len(self._commits)):
-                self._step(receipts, report)
-                watchdog.look(self._counts, self._progress.shards_ended, len(self._commits))
+        with open_stream(self._dataset) as stream:
+            while not (stream.ended and not len(self._commits)):
+                self._step(stream, report)
+                self._check_progress(watchdog)
                 if stop.is_set():
-                    self._drain(receipts, report)
+                    self._drain(stream, report)
                     return
         self._show(report, at_once=True)
         self._outcome.left_out = add_up(sorted(read_left_out(self._tally).items()))
         self._check_end()
 
-    def _step(self, receipts: _Receipts, report: Report) -> int:
-        """Take what has come; return the number of receipts and commits."""
+    def _check_progress(self, watchdog: Watchdog) -> None:
+        commits_under_way = len(self._commits)
+        progress = (self._counts, self._progress.shards_ended, commits_under_way)
+        watchdog.check(progress, stalled_stage(self._counts, commits_under_way))
+
+    def _step(self, stream: Stream, report: Report) -> int:
+        """Take the receipts and commits that have arrived; return their number."""
         moved = 0
-        for receipt in receipts.waiting(POLL_S):
-            self._take(receipt)
-            moved += 1
+        for block in stream.blocks(POLL_S):
+            for receipt in block.to_pylist():
+                self._take(receipt)
+                moved += 1
         moved += self._collect()
         self._show(report)
         return moved
@@ -270,7 +273,7 @@ class _Driver:
         self._outcome.images_resumed = self._progress.images_resumed
         self._outcome.images_captioned = self._progress.images_done
 
-    def _drain(self, receipts: _Receipts, report: Report) -> None:
+    def _drain(self, stream: Stream, report: Report) -> None:
         """Ask nothing new, and let what is in flight be answered, staged and committed within the grace.
 
         Raises:
@@ -284,7 +287,7 @@ class _Driver:
         while quiet < 2 and time.monotonic() < until:
             self._tally.stop.remote()
             self._shown_at = 0.0  # so that the counts are of now
-            moved = self._step(receipts, report)
+            moved = self._step(stream, report)
             idle = not (moved or len(self._commits) or self._counts.in_flight)
             quiet = quiet + 1 if idle else 0
         self._show(report, at_once=True)
@@ -322,58 +325,3 @@ def committed_elsewhere(prepared: PreparedJob, left: Collection[str]) -> list[st
     # A retry's shards were committed from the start.
     works = [work.shard.path for work in prepared.works if work.retry_rows is None]
     return sorted(committed.intersection(works, left))
-
-
-@dataclass
-class _Receipts:
-    """Receipts as they come, read off the dataset by a thread of their own."""
-
-    queue: queue.SimpleQueue[Any] = field(default_factory=queue.SimpleQueue)
-    ended: bool = False
-
-    def waiting(self, timeout_s: float) -> Iterator[Mapping[str, Any]]:
-        """Yield what has come; wait at most `timeout_s` for the first, also when no more will come."""
-        if self.ended:
-            time.sleep(timeout_s)
-        while not self.ended:
-            try:
-                item = self.queue.get(timeout=timeout_s)
-            except queue.Empty:
-                return
-            timeout_s = 0.0
-            if isinstance(item, BaseException):
-                raise _as_pipeline_error(item) from item
-            if item is None:
-                self.ended = True
-            else:
-                yield from item
-
-
-@contextmanager
-def _receipts(dataset: Dataset) -> Iterator[_Receipts]:
-    receipts = _Receipts()
-
-    def pull() -> None:
-        try:
-            for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-                receipts.queue.put(cast(pa.Table, block).to_pylist())
-            receipts.queue.put(None)
-        except BaseException as err:  # noqa: BLE001 - handed to the driver's thread, which raises it
-            receipts.queue.put(err)
-
-    threading.Thread(target=pull, name="receipts", daemon=True).start()
-    yield receipts
-
-
-def _as_pipeline_error(err: BaseException) -> BaseException:
-    """The error of ours inside Ray's wrapping, else one that quotes Ray's.
-
-    Ray's own wrapper is an instance of ours as well, and says a whole traceback: the innermost counts.
-    """
-    found, cause = None, err
-    while cause is not None:
-        found = cause if isinstance(cause, PipelineError) and not isinstance(cause, RayError) else found
-        cause = getattr(cause, "cause", None) or cause.__cause__
-    if found is None and isinstance(err, RayError):
-        return PipelineError(f"the flow ended with an error of Ray: {err}")
-    return found or err
