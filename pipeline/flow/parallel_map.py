@@ -71,6 +71,8 @@ def parallel_map(
                 num_done = len(items) - num_left
                 raise Interrupted(f"stopped with {num_done} of {len(items)} items of this step done; run again")
             for block in stream.blocks(POLL_S):
+                if stop.is_set():
+                    break
                 for result in map(pickle.loads, block["result"].to_pylist()):
                     if isinstance(result, PipelineError):
                         raise result
