@@ -1,7 +1,5 @@
 """`joyfleet VERB ...`, also as `python -m jobs VERB ...`. An error is one message and an exit code."""
 
-from __future__ import annotations
-
 import sys
 
 from jobs.signals import SIGNALS

@@ -3,8 +3,6 @@
 The options of an export are the fields of `ExportConfig`.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence

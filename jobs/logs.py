@@ -1,7 +1,5 @@
 """Redirects logs to a file, so that the terminal shows only progress, summary and errors."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os

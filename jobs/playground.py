@@ -1,7 +1,5 @@
 """`joyfleet playground`: tries prompts on one image, in a browser on this machine."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,7 +55,7 @@ def _pictures(job_file: str | None, overrides: Sequence[str], folder: Path) -> t
         job = read_job(job_file, overrides)
     else:
         draw_dataset(folder / "source", num_images=PICTURES, seed=0, shard_rows=PICTURES)
-        job = parse_job({**STANDIN, "source": str(folder / "source"), "output": "memory://playground"}, overrides)
+        job = parse_job({**STANDIN, "source": str(folder / "source"), "output": str(folder / "output")}, overrides)
     _, weights, _ = check_job(job)
     read = read_spec(job, weights)
     sample = draw_sample(read, list_shards(job.source), job.seed, PICTURES)

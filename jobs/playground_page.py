@@ -1,7 +1,5 @@
 """The playground's page, and the engine behind it: the only module that imports gradio."""
 
-from __future__ import annotations
-
 import asyncio
 import html
 import threading

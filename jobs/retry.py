@@ -1,7 +1,5 @@
 """`joyfleet retry OUTPUT --rows STATUSES`: requests the failed and rejected rows of committed shards again."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import click

@@ -9,8 +9,6 @@ it could end up in any function. The thread imports nothing when it acts, since 
 lock for seconds.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

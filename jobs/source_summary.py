@@ -1,7 +1,5 @@
 """What `joyfleet plan` shows about a source: the detected formats and splits, and the first rows."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from typing import TextIO

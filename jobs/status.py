@@ -1,7 +1,5 @@
 """`joyfleet status OUTPUT`: progress, active runs and the results of earlier runs, read from storage alone."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from collections.abc import Mapping

@@ -4,8 +4,6 @@ A key such as `\x1b[2J` would clear the screen; others set the window's title or
 rows, records and logs keep the original text; only printed text is escaped.
 """
 
-from __future__ import annotations
-
 import json
 from typing import Any, TextIO
 

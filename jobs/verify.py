@@ -1,7 +1,5 @@
 """`joyfleet verify OUTPUT`: proves from the source that each image was captioned exactly once."""
 
-from __future__ import annotations
-
 import hashlib
 import sys
 from collections.abc import Iterator, Sequence

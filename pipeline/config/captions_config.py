@@ -4,8 +4,6 @@ Only the form is checked here. `pipeline.prompts` has the catalogue, and checks 
 tone or an option.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Self
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator

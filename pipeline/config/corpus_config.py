@@ -1,7 +1,5 @@
 """A corpus: where captions, tags and metadata come from, and how they become training text."""
 
-from __future__ import annotations
-
 from enum import StrEnum
 from typing import Annotated, Any, Self
 

@@ -5,8 +5,6 @@ come first (its model card, quoted by others), and records have other words. Dan
 tables of v1 and v2 give each task weight 1, and each of the three tasks with three sections weight 2.
 """
 
-from __future__ import annotations
-
 from enum import StrEnum
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A captioning job: its sections, and the checks that concern two of them."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator

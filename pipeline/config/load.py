@@ -1,7 +1,5 @@
 """Merges file, environment and command line into one config, or raises one `ConfigError` that lists every mistake."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Which model captions the images."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from pydantic import model_validator

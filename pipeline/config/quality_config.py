@@ -4,8 +4,6 @@ The thresholds of the built-in rules are not settings: they are in `pipeline.qua
 version.
 """
 
-from __future__ import annotations
-
 import re
 from enum import StrEnum
 from typing import Annotated, Any, Self

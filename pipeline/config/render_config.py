@@ -4,8 +4,6 @@ The values of a preset are in `pipeline.config.corpus_presets`. An explicit sett
 mapping (weights, styles) is merged into the preset's, key by key.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from enum import StrEnum

@@ -1,7 +1,5 @@
 """Writes and reads the tables and counts of a corpus: declared schema, page checksums, put-if-absent."""
 
-from __future__ import annotations
-
 import json
 import uuid
 from collections.abc import Collection, Mapping

@@ -11,8 +11,6 @@
 The remaining work of a step is read from the output itself, as for captions: a killed job resumes where it stopped.
 """
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import io

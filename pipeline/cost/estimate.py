@@ -1,7 +1,5 @@
 """Estimate hours, money, bytes and requests from the numbers of images and tokens."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

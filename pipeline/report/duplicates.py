@@ -6,8 +6,6 @@ texts of similarity s have the same smallest run with probability s, so a sample
 duplicates together, and the share is low by at most 1 - s.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ All that is filled in is escaped. Beyond that a content security policy in the p
 script but the page's own, which it names by hash.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 from collections.abc import Mapping

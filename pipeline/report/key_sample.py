@@ -1,7 +1,5 @@
 """Samples with bounded size that do not depend on the order of their input."""
 
-from __future__ import annotations
-
 import hashlib
 import heapq
 from typing import Generic, TypeVar

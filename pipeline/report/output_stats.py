@@ -4,8 +4,6 @@ Counts are exact. Bounded are the tags (`TAGS` different ones are counted), the 
 committed file and a batch of its rows.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """The report page: the statistics of an output as words, tables and figures."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

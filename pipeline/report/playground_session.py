@@ -3,8 +3,6 @@
 The answers come by the stages of a run, each from a slot of its own: same words, rules and repair, other seeds.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Colours are the page's own (`var(--ink)` and the like), so that a figure follows
 text in the page's font. A figure is `WIDTH_PX` wide, so that its letters are readable on a phone at its width.
 """
 
-from __future__ import annotations
-
 import io
 import re
 from collections.abc import Mapping, Sequence

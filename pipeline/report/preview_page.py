@@ -1,7 +1,5 @@
 """Captions a sample with the stages of a run, and renders the preview page."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import time

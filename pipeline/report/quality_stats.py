@@ -6,8 +6,6 @@ group a histogram, `OPENINGS` openings and `NGRAM_CAPTIONS` captions, and the sa
 of outputs that have more than twice `OPENINGS` of them.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field

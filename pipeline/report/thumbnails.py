@@ -1,7 +1,5 @@
 """Thumbnails for caption rows, read from the source: from few shards, and as little as possible of each."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 from collections.abc import Iterable, Mapping

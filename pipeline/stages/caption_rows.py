@@ -1,7 +1,5 @@
 """Caption rows from a batch's images, their requests and the answers."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any

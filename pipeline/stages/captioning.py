@@ -1,7 +1,5 @@
 """Batches in, receipts out: every image asked, every text judged, the caption rows staged as one fragment."""
 
-from __future__ import annotations
-
 import asyncio
 import pickle
 from collections.abc import Mapping, Sequence

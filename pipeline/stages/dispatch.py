@@ -5,8 +5,6 @@ killed it, so each batch takes its unfinished images aside, alone in the engine,
 that survive are done, and a single image that kills the engine again becomes a failed row.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence

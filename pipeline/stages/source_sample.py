@@ -5,8 +5,6 @@ images, and of each the rows with the smallest hashes among its first `HEAD_ROWS
 anything is read how much that can be, whatever the size of the source.
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 from collections.abc import Sequence

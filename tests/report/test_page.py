@@ -12,6 +12,7 @@ from pipeline.report.html import link_of, share
 from pipeline.report.output_stats import output_stats
 from pipeline.storage import open_store
 from tests.browser import PHONE, looking_at, needs_chromium
+from tests.memory_store import MemoryStore
 from tests.report.outputs import EVIL, write_output
 from tests.report.test_quality import commit, row
 
@@ -44,7 +45,7 @@ def test_rows_are_counted_in_one_pass(output):
 def test_images_with_equal_bytes_are_told(output):
     survey, _ = output_stats(open_store(str(output)))
     assert survey.copied_images == 0
-    store = open_store("memory://copies")
+    store = MemoryStore("memory://copies")
     commit(store, [row(number, image_sha256="ab" * 32 if number < 3 else f"{number:064d}") for number in range(4)])
     assert output_stats(store)[0].copied_images == 0.75
 

@@ -1,7 +1,5 @@
 """Builds the data set card of a corpus: README.md as Hugging Face reads it, with the census as tables."""
 
-from __future__ import annotations
-
 import html
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Writes the report tables of a corpus and, last, its data set card."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any
 

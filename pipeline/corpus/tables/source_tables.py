@@ -4,8 +4,6 @@ A slice is the input of one task, and joins stream slices. Slicing copies the co
 step sees one schema and one size, whatever the format of the table.
 """
 
-from __future__ import annotations
-
 import csv
 import gzip
 import io

@@ -17,8 +17,6 @@ an underscore if it has more than three characters. Control characters, blank li
 target line are faults.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
