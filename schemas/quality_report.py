@@ -3,6 +3,7 @@
 import pyarrow as pa
 
 from schemas.field import field
+from schemas.status import Status
 
 
 def _share(name: str, doc: str) -> pa.Field:
@@ -14,14 +15,18 @@ GROUP: tuple[pa.Field, ...] = (
     field("length", pa.string(), "none, the class, or such as `40 words`"),
 )
 
+COUNTED: dict[str, str] = {
+    Status.OK.value: "ok at the first attempt",
+    "repaired": "ok after a retry",
+    **{status.value: "rows with this status" for status in Status if status is not Status.OK},
+}
+"""Columns that count caption rows by status, with their meaning; each row is counted in one of them."""
+
 QUALITY_GROUPS: pa.Schema = pa.schema(
     [
         *GROUP,
-        field("rows", pa.int64(), "caption rows; the next four add up to it"),
-        field("ok", pa.int64(), "ok at the first attempt"),
-        field("repaired", pa.int64(), "ok at a further attempt"),
-        field("rejected", pa.int64(), "rows with this status"),
-        field("failed", pa.int64(), "rows with this status"),
+        field("rows", pa.int64(), "caption rows: the sum of the counts by status that follow"),
+        *(field(name, pa.int64(), doc) for name, doc in COUNTED.items()),
         field("words_mean", pa.float64(), "words of the ok captions", nullable=True),
         field("words_p10", pa.int32(), "10th percentile of the words", nullable=True),
         field("words_p50", pa.int32(), "median of the words", nullable=True),
