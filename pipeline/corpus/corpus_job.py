@@ -239,7 +239,7 @@ class TableChunker:
 
 
 def steps(prepared: PreparedCorpus) -> Iterator[Step]:
-    """Yield the steps in order. The caller completes a step before it asks for the next one."""
+    """Yield the steps in order. The caller completes a step before it takes the next one."""
     store, config = prepared.store, prepared.config
     files = [file for listed in prepared.tables.values() for file in listed]
     existing = _listed(store, f"{corpus_layout.STAGING}/tables")

@@ -188,7 +188,7 @@ class _Batch:
         image: dict[str, Any] = {
             "row": row.row,
             "key": row.key,
-            "source": json.dumps(row.carried, ensure_ascii=False, sort_keys=True),
+            "source": json.dumps(row.metadata, ensure_ascii=False, sort_keys=True),
             "reason": row.reason.value if row.reason else None,
             "message": None if row.message is None else _clean(row.message),
         }
