@@ -16,6 +16,7 @@ from pipeline.errors import PipelineError
 from pipeline.ledger.caption_table import count_statuses
 from pipeline.ledger.footer import RunIdentity
 from pipeline.ledger.fragments import write_fragment
+from pipeline.ledger.shard_tracker import Receipt
 from pipeline.prompts import RequestSampler, draw_seed
 from pipeline.quality import prepare_rules
 from pipeline.stages.caption_rows import RequestState, rows_table, with_attempt
@@ -23,7 +24,6 @@ from pipeline.stages.dispatch import CrashLimits, Dispatcher, ImageRequests
 from pipeline.storage import Store
 from schemas.batch import RECEIPT, BatchKind
 from schemas.shard import Shard
-from schemas.status import no_rows
 
 MAX_TEMPERATURE = 2.0
 """As for `sampling.temperature`."""
@@ -160,17 +160,16 @@ class Caption:
             EngineDead: the engine cannot be kept alive.
             StoreError: the fragment cannot be written.
         """
-        head = batch.drop_columns(["images", "pixels"]).to_pylist()[0]
-        if head["kind"] != BatchKind.IMAGES:
-            return _receipt(head)
-        table = await self._captioner.rows(batch)
-        rows = [image["row"] for image in batch["images"][0].as_py()]
-        return await asyncio.to_thread(self._stage, head, rows, table)
+        if batch["kind"][0].as_py() != BatchKind.IMAGES:
+            return _receipt(batch)
+        return await asyncio.to_thread(self._stage, batch, await self._captioner.rows(batch))
 
-    def _stage(self, head: Mapping[str, Any], rows: Sequence[int], table: pa.Table) -> pa.Table:
+    def _stage(self, batch: pa.Table, table: pa.Table) -> pa.Table:
+        head = batch.select(["shard", "size", "etag", "num_images"]).to_pylist()[0]
         shard = Shard(path=head["shard"], url="", size=head["size"], etag=head["etag"])
         path = write_fragment(self._store, self._run, shard, head["num_images"], table)
-        return _receipt({**head, "statuses": count_statuses(table), "fragment": path, "rows": rows})
+        rows = [image["row"] for image in batch["images"][0].as_py()]
+        return _receipt(batch, statuses=count_statuses(table), fragment=path, rows=rows)
 
 
 def pixels_of(batch: pa.Table, images: Sequence[Mapping[str, Any]]) -> list[npt.NDArray[np.uint8]]:
@@ -204,17 +203,15 @@ def _temperature(job: JobConfig, attempt: int) -> float | None:
 
 def fatal_receipt(batch: pa.Table, error: PipelineError) -> pa.Table:
     """Return the receipt that ends the run with `error`."""
-    head = batch.select(["shard", "num_images", "rows"]).to_pylist()[0]
-    return _receipt({**head, "kind": BatchKind.FATAL.value, "error": pickle.dumps(error)})
+    return _receipt(batch, kind=BatchKind.FATAL.value, error=pickle.dumps(error))
 
 
 def skipped_receipt(batch: pa.Table) -> pa.Table:
     """Return the receipt of a batch of which no request was sent, since the run drains."""
-    head = batch.select(["shard", "num_images"]).to_pylist()[0]
-    return _receipt({**head, "kind": BatchKind.SKIPPED.value, "rows": []})
+    return _receipt(batch, kind=BatchKind.SKIPPED.value, rows=[])
 
 
-def _receipt(head: Mapping[str, Any]) -> pa.Table:
-    row = {name: head.get(name) for name in RECEIPT.names}
-    row["statuses"] = list(head.get("statuses", no_rows()).items())
-    return pa.Table.from_pylist([row], schema=RECEIPT)
+def _receipt(batch: pa.Table, **result: Any) -> pa.Table:  # noqa: ANN401 - fields of a receipt
+    """The receipt of a batch: the fields that both have, and those of `result`."""
+    shared = [name for name in RECEIPT.names if name in batch.column_names]
+    return Receipt(**(batch.select(shared).to_pylist()[0] | result)).to_table()
