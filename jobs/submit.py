@@ -82,7 +82,7 @@ def _follow(server: JobServer, job: str, following: Following) -> Ended:
 
 
 def _ask(job: str) -> str:
-    """Ask what Ctrl-C means: `stop` or `follow`.
+    """Ask the user what Ctrl-C means: `stop` or `follow`.
 
     Raises:
         Interrupted: the job is left running; also without a terminal, and at a second Ctrl-C.

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from jobs.plan import look
+from jobs.plan import make_plan
 from pipeline.config import parse_job
 from pipeline.errors import ConfigError
 from pipeline.flow.prepared_job import prepare_job
@@ -30,7 +30,7 @@ def test_an_output_in_its_source_is_refused_and_nothing_is_written(tmp_path, pho
     (tmp_path / "link").symlink_to("photos")
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.rglob("*"))
-    for attempt in (lambda job: prepare_job(job), lambda job: look(job, None, {})):
+    for attempt in (lambda job: prepare_job(job), lambda job: make_plan(job, None, {})):
         with pytest.raises(ConfigError, match=REFUSED):
             attempt(job_of("photos", output))
     assert sorted(tmp_path.rglob("*")) == before
