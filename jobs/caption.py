@@ -56,23 +56,24 @@ def import_ahead() -> None:
 
 def run_prepared(prepared: PreparedJob) -> None:
     """Run a prepared job with a progress line and a summary; end the process with its exit code unless it is 0."""
-    from pipeline.flow.driver import RunResult, run_job  # noqa: PLC0415 - as above
+    from pipeline.flow.driver import run_job  # noqa: PLC0415 - as above
+    from pipeline.flow.run_result import RunResult  # noqa: PLC0415 - as above
 
     for remark in prepared.remarks:
         echo(f"joyfleet: note: {remark}", err=True)
-    outcome = RunResult.of(prepared)
+    result = RunResult.of(prepared)
     log_path = new_log()
     terminal = redirect_output(log_path, prepared.job.logs)
-    asked = SIGNALS.drain()
+    stop = SIGNALS.drain()
     error = None
     try:
         with ProgressLine(terminal.err) as line:
-            run_job(prepared, outcome, line.show, asked)
+            run_job(prepared, result, line.show, stop)
     except PipelineError as err:
         error = err
-    print_summary(terminal.out, prepared, outcome, log_path)
+    print_summary(terminal.out, prepared, result, log_path)
     if error is not None:
         terminal.err.write(f"joyfleet: {printable(error)}\n")
         sys.exit(error.exit_code)
-    if outcome.exit_code:
-        sys.exit(outcome.exit_code)
+    if result.exit_code:
+        sys.exit(result.exit_code)

@@ -86,14 +86,14 @@ libc.fflush(None)
 def test_a_finished_shard_is_kept_by_the_plans_own_text():
     shard = Shard("photos/00001.tar", "/photos/00001.tar", 100, "etag")
     driver = object.__new__(_Driver)
-    driver._works, driver._open, driver._commits = {shard.path: ShardTask(shard, ())}, ShardTracker(), Submitted()
-    driver._progress = Progress(shards=1, bytes_total=100, bytes_before=0, shards_before=0, num_slots=1)
+    driver._tasks, driver._tracker, driver._commits = {shard.path: ShardTask(shard, ())}, ShardTracker(), Submitted()
+    driver._progress = Progress(shards=1, bytes_total=100, bytes_before=0, shards_before=0)
     empty = dict.fromkeys(RECEIPT.names) | {"statuses": []}
     receipt = empty | {"kind": BatchKind.EMPTY, "shard": "".join(list(shard.path)), "num_images": 0, "rows": []}
     assert receipt["shard"] is not shard.path
-    driver._take(receipt)
+    driver._process_receipt(receipt)
     assert [complete.shard for _, complete in driver._commits.submitted] == [shard.path]
-    assert next(iter(driver._open._finished)) is shard.path
+    assert next(iter(driver._tracker._finished)) is shard.path
 
 
 class Submitted:

@@ -10,7 +10,7 @@ from pipeline.errors import ConfigError
 from pipeline.flow.prepared_job import prepare_job
 from pipeline.standin.demo_data import draw_dataset
 
-REFUSED = r"output .*: lies inside the source .*; give it a folder that is neither the source's nor inside it"
+REFUSED = r"output .*: is inside the source .*; give a folder outside the source"
 
 
 def job_of(source, output):

@@ -42,7 +42,7 @@ def test_what_is_in_flight_at_the_signal_is_staged_and_taken_over(tmp_path, numb
     done = finish(process)
     assert done.code == 4, done
     assert done.err.splitlines()[-1].endswith(
-        "; 0 images were in flight and are asked again; run the same command again to go on"
+        "; 0 images were in flight and will be requested again. Run the same command again to resume"
     )
     assert "SIGTERM handler" not in done.err  # what Ray says when a thread left behind starts another Ray
     assert "left        2, of which" in run(tmp_path, "status", str(tmp_path / "out")).out
