@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.flow.ray_env import own_folder
+from pipeline.flow.ray_env import session_folder
 from pipeline.standin.demo_data import draw_dataset
 from tests.cli import finish, start, wait_until, write_job
 from tests.signal_sweep import MARK, marked, num_left
@@ -84,13 +84,13 @@ def test_another_process_of_the_machine_needs_the_token_to_join(running):
 
 def test_the_folder_of_the_sessions_lets_only_its_user_in(tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
-    assert own_folder() == own_folder() == tmp_path / f"joyfleet-{os.getuid()}" / "ray"
+    assert session_folder() == session_folder() == tmp_path / f"joyfleet-{os.getuid()}" / "ray"
     (tmp_path / f"joyfleet-{os.getuid()}").chmod(0o755)
     with pytest.raises(
-        ConfigError, match=r"found drwxr-xr-x of user \d+; .*\(drwx------\)\. Remove it, or set RAY_TMPDIR"
+        ConfigError, match=r"found drwxr-xr-x of user \d+; allowed: .*\(drwx------\), .*\. Remove it, or set RAY_TMPDIR"
     ):
-        own_folder()
+        session_folder()
     (tmp_path / f"joyfleet-{os.getuid()}").rmdir()
     (tmp_path / f"joyfleet-{os.getuid()}").symlink_to(tmp_path)
     with pytest.raises(ConfigError, match="found lrwx"):
-        own_folder()
+        session_folder()
