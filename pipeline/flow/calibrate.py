@@ -54,7 +54,7 @@ def prepare_trial(job: JobConfig, num_images: int, folder: str) -> PreparedJob:
     engine = job.engine.model_copy(update={"batch_images": batch})
     cluster = job.cluster.model_copy(update={"drain_timeout_s": 0})
     prepared = prepare_job(job.model_copy(update={"output": folder, "engine": engine, "cluster": cluster}))
-    return replace(prepared, tasks=spread_evenly(prepared.tasks))
+    return replace(prepared, tasks=_spread_evenly(prepared.tasks))
 
 
 def calibrate(trial: PreparedJob, num_images: int, stop: threading.Event) -> Calibration:
@@ -87,19 +87,21 @@ def calibrate(trial: PreparedJob, num_images: int, stop: threading.Event) -> Cal
     return _measured(snapshots, staged_tokens(trial.store, guess_tokens(trial.job)), num_images)
 
 
-def spread_evenly(tasks: Sequence[ShardTask]) -> list[ShardTask]:
+def _spread_evenly(tasks: Sequence[ShardTask]) -> list[ShardTask]:
     """Return all tasks, first some from the whole source: neighbouring shards are often alike."""
     step = max(1, len(tasks) // SPREAD_SHARDS)
     return [task for first in range(step) for task in tasks[first::step]]
 
 
 def _measured(snapshots: Sequence[Snapshot], tokens: Tokens, num_images: int) -> Calibration:
-    first, last = snapshots[0], snapshots[-1]
-    if last.images_done <= first.images_done:
+    """Return the calibration; `snapshots` have increasing numbers of images."""
+    if len(snapshots) < 2:
+        num_staged = snapshots[0].images_done if snapshots else 0
         raise NothingDone(
-            f"--calibrate {num_images}: {last.images_done} images were staged, all between two reports, which gives no "
-            "rate; give a larger number, or a source with more images"
+            f"--calibrate {num_images}: {num_staged} images were staged, all at once, which gives no rate; give a "
+            "larger number, or a source with more images"
         )
+    first, last = snapshots[0], snapshots[-1]
     rate = (last.images_done - first.images_done) / (last.seconds - first.seconds)
     return Calibration(
         images=last.images_done,

@@ -18,10 +18,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from pipeline.flow.shard_task import ShardTask
 from pipeline.ledger.commit import CommitResult, commit_shard
 from pipeline.ledger.footer import RunIdentity
-from pipeline.ledger.retry_rows import RetryRows, replace_rows
+from pipeline.ledger.retry_rows import replace_rows
 from pipeline.ledger.shard_tracker import CompletedShard
 from pipeline.storage import Store
-from schemas.shard import Shard
 
 THREADS = 4
 """Concurrent commits of an actor: they spend most of their time in storage and Arrow, which release the GIL."""
@@ -35,11 +34,11 @@ class _Committer:
         self._store = store
         self._identity = identity
 
-    def retry(self, shard: Shard, completed: CompletedShard, retry_rows: RetryRows, attempt: str) -> CommitResult:
-        return replace_rows(self._store, self._identity, shard, retry_rows, completed.fragments, attempt)
-
-    def commit(self, shard: Shard, completed: CompletedShard, attempt: str) -> CommitResult:
-        return commit_shard(self._store, self._identity, shard, completed.num_images, completed.fragments, attempt)
+    def commit(self, task: ShardTask, completed: CompletedShard, attempt: str) -> CommitResult:
+        store, identity, shard, fragments = self._store, self._identity, task.shard, completed.fragments
+        if task.retry_rows is not None:
+            return replace_rows(store, identity, shard, task.retry_rows, fragments, attempt)
+        return commit_shard(store, identity, shard, completed.num_images, fragments, attempt)
 
 
 class Commits:
@@ -54,7 +53,7 @@ class Commits:
             committer.options(**options, scheduling_strategy=driver_node).remote(store, identity)
             for _ in range(1 + num_cpus // CPUS_PER_ACTOR)
         ]
-        self._next: Iterator[Any] = itertools.cycle(actors)
+        self._actors: Iterator[Any] = itertools.cycle(actors)
         self._under_way: dict[Any, tuple[str, float]] = {}
         self.committed: set[str] = set()
         """Shards whose committed file exists, whichever run created it."""
@@ -63,14 +62,9 @@ class Commits:
         return len(self._under_way)
 
     def submit(self, task: ShardTask, completed: CompletedShard) -> None:
-        shard, retry_rows, actor = task.shard, task.retry_rows, next(self._next)
-        # Chosen by the driver: a commit that Ray repeats after its actor died then recognises its own file.
-        attempt = uuid.uuid4().hex
-        if retry_rows is None:
-            reference = actor.commit.remote(shard, completed, attempt)
-        else:
-            reference = actor.retry.remote(shard, completed, retry_rows, attempt)
-        self._under_way[reference] = (shard.path, time.monotonic())
+        # The driver names the attempt: a commit that Ray repeats after its actor died recognises its own file.
+        reference = next(self._actors).commit.remote(task, completed, uuid.uuid4().hex)
+        self._under_way[reference] = (task.shard.path, time.monotonic())
 
     def finished(self) -> Iterator[tuple[CommitResult, float]]:
         """Yield the results that have arrived, with the seconds that each commit took; raise the error of a commit."""

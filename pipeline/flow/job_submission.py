@@ -32,7 +32,7 @@ OUTPUT_KEY = "joyfleet.output"
 """Metadata key of a submitted job that holds its output."""
 
 POLL_S = 1.0
-SILENT_S = 60.0
+SERVER_TIMEOUT_S = 60.0
 """How long the job server may not answer before following ends, such as while a port-forward is opened again."""
 
 SHUTDOWN_S = 30
@@ -178,7 +178,8 @@ class JobServer:
 
 def _already_running(output: str, job: str) -> PipelineError:
     return PipelineError(
-        f"{output}: job {job} already writes this output; follow it with --attach, or stop it with `ray job stop {job}`"
+        f"{output}: job {job} is already submitted for it; follow it with --attach, or stop it with "
+        f"`ray job stop {job}`"
     )
 
 
@@ -234,7 +235,7 @@ class LogFollower:
                 answered_at = time.monotonic()
             except PipelineError as err:
                 end = None
-                if time.monotonic() - answered_at > SILENT_S:
+                if time.monotonic() - answered_at > SERVER_TIMEOUT_S:
                     raise PipelineError(f"{err}; job {self._job} may still run: follow it with --attach") from err
             if end is not None:
                 return end

@@ -20,7 +20,14 @@ if TYPE_CHECKING:
 @contextmanager
 def record_lifecycle(prepared: PreparedJob, result: RunResult, report: Report) -> Iterator[Report]:
     """Yield a report that also records heartbeats; at the end record how the run ended, after an error too."""
-    log = RunLog(prepared.store, _run_info(prepared))
+    info = RunInfo(
+        sources=prepared.job.source.urls,
+        source_bytes=sum(shard.size for shard in prepared.plan.shards.values()),
+        shards=len(prepared.plan.shards),
+        recipe=prepared.recipe.fingerprint,
+        versions=prepared.run_identity.versions,
+    )
+    log = RunLog(prepared.store, info)
     log.start()
 
     def report_and_record(snapshot: Snapshot) -> None:
@@ -35,16 +42,6 @@ def record_lifecycle(prepared: PreparedJob, result: RunResult, report: Report) -
         log.end(event, err.exit_code if isinstance(err, PipelineError) else 1, message)
         raise
     log.end(EventType.COMPLETE, result.exit_code, None)
-
-
-def _run_info(prepared: PreparedJob) -> RunInfo:
-    return RunInfo(
-        sources=prepared.job.source.urls,
-        source_bytes=sum(shard.size for shard in prepared.plan.shards.values()),
-        shards=len(prepared.plan.shards),
-        recipe=prepared.recipe.fingerprint,
-        versions=prepared.run_identity.versions,
-    )
 
 
 def _run_progress(snapshot: Snapshot, result: RunResult) -> RunProgress:

@@ -149,13 +149,15 @@ class Metrics:
     def __init__(self, output: str) -> None:
         self._output = output
         self._counters = {
-            name: Counter(f"joyfleet_{name}", text, _keys(tags)) for name, (text, tags) in COUNTERS.items()
+            name: Counter(f"joyfleet_{name}", text, ("output", *tags)) for name, (text, tags) in COUNTERS.items()
         }
-        self._gauges = {name: Gauge(f"joyfleet_{name}", text, _keys(tags)) for name, (text, tags) in GAUGES.items()}
+        self._gauges = {
+            name: Gauge(f"joyfleet_{name}", text, ("output", *tags)) for name, (text, tags) in GAUGES.items()
+        }
         text = "Seconds from the last receipt of a shard to its commit"
-        self._commits = Histogram("joyfleet_commit_seconds", text, COMMIT_BOUNDS_S, _keys(()))
+        self._commits = Histogram("joyfleet_commit_seconds", text, COMMIT_BOUNDS_S, ("output",))
         self._increments = Increments()
-        self._published: set[tuple[str, Tags]] = set()
+        self._published_gauges: set[tuple[str, Tags]] = set()
         self._published_at = -PUBLISH_INTERVAL_S
 
     @property
@@ -171,13 +173,9 @@ class Metrics:
                 self._counters[name].inc(increment, {"output": self._output, **tags})
         values = {(name, tuple(tags.items())): value for name, tags, value in gauge_values(state)}
         # Ray exports the last value of a gauge for ever: the gauges of a replica that is gone must become 0.
-        for (name, tags), value in {**dict.fromkeys(self._published - values.keys(), 0.0), **values}.items():
+        for (name, tags), value in {**dict.fromkeys(self._published_gauges - values.keys(), 0.0), **values}.items():
             self._gauges[name].set(value, {"output": self._output, **dict(tags)})
-        self._published |= values.keys()
+        self._published_gauges |= values.keys()
 
     def commit(self, seconds: float) -> None:
         self._commits.observe(seconds, {"output": self._output})
-
-
-def _keys(tags: tuple[str, ...]) -> tuple[str, ...]:
-    return ("output", *tags)

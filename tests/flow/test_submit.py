@@ -119,7 +119,7 @@ def test_a_second_submit_of_a_running_output_says_so_and_a_stop_drains_with_4(wo
     second = run(world, "submit", "job.yaml", "--address", server, **ENVIRONMENT)
     assert second.code == 1, second
     assert f"{output}: job " in second.err
-    assert "already writes this output; follow it with --attach, or stop it with `ray job stop " in second.err
+    assert "is already submitted for it; follow it with --attach, or stop it with `ray job stop " in second.err
     third = start(world, "submit", "job.yaml", "--address", server, "--attach", **ENVIRONMENT)
     before = set(fragments_of(output))
     job = second.err.split(": job ")[1].split()[0]
