@@ -1,4 +1,4 @@
-"""What a run publishes: figures that add up, and a dashboard and alerts that a real Prometheus answers."""
+"""The metrics of a run: their values, and a dashboard and alerts that are queried in a real Prometheus."""
 
 import json
 import re
@@ -70,21 +70,21 @@ def test_a_sum_that_decreases_was_restarted_from_zero():
     assert increments.of("images", {"stage": "asked"}, 4) == 4
 
 
-def test_a_replica_that_falls_silent_is_gone_and_counts_again_when_it_speaks(monkeypatch):
+def test_a_silent_replica_is_not_counted_until_its_next_message(monkeypatch):
     now = 1000.0
     monkeypatch.setattr(progress_actor.time, "monotonic", lambda: now)
-    kept = progress_actor._ProgressActor()
-    kept.replica_up("a")
-    kept.replica_up("b")
-    kept.begin_batch("b", 64)
+    actor = progress_actor._ProgressActor()
+    actor.replica_up("a")
+    actor.replica_up("b")
+    actor.begin_batch("b", 64)
     now += SILENT_S - 1
-    kept.beat("a", STATS)
-    assert (kept.counts().replicas, kept.counts().in_flight) == (2, 64)
+    actor.beat("a", STATS)
+    assert (actor.counts().replicas, actor.counts().in_flight) == (2, 64)
     now += 2
-    assert (kept.counts().replicas, kept.counts().in_flight) == (1, 0)
-    assert kept.detail().replicas == {"a": Replica(in_flight=0, up_s=SILENT_S + 1, stats=STATS)}
-    kept.end_batch("b", 64)
-    assert (kept.counts().replicas, kept.counts().staged) == (2, 64)
+    assert (actor.counts().replicas, actor.counts().in_flight) == (1, 0)
+    assert actor.detail().replicas == {"a": Replica(in_flight=0, up_s=SILENT_S + 1, stats=STATS)}
+    actor.end_batch("b", 64)
+    assert (actor.counts().replicas, actor.counts().staged) == (2, 64)
 
 
 def test_gauges_are_the_queues_and_states_of_now():
@@ -95,22 +95,22 @@ def test_gauges_are_the_queues_and_states_of_now():
     assert ("eta_seconds",) not in values(gauge_values(replace(STATE, snapshot=replace(SNAPSHOT, eta_s=None))))
 
 
-def test_all_that_is_published_is_declared_with_its_tags():
+def test_every_published_metric_is_declared_with_its_tags():
     for declared, published in ((COUNTERS, counter_values(STATE)), (GAUGES, gauge_values(STATE))):
-        seen = set()
+        names = set()
         for name, tags, _ in published:
             assert tuple(tags) == declared[name][1], name
-            seen.add(name)
-        assert seen == set(declared)
+            names.add(name)
+        assert names == set(declared)
 
 
 def test_the_page_names_every_metric_and_no_other():
     page = (Path(__file__).parents[2] / "docs" / "watching.md").read_text(encoding="utf-8")
     table = page.split("| metric | tags | what |")[1].split("\n\n")[0]
     named = dict(re.findall(r"^\| `ray_joyfleet_(\w+)` \|([^|]*)\|", table, re.MULTILINE))
-    there = {f"{name}_total": tags for name, (_, tags) in COUNTERS.items()}
-    there |= {name: tags for name, (_, tags) in GAUGES.items()} | {"commit_seconds": ()}
-    assert {name: tuple(re.findall(r"`(\w+)`", tags)) for name, tags in named.items()} == there
+    declared = {f"{name}_total": tags for name, (_, tags) in COUNTERS.items()}
+    declared |= {name: tags for name, (_, tags) in GAUGES.items()} | {"commit_seconds": ()}
+    assert {name: tuple(re.findall(r"`(\w+)`", tags)) for name, tags in named.items()} == declared
 
 
 def test_the_alerts_fire_when_they_should_and_only_then():
@@ -122,8 +122,8 @@ def test_the_alerts_fire_when_they_should_and_only_then():
 
 def expressions() -> dict[str, str]:
     panels = json.loads((OBSERVABILITY / "dashboard.json").read_text())["panels"]
-    found = {f"{panel['title']} {target['refId']}": target["expr"] for panel in panels for target in panel["targets"]}
-    return {name: one.replace("$__rate_interval", "20s").replace("$output", ".*") for name, one in found.items()}
+    queries = {f"{panel['title']} {target['refId']}": target["expr"] for panel in panels for target in panel["targets"]}
+    return {name: query.replace("$__rate_interval", "20s").replace("$output", ".*") for name, query in queries.items()}
 
 
 @pytest.mark.long
@@ -145,7 +145,7 @@ def test_every_panel_of_the_dashboard_has_data_while_a_job_runs(tmp_path):
             missing, until = expressions(), time.monotonic() + 900
             while missing and time.monotonic() < until and process.poll() is None:
                 time.sleep(1)
-                missing = {name: one for name, one in missing.items() if not _has_data(server.query(one))}
+                missing = {name: query for name, query in missing.items() if not _has_data(server.query(query))}
             assert process.poll() is None, finish(process)
             assert not missing
             rules = [rule for group in server.get("/api/v1/rules")["groups"] for rule in group["rules"]]

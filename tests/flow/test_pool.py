@@ -129,9 +129,9 @@ def test_each_replica_is_what_its_card_asks_for_and_a_pool_of_one_type_keeps_to_
         assert [cluster.tell("add L4"), cluster.tell("add A100")] == ["added", "added"]
         process = begin(tmp_path, cluster, gate, 80, 2, per_accelerator=CARDS)
         gate.open()
-        told = replica_logs(logs_of(end(tmp_path, process, 80)))
+        text = replica_logs(logs_of(end(tmp_path, process, 80)))
         for kind, seqs in (("L4", 64), ("A100", 512)):
-            [line] = [line for line in told.splitlines() if f"this replica is for accelerator={kind}: " in line]
+            [line] = [line for line in text.splitlines() if f"this replica is for accelerator={kind}: " in line]
             assert f" max_num_seqs={seqs}," in line
         gate.close()
         process = begin(tmp_path / "only", cluster, gate, 80, 1, accelerator_type="A100")

@@ -125,8 +125,8 @@ def test_a_second_submit_of_a_running_output_says_so_and_a_stop_drains_with_4(wo
     job = second.err.split(": job ")[1].split()[0]
     assert ray_job(server, "stop", "--no-wait", job).returncode == 0
     gate.open()
-    for one in (process, third):
-        done = finish(one)
+    for follower in (process, third):
+        done = finish(follower)
         assert done.code == 4, done
         assert "0 images were in flight and will be requested again. Run the same command again to resume" in done.out
         assert "STOPPED, exit code 4" in done.err
