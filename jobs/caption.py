@@ -56,7 +56,8 @@ def import_ahead() -> None:
 
 def run_prepared(prepared: PreparedJob) -> None:
     """Run a prepared job with a progress line and a summary; end the process with its exit code unless it is 0."""
-    from pipeline.flow.driver import RunResult, run_job  # noqa: PLC0415 - as above
+    from pipeline.flow.driver import run_job  # noqa: PLC0415 - as above
+    from pipeline.flow.run_result import RunResult  # noqa: PLC0415 - as above
 
     for remark in prepared.remarks:
         echo(f"joyfleet: note: {remark}", err=True)

@@ -20,7 +20,7 @@ from jobs.terminal import echo
 from pipeline.config import JobConfig
 from pipeline.engines import Engine, EngineSpec, start_engine
 from pipeline.errors import ConfigError
-from pipeline.flow.prepared_job import caption_spec, check_job, engine_spec, facts_of, read_spec
+from pipeline.flow.prepared_job import caption_spec, check_job, engine_spec, read_spec, run_identity_of
 from pipeline.readers import list_shards
 from pipeline.stages.captioning import CaptionSpec
 from pipeline.stages.read_batches import ReadSpec
@@ -90,7 +90,7 @@ def _checked(file: str, job: JobConfig) -> Recipe:
     return Recipe(
         name=Path(file).name,
         read=read_spec(job, weights),
-        caption=caption_spec(job, facts_of(job, recipe)),
+        caption=caption_spec(job, run_identity_of(job, recipe)),
         engine=engine_spec(job, recipe, weights),
     )
 

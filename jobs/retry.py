@@ -64,8 +64,8 @@ def _retry(job: JobConfig, statuses: Sequence[Status]) -> None:
 
     import_ahead()
     prepared = prepare_retry(job, statuses)
-    num_images = sum(len(work.retry_rows.rows) for work in prepared.works if work.retry_rows)
-    scope = f"{num_images:,} images in {len(prepared.works):,} shards"
+    num_images = sum(len(task.retry_rows.rows) for task in prepared.tasks if task.retry_rows)
+    scope = f"{num_images:,} images in {len(prepared.tasks):,} shards"
     click.echo(f"{scope} have rows that are {' or '.join(statuses)}")
-    if prepared.works:
+    if prepared.tasks:
         run_prepared(prepared)

@@ -9,8 +9,8 @@ from jobs.progress_line import clock
 from jobs.terminal import echo, print_table
 
 if TYPE_CHECKING:
-    from pipeline.flow.driver import RunResult
     from pipeline.flow.prepared_job import PreparedJob
+    from pipeline.flow.run_result import RunResult
 
 SHOWN = 5
 """Shards that are listed by name."""

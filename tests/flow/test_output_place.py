@@ -1,4 +1,4 @@
-"""An output in its own source is refused before anything is written; one that was begun so goes on."""
+"""An output in its own source is refused before anything is written; an existing one is resumed."""
 
 import json
 
@@ -10,7 +10,7 @@ from pipeline.errors import ConfigError
 from pipeline.flow.prepared_job import prepare_job
 from pipeline.standin.demo_data import draw_dataset
 
-REFUSED = r"output .*: lies inside the source .*; give it a folder that is neither the source's nor inside it"
+REFUSED = r"output .*: is inside the source .*; give a folder outside the source"
 
 
 def job_of(source, output):
@@ -36,7 +36,7 @@ def test_an_output_in_its_source_is_refused_and_nothing_is_written(tmp_path, pho
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_an_output_that_an_earlier_version_began_in_its_source_goes_on(tmp_path, photos):
+def test_an_output_that_an_earlier_version_created_in_its_source_is_resumed(tmp_path, photos):
     """Its plan is that of a run elsewhere, whose files an earlier version would have written here."""
     planned = prepare_job(job_of(photos, tmp_path / "out")).plan
     (tmp_path / "out").rename(photos / "out")
