@@ -66,7 +66,9 @@ def test_a_signal_while_the_source_is_listed_ends_the_run_with_one_line(tmp_path
         process.send_signal(number)
         done = finish(process)
     assert done.code == 4, done
-    message = "joyfleet: stopped while planning; no request was sent to a model yet; run the same command again to resume"
+    message = (
+        "joyfleet: stopped while planning; no request was sent to a model yet; run the same command again to resume"
+    )
     assert done.err.splitlines() == [message]
     assert done.out == ""
 
