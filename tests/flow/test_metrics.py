@@ -26,7 +26,7 @@ from tests.prometheus import OBSERVABILITY, binary, free_port, prometheus
 SNAPSHOT = Snapshot(
     shards_done=3, shards=30, images_done=192, captions=384, captions_per_s=9.0,
     statuses={"ok": 380, "rejected": 3, "failed": 1}, bytes_done=50.0, bytes_total=1000, eta_s=60.0,
-    replicas=2, seconds=20.0,
+    replicas=2, replicas_starting=0, seconds=20.0,
 )  # fmt: skip
 STATS = CaptionStats(
     questions=400, repairs=16, prompt_tokens=300_000, caption_tokens=40_000, restarts=1,
@@ -85,6 +85,14 @@ def test_a_replica_that_falls_silent_is_gone_and_counts_again_when_it_speaks(mon
     assert kept.detail().replicas == {"a": Replica(in_flight=0, up_s=SILENT_S + 1, stats=STATS)}
     kept.end_batch("b", 64)
     assert (kept.counts().replicas, kept.counts().staged) == (2, 64)
+
+
+def test_a_replica_is_starting_until_its_engine_is_up():
+    kept = progress_actor._ProgressActor()
+    kept.replica_starting("a")
+    kept.replica_starting("b")
+    kept.replica_up("b")
+    assert (kept.counts().replicas, kept.counts().replicas_starting) == (1, 1)
 
 
 def test_gauges_are_what_waits_now():
