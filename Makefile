@@ -2,10 +2,12 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
-export PYTHONDONTWRITEBYTECODE := 1
+# uv compiles nothing when it installs: Python must be able to keep what it compiles at the first import, or each process
+# compiles torch and vLLM again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo playground check lint test test-all test-five chaos bench standin docs clean
+.PHONY: help setup demo playground check lint test test-all test-five chaos bench lock standin docs clean
 
 # Two workers on two cores: a test of Ray or of a server waits for much of its time. tests/workers.py hands them out.
 PYTEST := $(BIN)/pytest -n auto --maxprocesses 4 --dist loadscope
@@ -20,9 +22,15 @@ demo: setup ## draw a sample data set into data/demo, caption it into out/demo t
 	@[ -d data/demo ] || $(BIN)/python -m jobs make-demo-data data/demo
 	@$(BIN)/python -m jobs caption jobs/runs/demo.yaml
 	@$(BIN)/python -m jobs verify out/demo
+	@echo; $(BIN)/python -m jobs show out/demo --field txt --field tags
+	@echo "report: $$($(BIN)/python -m jobs report out/demo)"
+	@echo "next:   open the report in a browser, then try"
+	@echo "          .venv/bin/joyfleet preview jobs/runs/demo.yaml"
+	@echo "          .venv/bin/joyfleet export out/demo out/demo-csv --to csv"
+	@echo "        your own pictures: README.md, section \"A job\""
 
 playground: setup ## try prompts on single images in a browser (JOB=job.yaml for your own model and images)
-	@$(BIN)/pip -q --disable-pip-version-check install --no-deps -r infra/requirements-playground.lock
+	@infra/install.sh .venv --require-hashes -r infra/requirements-playground.lock
 	@$(BIN)/python -m jobs playground $(JOB)
 
 check: lint ## the gate before every commit: format, lint, types, floors, fast tests
@@ -47,17 +55,19 @@ chaos: setup ## N jobs with random faults from SEED on: kills, stops, storage fa
 	$(BIN)/python -m tests.chaos --runs $(or $(N),20) --seed $(or $(SEED),0)
 
 bench: setup ## measure JoyFleet against plain programs; tables and JSON in out/bench (ONLY="slots growth")
-	@$(BIN)/pip -q --disable-pip-version-check install --no-deps -r infra/requirements-bench.lock
+	@infra/install.sh .venv --require-hashes -r infra/requirements-bench.lock
 	$(BIN)/python -m tests.benchmarks $(ONLY)
+
+lock: ## resolve infra/requirements-*.lock again for changed requirements (UPGRADE=1: with the newest versions)
+	@PYTHON=$(PYTHON) infra/lock.sh $(if $(UPGRADE),--upgrade)
 
 standin: setup ## train the stand-in model again (about 40 minutes on 2 cores)
 	$(BIN)/python -m tools.standin.train --out pipeline/standin/model
 
 docs: ## build the documentation as a site into site/; fails on a broken link (installs mkdocs into .venv-docs)
-	@[ -x .venv-docs/bin/python ] || $(PYTHON) -m venv .venv-docs
-	@.venv-docs/bin/pip -q --disable-pip-version-check install --no-deps -r infra/requirements-docs.lock
+	@PYTHON=$(PYTHON) infra/install.sh .venv-docs --require-hashes -r infra/requirements-docs.lock
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build
 
 clean: ## remove the files that demo, tests and tools made; keeps .venv
-	rm -rf data/demo out/demo site .pytest_cache .ruff_cache .import_linter_cache .hypothesis logs
+	rm -rf data/demo out/demo out/demo-csv demo.preview.html site .pytest_cache .ruff_cache .import_linter_cache .hypothesis logs
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +

@@ -14,7 +14,7 @@ from jobs.output import open_output
 from schemas.quality_report import COUNTED
 
 if TYPE_CHECKING:
-    from pipeline.report import QualityReport
+    from pipeline.report.quality_stats import QualityReport
 
 SHOWN = 8
 """Reasons and openings that are printed."""
@@ -27,7 +27,7 @@ WIDTH = 140
 def quality(output: str) -> None:
     """Measure OUTPUT's committed captions per mode and length, and write OUTPUT/report/quality/*.parquet."""
     # datasketch imports scipy, which takes half a second: only this verb needs it.
-    from pipeline.report import measure_quality, write_report  # noqa: PLC0415
+    from pipeline.report.quality_stats import measure_quality, write_report  # noqa: PLC0415
 
     opened = open_output(output)
     report = measure_quality(opened.store)

@@ -13,7 +13,7 @@ from pipeline.config.suggestions import did_you_mean
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "Run": ("caption", "preview", "plan", "submit"),
-    "Look": ("status", "report", "quality", "prompts", "playground"),
+    "Look": ("status", "show", "report", "quality", "prompts", "playground"),
     "Tend": ("retry", "unquarantine", "clean", "verify"),
     "Deliver": ("export", "corpus"),
     "Develop": ("make-demo-data",),

@@ -39,6 +39,8 @@ class Snapshot:
     eta_s: float | None
     """None while the rate is 0."""
     replicas: int
+    replicas_starting: int
+    """With a running actor whose engine loads the model."""
     seconds: float
     """Since the run started."""
 
@@ -115,6 +117,7 @@ class Progress:
             bytes_total=self.bytes_total,
             eta_s=(self.bytes_total - bytes_done) / bytes_per_s if bytes_per_s > 0 else None,
             replicas=counts.replicas,
+            replicas_starting=counts.replicas_starting,
             seconds=seconds,
         )
 

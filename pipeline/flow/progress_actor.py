@@ -30,6 +30,8 @@ class Counts:
     asked: int = 0
     staged: int = 0
     replicas: int = 0
+    replicas_starting: int = 0
+    """Their actor runs, and their engine loads the model."""
     in_flight: int = 0
     """With the engines now: those of a replica that died are gone when it is up again."""
     decode_timeouts: int = 0
@@ -74,6 +76,7 @@ class _ProgressActor:
     def __init__(self) -> None:
         self._sums = {"read": 0, "asked": 0, "staged": 0, "decode_timeouts": 0}
         self._decode_s = 0.0
+        self._starting: set[str] = set()
         self._in_flight: dict[str, int] = {}
         self._up_at: dict[str, float] = {}
         self._heard_at: dict[str, float] = {}
@@ -83,7 +86,11 @@ class _ProgressActor:
         self._left_out: dict[str, tuple[LeftOut, ...]] = {}
         self._stopping = False
 
+    def replica_starting(self, replica: str) -> None:
+        self._starting.add(replica)
+
     def replica_up(self, replica: str) -> None:
+        self._starting.discard(replica)
         self._in_flight[replica] = 0
         self._up_at[replica] = self._heard_at[replica] = time.monotonic()
 
@@ -148,7 +155,12 @@ class _ProgressActor:
         for replica in [one for one, heard_at in self._heard_at.items() if now - heard_at > SILENT_S]:
             del self._heard_at[replica]
             self._in_flight.pop(replica, None)
-        return Counts(**self._sums, replicas=len(self._in_flight), in_flight=sum(self._in_flight.values()))
+        return Counts(
+            **self._sums,
+            replicas=len(self._in_flight),
+            replicas_starting=len(self._starting),
+            in_flight=sum(self._in_flight.values()),
+        )
 
 
 ANSWER_TIMEOUT_S = 10.0

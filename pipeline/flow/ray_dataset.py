@@ -140,6 +140,8 @@ class CaptionActor:
     def __init__(self, spec: FlowSpec) -> None:
         self._spec = spec
         self._caption: Caption | PipelineError
+        self._replica = ray.get_runtime_context().get_actor_id()
+        spec.tally.replica_starting.remote(self._replica)
         accelerator = accelerator_here()
         engine = replace(spec.engine, config=spec.engine.config.on(accelerator))
         if engine != spec.engine:
@@ -151,7 +153,6 @@ class CaptionActor:
             # Out of a constructor it would reach the driver as a traceback in a text.
             self._caption = err
             return
-        self._replica = ray.get_runtime_context().get_actor_id()
         spec.tally.replica_up.remote(self._replica)
         threading.Thread(target=self._beat, args=(self._caption,), name="beat", daemon=True).start()
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from pipeline.errors import StoreError
 from pipeline.ledger.layout import CAPTIONS, shard_of_committed
-from pipeline.storage import Store
+from pipeline.storage import Entry, Store
 from pipeline.storage.parquet import iter_parquet
 from schemas.caption_row import CAPTION_ROW
 
@@ -38,6 +38,15 @@ class CommittedFile:
 
 def committed_files(store: Store) -> Iterator[CommittedFile]:
     """Yield them; a file is below 100 MB."""
-    entries = {shard: entry for entry in store.list(CAPTIONS) if (shard := shard_of_committed(entry.path))}
-    for shard, entry in sorted(entries.items()):
-        yield CommittedFile(f"{store.url}/{entry.path}", shard, entry.modified_s, store.get(entry.path))
+    for shard, entry in sorted(list_committed(store).items()):
+        yield read_committed(store, shard, entry)
+
+
+def list_committed(store: Store) -> dict[str, Entry]:
+    """Return the entries of the committed files, by shard."""
+    return {shard: entry for entry in store.list(CAPTIONS) if (shard := shard_of_committed(entry.path))}
+
+
+def read_committed(store: Store, shard: str, entry: Entry) -> CommittedFile:
+    """Read a file that `list_committed` returned."""
+    return CommittedFile(f"{store.url}/{entry.path}", shard, entry.modified_s, store.get(entry.path))

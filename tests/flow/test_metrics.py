@@ -26,7 +26,7 @@ from tests.prometheus import OBSERVABILITY, binary, free_port, prometheus
 SNAPSHOT = Snapshot(
     shards_done=3, shards=30, images_done=192, captions=384, captions_per_s=9.0,
     statuses={"ok": 380, "rejected": 3, "failed": 1}, bytes_done=50.0, bytes_total=1000, eta_s=60.0,
-    replicas=2, seconds=20.0,
+    replicas=2, replicas_starting=0, seconds=20.0,
 )  # fmt: skip
 STATS = CaptionStats(
     questions=400, repairs=16, prompt_tokens=300_000, caption_tokens=40_000, restarts=1,
@@ -85,6 +85,14 @@ def test_a_silent_replica_is_not_counted_until_its_next_message(monkeypatch):
     assert actor.detail().replicas == {"a": Replica(in_flight=0, up_s=SILENT_S + 1, stats=STATS)}
     actor.end_batch("b", 64)
     assert (actor.counts().replicas, actor.counts().staged) == (2, 64)
+
+
+def test_a_replica_is_starting_until_its_engine_is_up():
+    actor = progress_actor._ProgressActor()
+    actor.replica_starting("a")
+    actor.replica_starting("b")
+    actor.replica_up("b")
+    assert (actor.counts().replicas, actor.counts().replicas_starting) == (1, 1)
 
 
 def test_gauges_are_the_queues_and_states_of_now():

@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,7 +16,7 @@ from click.testing import CliRunner
 from jobs import verbs
 from jobs.__main__ import main
 from jobs.commands import cli
-from jobs.progress_line import clock, render, size
+from jobs.progress_line import ProgressLine, clock, render, size
 from jobs.verbs import GROUPS
 from pipeline.config import load_job
 from pipeline.flow.prepared_job import prepare_job
@@ -150,24 +151,46 @@ def test_plan_refuses_a_price_of_no_card(tmp_path):
     )
 
 
+RUNNING = Snapshot(
+    shards_done=2,
+    shards=30,
+    images_done=3072,
+    captions=6144,
+    captions_per_s=58.12,
+    replicas=4,
+    replicas_starting=0,
+    statuses={"ok": 6100, "rejected": 40, "failed": 4},
+    bytes_done=41.2e9,
+    bytes_total=100_000_000_000,
+    eta_s=45240.0,
+    seconds=3725.0,
+)
+NO_REPLICA = replace(RUNNING, shards_done=0, captions=0, replicas=0, seconds=9.0)
+
+
 def test_the_progress_line_tells_all_there_is():
-    snapshot = Snapshot(
-        shards_done=2,
-        shards=30,
-        images_done=3072,
-        captions=6144,
-        captions_per_s=58.12,
-        replicas=4,
-        statuses={"ok": 6100, "rejected": 40, "failed": 4},
-        bytes_done=41.2e9,
-        bytes_total=100_000_000_000,
-        eta_s=45240.0,
-        seconds=3725.0,
-    )
-    assert render(snapshot) == (
+    assert render(RUNNING) == (
         "shards 2/30  41.2% of 100.0 GB  images 3,072  captions 6,144 (58.1/s)  "
         "ok 6,100  rejected 40  failed 4  replicas 4  1:02:05  ETA 12:34:00"
     )
+
+
+def test_the_progress_line_says_what_a_run_without_a_replica_waits_for():
+    assert render(NO_REPLICA) == "shards 0/30  waiting for Ray to place and start a replica  0:00:09"
+    loading = replace(NO_REPLICA, replicas_starting=2)
+    assert render(loading) == "shards 0/30  loading the model (replicas: 2)  0:00:09"
+    assert "captions 0 (58.1/s)" in render(replace(loading, replicas=1))
+    assert "captions 6,144" in render(replace(RUNNING, replicas=0)), "replicas that die later hide no counts"
+
+
+def test_a_log_has_a_line_for_each_phase_of_the_start_and_then_one_every_30_s():
+    log = io.StringIO()
+    with ProgressLine(log) as line:
+        for snapshot in (NO_REPLICA, NO_REPLICA, replace(NO_REPLICA, replicas_starting=1), RUNNING, RUNNING):
+            line.show(snapshot)
+    starts = ["starting Ray", "shards 0/30  waiting", "shards 0/30  loading", "shards 2/30  41.2%"]
+    lines = log.getvalue().splitlines()
+    assert [text.startswith(start) for text, start in zip(lines, starts, strict=True)] == [True] * 4
 
 
 def test_units():

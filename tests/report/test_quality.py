@@ -13,10 +13,9 @@ from jobs.quality import _cells
 from pipeline.ledger.caption_table import to_parquet
 from pipeline.ledger.footer import Footer, RunIdentity
 from pipeline.ledger.layout import committed_path
-from pipeline.report import measure_quality, write_report
 from pipeline.report.duplicates import Duplicates
 from pipeline.report.key_sample import KeySample, Smallest, hash64
-from pipeline.report.quality_stats import FOLDER, distinct, percentile
+from pipeline.report.quality_stats import FOLDER, distinct, measure_quality, percentile, write_report
 from pipeline.storage import open_store
 from schemas.caption_row import CAPTION_ROW
 from schemas.quality_report import QUALITY_GROUPS, QUALITY_OPENINGS, QUALITY_REASONS, QUALITY_WORDS
