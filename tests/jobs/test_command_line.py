@@ -104,7 +104,7 @@ def plan_of(folder, *words):
     return CliRunner().invoke(cli, ["plan", str(job), *words])
 
 
-def test_plan_tells_what_a_job_takes_and_writes_nothing(tmp_path):
+def test_plan_prints_an_estimate_and_writes_nothing(tmp_path):
     draw_dataset(tmp_path / "in", num_images=12, seed=0, shard_rows=4)
     result = plan_of(tmp_path, "--json", "--price", "h100=3.6")
     assert result.exit_code == 0, result
@@ -150,7 +150,7 @@ def test_plan_refuses_a_price_of_no_card(tmp_path):
     )
 
 
-def test_the_progress_line_tells_all_there_is():
+def test_the_progress_line_shows_every_figure():
     snapshot = Snapshot(
         shards_done=2,
         shards=30,
