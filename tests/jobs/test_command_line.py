@@ -145,7 +145,7 @@ def test_plan_names_what_cannot_be_read(tmp_path):
 
 def test_plan_refuses_a_price_of_no_card(tmp_path):
     (tmp_path / "in").mkdir()
-    assert "--price h1000=3: not CARD=PER_HOUR; cards are a100" in str(
+    assert "--price h1000=3: not CARD=PER_HOUR; allowed cards: a100" in str(
         plan_of(tmp_path, "--price", "h1000=3").exception
     )
 
