@@ -47,7 +47,7 @@ WIDTH = 120
     "--calibrate",
     "num_images",
     type=click.IntRange(1),
-    help="Caption so many images on this machine, and use the rate.",
+    help="Caption this number of images on this machine, and use the measured rate.",
 )
 @click.option(
     "--price",

@@ -1,4 +1,4 @@
-"""Settings of an output that need the caller's consent: its `run.json` is data, perhaps from somebody else.
+"""Settings of an output that need the caller's consent: its `run.json` is data that someone else may have written.
 
 A retry takes the recipe of an output (model, prompts, sampling) from `run.json`. The caller must repeat the settings
 that run code of a model, send images and keys to servers, send pickles to a Ray cluster, read local files, or fetch

@@ -152,7 +152,7 @@ def test_a_store_that_refuses_ends_no_run(caplog):
     log = RunLog(Refusing(), ABOUT)
     log.start()
     log.end(EventType.COMPLETE, 0, None)
-    assert "cannot be written; the run goes on: no" in caplog.text
+    assert "cannot be written; the run continues: no" in caplog.text
 
 
 def test_a_heartbeat_in_flight_never_overwrites_the_end_event(store, monkeypatch):
