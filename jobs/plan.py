@@ -50,11 +50,7 @@ WIDTH = 120
     help="Caption this number of images on this machine, and use the measured rate.",
 )
 @click.option(
-    "--price",
-    "prices",
-    multiple=True,
-    metavar="CARD=PER_HOUR",
-    help="Price of a GPU, or of `machine`; repeatable.",
+    "--price", "prices", multiple=True, metavar="CARD=PER_HOUR", help="Price of a GPU, or of `machine`; repeatable."
 )
 @click.option(
     "--rows",

@@ -45,21 +45,17 @@ SizeOf = Size | Callable[[int, int], Size]
 # the rest from unchecked indexing, arithmetic and unpacking in its Python parsers (fuzzed in
 # tests/images). MemoryError: a header may request more than is available.
 DECODER_ERRORS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    NotImplementedError,
-    OSError,
-    RecursionError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
+    *(
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        EOFError,
+        LookupError,
+        MemoryError,
+        NotImplementedError,
+        OSError,
+    ),
+    *(RecursionError, RuntimeError, SyntaxError, TypeError, ValueError, struct.error, zlib.error),
 )
 
 # A longer side is first reduced by an integer factor. Pillow's resize takes 48 bytes of coefficients per

@@ -277,9 +277,4 @@ def open_folder_head(
     yield folder_shard(shard, source, max_bytes)
 
 
-FOLDER = Format(
-    name="parts of folders of images",
-    suffixes=(),
-    open=open_folder,
-    open_head=open_folder_head,
-)
+FOLDER = Format(name="parts of folders of images", suffixes=(), open=open_folder, open_head=open_folder_head)
