@@ -266,7 +266,7 @@ def test_a_stopped_export_finishes_the_shards_in_flight_and_resumes_later(tmp_pa
     left = len(list(done.glob("*")))
     assert stopped.code == 4, stopped
     (line,) = [line for line in stopped.err.splitlines() if line.startswith("joyfleet: ")]
-    assert re.search(r"stopped with \d+ of 40 shards exported, .*run the same command again to resume$", line)
+    assert re.search(r"stopped with \d+ of 40 shards exported; .*run the same command again to resume$", line)
     assert not list((tmp_path / "x/.tmp").glob("*"))
     ended = run(tmp_path, *words)
     export(captioned, tmp_path / "whole", "hf", slots=("long",))
