@@ -1,4 +1,3 @@
-import importlib
 import io
 import struct
 import threading
@@ -10,7 +9,7 @@ from PIL import Image, ImageOps, PngImagePlugin
 
 from pipeline.config import ImagesConfig
 from pipeline.errors import BadImage
-from pipeline.images import decode
+from pipeline.images import decode, decoding
 from schemas.status import Reason
 from tests.odd_images import encode, in_mode, picture, png, valid_files
 
@@ -382,7 +381,7 @@ def test_a_very_long_line_gives_pixels():
 
 
 def test_a_side_beyond_the_limit_is_shrunk_by_whole_pixels_first(monkeypatch):
-    monkeypatch.setattr(importlib.import_module("pipeline.images.decode"), "MAX_SIDE_PX", 100)
+    monkeypatch.setattr(decoding, "MAX_SIDE_PX", 100)
     image, short = picture(250, 60), picture(100, 60)
 
     pixels = decode(encode(image, "PNG"), CONFIG, SIZE).pixels
