@@ -16,8 +16,8 @@ SHOWN = 20
 def clean(output: str, *, dry_run: bool) -> None:
     """Remove what killed runs left in OUTPUT's staging folder; committed files are never touched.
 
-    It removes only files with names that JoyFleet gives its own, and nothing behind a link. It lists the other files
-    and keeps them.
+    It removes only files with the names of JoyFleet's own files, and nothing behind a link. Other files are listed and
+    kept.
     """
     opened = open_output(output)
     cleaned = remove_leftovers(opened.store, opened.run, opened.plan, dry_run=dry_run)

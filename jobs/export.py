@@ -108,7 +108,7 @@ def export(
             if SIGNALS.drain().is_set() and exported.num_shards < num_shards:
                 raise Interrupted(
                     f"{destination.url}: stopped with {exported.num_shards:,} of {num_shards:,} shards exported; "
-                    "shards in flight are finished first; run the same command again to resume"
+                    "shards in flight were finished too; run the same command again to resume"
                 )
 
         exported = run_export(captioned, destination, config, count, show)

@@ -47,14 +47,10 @@ WIDTH = 120
     "--calibrate",
     "num_images",
     type=click.IntRange(1),
-    help="Caption so many images on this machine, and use the rate.",
+    help="Caption this number of images on this machine, and use the measured rate.",
 )
 @click.option(
-    "--price",
-    "prices",
-    multiple=True,
-    metavar="CARD=PER_HOUR",
-    help="Price of a GPU, or of `machine`; repeatable.",
+    "--price", "prices", multiple=True, metavar="CARD=PER_HOUR", help="Price of a GPU, or of `machine`; repeatable."
 )
 @click.option(
     "--rows",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-# Pinned in a lock of its own, so that it may be absent where types are checked.
+# An optional extra with its own lock file: it may be missing where types are checked.
 import gradio as gr  # pyright: ignore[reportMissingImports]
 from gradio.themes import Base  # pyright: ignore[reportMissingImports]
 

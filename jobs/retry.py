@@ -49,7 +49,7 @@ def _statuses(ctx: click.Context, option: click.Parameter, rows: str | None) -> 
 def retry(output: str, statuses: Sequence[Status], job_file: str | None, overrides: Sequence[str]) -> None:
     """Request the failed or rejected rows of OUTPUT's committed shards again, and replace each shard's file once.
 
-    The config that OUTPUT holds may come from somebody else. A setting of it that runs code, contacts servers or reads
+    The config that OUTPUT holds may be written by someone else. A setting that runs code, contacts servers or reads
     local files is refused until you repeat it with --job or --set. For shards in quarantine use
     `joyfleet unquarantine`.
     """

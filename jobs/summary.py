@@ -40,10 +40,7 @@ def _rows(prepared: PreparedJob, result: RunResult) -> list[tuple[str, str]]:
     return [
         ("output", prepared.job.output),
         ("recipe", prepared.recipe.fingerprint),
-        (
-            "shards",
-            f"{done:,} of {result.shards_planned:,} committed, {len(result.shards_quarantined)} in quarantine",
-        ),
+        ("shards", f"{done:,} of {result.shards_planned:,} committed, {len(result.shards_quarantined)} in quarantine"),
         ("this run", f"{result.shards_committed:,} shards, {result.images:,} images in {clock(result.seconds)}"),
         ("other runs", f"committed {len(result.shards_lost):,} of these shards during this run"),
         ("captioned", f"{result.images_captioned:,} images"),

@@ -24,9 +24,7 @@ CORPUS_COUNTS: pa.Schema = pa.schema(
     [
         field("source", pa.string(), "name of the data set, or of the table"),
         field(
-            "reason",
-            pa.string(),
-            "what was counted; `dropped_`: records left out, `unrendered_`: draws without a text",
+            "reason", pa.string(), "what was counted; `dropped_`: records left out, `unrendered_`: draws without a text"
         ),
         field("number", pa.int64(), "how often"),
     ]

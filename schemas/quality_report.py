@@ -57,7 +57,11 @@ QUALITY_REASONS: pa.Schema = pa.schema(
 )
 
 QUALITY_WORDS: pa.Schema = pa.schema(
-    [*GROUP, field("words", pa.int32(), "words of a caption"), field("rows", pa.int64(), "ok captions with so many")]
+    [
+        *GROUP,
+        field("words", pa.int32(), "words of a caption"),
+        field("rows", pa.int64(), "ok captions with this number of words"),
+    ]
 )
 
 QUALITY_OPENINGS: pa.Schema = pa.schema(

@@ -1,11 +1,11 @@
 """A checked config: a YAML file, overridden by the environment, overridden by the command line."""
 
 from pipeline.config.base import without_secrets
-from pipeline.config.captions_config import Length, RequestConfig, SlotConfig, WordsDistribution
+from pipeline.config.captions_config import RequestConfig, SlotConfig, WordsDistribution
 from pipeline.config.cluster_config import ClusterConfig
 from pipeline.config.corpus_config import CorpusConfig
 from pipeline.config.corpus_presets import Preset, Rating
-from pipeline.config.engine_config import EndpointConfig, EngineConfig, EngineKind, GpuPreset, Replicas
+from pipeline.config.engine_config import EndpointConfig, EngineConfig, EngineKind, GpuPreset
 from pipeline.config.images_config import ImagesConfig
 from pipeline.config.job_config import JobConfig
 from pipeline.config.load import ENV_PREFIX, load_corpus, load_job, parse_job
@@ -16,7 +16,6 @@ from pipeline.config.quality_config import (
     Categories,
     Openings,
     QualityConfig,
-    RetryConfig,
     Script,
     TagsConfig,
     Truncated,
@@ -49,7 +48,6 @@ __all__ = [
     "GpuPreset",
     "ImagesConfig",
     "JobConfig",
-    "Length",
     "LengthConfig",
     "LogFormat",
     "ModelConfig",
@@ -61,9 +59,7 @@ __all__ = [
     "Rating",
     "RecordTagsConfig",
     "RenderConfig",
-    "Replicas",
     "RequestConfig",
-    "RetryConfig",
     "SamplingConfig",
     "Script",
     "SlotConfig",

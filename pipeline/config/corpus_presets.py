@@ -90,25 +90,16 @@ PRESETS: dict[Preset, dict[str, Any]] = {
 _ERAS = {"steps": ((2021, "newest"), (2018, "recent"), (2015, "mid"), (2011, "early"), (2005, "old"))}
 _PERCENTILES = {
     "steps": (
-        (95, "masterpiece"),
-        (85, "best quality"),
-        (75, "great quality"),
-        (50, "good quality"),
-        (25, "normal quality"),
-        (10, "low quality"),
+        *((95, "masterpiece"), (85, "best quality"), (75, "great quality"), (50, "good quality")),
+        *((25, "normal quality"), (10, "low quality")),
     ),
     "below": "worst quality",
     "strict": True,
 }
 _SCORES = {
     "steps": (
-        (150, "masterpiece"),
-        (100, "best quality"),
-        (75, "great quality"),
-        (50, "good quality"),
-        (25, "normal quality"),
-        (10, "below average quality"),
-        (0, "low quality"),
+        *((150, "masterpiece"), (100, "best quality"), (75, "great quality"), (50, "good quality")),
+        *((25, "normal quality"), (10, "below average quality"), (0, "low quality")),
     ),
     "below": "worst quality",
 }
@@ -118,12 +109,7 @@ _RATINGS_V1 = {
     "questionable": ("nsfw",),
     "explicit": ("explicit", "nsfw"),
 }
-_WORDS_V1 = {
-    "ratings": _RATINGS_V1,
-    "quality_by": "favorites_in_rating",
-    "quality": _PERCENTILES,
-    "eras": None,
-}
+_WORDS_V1 = {"ratings": _RATINGS_V1, "quality_by": "favorites_in_rating", "quality": _PERCENTILES, "eras": None}
 
 WORDS: dict[Preset, dict[str, Any]] = {
     Preset.TIPO_V1: _WORDS_V1,

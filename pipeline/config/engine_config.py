@@ -51,18 +51,8 @@ class EndpointConfig(ConfigPart):
 
 
 _SET_BY_THE_SERVER = (
-    "max_model_len",
-    "dtype",
-    "quantization",
-    "tensor_parallel_size",
-    "num_gpus",
-    "max_num_batched_tokens",
-    "gpu_memory_utilization",
-    "cpu_kv_cache_gib",
-    "enforce_eager",
-    "trust_remote_code",
-    "kv_cache_dtype",
-    "preset",
+    *("max_model_len", "dtype", "quantization", "kv_cache_dtype", "tensor_parallel_size", "num_gpus", "preset"),
+    *("max_num_batched_tokens", "gpu_memory_utilization", "cpu_kv_cache_gib", "enforce_eager", "trust_remote_code"),
     "per_accelerator",
 )
 

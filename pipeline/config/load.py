@@ -145,7 +145,7 @@ def read_stored(kind: type[Config], stored: Any, origin: str, at: str = "") -> C
 
 
 def _check_captions(data: Mapping[str, Any], check: CaptionCheck) -> list[Mistake]:
-    """Check what can be read of model and captions, whatever is wrong elsewhere."""
+    """Check model and captions as far as they can be read, independent of mistakes in other sections."""
     model = _readable(ModelConfig, data.get("model"))
     captions = data.get("captions")
     listed = captions if isinstance(captions, list) else [captions]

@@ -157,15 +157,7 @@ class RecordTagsConfig(ConfigPart):
     """Which tags a record keeps. Tags are compared in their normal form: lower case, spaces for underscores."""
 
     meta_blacklist: tuple[str, ...] = (
-        "(medium)",
-        "commentary",
-        "bad",
-        "translat",
-        "request",
-        "mismatch",
-        "revision",
-        "audio",
-        "video",
+        *("(medium)", "commentary", "bad", "translat", "request", "mismatch", "revision", "audio", "video"),
     )
     """Meta tags that contain one of these are removed (HakuBooru, metainfo)."""
     artist_blacklist: tuple[str, ...] = ("banned",)

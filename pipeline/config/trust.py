@@ -1,4 +1,4 @@
-"""Settings of an output that need the caller's consent: its `run.json` is data, perhaps from somebody else.
+"""Settings of an output that need the caller's consent: its `run.json` is data that someone else may have written.
 
 A retry takes the recipe of an output (model, prompts, sampling) from `run.json`. The caller must repeat the settings
 that run code of a model, send images and keys to servers, send pickles to a Ray cluster, read local files, or fetch
@@ -86,15 +86,11 @@ def _is_harmless(key: str, value: Any) -> bool:  # noqa: ANN401 - JSON
     if key == "cluster.address":
         return value in OWN_ADDRESSES
     if key == "model.id":
-        return not _is_local_folder(str(value))
+        # A hub id, or the model in this package.
+        return value == "standin" or not (str(value).startswith(("/", ".", "~")) or Path(str(value)).exists())
     if key == "source.urls":
         return isinstance(value, list) and all(is_own_store(str(url)) for url in value)
     return False
-
-
-def _is_local_folder(name: str) -> bool:
-    """Whether a model's name may be a path. `standin` is the model in this package."""
-    return name != "standin" and (name.startswith(("/", ".", "~")) or Path(name).exists())
 
 
 def _at(job: Mapping[str, Any], key: str) -> Any:  # noqa: ANN401 - JSON

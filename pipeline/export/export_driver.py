@@ -109,7 +109,7 @@ def run_export(
     todo = [shard for shard in committed if shard.path not in done]
     first: ShardExport | None = None
     progress(exported, len(committed))
-    # Closed at once when `progress` raises: shards in work are then finished, and no others begin.
+    # Closed when `progress` raises: shards in flight are then finished, and no others start.
     with closing(_export_each(task, todo, min(workers, len(todo)))) as fresh:
         for shard_export in chain(done.values(), fresh):
             first = first or shard_export

@@ -1,7 +1,7 @@
 """Decode encoded images of any origin to RGB pixels, or return the reason why they cannot be decoded."""
 
 from pipeline.images.data_uri import exact_uri, thumbnail_uri
-from pipeline.images.decode import Decoded, SizeOf, decode
+from pipeline.images.decoding import Decoded, SizeOf, decode
 from pipeline.images.isolated_decoder import IsolatedDecoder, decode_or_exit
 
 __all__ = ["Decoded", "IsolatedDecoder", "SizeOf", "decode", "decode_or_exit", "exact_uri", "thumbnail_uri"]

@@ -5,7 +5,7 @@ import io
 
 from PIL import Image
 
-from pipeline.images.decode import Pixels
+from pipeline.images.decoding import Pixels
 
 THUMBNAIL_QUALITY = 80
 """JPEG quality: about 8 kB at 240 px."""

@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 
 from pipeline.config import ImagesConfig
 from pipeline.errors import BadImage, PipelineError
-from pipeline.images.decode import Decoded, SizeOf, decode
+from pipeline.images.decoding import Decoded, SizeOf, decode
 from pipeline.images.sniff import kind_of
 from schemas.status import Reason
 

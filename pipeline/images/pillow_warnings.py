@@ -1,4 +1,4 @@
-"""Suppress Pillow's warnings about odd files in all threads, so that neither the log nor `-W error` sees them.
+"""Suppress Pillow's warnings about unusual files in all threads, so that neither the log nor `-W error` sees them.
 
 `warnings.catch_warnings` alone is not thread-safe (Python before 3.14): the first thread that leaves restores the
 filters of the others. Here the first thread that enters sets the filters, and the last one that leaves restores them.

@@ -1,7 +1,7 @@
 """The commit of a shard: its file appears whole under captions/, by one put-if-absent.
 
 A kill before the put leaves fragments, which the next run merges again. A kill after it leaves a committed shard with
-staged files that nobody reads; `clean` removes them. Nothing is removed before the committed file is known to exist.
+staged files that no run reads; `clean` removes them. Nothing is removed before the committed file is known to exist.
 """
 
 import logging

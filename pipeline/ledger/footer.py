@@ -60,7 +60,7 @@ class Footer:
 
 
 def encode_footer(footer: Footer) -> dict[str, str]:
-    """Return the key-value metadata; None stands for no key."""
+    """Return the key-value metadata; a field that is None has no key."""
     fields: dict[FooterKey, str] = {
         FooterKey.SCHEMA_VERSION: SCHEMA_VERSION,
         FooterKey.ATTEMPT: footer.attempt,

@@ -1,4 +1,4 @@
-"""Quarantine records: shards that could not be read, and why. A run goes on without them and reports them."""
+"""Quarantine records: shards that could not be read, and why. A run continues without them and reports them."""
 
 import json
 from collections.abc import Iterable, Mapping

@@ -134,7 +134,7 @@ def merge_rows(old: pa.Table, fresh: pa.Table, slots: Sequence[str], statuses: C
     """Return the rows of `old`; those with one of the statuses are replaced where `fresh` has a better result.
 
     Attempts are added up. Other rows stay as they are, and so does the order. Columns that a later release has added
-    keep their values in the rows that stay; in a replaced row they are null, since nobody knows their new value.
+    keep their values in the rows that stay; in a replaced row they are null, since their new value is unknown.
     """
     again: dict[int, dict[str, Any]] = {}
     for identity, row in zip(identities(fresh, slots).tolist(), fresh.to_pylist(), strict=True):

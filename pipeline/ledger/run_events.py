@@ -2,7 +2,7 @@
 
 A run has one file, `report/runs/<start>-<run id>.jsonl`, of at most three OpenLineage run events: START, the last
 RUNNING, and the end. The file is overwritten whole, since object stores do not append; one write per minute is 1,440
-PUTs per day. If a write fails the run goes on: no decision depends on the file.
+PUTs per day. If a write fails the run continues: no decision depends on the file.
 """
 
 import json
@@ -99,7 +99,7 @@ class RunLog:
             return
         self._points.append((round(progress.seconds, 1), progress.captions, progress.bytes_done))
         if len(self._points) > POINTS:
-            self._points = self._points[::2]  # of an odd number: the last one stays
+            self._points = self._points[::2]  # of an odd number of points, so the last one is kept
 
     def _set_event(self, kind: EventType, more: Mapping[str, Any], message: str | None = None) -> None:
         info = self._info
@@ -159,7 +159,7 @@ class RunLog:
         try:
             self._store.put(self.path, data.encode())
         except (StoreError, OSError) as err:
-            log.warning("path=%s: the run events cannot be written; the run goes on: %s", self.path, err)
+            log.warning("path=%s: the run events cannot be written; the run continues: %s", self.path, err)
 
 
 def _dataset(url: str) -> dict[str, Any]:

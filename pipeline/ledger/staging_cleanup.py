@@ -1,7 +1,7 @@
 """Removes what killed or outdated writers left in an output, and nothing else. captions/ is never touched.
 
-A file is removed only if it has a name that JoyFleet gives to temporary files, and lies in the output's own folders,
-not behind a link: everything else may be somebody's data.
+A file is removed only if it has a name that JoyFleet gives to temporary files, and is in the output's own folders,
+not behind a link: everything else may be user data.
 """
 
 from collections.abc import Iterator
@@ -53,7 +53,7 @@ def _leftovers(store: Store, run: RunIdentity, plan: Plan) -> Iterator[Entry]:
 
 def _reason_to_keep(entry: Entry) -> str | None:
     if entry.linked:
-        return "it is a link, or lies behind a link"
+        return "it is a link, or behind a link"
     if layout.is_temporary(entry.path) or layout.shard_of_fragment(entry.path):
         return None
-    return "JoyFleet gives no file such a name"
+    return "its name is not one of JoyFleet's temporary files"

@@ -223,10 +223,7 @@ def _image_faults(table: pa.Table, images: Sequence[SourceImage] | None) -> list
         within and sha256 != images[row].sha256 and not (sha256 is None and status == Status.FAILED)
         for within, (row, _, sha256, status) in zip(inside, rows, strict=True)
     ]
-    return [
-        *_named(table, ViolationKind.KEY, "key", keys),
-        *_named(table, ViolationKind.IMAGE, "image_sha256", hashes),
-    ]
+    return [*_named(table, ViolationKind.KEY, "key", keys), *_named(table, ViolationKind.IMAGE, "image_sha256", hashes)]
 
 
 def _named(table: pa.Table, kind: ViolationKind, column: str, wrong: Sequence[bool]) -> list[Fault]:

@@ -10,7 +10,7 @@ from pipeline.config.suggestions import did_you_mean
 from pipeline.errors import ConfigError
 from pipeline.models import joycaption
 from pipeline.models.dims import BFLOAT16, MEMORY_SHARE, ModelDims, NumberFormats
-from pipeline.models.family import FixedSize, Form, Generation, Geometry, Mode, ModelFamily, PromptLayout
+from pipeline.models.family import FixedSize, Form, Generation, Geometry, Mode, ModelFamily
 
 __all__ = [
     "BFLOAT16",
@@ -24,7 +24,6 @@ __all__ = [
     "ModelDims",
     "ModelFamily",
     "NumberFormats",
-    "PromptLayout",
     "family_of",
     "form_of",
     "generation_names",

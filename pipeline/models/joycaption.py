@@ -67,51 +67,20 @@ _MODES: dict[str, dict[str, dict[str | None, str]]] = {
 """Generation to mode to tone (None: the mode has no tones) to the author's name of the type. The first tone is the
 default."""
 
+# fmt: off
 _OPTIONS: tuple[str, ...] = (
-    "refer-by-name",
-    "no-fixed-attributes",
-    "lighting",
-    "camera-angle",
-    "watermark",
-    "jpeg-artifacts",
-    "camera-details",
-    "keep-pg",
-    "no-resolution",
-    "aesthetic-quality",
-    "composition",
-    "no-text",
-    "depth-of-field",
-    "light-sources",
-    "no-ambiguity",
-    "rating",
-    "only-important",
-    "no-artist-or-title",
-    "orientation",
-    "vulgar",
-    "no-euphemisms",
-    "ages",
-    "shot-type",
-    "no-mood",
-    "vantage-height",
-    "must-mention-watermark",
-    "no-meta-phrases",
+    "refer-by-name", "no-fixed-attributes", "lighting", "camera-angle", "watermark", "jpeg-artifacts", "camera-details",
+    "keep-pg", "no-resolution", "aesthetic-quality", "composition", "no-text", "depth-of-field", "light-sources",
+    "no-ambiguity", "rating", "only-important", "no-artist-or-title", "orientation", "vulgar", "no-euphemisms", "ages",
+    "shot-type", "no-mood", "vantage-height", "must-mention-watermark", "no-meta-phrases",
 )
+# fmt: on
 """In the order of `extra_options` in the catalogue: alpha-two has the first 17, beta-one all 27."""
 
 _FORMS: dict[str, Form] = {
-    "descriptive": Form.PROSE,
-    "straightforward": Form.PROSE,
-    "art-critic": Form.PROSE,
-    "product-listing": Form.PROSE,
-    "social-media": Form.PROSE,
-    "booru-tags": Form.TAGS,
-    "booru-like-tags": Form.TAGS,
-    "danbooru-tags": Form.TAGS,
-    "e621-tags": Form.TAGS,
-    "rule34-tags": Form.TAGS,
-    "training-prompt": Form.PROMPT,
-    "midjourney": Form.PROMPT,
-    "stable-diffusion-prompt": Form.PROMPT,
+    **dict.fromkeys(("descriptive", "straightforward", "art-critic", "product-listing", "social-media"), Form.PROSE),
+    **dict.fromkeys(("booru-tags", "booru-like-tags", "danbooru-tags", "e621-tags", "rule34-tags"), Form.TAGS),
+    **dict.fromkeys(("training-prompt", "midjourney", "stable-diffusion-prompt"), Form.PROMPT),
 }
 
 _CLASS_WORDS = {"very short": 20, "short": 40, "medium-length": 60, "long": 100, "very long": 200}

@@ -1,6 +1,6 @@
 """The requests for each image: which prompt it gets, and the exact words."""
 
-from pipeline.prompts.build_request import Request, build_request
+from pipeline.prompts.request import Request, build_request
 from pipeline.prompts.request_sampler import RequestSampler, caption_mistakes, check_captions, draw_seed
 
 __all__ = ["Request", "RequestSampler", "build_request", "caption_mistakes", "check_captions", "draw_seed"]

@@ -18,7 +18,7 @@ from pipeline.config.captions_config import WordsLength
 from pipeline.config.config_errors import Mistake
 from pipeline.errors import ConfigError
 from pipeline.models import Generation, family_of, generation_names, generation_of, load_generation
-from pipeline.prompts.build_request import Request, build_request, request_mistakes
+from pipeline.prompts.request import Request, build_request, request_mistakes
 
 _SCALE = 2**53
 

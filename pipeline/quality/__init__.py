@@ -1,7 +1,7 @@
 """The rules that decide which texts become captions: pure functions of a text and its request."""
 
-from pipeline.quality.evaluate import PreparedRules, Verdict, evaluate, prepare_rules
-from pipeline.quality.rule import CheckedText, Finding, JudgedRequest, Rule
+from pipeline.quality.evaluation import PreparedRules, Verdict, evaluate, prepare_rules
+from pipeline.quality.rule import CheckedText, Finding, Rule
 from pipeline.quality.rules import RULES, check_rules, rule_mistakes
 from pipeline.quality.tag_lists import load_vocabulary, tags_of, vocabulary_digest
 
@@ -9,7 +9,6 @@ __all__ = [
     "RULES",
     "CheckedText",
     "Finding",
-    "JudgedRequest",
     "PreparedRules",
     "Rule",
     "Verdict",

@@ -2,12 +2,11 @@
 
 from pipeline.readers.formats import FORMATS, format_of, open_head, open_shard
 from pipeline.readers.source_listing import STATS_SUFFIX, Listed, list_shards, list_source
-from pipeline.readers.source_row import JSON, ColumnReader, FileReader, LeftOut, ShardReader, SourceRow, add_up
+from pipeline.readers.source_row import ColumnReader, FileReader, LeftOut, ShardReader, SourceRow, add_up
 from pipeline.readers.transport import open_local
 
 __all__ = [
     "FORMATS",
-    "JSON",
     "STATS_SUFFIX",
     "ColumnReader",
     "FileReader",

@@ -1,6 +1,6 @@
 """Estimates how many images a source holds, from a few requests to a few shards.
 
-At most `MAX_SHARDS` shards are sampled, evenly spread over the listing. How a shard is counted is up to its format.
+At most `MAX_SHARDS` shards are sampled, evenly spread over the listing. The format decides how a shard is counted.
 """
 
 from collections.abc import Sequence

@@ -34,7 +34,7 @@ from pipeline.readers.transport import changed, is_local, open_regular, with_tri
 from schemas.shard import Shard
 
 AHEAD_FILES = 64
-"""Images fetched from a store together: a GET takes 30 to 50 ms, so one after the other they would dominate the time.
+"""Images fetched from a store together: a GET takes 30 to 50 ms, so sequential GETs would dominate the time.
 At 1 MB per image these are 64 MB per reader."""
 AHEAD_BYTES = 8 << 20
 """A larger image is fetched alone."""
@@ -206,13 +206,13 @@ def _stat_images(
         ConfigError: a dangling link.
     """
     stats: dict[_Image, FileStat] = {}
-    odd: dict[str, list[str]] = {}
+    not_files: dict[str, list[str]] = {}
     for image in images:
         try:
             stats[image] = stat_file(fs, f"{folder}/{image.name}", image.info)
         except NotRegular as err:
-            odd.setdefault(f"{err.kind}, not a regular file", []).append(_label(image.name))
-    return stats, [left_out for why, names in odd.items() for left_out in left_out_of(why, names)]
+            not_files.setdefault(f"{err.kind}, not a regular file", []).append(_label(image.name))
+    return stats, [left_out for why, names in not_files.items() for left_out in left_out_of(why, names)]
 
 
 def _texts(folder: str, files: Iterable[str], keys: Collection[str], source: SourceConfig) -> dict[str, dict[str, str]]:
@@ -277,9 +277,4 @@ def open_folder_head(
     yield folder_shard(shard, source, max_bytes)
 
 
-FOLDER = Format(
-    name="parts of folders of images",
-    suffixes=(),
-    open=open_folder,
-    open_head=open_folder_head,
-)
+FOLDER = Format(name="parts of folders of images", suffixes=(), open=open_folder, open_head=open_folder_head)

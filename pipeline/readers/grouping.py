@@ -124,14 +124,11 @@ def split_name(name: str) -> tuple[str, str] | None:
     # Old packers of Windows write `photos.v1\a.jpg`: the folder belongs to the key and has no extension.
     inner, backslash, base = base.rpartition("\\")
     stem, dot, extension = base.partition(".")
-    if not stem or not dot or not extension or "__MACOSX" in folder.split("/") or _is_index(stem):
+    is_index = len(stem) > 4 and stem.startswith("__") and stem.endswith("__")
+    if not stem or not dot or not extension or "__MACOSX" in folder.split("/") or is_index:
         return None
     stem = inner + backslash + stem
     return folder.removeprefix("./") + slash + stem if folder not in (".", "") else stem, extension.lower()
-
-
-def _is_index(stem: str) -> bool:
-    return len(stem) > 4 and stem.startswith("__") and stem.endswith("__")
 
 
 def named_as_image(name: str) -> bool:

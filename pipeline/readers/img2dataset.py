@@ -12,7 +12,7 @@ from fsspec.core import url_to_fs
 from pipeline.readers.transport import store_errors
 
 MAX_STATS = 1000
-"""Files that are read, 3 s on S3; a data set of 10 M images has so many. Only the first of more files are counted."""
+"""Files that are read, 3 s on S3; as many as 10 M images have. If there are more, only the first are counted."""
 
 READERS = 16
 

@@ -206,7 +206,7 @@ def _columns(schema: pa.Schema, source: SourceConfig, url: str) -> _Columns:
             raise ShardUnreadable(f"{url}: no column {name!r}; found: {', '.join(schema.names)}; correct the config")
     metadata = tuple(schema.names) if EVERYTHING in source.metadata_fields else named
     key = source.key_column or next((name for name in KEY_COLUMNS if _is_key(schema, name)), None)
-    metadata = tuple(name for name in metadata if name != image and not _is_bytes(schema, name))
+    metadata = tuple(name for name in metadata if name != image and not _are_bytes(_kind(schema, name)))
     download = DOWNLOAD_COLUMNS if set(DOWNLOAD_COLUMNS) <= set(schema.names) else ()
     columns = _Columns(image, key, metadata, download)
     _refuse_twice(schema.names, columns.names(), url, "columns")
@@ -250,10 +250,6 @@ def _image_column(schema: pa.Schema, configured: str | None, url: str) -> str:
 def _kind(schema: pa.Schema, name: str) -> pa.DataType:
     """The type of the first column of this name."""
     return schema.field(schema.names.index(name)).type
-
-
-def _is_bytes(schema: pa.Schema, name: str) -> bool:
-    return _are_bytes(_kind(schema, name))
 
 
 def _are_bytes(kind: pa.DataType) -> bool:

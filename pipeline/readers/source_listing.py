@@ -172,7 +172,8 @@ def _classify(
     # A caller that lists other suffixes looks for tables, and img2dataset's records are tables.
     records = _records(files, stats) & shards.keys() if suffixes is None else set[str]()
     shards = {path: info for path, info in shards.items() if path not in records}
-    images = sum(map(_is_loose_image, files)) if suffixes is None else 0
+    loose_images = (path for path in files if named_as_image(path) and split_name(path.rpartition("/")[2]) is not None)
+    images = sum(1 for _ in loose_images) if suffixes is None else 0
     tables = {path for path in shards if path.rpartition("/")[2].lower() == "metadata.parquet"}
     remarks = [f"{url}: {len(records):,} Parquet files are img2dataset's records, not read"] if records else []
     if loose and images and len(tables) == len(shards):
@@ -190,10 +191,6 @@ def _records(files: Mapping[str, Info], stats: tuple[str, ...]) -> set[str]:
     folders = {path.rpartition("/")[0] for path in files}
     stems = {path.removesuffix(STATS_SUFFIX) for path in stats}
     return {f"{stem}.parquet" for stem in stems if f"{stem}.tar" in files or stem in folders} & files.keys()
-
-
-def _is_loose_image(path: str) -> bool:
-    return named_as_image(path) and split_name(path.rpartition("/")[2]) is not None
 
 
 def _nothing(url: str, files: Mapping[str, Info], images: int, suffixes: tuple[str, ...] | None) -> str:

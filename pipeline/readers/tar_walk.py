@@ -34,7 +34,7 @@ HARD_LINK = b"1"
 FOLDER = b"5"
 
 MAX_SIZE_DIGITS = 20
-"""Of a pax `size`: 2**64 has so many."""
+"""Of a pax `size`: the number of digits of 2**64."""
 
 
 class TarDamage(Exception):

@@ -42,7 +42,7 @@ class _ZipFiles:
         if info.flag_bits & ENCRYPTED:
             raise MemberUnreadable("encrypted; pack the zip again without a password")
         try:
-            # At most the size in the directory, which was compared with `max_bytes`, whatever the data unpack to.
+            # At most the size in the directory, which was compared with `max_bytes`, even if the data unpack to more.
             with self._archive.open(info) as file:
                 data = file.read(info.file_size)
         except DAMAGES as err:

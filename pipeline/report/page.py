@@ -182,7 +182,7 @@ def _card(
     index: int, shown: Shown, subject: Subject, thumbnails: Mapping[tuple[str, int], Thumbnail]
 ) -> dict[str, Any]:
     row = shown.row
-    thumbnail = thumbnails.get((row["shard"], row["row"]), Thumbnail(None, "no picture: it could not be decoded"))
+    thumbnail = thumbnails.get((row["shard"], row["row"]), Thumbnail(None, "no image: it could not be decoded"))
     shard = subject.shards.get(row["shard"])
     why = [name for name, yes in (("worst", shown.worst), ("drawn", shown.drawn)) if yes]
     labels = {"mode": [row["mode"]], "status": [row["status"]], "reason": [row["reason"] or ""], "why": why}

@@ -18,9 +18,9 @@ log = logging.getLogger(__name__)
 SIDE_PX = 240
 """Pixels of the longer side."""
 SHARDS = 48
-"""At most so many shards are opened; rows of others are shown without a picture."""
+"""Maximum number of shards that are opened; rows of others are shown without an image."""
 READERS = 8
-"""Shards read at once."""
+"""Shards that are read concurrently."""
 
 
 @dataclass(frozen=True, slots=True)

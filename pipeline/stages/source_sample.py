@@ -18,7 +18,7 @@ from schemas.shard import Shard
 log = logging.getLogger(__name__)
 
 SHARDS = 8
-"""Shards that a sample is spread over, and read at once."""
+"""Shards that are sampled together, and read concurrently."""
 HEAD_ROWS = 500
 """A tar in a store takes about one request for each row: some seconds."""
 

@@ -95,7 +95,7 @@ def _split_glob(url: str) -> tuple[str, str]:
 
 
 def _matches_below(pattern: list[str], path: tuple[str, ...]) -> bool:
-    """Whether a pattern could match a Parquet file at or below `path`; only `**` stands for several names."""
+    """Whether a pattern could match a Parquet file at or below `path`; only `**` matches several names."""
     ending = pattern[-1][max(pattern[-1].rfind(sign) for sign in (*MAGIC, "]")) + 1 :]
     if not (ending.endswith(".parquet") or ".parquet".endswith(ending)):
         return False

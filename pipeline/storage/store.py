@@ -52,7 +52,7 @@ class Store(Protocol):
         ...
 
     def create(self, path: str, data: bytes) -> None:
-        """Write a file that must not exist yet; of several at once exactly one succeeds.
+        """Write a file that must not exist yet; of concurrent calls exactly one succeeds.
 
         Use `put_if_absent`, which handles the errors.
 
@@ -68,7 +68,7 @@ class Store(Protocol):
         ...
 
     def replace(self, path: str, data: bytes, version: str) -> None:
-        """Replace a file that is still of this version; of several at once exactly one succeeds.
+        """Replace a file that is still of this version; of concurrent calls exactly one succeeds.
 
         A reader finds the old file or the new one, whole. Use `replace_if`, which handles the errors.
 

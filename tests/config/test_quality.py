@@ -30,7 +30,7 @@ def test_a_wrong_setting_is_named(quality, message):
         job(quality=quality)
 
 
-def test_a_greedy_run_is_not_asked_the_same_again():
+def test_a_greedy_run_does_not_retry_the_same_request():
     greedy = {"temperature": 0}
     with pytest.raises(ConfigError, match="the same greedy request again"):
         job(sampling=greedy, quality={"retry": {"temperature_add": 0}})

@@ -26,7 +26,7 @@ from pipeline.corpus.records.clean_captions import CaptionDrop, clean_long, clea
         ("A U.S. flag of 3.5 m.", "A U.S. flag of 3.5 m."),
     ],
 )
-def test_a_caption_is_repaired(raw, text):
+def test_a_caption_is_cleaned(raw, text):
     clean = clean_long(raw)
     assert (clean.text, clean.drop) == (text, None)
     assert clean_long(clean.text).text == text

@@ -55,12 +55,12 @@ def chosen(**options):
         ({"template": "{tags}|{long}"}, 9, {"rejected": 1, "images without a text": 1}),
     ],
 )
-def test_a_filter_leaves_out_what_it_says_and_counts_it(options, kept, dropped):
+def test_a_filter_leaves_out_matching_captions_and_counts_them(options, kept, dropped):
     found, told = chosen(**options)
     assert (len(found), told) == (kept, dropped)
 
 
-def test_a_template_puts_slots_key_and_carried_fields_together():
+def test_a_template_combines_slots_key_and_metadata_fields():
     found, _ = chosen(template="{key}: {long} ({source.tags}; {source.n})")
     assert found[3] == (3, "k3: long3 (a, b; 3)")
 
@@ -118,7 +118,7 @@ def test_sources_of_different_columns_are_no_one_table(tmp_path):
     export(captioned, tmp_path / "y", "csv", slots=("long",), join=False)
 
 
-def test_a_second_run_writes_nothing_and_says_the_same(tmp_path, captioned, monkeypatch):
+def test_a_second_run_writes_nothing_and_prints_the_same_summary(tmp_path, captioned, monkeypatch):
     first = export(captioned, tmp_path / "x", "jsonl")
     monkeypatch.setattr("pipeline.export.export_driver.export_shard", lambda *_: pytest.fail("exported again"))
 
@@ -229,7 +229,7 @@ def test_beside_wants_the_folder_of_the_images(tmp_path, captioned):
 
 
 @pytest.mark.slow
-def test_a_killed_export_goes_on_where_it_stopped(tmp_path):
+def test_a_killed_export_resumes_where_it_stopped(tmp_path):
     write_tars(tmp_path / "in", 6, 10)
     captioned = caption_all(tmp_path / "in", tmp_path / "out")
     words = ("export", "out", "x", "--to", "hf", "--slot", "long")
@@ -253,7 +253,7 @@ def test_a_killed_export_goes_on_where_it_stopped(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "workers"), [(signal.SIGTERM, "1"), (signal.SIGINT, "2")])
-def test_a_stopped_export_finishes_the_shards_in_work_and_goes_on_later(tmp_path, number, workers):
+def test_a_stopped_export_finishes_the_shards_in_flight_and_resumes_later(tmp_path, number, workers):
     write_tars(tmp_path / "in", 40, 40)
     captioned = caption_all(tmp_path / "in", tmp_path / "out")
     words = ("export", "out", "x", "--to", "hf", "--slot", "long")
@@ -266,7 +266,7 @@ def test_a_stopped_export_finishes_the_shards_in_work_and_goes_on_later(tmp_path
     left = len(list(done.glob("*")))
     assert stopped.code == 4, stopped
     (line,) = [line for line in stopped.err.splitlines() if line.startswith("joyfleet: ")]
-    assert re.search(r"stopped with \d+ of 40 shards exported, .*run the same command again to resume$", line)
+    assert re.search(r"stopped with \d+ of 40 shards exported; .*run the same command again to resume$", line)
     assert not list((tmp_path / "x/.tmp").glob("*"))
     ended = run(tmp_path, *words)
     export(captioned, tmp_path / "whole", "hf", slots=("long",))

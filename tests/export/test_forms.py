@@ -165,7 +165,7 @@ def test_a_form_reaches_the_processes_that_export():
     assert all(pickle.loads(pickle.dumps(form)) == form for form in FORMS.values())
 
 
-def test_an_export_of_an_earlier_release_goes_on(tmp_path):
+def test_an_export_of_an_earlier_release_is_resumed(tmp_path):
     write_tars(tmp_path / "in", 2, 2)
     export(caption_all(tmp_path / "in", tmp_path / "out", only=1), tmp_path / "x", "csv")
     record = tmp_path / "x/.joyfleet/export.json"

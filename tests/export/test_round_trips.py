@@ -218,7 +218,7 @@ def test_a_text_of_another_hand_is_not_overwritten(tmp_path):
     assert (tmp_path / "in/a/000.txt").read_text() == "mine"
 
 
-def test_fine_tuning_examples_ask_as_the_run_asked(tmp_path, tars):
+def test_fine_tuning_examples_have_the_prompts_of_the_run(tmp_path, tars):
     export(tars, tmp_path / "tune", "joycaption")
 
     examples = json.loads((tmp_path / "tune/train.json").read_text())

@@ -138,7 +138,7 @@ CHANGES = {
     "pipeline.corpus.publish_corpus": ("JFTEST_GATE", _hold_parts),
     "pipeline.engines.echo": ("JFTEST_ASKED", _count_requests),
     "pipeline.stages.read_batches": ("JFTEST_REPEATED", _die_then_raise),
-    "pipeline.images.decode": ("JFTEST_POISON", _die_of_poison),
+    "pipeline.images.decoding": ("JFTEST_POISON", _die_of_poison),
 }
 
 

@@ -91,7 +91,7 @@ def test_the_process_apart_ends_with_the_reader_that_was_killed():
         time.sleep(0.05)
 
 
-def test_a_defect_in_the_process_apart_is_told_with_its_exit_code(monkeypatch):
+def test_a_defect_in_the_decoder_process_is_reported_with_its_exit_code(monkeypatch):
     with (
         IsolatedDecoder() as decoder,
         pytest.raises(BadImage, match=r"only one in it \(exit code 1; the worker's log has its tr"),

@@ -1,4 +1,3 @@
-import importlib
 import io
 import struct
 import threading
@@ -10,7 +9,7 @@ from PIL import Image, ImageOps, PngImagePlugin
 
 from pipeline.config import ImagesConfig
 from pipeline.errors import BadImage
-from pipeline.images import decode
+from pipeline.images import decode, decoding
 from schemas.status import Reason
 from tests.odd_images import encode, in_mode, picture, png, valid_files
 
@@ -52,7 +51,7 @@ def test_the_size_is_width_then_height():
     assert decode(data, CONFIG, (40, 20)).pixels.shape == (20, 40, 3)
 
 
-def test_an_image_of_the_size_asked_for_keeps_its_pixels():
+def test_an_image_of_the_requested_size_keeps_its_pixels():
     image = picture(30, 20)
 
     assert np.array_equal(decode(encode(image, "PNG"), CONFIG, (30, 20)).pixels, np.asarray(image))
@@ -252,7 +251,7 @@ def test_exif_orientation_can_be_left_alone(orientation, file_format):
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "MPO", "WEBP", "AVIF"])
-def test_exif_orientation_is_found_in_every_format(file_format):
+def test_exif_orientation_is_applied_in_every_format(file_format):
     exif = Image.Exif()
     exif[0x0112] = 6
     data = encode(picture(), file_format, exif=exif)
@@ -280,7 +279,7 @@ def test_no_bytes_are_an_empty_file():
     assert str(refused(b"")) == "empty_file: 0 bytes"
 
 
-def test_too_many_bytes_are_refused_before_they_are_looked_at():
+def test_too_many_bytes_are_refused_before_decoding():
     error = refused(b"x" * 1001, ImagesConfig(max_bytes=1000))
 
     assert (error.reason, error.message) == (Reason.TOO_MANY_BYTES, "1001 bytes, more than max_bytes=1000")
@@ -382,7 +381,7 @@ def test_a_very_long_line_gives_pixels():
 
 
 def test_a_side_beyond_the_limit_is_shrunk_by_whole_pixels_first(monkeypatch):
-    monkeypatch.setattr(importlib.import_module("pipeline.images.decode"), "MAX_SIDE_PX", 100)
+    monkeypatch.setattr(decoding, "MAX_SIDE_PX", 100)
     image, short = picture(250, 60), picture(100, 60)
 
     pixels = decode(encode(image, "PNG"), CONFIG, SIZE).pixels

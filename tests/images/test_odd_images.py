@@ -36,7 +36,7 @@ def outcome(data: bytes, config: ImagesConfig) -> Reason | None:
 
 
 @pytest.mark.slow
-def test_every_odd_image_has_its_outcome(odd_images):
+def test_every_odd_image_has_its_expected_result(odd_images):
     assert len(odd_images) > 600
     wrong = []
     for case in odd_images:

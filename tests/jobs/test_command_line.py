@@ -105,7 +105,7 @@ def plan_of(folder, *words):
     return CliRunner().invoke(cli, ["plan", str(job), *words])
 
 
-def test_plan_tells_what_a_job_takes_and_writes_nothing(tmp_path):
+def test_plan_prints_an_estimate_and_writes_nothing(tmp_path):
     draw_dataset(tmp_path / "in", num_images=12, seed=0, shard_rows=4)
     result = plan_of(tmp_path, "--json", "--price", "h100=3.6")
     assert result.exit_code == 0, result
@@ -146,7 +146,7 @@ def test_plan_names_what_cannot_be_read(tmp_path):
 
 def test_plan_refuses_a_price_of_no_card(tmp_path):
     (tmp_path / "in").mkdir()
-    assert "--price h1000=3: not CARD=PER_HOUR; cards are a100" in str(
+    assert "--price h1000=3: not CARD=PER_HOUR; allowed cards: a100" in str(
         plan_of(tmp_path, "--price", "h1000=3").exception
     )
 
@@ -168,7 +168,7 @@ RUNNING = Snapshot(
 NO_REPLICA = replace(RUNNING, shards_done=0, captions=0, replicas=0, seconds=9.0)
 
 
-def test_the_progress_line_tells_all_there_is():
+def test_the_progress_line_shows_every_figure():
     assert render(RUNNING) == (
         "shards 2/30  41.2% of 100.0 GB  images 3,072  captions 6,144 (58.1/s)  "
         "ok 6,100  rejected 40  failed 4  replicas 4  1:02:05  ETA 12:34:00"

@@ -40,7 +40,7 @@ def test_failed_downloads_are_shown(tmp_path):
     assert "begins with" not in text
 
 
-def test_a_shard_that_cannot_be_read_is_told(tmp_path):
+def test_a_shard_that_cannot_be_read_is_reported(tmp_path):
     (tmp_path / "a.zip").write_bytes(b"<html>")
 
     assert "a.zip: not a zip that can be read" in shown(tmp_path)

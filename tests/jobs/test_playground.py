@@ -36,7 +36,7 @@ def test_a_choice_becomes_a_request_of_the_config():
     assert "Ada" in prompt
 
 
-def test_what_a_generation_cannot_be_asked_is_told():
+def test_a_request_that_a_generation_does_not_have_is_explained():
     wrong = Choice(generation="alpha-two", mode="danbooru-tags", tone="none", length="none", options=(), name="")
     with pytest.raises(ConfigError, match=r"captions\.0\.mode: found 'danbooru-tags'; alpha-two has: descriptive"):
         prompt_of(BASE, wrong)
@@ -50,7 +50,7 @@ def test_the_recipe_is_a_part_of_a_job_file():
 
 
 @pytest.mark.parametrize("generation", ["alpha-two", "beta-one"])
-def test_all_that_is_offered_can_be_asked(generation):
+def test_every_offered_choice_can_be_requested(generation):
     for mode in modes_of(generation):
         for tone in tones_of(generation, mode):
             for length in {lengths_of(generation, mode)[0], lengths_of(generation, mode)[-1]}:

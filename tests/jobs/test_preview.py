@@ -26,7 +26,7 @@ def test_a_source_without_an_image_is_refused(tmp_path):
         CliRunner().invoke(preview, [job], catch_exceptions=False)
 
 
-def test_a_folder_that_is_missing_is_told_before_anything_starts(tmp_path):
+def test_a_missing_folder_is_reported_before_anything_starts(tmp_path):
     job = write_job(tmp_path, tmp_path / "in", tmp_path / "out")
     with pytest.raises(ConfigError, match=r"--page .*: there is no folder .*create it or name another"):
         CliRunner().invoke(preview, [job, "--page", str(tmp_path / "no" / "x.html")], catch_exceptions=False)

@@ -125,7 +125,7 @@ print("noise", flush=True); os.write(terminal, b""); os.kill(os.getpid(), signal
     assert (code, out, err) == (EXIT_CODE, "", f"joyfleet: {DEFAULT}\n")
 
 
-def test_a_forked_child_does_not_tell_the_signals_of_its_own():
+def test_a_forked_child_does_not_report_its_own_signals():
     body = """
 there, here = os.pipe()
 pid = os.fork()

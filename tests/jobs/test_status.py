@@ -81,7 +81,7 @@ def test_status_names_every_shard_and_every_run(tmp_path):
         assert told in text, told
 
 
-def test_status_of_an_output_that_no_run_told_anything_of(tmp_path):
+def test_status_of_an_output_without_run_events(tmp_path):
     make_output(tmp_path)
     assert "run  " not in CliRunner().invoke(cli, ["status", str(tmp_path)]).stdout
 

@@ -163,7 +163,7 @@ def test_what_stays_unclear_keeps_the_fragments_and_the_next_run_finds_the_commi
 
 
 @pytest.mark.parametrize("arrives", [True, False])
-def test_a_commit_asked_again_after_its_process_died_is_our_own(store, arrives):
+def test_a_commit_repeated_after_its_process_died_is_recognised_as_ours(store, arrives):
     fragment = stage(store, range(10))
     num_create = 3  # exists, get, create
     with pytest.raises(Crash):
@@ -191,7 +191,7 @@ def test_a_zombie_changes_nothing(store):
     assert paths(store) == [committed_path(SHARD.path)]
 
 
-def test_a_loser_that_looks_first_reads_no_fragment_and_uploads_nothing(store):
+def test_a_loser_that_checks_first_reads_no_fragment_and_uploads_nothing(store):
     commit(store, [stage(store, range(10))])
     calls = []
     commit(Interposed(store, before=lambda _, name: calls.append(name)), ["staging/x"])

@@ -92,7 +92,7 @@ def test_a_lost_answer_is_still_a_plan(store):
     assert list(claim_plan(losing_answers(store, ConnectionError()), SHARDS).shards.values()) == SHARDS
 
 
-def test_a_torn_plan_is_never_taken_for_one(store):
+def test_a_torn_plan_is_refused(store):
     claim_plan(store, SHARDS)
     whole = store.get("plan.parquet")
     for length in range(len(whole)):

@@ -88,7 +88,7 @@ def test_a_run_leaves_a_start_its_last_heartbeat_and_its_end_as_openlineage_has_
     assert last["outputs"][0]["outputFacets"]["outputStatistics"]["rowCount"] == 600
 
 
-def test_heartbeats_come_no_oftener_than_they_should(store):
+def test_heartbeats_keep_their_interval(store):
     log = RunLog(store, ABOUT, every_s=3600)
     log.start()
     for captions in (100, 200, 300):
@@ -152,10 +152,10 @@ def test_a_store_that_refuses_ends_no_run(caplog):
     log = RunLog(Refusing(), ABOUT)
     log.start()
     log.end(EventType.COMPLETE, 0, None)
-    assert "cannot be written; the run goes on: no" in caplog.text
+    assert "cannot be written; the run continues: no" in caplog.text
 
 
-def test_a_heartbeat_under_way_never_overwrites_the_end(store, monkeypatch):
+def test_a_heartbeat_in_flight_never_overwrites_the_end_event(store, monkeypatch):
     slow = threading.Event()
     put = store.put
 

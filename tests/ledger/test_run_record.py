@@ -60,7 +60,7 @@ def test_a_difference_in_the_fingerprint_alone_is_reported(store):
         claim_run(store, Recipe("def"), ABOUT)
 
 
-def test_differences_tell_types_apart():
+def test_differences_distinguish_types():
     assert list(differences({"a": 1, "b": [1, 2]}, {"a": 1, "b": [1, 2]})) == []
     assert list(differences({"a": 1}, {"a": True})) == ["a: 1 in the output, True in this run"]
     assert list(differences({"a": {"b": 1}}, {"a": [1]})) == ["a: {'b': 1} in the output, [1] in this run"]
@@ -91,7 +91,7 @@ def test_a_folder_that_is_not_an_output_is_reported(store):
         read_run(store)
 
 
-def test_a_torn_record_is_never_taken_for_one(store):
+def test_a_torn_record_is_refused(store):
     claim_run(store, Recipe(), ABOUT)
     whole = store.get("run.json")
     for length in range(len(whole)):

@@ -63,7 +63,7 @@ def test_files_with_foreign_names_are_kept_and_listed(local):
     for path in STRANGE:
         local.put(path, b"theirs")
     found = clean(local, RUN, PLAN)
-    assert found == Cleaned([], dict.fromkeys(sorted(STRANGE), "JoyFleet gives no file such a name"))
+    assert found == Cleaned([], dict.fromkeys(sorted(STRANGE), "its name is not one of JoyFleet's temporary files"))
     assert paths(local) == sorted(STRANGE)
 
 
@@ -83,7 +83,7 @@ def test_nothing_behind_a_link_is_removed(local, tmp_path, link):
     at.symlink_to(other)
     found = clean(local, RUN, PLAN)
     assert found.removed == []
-    assert set(found.kept.values()) <= {"it is a link, or lies behind a link"}
+    assert set(found.kept.values()) <= {"it is a link, or behind a link"}
     assert all((other / name).read_bytes() == b"theirs" for name in names)
     assert at.is_symlink()
 
@@ -92,5 +92,5 @@ def test_a_file_that_is_a_link_stays(local, tmp_path):
     (tmp_path / "theirs").write_bytes(b"")
     local.put(PROBE, b"")
     (tmp_path / "out" / KILLED).symlink_to(tmp_path / "theirs")
-    assert clean(local, RUN, PLAN) == Cleaned([PROBE], {KILLED: "it is a link, or lies behind a link"})
+    assert clean(local, RUN, PLAN) == Cleaned([PROBE], {KILLED: "it is a link, or behind a link"})
     assert (tmp_path / "out" / KILLED).is_symlink()

@@ -93,14 +93,14 @@ def test_the_digest_follows_its_definition():
     assert captions_sha256(encoded, ("long", "booru")) == expected
 
 
-def test_captions_that_changed_places_are_found(store):
+def test_swapped_captions_are_reported(store):
     commit(store, [stage(store, range(5), text="red"), stage(store, range(5, NUM_IMAGES), text="blue")])
     assert violations(store) == []
     rewrite(store, column("caption", {0: "blue", 10: "red"}))
     assert [violation.kind for violation in violations(store)] == [ViolationKind.DIGEST]
 
 
-def test_captions_of_another_shard_under_this_shard_s_name_are_found(done):
+def test_captions_of_another_shard_under_the_name_of_a_shard_are_reported(done):
     """Keys repeat from shard to shard in many data sets, so that hashes alone tell it."""
     others = [SourceImage(image.key, f"{number + 100:064x}") for number, image in enumerate(IMAGES)]
     (found,) = violations(done, others)
@@ -164,7 +164,7 @@ def test_a_whole_shard_has_no_violation(done):
         ),
     ],
 )
-def test_every_violation_in_the_rows_is_found(done, change, kind, detail):
+def test_every_violation_in_the_rows_is_reported(done, change, kind, detail):
     rewrite(done, change)
     found = [violation for violation in violations(done) if violation.kind == kind]
     assert len(found) == 1
@@ -189,7 +189,7 @@ def test_every_violation_in_the_rows_is_found(done, change, kind, detail):
         ({b"joyfleet.schema_version": b"99"}, "unreadable", "schema version '99'"),
     ],
 )
-def test_every_violation_in_the_footer_is_found(done, footer, kind, detail):
+def test_every_violation_in_the_footer_is_reported(done, footer, kind, detail):
     rewrite(done, footer=footer)
     (found,) = violations(done)
     assert found.kind == kind
@@ -204,7 +204,7 @@ def test_a_source_that_has_more_or_fewer_images_is_seen(done):
     assert {violation.kind for violation in violations(done, IMAGES[:9], 9)} == {"footer", "foreign_row"}
 
 
-def test_an_absent_or_torn_file_is_found(done):
+def test_an_absent_or_torn_file_is_reported(done):
     whole = committed(done)
     for length in range(0, len(whole), 7):
         done.put(committed_path(SHARD.path), whole[:length])

@@ -67,7 +67,7 @@ def test_a_prompt_is_the_authors_to_the_letter(generation, length, request_, tex
     assert prompt_of(generation, length, **request_) == text
 
 
-def test_every_mode_tone_length_and_option_of_every_generation_can_be_asked():
+def test_every_mode_tone_length_and_option_of_every_generation_can_be_requested():
     texts = set()
     for name in generation_names():
         generation = load_generation(name)
@@ -106,7 +106,7 @@ def test_beta_one_has_27_options_and_alpha_two_the_first_17_of_them():
         ({"mix": [{"weight": 1, "mode": "nope"}]}, r"captions\.0\.mix\.0\.mode: found 'nope'"),
     ],
 )
-def test_what_a_generation_lacks_is_refused_by_key(slot, message):
+def test_a_request_that_a_generation_does_not_have_is_refused_by_key(slot, message):
     with pytest.raises(ConfigError, match=message):
         check_captions(job_of({"slot": "a", **slot}))
 
@@ -121,7 +121,7 @@ def test_a_generation_without_checkpoint_is_refused_for_a_job():
         check_captions(job_of({"slot": "a", "mode": "descriptive"}, model={"id": "x/y", "generation": "alpha-one"}))
 
 
-def test_a_model_that_does_not_tell_its_generation_must_be_told():
+def test_a_model_that_no_family_recognises_needs_a_generation():
     with pytest.raises(ConfigError, match=r"no known generation matches 'x/y'; set model\.generation"):
         check_captions(job_of({"slot": "a", "mode": "descriptive"}, model="x/y"))
 
@@ -131,7 +131,7 @@ def test_an_unusual_number_of_words_is_remarked():
     assert remarks == ["captions.0.length: 33 words; the page of alpha-two's author offers 20 to 260 in steps of 10"]
 
 
-def test_a_custom_prompt_is_used_as_it_stands_and_marked():
+def test_a_custom_prompt_is_sent_unchanged_and_marked():
     job = job_of({"slot": "a", "prompt": "Name the {colour}.", "system": "Be brief."})
     check_captions(job)
     [request] = RequestSampler(job).requests("s", 0)
@@ -155,7 +155,7 @@ def test_a_mix_is_drawn_by_its_weights():
     assert modes["training-prompt"] / 4000 == pytest.approx(0.3, abs=0.03)
 
 
-def test_the_same_image_is_asked_the_same_whoever_asks():
+def test_an_image_gets_the_same_request_in_every_process():
     job = job_of(MIX, {"slot": "q", "mode": "descriptive"})
     here, there = RequestSampler(job), pickle.loads(pickle.dumps(RequestSampler(job)))
     forwards = [here.requests("s", row) for row in range(50)]

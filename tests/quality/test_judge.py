@@ -116,7 +116,7 @@ def test_tags_keep_their_order_and_lose_their_doubles():
     assert verdict("a,a", "danbooru-tags", tags={"normalize": False}).text == "a,a"
 
 
-def test_prefixes_are_parsed_and_joints_changed_as_asked():
+def test_category_prefixes_are_parsed_and_separators_are_changed():
     text = "artist:some one, character:ada lovelace, long hair, o_o, re:zero, meta:"
     assert parse_tags(text)[:2] == [Tag("artist", "some one"), Tag("character", "ada lovelace")]
     assert parse_tags(text)[4:] == [Tag(None, "re:zero")]
@@ -198,7 +198,7 @@ def test_other_scripts_are_allowed_by_config():
         ({"forbidden": ["boat"], "modes": ["danbooru-tags"]}, None),
     ],
 )
-def test_a_rule_of_the_users_own_finds_what_it_says(rule, message):
+def test_a_user_rule_matches_its_conditions(rule, message):
     text = "A red boat on the beach at http://example.org"
     rejected = verdict(text, rules=[{"name": "mine", **rule}])
     assert rejected.message == message
@@ -238,7 +238,7 @@ def test_a_prompt_is_echoed_by_its_opening_or_whole(prompt, text, found):
         ("A shop with a sign that says 本日は閉店しました、またのお越しを. It rains.", Reason.FOREIGN_SCRIPT),
     ],
 )
-def test_what_looks_like_a_fault_is_told_from_one(text, reason):
+def test_a_fault_and_its_look_alike_are_distinguished(text, reason):
     assert verdict(text).reason is reason
 
 

@@ -181,7 +181,7 @@ def test_a_dotted_name_is_a_picture_of_its_own_with_its_own_text(tmp_path):
     assert list_source(source).remarks == ()
 
 
-def test_a_text_of_an_image_of_the_next_shard_is_not_taken_for_this_ones(tmp_path):
+def test_a_text_of_an_image_of_the_next_shard_is_not_used_for_this_shard(tmp_path):
     fill(tmp_path, "a.jpg", "a.b.jpg", "a.b.txt")
     source = config(tmp_path, metadata_fields=("*",), images_per_shard=1)
 
@@ -245,7 +245,7 @@ def test_pipes_and_links_to_devices_are_left_out_and_listed(tmp_path):
 
 
 @pytest.mark.parametrize("odd", ["pipe", "device"])
-def test_an_image_that_becomes_a_pipe_or_a_device_does_not_hold_up_its_reader(tmp_path, odd):
+def test_an_image_that_becomes_a_pipe_or_a_device_does_not_block_its_reader(tmp_path, odd):
     fill(tmp_path, "a.jpg", "b.jpg")
     source = config(tmp_path)
     [shard] = list_shards(source)

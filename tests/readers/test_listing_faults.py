@@ -23,7 +23,7 @@ def script(s3_environment, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", [Fault.ERROR_500, Fault.SLOW_DOWN, Fault.RESET, Fault.TRUNCATED])
-def test_a_listing_that_fails_once_or_twice_is_asked_again(script, kind):
+def test_a_listing_that_fails_once_or_twice_is_retried(script, kind):
     script.kinds, script.share, script.at_most = (kind,), 1.0, 2
     assert [shard.path for shard in list_shards(SOURCE)] == ["1.tar"]
     assert script.counts[kind] == 2
@@ -38,7 +38,7 @@ def test_a_store_that_fails_for_good_is_no_fault_of_the_config(script, kind):
         list_shards(SOURCE)
 
 
-def test_a_refused_key_is_a_fault_of_the_config_and_asked_for_once(script):
+def test_a_refused_key_is_a_config_error_after_one_request(script):
     script.refuses = True
     with pytest.raises(ConfigError, match=r"cannot be listed .*; check the address and the credentials"):
         list_shards(SOURCE)

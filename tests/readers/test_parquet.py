@@ -163,7 +163,7 @@ def test_an_image_beyond_max_bytes_is_a_row_with_the_reason(tmp_path):
     assert rows[1].data == b"x" * 100
 
 
-def test_carried_values_of_every_type_are_json(tmp_path):
+def test_metadata_values_of_every_type_are_json(tmp_path):
     noon = datetime.datetime(2026, 1, 2, 12, tzinfo=datetime.UTC)
     columns = {
         "image": pa.array([b"1"]),
@@ -235,7 +235,7 @@ def test_only_the_columns_needed_are_read(tmp_path, monkeypatch):
         ({"image": [b"1"]}, {"metadata_fields": ("tags", "*")}, r"no column 'tags'; found: image; correct the config"),
     ],
 )
-def test_a_shard_without_the_columns_asked_for_is_unreadable(tmp_path, columns, options, message):
+def test_a_shard_without_the_configured_columns_is_unreadable(tmp_path, columns, options, message):
     with pytest.raises(ShardUnreadable, match=r"a\.parquet: " + message):
         read(shard_with(tmp_path, columns), **options)
 

@@ -289,7 +289,7 @@ def test_a_star_carries_all_texts_and_no_bytes(tmp_path):
     assert json.dumps(row.metadata, allow_nan=False)
 
 
-def test_the_whole_json_can_be_carried(tmp_path):
+def test_the_whole_json_can_be_kept_as_metadata(tmp_path):
     [row] = rows_of(tmp_path, [("a.jpg", b"1"), ("a.json", b'{"x": {"y": [1]}}')], metadata_fields=("json",))
 
     assert row.metadata == {"json": {"x": {"y": [1]}}}
@@ -314,7 +314,7 @@ def test_json_that_does_not_parse_is_reported_in_the_row(tmp_path, text, error, 
     assert row.metadata["json_error"].startswith(error)
 
 
-def test_carried_values_are_valid_utf8(tmp_path):
+def test_metadata_values_are_valid_utf8(tmp_path):
     [row] = rows_of(tmp_path, [("a.jpg", b"1"), ("a.json", rb'{"x": "\ud800", "\udfff": 1}')], metadata_fields=("*",))
 
     assert row.metadata == {"x": "?", "?": 1}

@@ -80,7 +80,7 @@ def client_error() -> ClientError:
     "error",
     [OSError("connection reset"), TimeoutError(), EndpointConnectionError(endpoint_url="http://x"), client_error()],
 )
-def test_a_store_that_fails_twice_is_asked_a_third_time(remote, monkeypatch, error, caplog):
+def test_a_store_that_fails_twice_is_tried_a_third_time(remote, monkeypatch, error, caplog):
     shard = remote_shard()
     failing = Failing(remote, [error, error])
     monkeypatch.setattr(remote, "get_file", failing)

@@ -43,7 +43,7 @@ def test_rows_are_counted_in_one_pass(output):
     assert sum(group["rows"] for group in quality.groups.to_pylist()) == 16
 
 
-def test_images_with_equal_bytes_are_told(output):
+def test_images_with_equal_bytes_are_counted(output):
     survey, _ = output_stats(open_store(str(output)))
     assert survey.copied_images == 0
     store = MemoryStore("memory://copies")
@@ -58,7 +58,7 @@ def test_nothing_of_a_row_is_markup(page):
     assert page.count("&lt;script&gt;") > 20
 
 
-def test_the_page_asks_for_nothing(page):
+def test_the_page_sends_no_request(page):
     addresses = set(re.findall(r"(?:src|href)=\"([^\"]*)\"", page))
     assert {address.split(":")[0] for address in addresses if ":" in address} == {"data", "file"}
     assert "default-src &#39;none&#39;" in page
@@ -71,7 +71,7 @@ def test_pictures_are_those_of_the_rows(output, page):
     assert "it could not be decoded" in page
 
 
-def test_a_picture_that_is_another_one_now_is_not_shown(tmp_path):
+def test_an_image_that_the_source_has_replaced_is_not_shown(tmp_path):
     url = write_output(tmp_path)
     tar = tmp_path / "in" / "0.tar"
     data = bytearray(tar.read_bytes())
@@ -176,7 +176,7 @@ def test_only_addresses_that_a_browser_may_open_are_links(url, link):
     assert link_of(url) == link
 
 
-def test_shares_are_told_with_the_digits_that_matter():
+def test_shares_are_shown_with_significant_digits():
     assert [share(value) for value in (None, 0, 0.0001, 0.123, 1)] == ["–", "0.0 %", "<0.1 %", "12.3 %", "100 %"]
 
 

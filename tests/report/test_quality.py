@@ -43,7 +43,7 @@ def store(tmp_path):
     return open_store(str(tmp_path / "out"))
 
 
-def test_rows_are_counted_by_mode_length_and_outcome(store):
+def test_rows_are_counted_by_mode_length_and_status(store):
     commit(
         store,
         [
@@ -121,7 +121,7 @@ def test_memory_does_not_grow_with_the_output(store):
     assert peak(15) < 1.3 * small
 
 
-def test_a_sample_keeps_equal_keys_together_and_tells_its_share():
+def test_a_sample_keeps_equal_keys_together_and_knows_its_rate():
     sample = KeySample(1000)
     for number in range(20_000):
         for _ in range(2):
@@ -172,7 +172,7 @@ def test_an_output_without_captions_gives_empty_tables(store):
     assert [report.groups.num_rows, report.reasons.num_rows] == [0, 0]
 
 
-def test_the_verb_tells_that_there_is_no_output(tmp_path):
+def test_the_verb_reports_that_the_output_does_not_exist(tmp_path):
     from jobs.commands import cli
 
     result = CliRunner().invoke(cli, ["quality", str(tmp_path / "nowhere")])

@@ -19,7 +19,7 @@ def test_there_are_more_than_sixty_kinds():
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_it_ends_as_the_table_says(tmp_path, case):
+def test_each_case_ends_as_the_table_states(tmp_path, case):
     shard = made(case, tmp_path)
     images = ImagesConfig(max_bytes=MAX_BYTES)
     spec = ReadSpec(

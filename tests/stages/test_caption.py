@@ -106,7 +106,7 @@ def echo(question):
     )
 
 
-def test_what_was_asked_and_answered_is_counted(shard, tmp_path):
+def test_requests_and_responses_are_counted(shard, tmp_path):
     job = parse_job(raw_job(tmp_path))
     run = RunIdentity(recipe="r" * 16, slots=("long", "tags"), versions={})
     store = MemoryStore(f"memory://{uuid.uuid4().hex}")
@@ -166,7 +166,7 @@ def test_every_image_gets_its_own_captions_and_a_bad_one_its_reason(shard, tmp_p
     assert set(receipts[0]) == set(RECEIPT.names)
 
 
-def test_refused_empty_and_cut_texts_are_told_apart(shard, tmp_path):
+def test_rejected_empty_and_truncated_texts_have_different_reasons(shard, tmp_path):
     def answer(question):
         row = int(question.id.split("#")[1])
         if row == 0:
@@ -222,7 +222,7 @@ def test_a_shard_that_is_staged_whole_is_not_even_opened(shard, tmp_path):
 LOOPED = "a red square, " * 40
 
 
-def test_a_refused_text_is_asked_again_with_another_seed_and_a_higher_temperature(shard, tmp_path):
+def test_a_rejected_request_is_retried_with_another_seed_and_a_higher_temperature(shard, tmp_path):
     asked = {}
 
     def loops_at_first(question):
@@ -240,7 +240,7 @@ def test_a_refused_text_is_asked_again_with_another_seed_and_a_higher_temperatur
         assert row["seed"] == questions[-1].seed
 
 
-def test_without_seeds_none_is_asked_with_and_none_is_told(shard, tmp_path):
+def test_without_seeds_requests_and_rows_have_none(shard, tmp_path):
     asked = []
 
     def seen(question):
@@ -264,7 +264,7 @@ def test_what_stays_refused_keeps_its_last_text_and_why_each_one_was(shard, tmp_
     assert (row["attempts"], row["earlier_reasons"], row["rejected_text"]) == (3, ["loop", "refusal"], "  ")
 
 
-def test_a_repair_that_the_engine_loses_leaves_the_refusal_standing(shard, tmp_path):
+def test_a_retry_that_the_engine_loses_keeps_the_rejected_text(shard, tmp_path):
     def lost_at_last(question):
         if question.id.endswith("#0"):
             return EngineResponse(id=question.id, text=LOOPED, finish_reason="stop", caption_tokens=80)
@@ -275,7 +275,7 @@ def test_a_repair_that_the_engine_loses_leaves_the_refusal_standing(shard, tmp_p
     assert (rows[0]["rejected_text"], rows[0]["earlier_reasons"]) == (LOOPED, None)
 
 
-def test_only_refused_requests_are_asked_again(shard, tmp_path):
+def test_only_rejected_requests_are_retried(shard, tmp_path):
     asked = []
 
     def one_loops(question):

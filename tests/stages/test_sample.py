@@ -55,7 +55,7 @@ def test_more_shards_than_are_opened_at_once_cost_nothing(tmp_path):
     assert len({shard for shard, _ in found}) == SHARDS
 
 
-def test_small_shards_are_made_up_for_by_further_ones(tmp_path):
+def test_small_shards_are_complemented_by_further_shards(tmp_path):
     for number in range(2 * SHARDS):
         (tmp_path / f"{number:02d}.tar").write_bytes(tar_of(2))
     assert len(drawn(str(tmp_path), 3 * SHARDS)[0]) == 3 * SHARDS
@@ -127,7 +127,7 @@ def test_the_head_of_a_damaged_shard_ends_before_the_damage(memory):
         assert [len(row.data) for row in head.rows(None)] == [2000] * 3
 
 
-def test_an_image_that_is_too_large_is_told_and_not_read(memory):
+def test_an_image_that_is_too_large_is_reported_and_not_read(memory):
     memory.pipe_file("/in/a.tar", tar_of(2, size=5000))
     source = SourceConfig(urls=("memory://in",))
     [shard] = list_shards(source)

@@ -72,7 +72,7 @@ def test_a_larger_data_set_begins_with_the_smaller_one(tmp_path: Path):
     assert list(large.items())[:4] == list(small.items())
 
 
-def test_specials_are_drawn_only_when_asked_for(tmp_path: Path):
+def test_specials_are_drawn_only_if_requested(tmp_path: Path):
     plain = draw_dataset(tmp_path, num_images=30, seed=6, shard_rows=30)
     mixed = draw_dataset(tmp_path, num_images=30, seed=6, shard_rows=30, special_share=0.5)
     assert {scene.special for scene in plain.values()} == {Special.NONE}

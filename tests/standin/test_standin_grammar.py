@@ -42,7 +42,7 @@ def test_each_option_has_its_own_line_of_the_catalogue():
 
 
 @pytest.mark.parametrize(("mode", "tone"), STYLES)
-def test_a_caption_tells_colour_shape_and_background(mode: Mode, tone: Tone):
+def test_a_caption_names_colour_shape_and_background(mode: Mode, tone: Tone):
     for seed, scene in enumerate(some_scenes(200)):
         request = sample_request(random.Random(seed))[0]
         request = Request(mode=mode, tone=tone, length=request.length, words=request.words)
@@ -57,7 +57,7 @@ def test_a_caption_looks_like_its_own_mode_and_no_other(mode: Mode, tone: Tone, 
         assert [style for style in STYLES if looks_like(text, *style)] == [(mode, tone)]
 
 
-def test_no_caption_is_longer_than_asked():
+def test_no_caption_is_longer_than_requested():
     rng = random.Random(3)
     for scene in some_scenes(4000):
         request, _ = sample_request(rng)
@@ -66,7 +66,7 @@ def test_no_caption_is_longer_than_asked():
 
 
 @pytest.mark.parametrize(("mode", "tone"), STYLES)
-def test_captions_grow_with_the_length_asked_for(mode: Mode, tone: Tone):
+def test_captions_grow_with_the_requested_length(mode: Mode, tone: Tone):
     classes = [Request(mode=mode, tone=tone, length=length) for length in Length]
     limits = [Request(mode=mode, tone=tone, words=words) for words in (20, 40, 60, 90)]
     if mode in TAG_MODES:
@@ -106,7 +106,7 @@ def test_static_loops_sometimes_but_never_most_of_the_time():
     assert 0.3 < sum(loops) / 1000 < 0.5
 
 
-def test_the_salad_tells_nothing():
+def test_a_salad_of_words_states_nothing():
     assert set(vars_of(parse_caption(caption_grammar.SALAD))) == {None}
 
 

@@ -48,7 +48,7 @@ def test_only_answers_are_learnt(packer: Packer):
     assert wanted == [token for _, answer in sequence.questions for token in answer]
 
 
-def test_a_batch_holds_the_asked_number_of_pictures(packer: Packer):
+def test_a_batch_has_the_requested_number_of_pictures(packer: Packer):
     batch = packer.next()
     assert len(batch.images) == len(batch.scenes) == batch.ids.shape[0] == 2
     assert len(packer.draw().questions) == NUM_QUESTIONS

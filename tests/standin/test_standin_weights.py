@@ -143,7 +143,7 @@ def test_captions_have_the_form_of_their_mode(held_out: list[tuple[Case, str]]):
     assert sum(right) / len(right) >= 0.98
 
 
-def test_captions_have_the_length_asked_for(held_out: list[tuple[Case, str]]):
+def test_captions_have_the_requested_length(held_out: list[tuple[Case, str]]):
     right = [
         keeps_limit(text, case.request)
         and abs(num_words(text) - num_words(right_caption(case.scene, case.request, random.Random(0)).text)) <= 2

@@ -28,7 +28,7 @@ def test_about_a_tenth_of_the_triples_is_held_out():
 
 
 @pytest.mark.parametrize("held_out", [False, True])
-def test_a_sampled_scene_is_on_the_asked_side_of_the_split(held_out: bool):
+def test_a_sampled_scene_is_on_the_requested_side_of_the_split(held_out: bool):
     rng = random.Random(1)
     scenes = [sample_scene(rng, held_out=held_out, special_share=0.3) for _ in range(500)]
     assert {is_held_out(scene) for scene in scenes} == {held_out}
@@ -58,7 +58,7 @@ def test_a_picture_depends_on_scene_seed_and_size_only():
 
 
 @pytest.mark.parametrize("special", Special)
-def test_every_kind_of_picture_is_rgb_and_of_the_asked_size(special: Special):
+def test_every_kind_of_picture_is_rgb_and_of_the_requested_size(special: Special):
     image = render(Scene(special=special), 1, (161, 120))
     assert (image.mode, image.size) == ("RGB", (161, 120))
 
@@ -81,5 +81,5 @@ def test_random_sizes_keep_to_their_bounds():
 
 
 @pytest.mark.parametrize(("extension", "magic"), [("jpg", b"\xff\xd8\xff"), ("png", b"\x89PNG"), ("webp", b"RIFF")])
-def test_encoded_files_are_of_the_asked_format(extension: str, magic: bytes):
+def test_encoded_files_have_the_requested_format(extension: str, magic: bytes):
     assert encode(render(Scene(), 1), extension).startswith(magic)

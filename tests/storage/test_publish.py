@@ -114,7 +114,7 @@ def test_the_probe_finds_a_server_that_ignores_the_condition(monkeypatch):
 
 
 @pytest.mark.parametrize("fault", ["hang up", "500 afterwards", "conflict", "unavailable"])
-def test_s3_answers_that_leave_it_open_end_in_one_clear_outcome(monkeypatch, fault):
+def test_unclear_answers_of_s3_end_in_one_certain_result(monkeypatch, fault):
     with scripted_s3(monkeypatch) as server:
         server.faults = [fault]
         outcome = put_if_absent(open_store("s3://bucket/out"), "a", DATA, ATTEMPT)

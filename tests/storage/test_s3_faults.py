@@ -29,7 +29,7 @@ def suffer(script, kind, at_most=None):
 
 @pytest.mark.parametrize("read", ["get", "get_versioned"])
 @pytest.mark.parametrize("kind", [Fault.WRONG_CHECKSUM, Fault.ERROR_500])
-def test_a_body_with_a_wrong_checksum_and_an_internal_error_are_asked_again(proxied, read, kind):
+def test_a_body_with_a_wrong_checksum_and_an_internal_error_are_retried(proxied, read, kind):
     store, script = proxied
     store.put("a", b"data")
     suffer(script, kind, at_most=2)
@@ -38,7 +38,7 @@ def test_a_body_with_a_wrong_checksum_and_an_internal_error_are_asked_again(prox
     assert script.counts[kind] == 2
 
 
-def test_a_body_that_never_fits_its_checksum_is_told(proxied):
+def test_a_body_that_never_matches_its_checksum_is_reported(proxied):
     store, script = proxied
     store.put("a", b"data")
     suffer(script, Fault.WRONG_CHECKSUM)
@@ -47,7 +47,7 @@ def test_a_body_that_never_fits_its_checksum_is_told(proxied):
     assert script.counts[Fault.WRONG_CHECKSUM] == s3.TRIES
 
 
-def test_listings_heads_and_puts_are_asked_again(proxied):
+def test_listings_heads_and_puts_are_retried(proxied):
     store, script = proxied
     suffer(script, Fault.ERROR_500, at_most=2)
     store.put("a", b"data")
@@ -58,7 +58,7 @@ def test_listings_heads_and_puts_are_asked_again(proxied):
     assert script.counts[Fault.ERROR_500] == 2
 
 
-def test_what_is_refused_for_good_is_asked_once(proxied):
+def test_a_final_refusal_is_not_retried(proxied):
     store, script = proxied
     script.refuses = True
     with pytest.raises(StoreError, match="PermissionError"):

@@ -27,7 +27,7 @@ def entries(store, folder=""):
     return sorted((entry.path, entry.size) for entry in store.list(folder))
 
 
-def test_what_is_put_is_got_and_what_is_absent_says_so(store):
+def test_a_stored_file_is_read_back_and_an_absent_file_raises(store):
     store.put("report/a.json", b"1")
     store.put("report/a.json", b"22")
     assert store.get("report/a.json") == b"22"
@@ -61,7 +61,7 @@ def test_empty_files_are_files(store):
     assert entries(store) == [("a", 0), ("b", 0)]
 
 
-def test_a_listing_tells_when_a_file_was_last_written(store):
+def test_a_listing_has_the_time_of_the_last_write(store):
     store.put("a", b"1")
     [first] = store.list("")
     time.sleep(1.1 if store.url.startswith("s3") else 0.01)  # S3 tells whole seconds
@@ -82,7 +82,7 @@ def test_a_listing_is_recursive_and_ends_at_its_folder(store):
 
 
 @pytest.mark.slow
-def test_a_listing_goes_on_over_pages(store):
+def test_a_listing_follows_all_pages(store):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda i: store.put(f"staging/{i:04d}", b""), range(1001)))
     paths = [path for path, _ in entries(store, "staging")]
@@ -132,7 +132,7 @@ def test_the_probe_passes_and_leaves_nothing(store):
     assert entries(store) == []
 
 
-def test_put_if_absent_says_who_created_it(store):
+def test_put_if_absent_returns_who_created_the_file(store):
     attempt, other = uuid.uuid4().hex, uuid.uuid4().hex
     assert put_if_absent(store, "a", attempt.encode(), attempt) is WriteResult.CREATED
     assert put_if_absent(store, "a", attempt.encode(), attempt) is WriteResult.OURS

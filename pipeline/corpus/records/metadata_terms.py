@@ -8,13 +8,8 @@ from pipeline.config import QualityBy, Rating, Steps, WordsConfig
 
 DATABASE_RATINGS: Mapping[int, Rating] = dict(enumerate(Rating))
 """`post.rating` of the danbooru2023 metadata database: 0 general .. 3 explicit."""
-LETTER_RATINGS: Mapping[str, Rating] = {
-    "g": Rating.GENERAL,
-    "s": Rating.SENSITIVE,
-    "q": Rating.QUESTIONABLE,
-    "e": Rating.EXPLICIT,
-}
-"""Danbooru's API since 2022; earlier, and on other boorus, `s` means `safe`."""
+LETTER_RATINGS: Mapping[str, Rating] = {rating.value[0]: rating for rating in Rating}
+"""g, s, q and e in danbooru's API since 2022; earlier, and on other boorus, `s` means `safe`."""
 
 
 def term_of(steps: Steps, number: float) -> str | None:

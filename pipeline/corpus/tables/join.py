@@ -1,8 +1,8 @@
 """Joins one table to all images: each image's row, if there is one, is written to a file of its work unit.
 
 Run by the driver, in DuckDB: the keys of all images are loaded, the table is streamed past them once, and the rows
-that match are sorted by work unit. Memory is limited to `memory_gib` whatever the sizes; the disk holds the keys and
-the rows that match.
+that match are sorted by work unit. Memory is limited to `memory_gib` for any sizes; the disk holds the keys and the
+rows that match.
 """
 
 import logging

@@ -48,13 +48,6 @@ class TokenCounter:
             f"{path}: has no {what} token; looked for {', '.join(names)}; set tokenizer.{what.lower()} to its name"
         )
 
-    def encode(self, user: str, output: str, *, all_trained: bool) -> tuple[list[int], list[bool]]:
-        """Return the token ids of a text, and which of them are trained on."""
-        given, rest = (encoding.ids for encoding in self._batch([user, output]))
-        ids = [self.bos_id, *given, *rest, self.eos_id]
-        trained = [False, *[all_trained] * len(given), *[True] * (len(rest) + 1)]
-        return ids, trained
-
     def count(self, rows: pa.Table) -> pa.Table:
         """Return the rows with `n_tokens` and `n_trained` filled."""
         user = [len(encoding.ids) for encoding in self._batch(rows["user"].to_pylist())]

@@ -298,11 +298,7 @@ class _Parser:
             if self._parsed.gen_meta and not following and _KEY.match(line):
                 break
             if ":" in line:
-                self._fail(
-                    Rule.COLON,
-                    self._offset + line.index(":"),
-                    "found a colon; allowed: only in the first line",
-                )
+                self._fail(Rule.COLON, self._offset + line.index(":"), "found a colon; allowed: only in the first line")
             self._caption_line(self._offset, line)
             lines.append(line)
             self._at += 1
@@ -311,11 +307,7 @@ class _Parser:
     def _caption_line(self, offset: int, line: str) -> None:
         self._check_marks(offset, line)
         if not line or line != line.strip():
-            self._fail(
-                Rule.BLANKS,
-                offset,
-                "found an empty caption line, or blanks at its ends; allowed: text",
-            )
+            self._fail(Rule.BLANKS, offset, "found an empty caption line, or blanks at its ends; allowed: text")
 
     def _check_tags(self, *, opens: bool) -> None:
         """Check that the length token matches the number of tags, with or without the tags that count persons."""
@@ -342,11 +334,7 @@ class _Parser:
             self._fail(Rule.MISSING_KEY, self._offset, f"{fault}; allowed: all keys except meta, each once")
         self._target(list(LengthClass))
         if self._at == len(self._lines) or not self._line.startswith("general: "):
-            self._fail(
-                Rule.SECTION,
-                self._next_offset(),
-                "no tags; allowed: a line that begins with 'general: '",
-            )
+            self._fail(Rule.SECTION, self._next_offset(), "no tags; allowed: a line that begins with 'general: '")
         offset, line = self._offset, self._line
         given, mark, rest = line.removeprefix("general: ").partition(INPUT_END)
         if not mark:

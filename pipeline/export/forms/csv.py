@@ -43,10 +43,4 @@ def _cell(value: Any, *, escape: bool) -> Any:  # noqa: ANN401 - what a column m
     return f"'{value}" if escape and isinstance(value, str) and value.startswith(FORMULA) else value
 
 
-FORM = Form(
-    name="csv",
-    summary="tables",
-    files=files,
-    needs_images=False,
-    honours=TABLE_OPTIONS | {"escape_formulas"},
-)
+FORM = Form(name="csv", summary="tables", files=files, needs_images=False, honours=TABLE_OPTIONS | {"escape_formulas"})

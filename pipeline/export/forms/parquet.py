@@ -12,10 +12,4 @@ def files(captions: ShardCaptions) -> Iterator[File]:
     yield File(f"data/{captions.shard.path}.parquet", table_file(table), columns_of(table))
 
 
-FORM = Form(
-    name="parquet",
-    summary="tables",
-    files=files,
-    needs_images=False,
-    honours=TABLE_OPTIONS | {"images"},
-)
+FORM = Form(name="parquet", summary="tables", files=files, needs_images=False, honours=TABLE_OPTIONS | {"images"})

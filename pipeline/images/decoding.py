@@ -41,25 +41,21 @@ Size = tuple[int, int]
 SizeOf = Size | Callable[[int, int], Size]
 """The size of the result, or a function that returns it for (width, height) of the upright image."""
 
-# What Pillow 13 raises for odd bytes: OSError and EOFError by intent, SyntaxError for broken headers,
+# What Pillow 13 raises for malformed bytes: OSError and EOFError by intent, SyntaxError for broken headers,
 # the rest from unchecked indexing, arithmetic and unpacking in its Python parsers (fuzzed in
 # tests/images). MemoryError: a header may request more than is available.
 DECODER_ERRORS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    NotImplementedError,
-    OSError,
-    RecursionError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
+    *(
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        EOFError,
+        LookupError,
+        MemoryError,
+        NotImplementedError,
+        OSError,
+    ),
+    *(RecursionError, RuntimeError, SyntaxError, TypeError, ValueError, struct.error, zlib.error),
 )
 
 # A longer side is first reduced by an integer factor. Pillow's resize takes 48 bytes of coefficients per

@@ -72,7 +72,7 @@ class Estimate:
     times: Sequence[Time]
     output_bytes: float
     staging_bytes: float
-    """At the most, if all shards were in flight at once; usually a few shards' share of it."""
+    """Maximum, if all shards were in flight at the same time; usually the share of a few shards."""
     object_store_bytes: float
     """Of Ray, on the nodes of the engines together: decoded images in flight."""
     disk_bytes_per_reader: int
