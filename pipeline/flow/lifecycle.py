@@ -64,4 +64,5 @@ def _moment(snapshot: Snapshot, outcome: RunResult) -> RunProgress:
         captions_per_s=snapshot.captions_per_s,
         eta_s=snapshot.eta_s,
         replicas=snapshot.replicas,
+        engines=snapshot.setups,
     )

@@ -40,6 +40,8 @@ class Snapshot:
     """None until there is a rate."""
     replicas: int
     seconds: float
+    setups: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Number of replicas by what their engine chose for its device."""
 
 
 @dataclass(kw_only=True)
@@ -113,6 +115,7 @@ class Progress:
             eta_s=(self.bytes_total - bytes_done) / bytes_per_s if bytes_per_s > 0 else None,
             replicas=counts.replicas,
             seconds=seconds,
+            setups=counts.setups,
         )
 
     def _rates(self, seconds: float, captions: int, bytes_done: float) -> tuple[float, float]:
