@@ -36,7 +36,7 @@ TEXTS = (
 )
 
 
-@pytest.mark.parametrize(("text", "hint"), zip(TEXTS, (hint for _, hint in HINTS), strict=True))
+@pytest.mark.parametrize(("text", "hint"), list(zip(TEXTS, (hint for _, hint in HINTS), strict=True)))
 def test_each_known_cause_has_its_hint(text, hint):
     assert hint_for(f"Traceback (most recent call last):\n{text}\n") == hint
 
