@@ -283,7 +283,8 @@ def _explained(reason: str, stderr: str) -> str:
     lines = [reason]
     if quoted:
         lines.append(f"The engine's last lines:\n{textwrap.indent(quoted, '  ')}")
-    hint = hint_for(f"{reason}\n{stderr}")
+    # The last lines first: a log before them may mention other troubles.
+    hint = hint_for(f"{reason}\n{quoted}") or hint_for(stderr)
     if hint:
         lines.append(f"Probable cause: {hint}")
     return "\n".join(lines)

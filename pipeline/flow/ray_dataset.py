@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,6 +25,7 @@ from ray.exceptions import RayActorError
 
 from pipeline.config import EngineConfig, EngineKind
 from pipeline.engines import Engine, EngineSpec, start_engine
+from pipeline.engines.orphan_reaper import exit_with_children
 from pipeline.engines.sizing import planned_num_seqs, readers_per_replica
 from pipeline.errors import EngineDead, PipelineError
 from pipeline.flow.block_stats import drop_block_stats
@@ -177,7 +177,7 @@ class CaptionActor:
             # Ray restarts an actor whose process ended (max_restarts is -1 in Ray Data's pools), and repeats the
             # batches that its former process had. It would not restart one whose constructor raised.
             logging.shutdown()
-            os._exit(1)
+            exit_with_children(1)
 
     def _beat(self, caption: Caption) -> None:
         while True:
