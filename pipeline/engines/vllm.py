@@ -14,7 +14,6 @@ import asyncio
 import logging
 import textwrap
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import replace
 from typing import Any, TypeVar
 
 from vllm import AsyncEngineArgs, SamplingParams
@@ -193,8 +192,8 @@ class VllmEngine:
         self._llm, self._guard = await asyncio.to_thread(self._started)
 
     def stats(self) -> EngineStats:
-        counts = EngineStats(**self._stats.levels, **self._stats.sums)
-        return replace(counts, setup=_joined(self._setup))
+        sums: dict[str, Any] = self._stats.sums
+        return EngineStats(**self._stats.levels, **sums, setup=_joined(self._setup))
 
     def close(self) -> None:
         self._llm.shutdown()
