@@ -4,7 +4,7 @@ They are for people. Nothing decides by them which shards are done: the remainin
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 SPEC = "https://openlineage.io/spec/2-0-2/OpenLineage.json"
@@ -60,3 +60,5 @@ class RunProgress:
     """None before the first rate is measured."""
     replicas: int
     """Engines that are running."""
+    engines: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Their number by what they chose for their device: model runner, attention backend, KV tokens, sampler."""

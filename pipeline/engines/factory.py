@@ -8,7 +8,11 @@ from dataclasses import dataclass
 from pipeline.config import EngineConfig, EngineKind, SamplingConfig
 from pipeline.engines.echo import EchoEngine
 from pipeline.engines.protocol import Engine
+from pipeline.errors import ConfigError
 from pipeline.models import Geometry
+
+NOSET_VARIABLE = "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES"
+"""With it, Ray assigns GPUs to replicas and does not tell them which."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +39,7 @@ def start_engine(spec: EngineSpec) -> Engine:
 
     Raises:
         ConfigError: no prompt fits into `engine.max_model_len`; a server does not know the model, refuses the key, or
-            does not support the sampling settings.
+            does not support the sampling settings; the environment hides the assigned GPUs.
         ModelMismatch: the model is not of its family, or a server's chat template produces another prompt.
         EngineDead: the engine does not start.
     """
@@ -55,6 +59,11 @@ def start_engine(spec: EngineSpec) -> Engine:
 
 def _prepare_process(config: EngineConfig) -> None:
     """Set the environment variables that vLLM and its libraries read at import."""
+    if os.environ.get(NOSET_VARIABLE, "").lower() in ("1", "true"):
+        raise ConfigError(
+            f"{NOSET_VARIABLE}={os.environ[NOSET_VARIABLE]}: found in the environment of a replica; all replicas of a "
+            "node would use GPU 0. Remove it from the environment of the nodes, and of the driver where it starts Ray"
+        )
     os.environ.update(
         {
             # Two OpenMP threads were never faster and up to 10 times slower on a busy machine (measured, 2 cores).
@@ -65,3 +74,6 @@ def _prepare_process(config: EngineConfig) -> None:
         }
     )
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    # vLLM 0.29 warms up with unseeded top-k and top-p, for which FlashInfer compiles its sampler with nvcc: without a
+    # CUDA toolkit no engine would start (vllm#49497). Seeded requests never use FlashInfer's sampler.
+    os.environ.setdefault("VLLM_USE_FLASHINFER_SAMPLER", "0")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.config import GpuPreset
+from pipeline.config import EngineConfig, GpuPreset
 
 GIB = 2**30
 TERA = 1e12
@@ -60,3 +60,19 @@ def gpu_of(device: str) -> GpuPreset | None:
         if all(mark in device for mark in gpu.marks):
             return name
     return None
+
+
+HOPPER = 9
+"""Major compute capability of H100 and H200."""
+
+
+def attention_backend(config: EngineConfig, capability: tuple[int, int] | None) -> str | None:
+    """Return the attention backend to ask vLLM for; None leaves it to vLLM.
+
+    With an fp8 KV cache, vLLM 0.29 takes FlashAttention on compute capability 9.0 alone. Elsewhere it takes FlashInfer
+    (10.0: before FlashAttention), which compiles its kernels with nvcc; Triton's backend reads fp8, too, and needs only
+    a C compiler.
+    """
+    if config.kv_cache_dtype != "fp8" or capability is None or capability[0] == HOPPER:
+        return None
+    return "TRITON_ATTN"

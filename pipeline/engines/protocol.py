@@ -69,6 +69,8 @@ class EngineStats:
     """Prompt tokens that the prefix cache contained."""
     preemptions: int = 0
     """Requests that were evicted and computed again, because the KV cache was too small."""
+    setup: str = ""
+    """What the engine chose for its device, for people: runner, attention backend, KV cache, sampler."""
 
 
 class Engine(Protocol):

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
-from typing import Any
+import textwrap
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, TypeVar
 
 from vllm import AsyncEngineArgs, SamplingParams
 from vllm.inputs.engine import MultiModalInput, mm_input
@@ -34,16 +35,25 @@ from vllm.v1.metrics.loggers import PrometheusStatLogger
 from vllm.v1.metrics.stats import IterationStats, MultiModalCacheStats, SchedulerStats
 
 from pipeline.engines.factory import EngineSpec
+from pipeline.engines.gpus import attention_backend
 from pipeline.engines.hub_model import PromptTokens, image_processor
-from pipeline.engines.orphan_reaper import start_with_reaper
+from pipeline.engines.orphan_reaper import OrphanReaper, start_with_reaper
 from pipeline.engines.protocol import LOOP_REPEATS, LOOP_TOKENS, EngineRequest, EngineResponse, EngineStats
 from pipeline.engines.sizing import Device, Size, size_for
+from pipeline.engines.start_hints import hint_for
+from pipeline.engines.stderr_tail import DRAIN_S, StderrTail, last_lines
+from pipeline.engines.vllm_worker import ChoicesOfWorker
 from pipeline.errors import EngineDead, ModelMismatch
 from pipeline.models import FAMILIES, ModelFamily
 from pipeline.models.family import Pixels
 from schemas.status import Reason
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+DEAD_POLL_S = 1.0
+"""How often a new engine's first requests check that its core lives."""
 
 
 class VllmEngine:
@@ -59,12 +69,34 @@ class VllmEngine:
                 f"{spec.model_path}: its config.json gives {self._tokens.geometry}, but the images are prepared with "
                 f"{spec.geometry}; use the same weights on the driver and on all replicas"
             )
-        self._size = size_for(spec.config, self._tokens.dims, _device())
+        self._device = _device()
+        self._size = size_for(spec.config, self._tokens.dims, self._device)
         process = image_processor(spec.model_path, spec.revision)
         prepare = family.prepare_images(process, spec.geometry, spec.config.dtype, spec.model_path)
         self._items = _ImageItems(prepare)
         self._stats = _Stats()
-        self._llm, self._guard = start_with_reaper(lambda: _start(spec, self._size, self._stats))
+        self._stderr = StderrTail()
+        self._setup: dict[str, str] = {}
+        self._llm, self._guard = self._started()
+
+    def _started(self) -> tuple[AsyncLLM, OrphanReaper]:
+        self._answered, self._choices = False, None
+        llm, guard = start_with_reaper(lambda: self._start())
+        config = llm.vllm_config
+        self._setup = {
+            "device": self._device.name if self._device else "CPU",
+            "kv_tokens": str(getattr(config.cache_config, "kv_cache_size_tokens", "unknown")),
+        }
+        return llm, guard
+
+    def _start(self) -> AsyncLLM:
+        try:
+            with self._stderr.recorded():
+                args = _engine_args(self._spec, self._size, self._device)
+                return AsyncLLM.from_engine_args(args, stat_loggers=[_stat_logger(self._stats)])
+        except (RuntimeError, ValueError, OSError) as err:
+            reason = f"{self._spec.model_path}: the engine does not start: {err}"
+            raise EngineDead(_explained(reason, self._stderr.text(DRAIN_S))) from err
 
     async def answer(self, request: EngineRequest) -> EngineResponse:
         ids = self._tokens.encode(request.system, request.prompt)
@@ -83,19 +115,54 @@ class VllmEngine:
         try:
             return self._response(request, prompt_tokens, await self._generate(request, ids))
         except EngineDeadError as err:
-            raise EngineDead(f"{self._spec.model_path}: the engine died: {err}") from err
+            reason = f"{self._spec.model_path}: the engine died: {err}"
+            raise EngineDead(_explained(reason, self._stderr.text())) from err
         except ValueError as err:  # vLLM refuses one request and stays alive
             return EngineResponse(id=request.id, text=None, reason=Reason.ENGINE_ERROR, message=str(err))
 
     async def _generate(self, request: EngineRequest, ids: tuple[int, ...]) -> RequestOutput:
-        prompt = self._input(request, ids)
-        sampling = _sampling(self._spec, request)
+        if self._choices is None:
+            self._choices = asyncio.create_task(self._ask_choices(self._llm))
+        work = self._final_output(self._input(request, ids), _sampling(self._spec, request), request.id)
+        output = await (work if self._answered else self._while_alive(work))
+        self._answered = True
+        return output
+
+    async def _final_output(self, prompt: MultiModalInput, sampling: SamplingParams, name: str) -> RequestOutput:
         final: RequestOutput | None = None
-        async for output in self._llm.generate(prompt, sampling, request_id=request.id):
+        async for output in self._llm.generate(prompt, sampling, request_id=name):
             final = output
         if final is None or not final.finished:
             raise EngineDeadError(suppress_context=True)
         return final
+
+    async def _while_alive(self, work: Coroutine[Any, Any, T]) -> T:
+        """Wait for what the core computes, and give up when the core dies.
+
+        vLLM 0.29 reads the core's socket in a task that the first request starts. If the core dies before, vLLM's
+        monitor thread finds no task to cancel and closes the socket under the task that starts meanwhile, which then
+        waits for ever (`MPClient`'s `BackgroundResources.__call__`). From the first output on, vLLM raises itself.
+        """
+        task = asyncio.ensure_future(work)
+        llm, dead = self._llm, 0
+        # Twice, so that an error that vLLM raises itself comes first.
+        while dead < 2:
+            done, _ = await asyncio.wait({task}, timeout=DEAD_POLL_S)
+            if done:
+                return task.result()
+            dead = dead + 1 if llm.errored else 0
+        task.cancel()
+        raise EngineDeadError(suppress_context=True)
+
+    async def _ask_choices(self, llm: AsyncLLM) -> None:
+        """Log what vLLM chose for this device; a core that dies meanwhile is reported by its requests."""
+        try:
+            [choices, *_] = await self._while_alive(llm.collective_rpc("joyfleet_choices"))
+        except EngineDeadError:
+            return
+        self._setup |= choices
+        # A warning, since Ray's workers keep nothing below it.
+        log.warning("engine: %s", _joined(self._setup))
 
     def _response(self, request: EngineRequest, prompt_tokens: int, output: RequestOutput) -> EngineResponse:
         completion = output.outputs[0]
@@ -122,12 +189,10 @@ class VllmEngine:
     async def restart(self) -> None:
         self.close()
         log.warning("the engine of %s died; starting a new one", self._spec.model_path)
-        self._llm, self._guard = await asyncio.to_thread(
-            start_with_reaper, lambda: _start(self._spec, self._size, self._stats)
-        )
+        self._llm, self._guard = await asyncio.to_thread(self._started)
 
     def stats(self) -> EngineStats:
-        return EngineStats(**self._stats.levels, **self._stats.sums)
+        return EngineStats(**self._stats.levels, **self._stats.sums, setup=_joined(self._setup))
 
     def close(self) -> None:
         self._llm.shutdown()
@@ -139,7 +204,7 @@ class _Stats:
 
     def __init__(self) -> None:
         self.levels: dict[str, Any] = {}
-        self.sums = dict.fromkeys(("prefix_tokens", "prefix_hits", "preemptions"), 0)
+        self.sums: dict[str, Any] = dict.fromkeys(("prefix_tokens", "prefix_hits", "preemptions"), 0)
 
     def add(self, **counts: int) -> None:
         self.sums = {name: value + counts.get(name, 0) for name, value in self.sums.items()}
@@ -210,16 +275,26 @@ def _device() -> Device | None:
     )
 
 
-def _start(spec: EngineSpec, size: Size, stats: _Stats) -> AsyncLLM:
-    try:
-        return AsyncLLM.from_engine_args(_engine_args(spec, size), stat_loggers=[_stat_logger(stats)])
-    except (RuntimeError, ValueError, OSError) as err:
-        raise EngineDead(f"{spec.model_path}: the engine does not start: {err}") from err
+def _explained(reason: str, stderr: str) -> str:
+    """Add the end of the core's standard error, and what to do about a cause that is known."""
+    quoted = last_lines(stderr)
+    lines = [reason]
+    if quoted:
+        lines.append(f"The engine's last lines:\n{textwrap.indent(quoted, '  ')}")
+    # The last lines first: a log before them may mention other troubles.
+    hint = hint_for(f"{reason}\n{quoted}") or hint_for(stderr)
+    if hint:
+        lines.append(f"Probable cause: {hint}")
+    return "\n".join(lines)
 
 
-def _engine_args(spec: EngineSpec, size: Size) -> AsyncEngineArgs:
+def _joined(setup: Mapping[str, str]) -> str:
+    return ", ".join(f"{name}: {value}" for name, value in setup.items())
+
+
+def _engine_args(spec: EngineSpec, size: Size, gpu: Device | None) -> AsyncEngineArgs:
     config = spec.config
-    cpu = current_platform.is_cpu()
+    cpu = gpu is None
     # Inside a placement group vLLM would start Ray actors of its own for the ranks.
     device: dict[str, Any] = {"distributed_executor_backend": "mp"} if config.tensor_parallel_size > 1 else {}
     if cpu:
@@ -241,6 +316,8 @@ def _engine_args(spec: EngineSpec, size: Size) -> AsyncEngineArgs:
         dtype=config.dtype,
         **_quantized(config.quantization, FAMILIES[spec.family]),
         kv_cache_dtype=config.kv_cache_dtype,
+        attention_backend=attention_backend(config, gpu.capability if gpu else None),  # pyright: ignore[reportArgumentType] - vLLM converts the name
+        worker_extension_cls=f"{ChoicesOfWorker.__module__}.{ChoicesOfWorker.__qualname__}",
         tensor_parallel_size=config.tensor_parallel_size,
         max_model_len=config.max_model_len,
         max_num_seqs=size.max_num_seqs,

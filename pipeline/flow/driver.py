@@ -35,7 +35,7 @@ from pipeline.flow.progress_actor import (
 from pipeline.flow.ray_dataset import FlowSpec, build_dataset
 from pipeline.flow.run_result import RunResult
 from pipeline.flow.stream import Stream, open_stream, unwrap
-from pipeline.flow.watchdog import Watchdog, stalled_stage
+from pipeline.flow.watchdog import StartMonitor, Watchdog, stalled_stage
 from pipeline.ledger.quarantine import Quarantined, put_quarantine
 from pipeline.ledger.shard_plan import remaining
 from pipeline.ledger.shard_tracker import CompletedShard, Receipt, ShardTracker
@@ -122,10 +122,11 @@ class _Driver:
         self._dataset = build_dataset(spec, prepared.tasks, cluster)
 
     def drive(self, report: Report, stop: threading.Event) -> None:
-        watchdog = Watchdog(self._prepared.job.cluster.stall_timeout_s)
+        watchdog, start_monitor = Watchdog(self._prepared.job.cluster.stall_timeout_s), StartMonitor()
         with open_stream(self._dataset) as stream:
             while not (stream.ended and not len(self._commits)):
                 self._step(stream, report)
+                start_monitor.check(self._counts.starts)
                 self._check_stall(watchdog)
                 if stop.is_set():
                     self._drain(stream, report)

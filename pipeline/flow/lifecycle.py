@@ -59,4 +59,5 @@ def _run_progress(snapshot: Snapshot, result: RunResult) -> RunProgress:
         captions_per_s=snapshot.captions_per_s,
         eta_s=snapshot.eta_s,
         replicas=snapshot.replicas,
+        engines=snapshot.setups,
     )

@@ -43,6 +43,8 @@ class Snapshot:
     """With a running actor whose engine loads the model."""
     seconds: float
     """Since the run started."""
+    setups: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Number of replicas by what their engine chose for its device."""
 
 
 Report = Callable[[Snapshot], None]
@@ -119,6 +121,7 @@ class Progress:
             replicas=counts.replicas,
             replicas_starting=counts.replicas_starting,
             seconds=seconds,
+            setups=counts.setups,
         )
 
     def _rates(self, seconds: float, captions: int, bytes_done: float) -> tuple[float, float]:

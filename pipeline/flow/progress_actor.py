@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from pipeline.flow.replica_starts import Device, ReplicaStarts, StartLog, device_is_left, occupy
 from pipeline.readers import LeftOut
 from pipeline.stages.captioning import CaptionStats
 
@@ -36,6 +38,9 @@ class Counts:
     """With the engines now: those of a replica that died are gone when it is up again."""
     decode_timeouts: int = 0
     """Images that ended at `images.timeout_s`: what moves while a reader fills a batch with them."""
+    starts: ReplicaStarts = field(default_factory=ReplicaStarts)
+    setups: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Number of replicas by what their engine chose for its device."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,21 +81,28 @@ class _ProgressActor:
     def __init__(self) -> None:
         self._sums = {"read": 0, "asked": 0, "staged": 0, "decode_timeouts": 0}
         self._decode_s = 0.0
-        self._starting: set[str] = set()
         self._in_flight: dict[str, int] = {}
         self._up_at: dict[str, float] = {}
         self._heard_at: dict[str, float] = {}
         self._stats: dict[str, CaptionStats] = {}
+        self._starts = StartLog()
+        self._occupants: list[Any] = []
         self._begun: dict[str, int] = {}
         self._failures: dict[str, str] = {}
         self._left_out: dict[str, tuple[LeftOut, ...]] = {}
         self._stopping = False
 
-    def replica_starting(self, replica: str) -> None:
-        self._starting.add(replica)
+    def replica_starting(self, replica: str, device: Device) -> bool:
+        """Note that a replica starts its engine; return whether it may."""
+        self._in_flight.pop(replica, None)
+        return self._starts.begin(replica, device)
+
+    def replica_failed(self, replica: str, device: Device, message: str) -> None:
+        if self._starts.fail(replica, device, message):
+            self._occupants.append(occupy(device))
 
     def replica_up(self, replica: str) -> None:
-        self._starting.discard(replica)
+        self._starts.succeed(replica)
         self._in_flight[replica] = 0
         self._up_at[replica] = self._heard_at[replica] = time.monotonic()
 
@@ -155,11 +167,15 @@ class _ProgressActor:
         for replica in [one for one, heard_at in self._heard_at.items() if now - heard_at > SILENT_S]:
             del self._heard_at[replica]
             self._in_flight.pop(replica, None)
+        setups = Counter(self._stats[replica].engine.setup for replica in self._in_flight.keys() & self._stats.keys())
+        del setups[""]
         return Counts(
             **self._sums,
             replicas=len(self._in_flight),
-            replicas_starting=len(self._starting),
+            replicas_starting=len(self._starts.starting),
             in_flight=sum(self._in_flight.values()),
+            starts=self._starts.state(hopeless=not self._in_flight and self._starts.is_hopeless(device_is_left)),
+            setups=dict(sorted(setups.items())),
         )
 
 

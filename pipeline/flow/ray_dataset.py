@@ -24,11 +24,13 @@ from ray.data.datasource import ReadTask
 from ray.exceptions import RayActorError
 
 from pipeline.config import EngineConfig, EngineKind
-from pipeline.engines import EngineSpec, start_engine
+from pipeline.engines import Engine, EngineSpec, start_engine
+from pipeline.engines.orphan_reaper import exit_with_children
 from pipeline.engines.sizing import planned_num_seqs, readers_per_replica
-from pipeline.errors import PipelineError
+from pipeline.errors import EngineDead, PipelineError
 from pipeline.flow.cluster import Cluster, accelerator_here, check_accelerators, check_gpus
 from pipeline.flow.progress_actor import ANSWER_TIMEOUT_S, ShardStart, result_or_none
+from pipeline.flow.replica_starts import current_device
 from pipeline.flow.shard_task import ShardTask
 from pipeline.flow.stream import configure_data_context
 from pipeline.ledger.commit import num_images_committed
@@ -139,22 +141,43 @@ class CaptionActor:
 
     def __init__(self, spec: FlowSpec) -> None:
         self._spec = spec
-        self._caption: Caption | PipelineError
         self._replica = ray.get_runtime_context().get_actor_id()
-        spec.tally.replica_starting.remote(self._replica)
         accelerator = accelerator_here()
         engine = replace(spec.engine, config=spec.engine.config.on(accelerator))
         if engine != spec.engine:
             # A warning, since Ray's workers keep nothing below it.
             log.warning("this replica is for accelerator=%s: %r", accelerator, engine.config)
         try:
-            self._caption = Caption(spec.caption, start_engine(engine), spec.store)
+            self._caption: Caption | PipelineError = Caption(spec.caption, self._start(engine), spec.store)
         except PipelineError as err:
             # Out of a constructor it would reach the driver as a traceback in a text.
             self._caption = err
             return
         spec.tally.replica_up.remote(self._replica)
         threading.Thread(target=self._beat, args=(self._caption,), name="beat", daemon=True).start()
+
+    def _start(self, engine: EngineSpec) -> Engine:
+        """Start the engine; if it does not start here, end this process, and Ray starts the actor again.
+
+        Raises:
+            PipelineError: the config is wrong, or no server of an endpoint answers: no device would help.
+        """
+        device = current_device()
+        may_start = result_or_none(self._spec.tally.replica_starting.remote(self._replica, device))
+        while may_start is False:
+            # Without a result of its constructor the actor gets no batch, and Ray places no other replica here.
+            time.sleep(BEAT_S)
+        try:
+            return start_engine(engine)
+        except EngineDead as err:
+            if engine.config.kind is EngineKind.ENDPOINT:
+                raise
+            log.error("%s: %s", device, err)
+            result_or_none(self._spec.tally.replica_failed.remote(self._replica, device, str(err)))
+            # Ray restarts an actor whose process ended (max_restarts is -1 in Ray Data's pools), and repeats the
+            # batches that its former process had. It would not restart one whose constructor raised.
+            logging.shutdown()
+            exit_with_children(1)
 
     def _beat(self, caption: Caption) -> None:
         while True:

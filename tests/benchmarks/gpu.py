@@ -1,11 +1,15 @@
 """JoyCaption's exact shape on a GPU: images and tokens a second, and their share of the roofline.
 
-`python -m tests.benchmarks.gpu [--images N] [--caption-tokens T] [--rounds R]`. Weights are random (a model that is
-not trained costs what a trained one costs), pictures are noise of photographs' coarseness at 384 x 384, prompts have
-the tokens of JoyCaption's (40 before the image, 729 for it, 31 after it), and every answer has T tokens, since a
-random model does not stop. Measured is the project's own engine, vLLM; where vLLM is not installed, a batch loop of
-`transformers`. Without a CUDA device it says so and ends with exit code 2; --tiny runs the same code on a CPU
-with the stand-in's dimensions, to see that it runs.
+`python -m tests.benchmarks.gpu [--minutes M] [--images N] [--caption-tokens T] [--rounds R] [--peaked]`. Weights are
+random (a model that is not trained costs what a trained one costs), pictures are noise of photographs' coarseness at
+384 x 384, prompts have the tokens of JoyCaption's (40 before the image, 729 for it, 31 after it), and every answer has
+T tokens, since a random model does not stop. Random weights give flat logits, with which top-p keeps most of the
+vocabulary; --peaked scales them so that it keeps a few tokens, as for a trained model. Measured is the project's own
+engine, vLLM, image by image and with batches through the real captioning code (`pipeline.stages`); where vLLM is not
+installed, a batch loop of `transformers`. The expected time is printed first, and by default the number of images is
+chosen so that everything fits into M minutes. Each figure is written to a .jsonl file as soon as it is known, so that a
+crash loses none before it. Without a CUDA device it says so and ends with exit code 2; --tiny runs the same code on a
+CPU with the stand-in's dimensions, to see that it runs.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import importlib.util
+import io
 import itertools
 import json
 import shutil
@@ -23,15 +28,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL.PngImagePlugin import PngInfo
 
 from tests.benchmarks.report import FOLDER, publish
 
 SLOTS = (1, 2, 4)
+WAYS = ("images", "batches")
 BEFORE, AFTER = 40, 31
 NO_CUDA = 2
 
+START_S = 150
+"""Of an engine on a GPU: imports, 17 GB of random weights, compilation, CUDA graphs. An estimate."""
 
-def write_model(folder: Path, *, tiny: bool) -> Path:
+WARM_UP_IMAGES = 64
+ATTAINED = 0.6
+"""Share of the roofline by which the expected time is computed. A guess, on the safe side."""
+
+PEAKED_STD = 8.0
+"""Standard deviation of peaked logits: with temperature 0.6 and top-p 0.9, a handful of 128,256 tokens remain."""
+
+DUMMY_RMS = 1e-3 / 3**0.5
+"""Of vLLM's dummy weights, norms included: uniform between -1e-3 and 1e-3."""
+
+
+def write_model(folder: Path, *, tiny: bool, peaked: bool = False) -> Path:
     """Write a folder with JoyCaption's config and the stand-in's tokenizer; weights are made when it is loaded."""
     from pipeline.config import ModelConfig
     from pipeline.models import FAMILIES
@@ -44,9 +64,13 @@ def write_model(folder: Path, *, tiny: bool) -> Path:
     for file in standin.iterdir():
         if file.suffix == ".json":
             shutil.copy(file, folder)
+    config = json.loads((folder / "config.json").read_text())
+    if peaked:
+        hidden = config["text_config"]["hidden_size"] if tiny else dims.hidden
+        config["text_config"]["logit_scale"] = PEAKED_STD / (hidden**0.5 * DUMMY_RMS**2)
+        (folder / "config.json").write_text(json.dumps(config))
     if tiny:
         return folder
-    config = json.loads((folder / "config.json").read_text())
     config["image_seq_length"] = dims.vision.tokens
     config["text_config"] |= {
         "hidden_size": dims.hidden,
@@ -73,12 +97,19 @@ def write_model(folder: Path, *, tiny: bool) -> Path:
     return folder
 
 
+DRAWN = 64
+"""Pictures that are drawn, 50 ms each; the others are these, shifted."""
+
+
 def photographs(num: int, side: int) -> list[Any]:
-    """Noise on eight scales, so that neighbours are alike as in a photograph."""
+    """Noise on eight scales, so that neighbours are alike as in a photograph; no two are equal."""
     from PIL import Image
 
     rng, pictures = np.random.default_rng(0), list[Any]()
-    for _ in range(num):
+    for number in range(num):
+        if number >= DRAWN:
+            pictures.append(np.roll(pictures[number % DRAWN], number, axis=0))
+            continue
         total = np.zeros((side, side, 3))
         for power in range(8):
             coarse = Image.fromarray(rng.integers(0, 256, (2**power, 2**power, 3), dtype=np.uint8))
@@ -109,8 +140,8 @@ def engine_of(folder: Path, args: argparse.Namespace) -> Any:
 
     usual_args, usual_sampling = door._engine_args, door._sampling
 
-    def with_random_weights(spec: Any, size: Any) -> Any:
-        made = usual_args(spec, size)
+    def with_random_weights(spec: Any, size: Any, gpu: Any) -> Any:
+        made = usual_args(spec, size, gpu)
         made.load_format = "dummy"
         return made
 
@@ -163,36 +194,148 @@ async def with_vllm(engine: Any, pictures: list[Any], slots: int, name: str) -> 
     return time.monotonic() - began
 
 
-async def measure_vllm(folder: Path, args: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    from pipeline.engines.vllm import _device
+async def with_captioner(engine: Any, args: argparse.Namespace, slots: int, tables: list[Any]) -> float:
+    """Caption batches as a replica does, as many at once; return seconds."""
+    from pipeline.flow.cluster import Cluster
+    from pipeline.flow.ray_dataset import batches_in_flight
+    from pipeline.ledger.footer import RunIdentity
+    from pipeline.stages.captioning import Captioner, CaptionSpec
 
+    job = _job(slots)
+    run = RunIdentity(recipe="benchmark", slots=tuple(slot.slot for slot in job.captions), versions={})
+    captioner = Captioner(CaptionSpec(job=job, run=run), engine)
+    ids: dict[str, tuple[int, ...]] = {}
+    encode = engine._tokens.encode
+
+    def encode_as_joycaption(system: str, prompt: str) -> tuple[int, ...]:
+        if prompt not in ids:
+            engine._tokens.encode = encode
+            ids[prompt] = prompt_ids(engine, len(ids))
+            engine._tokens.encode = encode_as_joycaption
+        return ids[prompt]
+
+    engine._tokens.encode = encode_as_joycaption
+    cluster = Cluster(num_cpus=1, num_gpus=0.0 if args.tiny else 1.0, logs=None)
+    window = asyncio.Semaphore(batches_in_flight(engine._spec.config, engine._tokens.dims, slots, cluster))
+
+    async def one(table: Any) -> int:
+        async with window:
+            return (await captioner.rows(table)).num_rows
+
+    began = time.monotonic()
+    num_rows = sum(await asyncio.gather(*map(one, tables)))
+    seconds = time.monotonic() - began
+    engine._tokens.encode = encode
+    expected = slots * sum(len(table["images"][0]) for table in tables)
+    if num_rows != expected:
+        raise RuntimeError(f"{num_rows} caption rows, expected {expected}")
+    return seconds
+
+
+def _job(slots: int) -> Any:
+    from pipeline.config import parse_job
+
+    return parse_job(
+        {
+            "source": "in",
+            "output": "out",
+            "model": "standin",
+            "captions": [{"slot": f"slot{number}", "mode": "descriptive"} for number in range(slots)],
+            # Random text breaks many rules; a repeated request would be work that is not counted.
+            "quality": {"retry": {"attempts": 0}},
+        }
+    )
+
+
+def batch_tables(name: str, pictures: list[Any], side: int) -> list[Any]:
+    """Batches as readers send them; the shard's name keeps the engine's caches from knowing an earlier pass."""
+    from PIL import Image
+
+    from pipeline.models import FixedSize
+    from pipeline.readers import SourceRow
+    from pipeline.stages.read_batches import ReadSpec, batches_of
+    from schemas.shard import Shard
+
+    job = _job(1)
+    spec = ReadSpec(
+        source=job.source, images=job.images, geometry=FixedSize(side, side), batch_images=job.engine.batch_images
+    )
+
+    def encoded(number: int) -> bytes:
+        # Another text gives other bytes, and so another id of the image.
+        file, text = io.BytesIO(), PngInfo()
+        text.add_text("pass", name)
+        Image.fromarray(pictures[number]).save(file, "PNG", compress_level=1, pnginfo=text)
+        return file.getvalue()
+
+    rows = [SourceRow(row=number, key=f"{number}", data=encoded(number)) for number in range(len(pictures))]
+    return list(batches_of(spec, Shard(path=name, url="", size=1, etag=""), len(rows), rows))
+
+
+async def measure_vllm(folder: Path, args: argparse.Namespace, rows: Rows) -> dict[str, Any]:
     engine, names = engine_of(folder, args), (f"pass{number}" for number in itertools.count())
     encode = engine._tokens.encode
-    pictures = photographs(args.images, engine._spec.geometry.width_px)
-    rows = []
-    for k, number in itertools.product(SLOTS, range(args.rounds + 1)):
+    side = engine._spec.geometry.width_px
+    pictures = photographs(args.images, side)
+    device = engine._device.name if engine._device else "CPU"
+    for k, way, number in itertools.product(args.slots, WAYS, range(args.rounds + 1)):
         engine._tokens.encode = encode
-        seconds = await with_vllm(engine, pictures[: args.images if number else 64], k, next(names))
-        if number:  # the first warms up
-            rows.append(_row(engine, args, k, seconds))
-            print(rows[-1], flush=True)
-    device, size = _device(), engine._size
+        # The first pass warms up.
+        some, name = pictures[: args.images if number else WARM_UP_IMAGES], next(names)
+        if way == "images":
+            seconds = await with_vllm(engine, some, k, name)
+        else:
+            seconds = await with_captioner(engine, args, k, batch_tables(name, some, side))
+        if number:
+            rows.add({"way": way, **_row(engine, args, device, k, len(some) / seconds)})
+    about = {"device": device, "max_num_seqs": engine._size.max_num_seqs, "engine": "vllm", "peaked": args.peaked}
+    about["setup"] = engine.stats().setup
     engine.close()
-    return rows, {"device": device.name if device else "CPU", "max_num_seqs": size.max_num_seqs, "engine": "vllm"}
+    return about
 
 
-def _row(engine: Any, args: argparse.Namespace, k: int, seconds: float) -> dict[str, Any]:
-    from pipeline.engines.vllm import _device
-
-    shape, device = engine._tokens.shape, _device()
-    prompt_tokens = BEFORE + shape.vision.tokens + AFTER
+def _row(engine: Any, args: argparse.Namespace, device: str, k: int, per_s: float) -> dict[str, Any]:
+    dims = engine._tokens.dims
+    prompt_tokens = BEFORE + dims.vision.tokens + AFTER
     return {
         "k": k,
-        "images_per_s": args.images / seconds,
-        "captions_per_s": k * args.images / seconds,
-        "caption_tokens_per_s": k * args.images * args.caption_tokens / seconds,
-        **shares(shape, device.name if device else "", k, prompt_tokens, args.caption_tokens, args.images / seconds),
+        "images_per_s": per_s,
+        "captions_per_s": k * per_s,
+        "caption_tokens_per_s": k * per_s * args.caption_tokens,
+        **shares(dims, device, k, prompt_tokens, args.caption_tokens, per_s),
     }
+
+
+class Rows:
+    """Figures, each printed and written when it is known."""
+
+    def __init__(self, file: Path) -> None:
+        self.all: list[dict[str, Any]] = []
+        self._file = file
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("")
+
+    def add(self, row: dict[str, Any]) -> None:
+        self.all.append(row)
+        print(row, flush=True)
+        with self._file.open("a", encoding="utf-8") as out:
+            out.write(json.dumps(row) + "\n")
+
+
+def choose_images(args: argparse.Namespace, device: str) -> tuple[int, float]:
+    """Return the images of a pass that fit into the minutes, and the seconds that all passes are expected to take."""
+    from pipeline.engines.gpus import GPUS, gpu_of
+    from pipeline.engines.roofline import roofline
+    from pipeline.models import FAMILIES
+
+    dims, name = FAMILIES["joycaption"].dims, gpu_of(device)
+    card = GPUS[name] if name else min(GPUS.values(), key=lambda card: card.flops)
+    prompt = BEFORE + dims.vision.tokens + AFTER
+    # An image in every way, for each number of slots.
+    each = len(WAYS) * sum(1 / (ATTAINED * roofline(dims, card, k, prompt, args.caption_tokens)) for k in args.slots)
+    left = 60 * args.minutes - START_S - WARM_UP_IMAGES * each
+    images = args.images or max(WARM_UP_IMAGES, min(1024, int(left / args.rounds / each)))
+    return images, START_S + (WARM_UP_IMAGES + args.rounds * images) * each
 
 
 def shares(shape: Any, device: str, k: int, prompt_tokens: int, caption_tokens: int, per_s: float) -> dict[str, float]:
@@ -212,7 +355,7 @@ def shares(shape: Any, device: str, k: int, prompt_tokens: int, caption_tokens: 
     }
 
 
-def measure_transformers(folder: Path, args: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def measure_transformers(folder: Path, args: argparse.Namespace, rows: Rows) -> dict[str, Any]:
     """Batches of 32 through `generate`, one slot."""
     import torch
     from transformers import AutoConfig, LlavaForConditionalGeneration
@@ -228,7 +371,7 @@ def measure_transformers(folder: Path, args: argparse.Namespace) -> tuple[list[d
     ids = torch.full((batch, BEFORE + shape.vision.tokens + AFTER), 20, device=where)
     ids[:, BEFORE : BEFORE + shape.vision.tokens] = config.image_token_index
     pixels = torch.rand(batch, 3, shape.vision.side_px, shape.vision.side_px, device=where, dtype=torch.bfloat16)
-    rows, name = [], torch.cuda.get_device_name() if where == "cuda" else "CPU"
+    name = torch.cuda.get_device_name() if where == "cuda" else "CPU"
     for number in range(args.rounds + 1):
         began = time.monotonic()
         for _ in range(max(1, args.images // batch) if number else 1):
@@ -243,22 +386,26 @@ def measure_transformers(folder: Path, args: argparse.Namespace) -> tuple[list[d
                 )
         if number:
             per_s = max(1, args.images // batch) * batch / (time.monotonic() - began)
-            rows.append(
+            rows.add(
                 {
+                    "way": "transformers",
                     "k": 1,
                     "images_per_s": per_s,
                     "caption_tokens_per_s": per_s * args.caption_tokens,
                     **shares(shape, name, 1, ids.shape[1], args.caption_tokens, per_s),
                 }
             )
-    return rows, {"device": name, "engine": "transformers"}
+    return {"device": name, "engine": "transformers"}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser("python -m tests.benchmarks.gpu", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--images", type=int, default=1024)
+    parser.add_argument("--minutes", type=float, default=9, help="what everything may take together, by estimate")
+    parser.add_argument("--images", type=int, help="images of a pass; default: as many as fit into --minutes")
     parser.add_argument("--caption-tokens", type=int, default=120)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--slots", type=int, nargs="+", default=SLOTS)
+    parser.add_argument("--peaked", action="store_true", help="logits of which top-p keeps a few tokens (vLLM only)")
     parser.add_argument("--engine", choices=("vllm", "transformers"))
     parser.add_argument("--tiny", action="store_true", help="on a CPU, with the stand-in's dimensions")
     parser.add_argument("--json", type=Path, default=FOLDER / "gpu.json")
@@ -268,14 +415,27 @@ def main() -> None:
     if not (args.tiny or torch.cuda.is_available()):
         print("no CUDA device: nothing was measured. --tiny runs the code on a CPU", file=sys.stderr)
         sys.exit(NO_CUDA)
-    kind = args.engine or ("vllm" if importlib.util.find_spec("vllm") else "transformers")
+    kind = args.engine or ("vllm" if _is_installed("vllm") else "transformers")
+    if args.peaked and kind != "vllm":
+        parser.error("--peaked: only with --engine vllm, whose models know logit_scale")
+    args.images, seconds = choose_images(args, "" if args.tiny else torch.cuda.get_device_name())
+    rows = Rows(args.json.with_suffix(".jsonl"))
+    expected = "a minute or two" if args.tiny else f"{seconds / 60:.0f} minutes (an estimate)"
+    print(
+        f"expected: {expected}, {args.images} images a pass; figures go to {args.json.with_suffix('.jsonl')}",
+        flush=True,
+    )
     with tempfile.TemporaryDirectory() as scratch:
-        folder = write_model(Path(scratch, "model"), tiny=args.tiny)
+        folder = write_model(Path(scratch, "model"), tiny=args.tiny, peaked=args.peaked)
         if kind == "vllm":
-            rows, about = asyncio.run(measure_vllm(folder, args))
+            about = asyncio.run(measure_vllm(folder, args, rows))
         else:
-            rows, about = measure_transformers(folder, args)
-    publish(args, rows, about)
+            about = measure_transformers(folder, args, rows)
+    publish(args, rows.all, about)
+
+
+def _is_installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
 
 
 if __name__ == "__main__":

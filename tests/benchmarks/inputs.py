@@ -48,13 +48,13 @@ def made_ready(folder: Path) -> tuple[Any, Any]:
     from pipeline.engines.sizing import size_for
 
     torch.set_num_threads(1)
-    args = door._engine_args(spec, size_for(spec.config, FAMILIES["joycaption"].dims, None))
+    args = door._engine_args(spec, size_for(spec.config, FAMILIES["joycaption"].dims, None), None)
     # Before this way of ours the engine had it: pixels seen once are not prepared again.
     args.mm_processor_cache_gb = 1
-    usual = door.start_with_reaper
-    door.start_with_reaper = lambda start: (None, None)
+    usual = door.VllmEngine._started
+    door.VllmEngine._started = lambda engine: (None, None)
     engine = door.VllmEngine(spec)
-    door.start_with_reaper = usual
+    door.VllmEngine._started = usual
     return engine, InputProcessor(args.create_engine_config())
 
 

@@ -12,7 +12,7 @@ from schemas.status import no_rows
 def snapshot(images_done, seconds):
     return Snapshot(
         shards_done=0, shards=1, images_done=images_done, captions=images_done, captions_per_s=0.0, statuses=no_rows(),
-        bytes_done=0.0, bytes_total=1, eta_s=None, replicas=1, seconds=seconds,
+        bytes_done=0.0, bytes_total=1, eta_s=None, replicas=1, replicas_starting=0, seconds=seconds,
     )  # fmt: skip
 
 

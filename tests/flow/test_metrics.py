@@ -16,6 +16,7 @@ from pipeline.flow import progress_actor
 from pipeline.flow.metrics import COUNTERS, GAUGES, Increments, MetricsInput, counter_values, gauge_values
 from pipeline.flow.progress import Snapshot
 from pipeline.flow.progress_actor import SILENT_S, Counts, Replica, ReplicaDetails
+from pipeline.flow.replica_starts import Device
 from pipeline.flow.run_result import RunResult
 from pipeline.stages.captioning import CaptionStats
 from pipeline.standin.demo_data import draw_dataset
@@ -87,10 +88,13 @@ def test_a_silent_replica_is_not_counted_until_its_next_message(monkeypatch):
     assert (actor.counts().replicas, actor.counts().staged) == (2, 64)
 
 
+DEVICE = Device("node", (0,), 1.0, "host")
+
+
 def test_a_replica_is_starting_until_its_engine_is_up():
     actor = progress_actor._ProgressActor()
-    actor.replica_starting("a")
-    actor.replica_starting("b")
+    actor.replica_starting("a", DEVICE)
+    actor.replica_starting("b", DEVICE)
     actor.replica_up("b")
     assert (actor.counts().replicas, actor.counts().replicas_starting) == (1, 1)
 

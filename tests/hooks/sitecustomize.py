@@ -4,6 +4,8 @@ JFTEST_ASKED: a file to which the echo engine appends one byte for each request,
 JFTEST_REPEATED: a file that is not there; the first reader that gets to its second batch makes it when the first is
 held at the gate and dies of SIGKILL, and the reader that Ray sends after it raises an error that nobody expects.
 JFTEST_POISON: bytes; an image that holds them kills the process that decodes it, as a bug in a C library does.
+JFTEST_BROKEN: type of a node's GPU; engines on such nodes do not start.
+JFTEST_CORE: text of the error with which vLLM's core ends at its start.
 JFTEST_GATE: folder of a `tests.gate.Gate`; batches with their answers, shards of an export and parts of a corpus wait
 at it until the test lets them pass.
 """
@@ -57,6 +59,29 @@ def _die_then_raise(module):
             yield batch
 
     module.read_shard = failing
+
+
+def _start_nowhere_on(module):
+    start_engine = module.start_engine
+
+    def start(spec):
+        import ray
+
+        from pipeline.errors import EngineDead
+
+        labels = ray.get_runtime_context().get_node_labels()
+        if labels.get("ray.io/accelerator-type") == os.environ["JFTEST_BROKEN"]:
+            raise EngineDead("the engine does not start: GPU has fallen off the bus")
+        return start_engine(spec)
+
+    module.start_engine = start
+
+
+def _end_core(module):
+    def end(self, *arguments, **options):
+        raise RuntimeError(os.environ["JFTEST_CORE"])
+
+    module.EngineCore.__init__ = end
 
 
 POLL_S = 0.02
@@ -136,6 +161,8 @@ CHANGES = {
     "pipeline.stages.captioning": ("JFTEST_GATE", _hold_answers),
     "pipeline.export.export_shard": ("JFTEST_GATE", _hold_shards),
     "pipeline.corpus.publish_corpus": ("JFTEST_GATE", _hold_parts),
+    "pipeline.engines.factory": ("JFTEST_BROKEN", _start_nowhere_on),
+    "vllm.v1.engine.core": ("JFTEST_CORE", _end_core),
     "pipeline.engines.echo": ("JFTEST_ASKED", _count_requests),
     "pipeline.stages.read_batches": ("JFTEST_REPEATED", _die_then_raise),
     "pipeline.images.decoding": ("JFTEST_POISON", _die_of_poison),
