@@ -125,7 +125,7 @@ def _print(results: Sequence[Result], out: TextIO) -> None:
             text = Text(printable(finding.message, one_line=True))
             if finding.remedy:
                 text.append(f"\n-> {printable(finding.remedy, one_line=True)}", style="bold")
-            table.add_row(name, Text(finding.level, style=STYLES[finding.level]), text, printable(_named(nodes)))
+            table.add_row(name, Text(finding.level, style=STYLES[finding.level]), text, Text(printable(_named(nodes))))
     console = Console(file=out, highlight=False, width=WIDTH)
     console.print(table)
     counts = [sum(result.finding.level is level for result in results) for level in Level]

@@ -88,7 +88,7 @@ def _child(checks: Sequence[Check], context: Context, environment: Mapping[str, 
         )
         theirs.close()
         try:
-            with suppress(BrokenPipeError):  # it died at once: `_next` finds out
+            with suppress(ConnectionError):  # it died at once: `_next` finds out
                 ours.send(context)
             yield _Child(process, ours, stderr)
         finally:
