@@ -17,7 +17,7 @@ from rich.text import Text
 
 from jobs.job_file import read_job, set_option
 from jobs.logs import new_log, redirect_output
-from jobs.terminal import printable, to_json
+from jobs.terminal import echo, printable, to_json
 from pipeline.config import ClusterConfig, GpuPreset, JobConfig, LogFormat
 from pipeline.doctor import CHECKS, Context, Level, Place, Result, checks_at, examine
 from pipeline.doctor.examine import not_run
@@ -94,8 +94,9 @@ def _examine_cluster(job: JobConfig | None, cluster: ClusterConfig, err: TextIO)
     driver = examine(checks_at(Place.DRIVER, context), context, "driver")
     yield from driver
     with connected(cluster, job.logs if job else LogFormat.TEXT, threading.Event()) as connection:
-        tell = lambda line: err.write(f"joyfleet: {line}\n")  # noqa: E731
-        yield from examine_nodes(_with_survey(context, driver), connection, tell)
+        yield from examine_nodes(
+            _with_survey(context, driver), connection, lambda line: echo(f"joyfleet: {line}", file=err)
+        )
 
 
 def _with_survey(context: Context, results: Sequence[Result]) -> Context:

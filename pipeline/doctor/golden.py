@@ -29,7 +29,7 @@ def draw(width: int, height: int) -> Pixels:
     y, x = np.ogrid[:height, :width]
     from_center = (2 * x - width + 1) ** 2 * height**2 + (2 * y - height + 1) ** 2 * width**2
     inside = 100 * from_center <= 42 * (width * height) ** 2
-    return np.where(inside[..., None], np.uint8(DISC), np.uint8(BACKGROUND))
+    return np.where(inside[..., None], np.array(DISC, np.uint8), np.array(BACKGROUND, np.uint8))
 
 
 def has_model(context: Context) -> bool:
