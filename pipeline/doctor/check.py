@@ -58,6 +58,8 @@ class Context:
     """Shards that this node may read at the same time."""
     survey: Survey | None = None
     """None: there is no job, or its source cannot be listed."""
+    mark: str | None = None
+    """A file in the output that every node must see, if the output is a folder and there are several nodes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

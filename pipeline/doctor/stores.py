@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 
 from pipeline.doctor.check import Context, Finding, Level, Survey, failed, job_of, ok, warning
 from pipeline.readers import list_source, open_head
 from pipeline.storage import open_store, probe
 from pipeline.storage.clock import server_time, timed_servers
+from pipeline.storage.local import LocalStore
+from pipeline.storage.publish import PROBE_PREFIX
 
 GIB = 2**30
 
@@ -52,7 +58,31 @@ def output(context: Context) -> Finding:
     store = open_store(job_of(context).output)
     started = time.monotonic()
     probe(store)
+    if context.mark is not None and not store.exists(context.mark):
+        return failed(
+            f"{store.url} on this node is another folder than on the machine of the driver",
+            "put the output on S3 or GCS, or on a file system that every node mounts at this path",
+        )
     return ok(f"{store.url} creates conditionally; the probe took {time.monotonic() - started:.1f} s")
+
+
+@contextmanager
+def marked_output(context: Context) -> Iterator[Context]:
+    """Yield the context with a file in the output that other nodes can look for; only where the output is a folder.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    store = None if context.job is None else open_store(context.job.output)
+    if not isinstance(store, LocalStore):
+        yield context
+        return
+    mark = f"{PROBE_PREFIX}{uuid.uuid4().hex}"
+    store.put(mark, b"")
+    try:
+        yield replace(context, mark=mark)
+    finally:
+        store.delete([mark])
 
 
 def clock(context: Context) -> Finding:

@@ -15,6 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from pipeline.config import JobConfig, without_secrets
 from pipeline.doctor import Context, Finding, Level, Place, Result, checks_at, examine
 from pipeline.doctor.examine import START_S, not_run
+from pipeline.doctor.stores import marked_output
 from pipeline.flow.cluster import ACCELERATOR_LABEL, Cluster
 
 START_TASK_S = 120
@@ -46,12 +47,13 @@ def examine_nodes(base: Context, cluster: Cluster, tell: Callable[[str], None]) 
     """
     nodes = _alive()
     tell(f"checking {len(nodes)} nodes")
-    contexts = {node.id: _context(base, node) for node in nodes}
     failed: set[str] = set()
-    for result in _run(nodes, contexts, Place.NODE, 0):
-        if result.finding.level is Level.FAILED:
-            failed.add(result.node)
-        yield result
+    with marked_output(base) as marked:
+        contexts = {node.id: _context(marked, node) for node in nodes}
+        for result in _run(nodes, contexts, Place.NODE, 0):
+            if result.finding.level is Level.FAILED:
+                failed.add(result.node)
+            yield result
     hosts = _engine_nodes(nodes, base.job, cluster)
     hosts = [node for node in hosts if checks_at(Place.ENGINE, contexts[node.id])]
     for node in hosts:

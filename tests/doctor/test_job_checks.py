@@ -11,6 +11,7 @@ import pytest
 from pipeline.config import EngineConfig, parse_job
 from pipeline.doctor import CHECKS, Context, Level, Survey
 from pipeline.doctor.golden import _compared, _is_plain, draw
+from pipeline.doctor.stores import marked_output
 from pipeline.engines import EngineResponse
 from pipeline.errors import ConfigError, PipelineError, ShardUnreadable, StoreError
 from pipeline.models import FAMILIES
@@ -104,6 +105,18 @@ def test_an_output_that_cannot_create_conditionally_has_failed(store):
     with pytest.raises(StoreError, match="does not honour create-if-absent"):
         run("output", context(output="s3://out/doctor"))
     assert list(open_store("s3://out/doctor").list("")) == []
+
+
+def test_a_folder_that_is_another_one_on_this_node_has_failed(tmp_path):
+    ours, theirs = (context(output=tmp_path / name) for name in ("ours", "theirs"))
+    with marked_output(ours) as marked:
+        assert run("output", marked).level is Level.OK
+        finding = run("output", replace(theirs, mark=marked.mark))
+        assert finding.level is Level.FAILED
+        assert finding.message.endswith("is another folder than on the machine of the driver")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    with marked_output(Context()) as unmarked:
+        assert unmarked == Context()
 
 
 @pytest.mark.parametrize(
