@@ -115,8 +115,13 @@ def test_a_folder_that_is_another_one_on_this_node_has_failed(tmp_path):
         assert finding.level is Level.FAILED
         assert finding.message.endswith("is another folder than on the machine of the driver")
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
-    with marked_output(Context()) as unmarked:
-        assert unmarked == Context()
+    (tmp_path / "file").touch()
+    unwritable = context(output=tmp_path / "file")
+    for other in (Context(), unwritable):
+        with marked_output(other) as unmarked:
+            assert unmarked == other
+    with pytest.raises(StoreError, match="cannot be written"):
+        run("output", unwritable)
 
 
 @pytest.mark.parametrize(
