@@ -14,7 +14,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.config import JobConfig, without_secrets
 from pipeline.doctor import Context, Finding, Level, Place, Result, checks_at, examine
-from pipeline.doctor.examine import START_S, not_run
+from pipeline.doctor.examine import AFTER_FAILURE, START_S, not_run
 from pipeline.doctor.stores import marked_output
 from pipeline.flow.cluster import ACCELERATOR_LABEL, Cluster
 
@@ -54,21 +54,25 @@ def examine_nodes(base: Context, cluster: Cluster, tell: Callable[[str], None]) 
             if result.finding.level is Level.FAILED:
                 failed.add(result.node)
             yield result
-    hosts = _engine_nodes(nodes, base.job, cluster)
-    hosts = [node for node in hosts if checks_at(Place.ENGINE, contexts[node.id])]
-    for node in hosts:
-        if node.name in failed:
-            yield from not_run(checks_at(Place.ENGINE, contexts[node.id]), node.name)
-    hosts = [node for node in hosts if node.name not in failed]
-    if hosts and base.job is not None:
+    if base.job is not None and checks_at(Place.ENGINE, base):
         num_gpus = cluster.gpus_per_replica(base.job.engine)
-        free = _with_free_gpus(hosts, num_gpus) if num_gpus else hosts
-        for node in hosts:
-            if node not in free:
-                yield from not_run(checks_at(Place.ENGINE, contexts[node.id]), node.name, IN_USE)
+        hosts = _engine_nodes(nodes, base.job, num_gpus)
+        if not hosts:
+            kind = f" of type {base.job.engine.accelerator_type}" if base.job.engine.accelerator_type else ""
+            why = f"not run, since no node has {num_gpus:g} GPUs{kind} now"
+            yield from not_run(checks_at(Place.ENGINE, base), "cluster", why)
+        yield from _not_run([node for node in hosts if node.name in failed], contexts, AFTER_FAILURE)
+        hosts = [node for node in hosts if node.name not in failed]
+        free = _with_free_gpus(hosts, num_gpus) if num_gpus and hosts else hosts
+        yield from _not_run([node for node in hosts if node not in free], contexts, IN_USE)
         if free:
             tell(f"starting the engine on {len(free)} nodes for one image; it takes minutes")
             yield from _run(free, contexts, Place.ENGINE, num_gpus)
+
+
+def _not_run(nodes: Sequence[_Node], contexts: Mapping[str, Context], why: str) -> Iterator[Result]:
+    for node in nodes:
+        yield from not_run(checks_at(Place.ENGINE, contexts[node.id]), node.name, why)
 
 
 def _with_free_gpus(nodes: Sequence[_Node], num_gpus: float) -> list[_Node]:
@@ -109,14 +113,11 @@ def _context(base: Context, node: _Node) -> Context:
     return replace(base, job=job, needs_gpu=node.num_gpus > 0, num_readers=readers)
 
 
-def _engine_nodes(nodes: Sequence[_Node], job: JobConfig | None, cluster: Cluster) -> list[_Node]:
+def _engine_nodes(nodes: Sequence[_Node], job: JobConfig, num_gpus: float) -> list[_Node]:
     """Nodes with the GPUs of a replica, and the type that the job asks for; without GPUs, one node stands for all."""
-    if job is None:
-        return []
-    needed = cluster.gpus_per_replica(job.engine)
     wanted = job.engine.accelerator_type
-    able = [node for node in nodes if node.num_gpus >= needed and wanted in (None, node.accelerator)]
-    return able if needed else able[:1]
+    able = [node for node in nodes if node.num_gpus >= num_gpus and wanted in (None, node.accelerator)]
+    return able if num_gpus else able[:1]
 
 
 def _run(nodes: Sequence[_Node], contexts: Mapping[str, Context], place: Place, num_gpus: float) -> Iterator[Result]:

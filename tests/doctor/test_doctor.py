@@ -78,12 +78,16 @@ def test_a_good_cluster_passes_with_a_caption_from_one_node(drawn):
         environment = {name: value for name, value in cluster.environment.items() if name != "RAY_ADDRESS"}
         done = run(drawn, "doctor", job, "--json", "--address", address, **environment)
         machines = run(drawn, "doctor", "--json", "--address", address, **environment)
+        words = ["--set", "engine.num_gpus=2", "--json", "--address", address]
+        without = run(drawn, "doctor", job, *words, **environment)
     found = checks(done)
     assert done.code == 0, done
     assert Counter(check["check"] for check in found)["layout"] == 2
     [golden] = [check for check in found if check["check"] == "golden image"]
     assert (golden["level"], "the 33 tokens of the known caption" in golden["message"]) == ("ok", True)
     assert "checking 2 nodes" in done.err
+    [golden] = [check for check in checks(without) if check["check"] == "golden image"]
+    assert (golden["level"], golden["message"]) == ("warning", "not run, since no node has 2 GPUs now")
     assert machines.code == 0
     assert {check["check"] for check in checks(machines)} == NODE - {"clock", "reading", "output"}
 
