@@ -1,16 +1,14 @@
 """`joyfleet VERB ...`, also as `python -m jobs VERB ...`. An error is one message and an exit code."""
 
-from __future__ import annotations
-
 import sys
 
 from jobs.signals import SIGNALS
 
 
 def main() -> None:
-    """Run the command line; errors of ours end it with one message and their exit code."""
+    """Run the command line; a `PipelineError` ends it with one message and its exit code."""
     SIGNALS.take()
-    # Only now: what is imported takes a while, in which a signal must end the process as at any other time.
+    # Imported after signals are handled: the imports take a while, and a signal must end the process meanwhile too.
     from jobs.commands import run  # noqa: PLC0415
 
     exit_code = run()

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from pipeline.flow.prepared_job import PreparedJob
 
 
-PLANNING = "stopped while planning; nothing was asked of a model yet; run the same command again to go on"
-"""What a signal ends a run with before there is anything to drain."""
+PLANNING = "stopped while planning; no request was sent to a model yet; run the same command again to resume"
+"""The message when a signal ends a run before anything is in flight."""
 
 
 @click.command()
@@ -44,35 +44,36 @@ def caption(job_file: str, overrides: Sequence[str]) -> None:
 
 
 def import_ahead() -> None:
-    """Start to import Ray, which takes more than a second, while the listings of a large job wait for the store.
+    """Start importing Ray in a thread: it takes more than a second, in which a large job waits for listings.
 
-    Call it when everything else is imported: two threads that import the same modules may see half of one.
+    Call it when everything else is imported: two threads that import the same module may see it half initialised.
     """
-    # requests ignores this warning itself, until another thread that leaves `warnings.catch_warnings` undoes it.
+    # requests ignores this warning itself, but another thread that leaves `warnings.catch_warnings` restores it.
     warnings.filterwarnings("ignore", "SOCKS support in urllib3 requires")
-    # Not a daemon thread: a process that ends while it loads Ray's library may crash.
+    # Not a daemon thread: a process that ends while it loads Ray's C++ library may crash.
     threading.Thread(target=import_module, args=("pipeline.flow.driver",)).start()
 
 
 def run_prepared(prepared: PreparedJob) -> None:
     """Run a prepared job with a progress line and a summary; end the process with its exit code unless it is 0."""
-    from pipeline.flow.driver import RunResult, run_job  # noqa: PLC0415 - as above
+    from pipeline.flow.driver import run_job  # noqa: PLC0415 - as above
+    from pipeline.flow.run_result import RunResult  # noqa: PLC0415 - as above
 
     for remark in prepared.remarks:
         echo(f"joyfleet: note: {remark}", err=True)
-    outcome = RunResult.of(prepared)
+    result = RunResult.of(prepared)
     log_path = new_log()
     terminal = redirect_output(log_path, prepared.job.logs)
-    asked = SIGNALS.drain()
+    drain = SIGNALS.drain()
     error = None
     try:
         with ProgressLine(terminal.err) as line:
-            run_job(prepared, outcome, line.show, asked)
+            run_job(prepared, result, line.show, drain)
     except PipelineError as err:
         error = err
-    print_summary(terminal.out, prepared, outcome, log_path)
+    print_summary(terminal.out, prepared, result, log_path)
     if error is not None:
         terminal.err.write(f"joyfleet: {printable(error)}\n")
         sys.exit(error.exit_code)
-    if outcome.exit_code:
-        sys.exit(outcome.exit_code)
+    if result.exit_code:
+        sys.exit(result.exit_code)

@@ -1,7 +1,5 @@
 """`joyfleet clean OUTPUT`: removes leftovers of killed runs."""
 
-from __future__ import annotations
-
 import click
 
 from jobs.output import open_output

@@ -1,7 +1,5 @@
 """The command line: `joyfleet VERB ...`, or `python -m jobs VERB ...`. An error is one message and an exit code."""
 
-from __future__ import annotations
-
 import click
 
 from jobs.terminal import echo

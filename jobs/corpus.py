@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from jobs.job_file import set_option
 from jobs.logs import Terminal, new_log, redirect_output
 from jobs.progress_line import clock
 from jobs.signals import SIGNALS
-from jobs.terminal import echo, printable
+from jobs.terminal import echo, print_table, printable
 from pipeline.config import Preset, RenderConfig, load_corpus
 from pipeline.errors import PipelineError
 from pipeline.flow.ray_env import prepare_ray_env
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
 LINE_INTERVAL_S = 30.0
 
 PLANNING = "stopped while planning; no text was made yet; run the same command again to resume"
-"""What a signal ends a run with before there is anything to drain."""
+"""The message when a signal ends a run before anything is in flight."""
 
 
 @click.command()
@@ -99,25 +97,19 @@ def _summary(prepared: PreparedCorpus, terminal: Terminal, seconds: float, log_p
     from pipeline.corpus.report.corpus_report import read_texts  # noqa: PLC0415 - as above
 
     texts = read_texts(prepared.store)
-    console = Console(file=terminal.out, soft_wrap=True, highlight=False)
-    table = Table(show_header=False, box=None, pad_edge=False)
     tokens = sum(row["n_tokens"] or 0 for row in texts)
-    total = sum(row["rows"] for row in texts)
     by_split = {split: sum(row["rows"] for row in texts if row["split"] == split) for split in ("train", "validation")}
-    for name, value in (
+    splits = ", ".join(f"{number:,} {split}" for split, number in by_split.items())
+    rows = [
         ("output", prepared.config.output),
         ("recipe", prepared.recipe.fingerprint),
-        (
-            "texts",
-            f"{total:,}: " + ", ".join(f"{number:,} {split}" for split, number in by_split.items()),
-        ),
+        ("texts", f"{sum(row['rows'] for row in texts):,}: {splits}"),
         ("tokens", f"{tokens:,}" if tokens else "not counted (no tokenizer)"),
         ("this run", clock(seconds)),
         ("card", f"{prepared.store.url}/README.md"),
-    ):
-        table.add_row(name, value)
-    console.print(table)
-    console.print(f"log: {log_path}", markup=False)
+    ]
+    print_table(terminal.out, rows)
+    echo(f"log: {log_path}", file=terminal.out)
 
 
 def _check(files: Sequence[str], preset: str) -> None:

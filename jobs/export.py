@@ -3,8 +3,6 @@
 The options of an export are the fields of `ExportConfig`.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +29,7 @@ QUARANTINED = 3
 """Exit code: done, but shards are in quarantine."""
 
 PLANNING = "stopped before the first shard; run the same command again"
-"""What a signal ends an export with before there is anything to drain."""
+"""The message when a signal ends an export before anything is in flight."""
 
 MAX_WORKERS = 8
 """Default limit: each worker holds a shard and its export in memory."""
@@ -87,10 +85,10 @@ def export(
         pushable = ", ".join(form.name for form in FORMS.values() if form.pushable)
         raise ConfigError(f"export: --push sends a data set of --to {pushable}, not {form.name}")
     if private and not push:
-        raise ConfigError("export: --private holds for --push alone")
+        raise ConfigError("export: --private needs --push; add --push, or leave --private out")
     opened = open_output(output, sources)
     reads = _reads_source(form, config)
-    # Where the source is read again: the URLs of today, and one that changed is refused.
+    # If the source is read again, its current URLs are used, and a shard that changed is refused.
     plan = opened.listed_plan() if reads else opened.plan
     destination = open_store(_destination(folder, plan, form))
     captioned = Captioned(
@@ -106,11 +104,11 @@ def export(
         def show(exported: Exported, num_shards: int) -> None:
             bar.length = num_shards
             bar.update(exported.num_shards - bar.pos)
-            # Shards that are exported now are finished; those of other processes, too.
+            # Shards in flight, also those of other processes, are finished.
             if SIGNALS.drain().is_set() and exported.num_shards < num_shards:
                 raise Interrupted(
-                    f"{destination.url}: stopped with {exported.num_shards:,} of {num_shards:,} shards exported, and "
-                    "those in work; run the same command again to resume"
+                    f"{destination.url}: stopped with {exported.num_shards:,} of {num_shards:,} shards exported; "
+                    "shards in flight are finished first; run the same command again to resume"
                 )
 
         exported = run_export(captioned, destination, config, count, show)
@@ -146,7 +144,7 @@ def _destination(folder: str | None, plan: Plan, form: Form) -> str:
     if folder is not None:
         return folder
     if not form.beside_source:
-        raise ConfigError("export: FOLDER is missing; only --to beside knows it by itself")
+        raise ConfigError("export: FOLDER is missing; only --to beside needs none; give the folder to write to")
     return next(iter(plan.shards.values())).url.rpartition("#")[0] or "."
 
 

@@ -1,7 +1,5 @@
 """What the verbs that take a job file have in common: `--set`, and a check of the whole file at once."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import click

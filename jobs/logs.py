@@ -1,7 +1,5 @@
 """Redirects logs to a file, so that the terminal shows only progress, summary and errors."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os
@@ -63,8 +61,8 @@ def _formatter(form: LogFormat) -> logging.Formatter:
 def redirect_output(path: Path, form: LogFormat = LogFormat.TEXT) -> Terminal:
     """Send logging, warnings and everything that is printed from now on to a file; return the terminal.
 
-    Ray prints from Python loggers with their own handlers, from C++ and from threads that outlive a run. So the
-    file descriptors of the process are redirected, until the process ends.
+    Ray prints from Python loggers with their own handlers, from C++ and from threads that outlive a run, so the file
+    descriptors of the process are redirected until it ends.
     """
     sys.stdout.flush()
     sys.stderr.flush()

@@ -1,7 +1,5 @@
 """`joyfleet make-demo-data FOLDER`: generates the images of the demo."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

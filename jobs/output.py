@@ -4,8 +4,6 @@ An output is data. The source that its `run.json` and its plan name is read only
 it, or where the caller has named it.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

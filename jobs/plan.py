@@ -16,7 +16,7 @@ from jobs.logs import Terminal, new_log, redirect_output
 from jobs.progress_line import clock, size
 from jobs.signals import DEFAULT, SIGNALS
 from jobs.source_summary import show_source
-from jobs.terminal import printable, to_json
+from jobs.terminal import echo, print_table, printable, to_json
 from pipeline.config import JobConfig
 from pipeline.cost import Rate, Workload, captions_per_image, card_rates, estimate, guess_tokens, staged_tokens
 from pipeline.engines.gpus import GPUS
@@ -82,7 +82,7 @@ def plan(
         terminal = redirect_output(new_log(), job.logs)
         calibration = _calibrate(job, num_images, terminal)
         SIGNALS.end_at_once(DEFAULT)
-    summary = look(job, calibration, priced)
+    summary = make_plan(job, calibration, priced)
     for remark in summary["remarks"]:
         terminal.err.write(f"joyfleet: note: {printable(remark)}\n")
     if as_json:
@@ -105,55 +105,55 @@ def _calibrate(job: JobConfig, num_images: int, terminal: Terminal) -> Calibrati
         sys.exit(err.exit_code)
 
 
-def _prices(words: Sequence[str]) -> dict[str, float]:
+def _prices(options: Sequence[str]) -> dict[str, float]:
     known = {*(card.value for card in GPUS), MACHINE}
-    found: dict[str, float] = {}
-    for word in words:
-        name, _, amount = word.partition("=")
+    prices: dict[str, float] = {}
+    for option in options:
+        name, _, amount = option.partition("=")
         if name not in known or not amount.replace(".", "", 1).isdigit():
-            raise ConfigError(f"--price {word}: not CARD=PER_HOUR; cards are {', '.join(sorted(known))}")
-        found[name] = float(amount)
-    return found
+            raise ConfigError(f"--price {option}: not CARD=PER_HOUR; allowed cards: {', '.join(sorted(known))}")
+        prices[name] = float(amount)
+    return prices
 
 
-def look(job: JobConfig, calibration: Calibration | None, prices: Mapping[str, float]) -> dict[str, Any]:
+def make_plan(job: JobConfig, calibration: Calibration | None, prices: Mapping[str, float]) -> dict[str, Any]:
     """Return the plan as JSON."""
     recipe, weights, remarks = check_job(job)
     refuse_output_in_source(job, open_store(job.output))
     listed = list_source(job.source)
     shards = listed.shards
     left = _left(job, recipe.fingerprint, shards, remarks)
-    surveyed = estimate_counts(shards, job.source)
+    counted = estimate_counts(shards, job.source)
     total, todo = (sum(shard.size for shard in some) for some in (shards, left))
     work = Workload(
         shards=len(left),
         bytes=todo,
-        images=round(surveyed.images * todo / total) if total else 0,
+        images=round(counted.images * todo / total) if total else 0,
         largest_shard_bytes=max((shard.size for shard in left), default=0),
         shards_planned=len(shards),
         remote_source=any("://" in shard.url for shard in shards),
     )
     tokens = calibration.tokens if calibration else staged_tokens(open_store(job.output), guess_tokens(job))
     rates = [*_machine(job, calibration), *card_rates(job, tokens)]
-    made = estimate(job, work, tokens, rates, prices, read_spec(job, weights).geometry.max_pixels)
+    estimated = estimate(job, work, tokens, rates, prices, read_spec(job, weights).geometry.max_pixels)
     return {
         "source": {
             "shards": len(shards),
             "bytes": total,
-            "images": surveyed.images,
-            "images_error": round(surveyed.error, 4),
-            "counted": surveyed.exact,
-            "shards_looked_at": surveyed.sampled,
-            "unreadable": surveyed.unreadable,
+            "images": counted.images,
+            "images_error": round(counted.error, 4),
+            "counted": counted.exact,
+            "shards_looked_at": counted.sampled,
+            "unreadable": counted.unreadable,
             "remarks": listed.remarks,
-            "left_out": [f"in the shards looked at: {left_out}" for left_out in surveyed.left_out],
+            "left_out": [f"in the shards looked at: {left_out}" for left_out in counted.left_out],
         },
         "left": asdict(work),
-        "resumed": {"shards_done": len(shards) - len(left), "images_done": surveyed.images - work.images},
+        "resumed": {"shards_done": len(shards) - len(left), "images_done": counted.images - work.images},
         "slots": captions_per_image(job),
         "tokens": asdict(tokens),
         "calibration": None if calibration is None else asdict(calibration),
-        "estimate": asdict(made),
+        "estimate": asdict(estimated),
         "remarks": remarks,
     }
 
@@ -168,51 +168,47 @@ def _machine(job: JobConfig, calibration: Calibration | None) -> list[Rate]:
 
 
 def _left(job: JobConfig, recipe: str, shards: Sequence[Shard], remarks: list[str]) -> Sequence[Shard]:
-    """Shards that a run would still do: all of them if the output does not exist."""
+    """The shards that a run would read: all of them if the output does not exist."""
     store = open_store(job.output)
     try:
-        there = read_run(store)
-        found = remaining(store, read_plan(store))
+        existing = read_run(store)
+        left = remaining(store, read_plan(store))
     except ConfigError:
         return shards
-    if there.fingerprint != recipe:
+    if existing.fingerprint != recipe:
         remarks.append(f"{store.url}: bound to another recipe; a run with this job needs another output")
         return shards
-    return [shard for shard in shards if shard.path in found.fragments]
+    return [shard for shard in shards if shard.path in left.fragments]
 
 
 def _print(summary: Mapping[str, Any], out: TextIO) -> None:
     source, left, made, tokens = summary["source"], summary["left"], summary["estimate"], summary["tokens"]
-    console = Console(file=out, soft_wrap=True, highlight=False, width=WIDTH)
-    sure = (
+    precision = (
         "counted" if source["counted"] else f"+- {source['images_error']:.1%}, {source['shards_looked_at']} looked at"
     )
-    requests = ", ".join(f"{count:,} {kind}" for kind, count in made["requests"].items())
-    table = Table(show_header=False, box=None, pad_edge=False)
-    for name, value in (
-        ("source", f"{source['shards']:,} shards, {size(source['bytes'])}, {source['images']:,} images ({sure})"),
+    rows = [
+        ("source", f"{source['shards']:,} shards, {size(source['bytes'])}, {source['images']:,} images ({precision})"),
         ("done", f"{summary['resumed']['shards_done']:,} shards, about {summary['resumed']['images_done']:,} images"),
         ("left", f"{left['shards']:,} shards, {size(left['bytes'])}, {left['images']:,} images"),
         ("captions", f"{made['captions']:,}, {summary['slots']} of each image"),
         ("tokens", f"{tokens['prompt']:.0f} a prompt, {tokens['caption']:.0f} a caption ({tokens['source']})"),
-        ("output", f"{size(made['output_bytes'])}, and as much staging at the most"),
+        ("output", f"{size(made['output_bytes'])}, and at most as much in staging"),
         ("object store", f"{size(made['object_store_bytes'])} of Ray's, for images in flight"),
-        ("disk", f"{size(made['disk_bytes_per_reader'])} for each shard that is read at once"),
-        ("requests", requests),
-    ):
-        table.add_row(name, value)
-    console.print(table)
+        ("disk", f"{size(made['disk_bytes_per_reader'])} for each shard that is read at the same time"),
+        ("requests", ", ".join(f"{count:,} {kind}" for kind, count in made["requests"].items())),
+    ]
+    print_table(out, rows)
     for shard, message in list(source["unreadable"].items())[:SHOWN]:
-        console.print(printable(f"unreadable: {shard}: {message}"), markup=False)
+        echo(f"unreadable: {shard}: {message}", file=out)
     for left_out in source["left_out"]:
-        console.print(printable(f"note: {left_out}"), markup=False)
-    console.print(_times(made["times"]))
+        echo(f"note: {left_out}", file=out)
+    Console(file=out, soft_wrap=True, highlight=False, width=WIDTH).print(_times(made["times"]))
 
 
 def _times(times: Sequence[Mapping[str, Any]]) -> Table:
     table = Table("on", "images/s", "time", "GPU hours", "cost", "rate", box=None, pad_edge=False)
-    for one in times:
-        cost = "-" if one["cost"] is None else f"{one['cost']:,.2f}"
-        rate, hours = f"{one['images_per_s']:.1f}", one["hours"]
-        table.add_row(one["name"], rate, clock(hours * 3600), f"{one['gpu_hours']:,.1f}", cost, one["source"])
+    for row in times:
+        cost = "-" if row["cost"] is None else f"{row['cost']:,.2f}"
+        rate, hours = f"{row['images_per_s']:.1f}", clock(row["hours"] * 3600)
+        table.add_row(row["name"], rate, hours, f"{row['gpu_hours']:,.1f}", cost, row["source"])
     return table

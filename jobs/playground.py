@@ -1,7 +1,5 @@
 """`joyfleet playground`: tries prompts on one image, in a browser on this machine."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,19 +34,21 @@ def playground(job_file: str | None, port: int, overrides: Sequence[str]) -> Non
         from jobs.playground_page import HOST, PlaygroundSession, build_app, serve  # noqa: PLC0415 - an extra, seconds of imports
     except ImportError as err:
         raise ConfigError(f"playground: needs the package {err.name}; run: pip install 'joyfleet[playground]'") from err
-    SIGNALS.end_at_once("the playground was stopped; it keeps nothing")
+    SIGNALS.end_at_once("the playground was stopped; nothing was stored")
     with SIGNALS.scratch_folder("joyfleet-playground-") as folder:
         job, pictures = _pictures(job_file, overrides, Path(folder))
         recipe, weights, _ = check_job(job)
         click.echo("joyfleet: starting the engine", err=True)
-        desk = PlaygroundSession(job, start_engine(engine_spec(job, recipe, weights)), read_spec(job, weights).geometry)
+        session = PlaygroundSession(
+            job, start_engine(engine_spec(job, recipe, weights)), read_spec(job, weights).geometry
+        )
         try:
             click.echo(f"http://{HOST}:{port}/")
-            serve(build_app(desk, pictures), port, wait=True)
+            serve(build_app(session, pictures), port, wait=True)
         except OSError as err:  # gradio's for a port that is taken
-            raise ConfigError(f"--port {port}: {err}; give another") from err
+            raise ConfigError(f"--port {port}: {err}; give another port") from err
         finally:
-            desk.close()
+            session.close()
 
 
 def _pictures(job_file: str | None, overrides: Sequence[str], folder: Path) -> tuple[JobConfig, list[Path]]:
@@ -57,16 +57,16 @@ def _pictures(job_file: str | None, overrides: Sequence[str], folder: Path) -> t
         job = read_job(job_file, overrides)
     else:
         draw_dataset(folder / "source", num_images=PICTURES, seed=0, shard_rows=PICTURES)
-        job = parse_job({**STANDIN, "source": str(folder / "source"), "output": "memory://playground"}, overrides)
+        job = parse_job({**STANDIN, "source": str(folder / "source"), "output": str(folder / "output")}, overrides)
     _, weights, _ = check_job(job)
     read = read_spec(job, weights)
     sample = draw_sample(read, list_shards(job.source), job.seed, PICTURES)
     files: list[Path] = []
     with IsolatedDecoder() as decoder:
-        for data in (row.data for one in sample.shards for row in one.rows if row.data is not None):
+        for data in (row.data for shard in sample.shards for row in shard.rows if row.data is not None):
             try:
                 kind = decoder.decode(data, job.images, read.geometry.size_of).format
-            except BadImage:  # a run would make a failed row of it; it cannot be a sample
+            except BadImage:  # in a run it would be a failed row
                 continue
             files.append(folder / f"{len(files):03d}.{kind.lower()}")
             files[-1].write_bytes(data)

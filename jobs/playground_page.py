@@ -1,7 +1,5 @@
 """The playground's page, and the engine behind it: the only module that imports gradio."""
 
-from __future__ import annotations
-
 import asyncio
 import html
 import threading
@@ -25,18 +23,18 @@ from pipeline.report.playground_session import (
     job_of,
     lengths_of,
     modes_of,
+    prompt_of,
     recipe_yaml,
     tones_of,
-    words_of,
 )
 
 HOST = "127.0.0.1"
-"""Who reaches the port may ask the engine: so nobody but this machine."""
+"""Anyone who reaches the port can use the engine, so it is open to this machine only."""
 MAX_SAMPLES = 8
 
 
 class PlaygroundSession:
-    """An engine on an event loop of its own; threads ask it."""
+    """An engine on its own event loop, usable from any thread."""
 
     def __init__(self, job: JobConfig, engine: Engine, geometry: Geometry) -> None:
         self.job = job
@@ -47,23 +45,23 @@ class PlaygroundSession:
         self._thread.start()
 
     def ask(self, job: JobConfig, data: bytes) -> Answers:
-        """Ask as `pipeline.report.playground_session.ask`; blocks the calling thread."""
-        asking = ask(self._engine, job, self._geometry, data)
-        return asyncio.run_coroutine_threadsafe(asking, self._loop).result()
+        """Like `pipeline.report.playground_session.ask`; blocks the calling thread."""
+        answers = ask(self._engine, job, self._geometry, data)
+        return asyncio.run_coroutine_threadsafe(answers, self._loop).result()
 
     def close(self) -> None:
-        """End the engine, then the loop that it ran on."""
+        """Close the engine, then the loop that it ran on."""
         self._engine.close()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
 
 
-def build_app(desk: PlaygroundSession, pictures: Sequence[Path]) -> gr.Blocks:
+def build_app(session: PlaygroundSession, pictures: Sequence[Path]) -> gr.Blocks:
     """Return the page: choices on the left, the prompt, the answers and the recipe on the right."""
-    first = generation_of(desk.job.model).name
+    first = generation_of(session.job.model).name
     with gr.Blocks(title="JoyFleet playground", analytics_enabled=False) as app:
-        gr.Markdown(f"## JoyFleet playground\n`{desk.job.model.id}`, as a run would ask it")
+        gr.Markdown(f"## JoyFleet playground\n`{session.job.model.id}`, with the requests of a run")
         with gr.Row():
             with gr.Column(scale=1, min_width=320):
                 # The file itself, since a run decodes the source's own bytes.
@@ -75,28 +73,27 @@ def build_app(desk: PlaygroundSession, pictures: Sequence[Path]) -> gr.Blocks:
                 system = gr.Textbox(label="System", lines=1, interactive=False)
                 with gr.Row():
                     samples = gr.Slider(1, MAX_SAMPLES, value=3, step=1, label="Samples")
-                    seed = gr.Number(value=desk.job.seed, precision=0, minimum=0, label="Seed")
+                    seed = gr.Number(value=session.job.seed, precision=0, minimum=0, label="Seed")
                 go = gr.Button("Caption", variant="primary")
                 answers = gr.HTML(label="Answers")
                 recipe = gr.Code(language="yaml", label="The same, for a job file", interactive=False)
         generation, mode, *rest = choice
 
-        def told(*picked: Any) -> tuple[str, str, str]:  # noqa: ANN401 - what the controls hold
-            return _told(desk, picked)
+        def show_prompt(*picked: Any) -> tuple[str, str, str]:  # noqa: ANN401 - values of the controls
+            return _prompt(session, picked)
 
-        def answered(path: str | None, number: float, start: float, *picked: Any) -> str:  # noqa: ANN401 - as above
-            return _answered(desk, path, (int(number), int(start)), picked)
+        def caption(path: str | None, number: float, start: float, *picked: Any) -> str:  # noqa: ANN401 - as above
+            return _captions(session, path, (int(number), int(start)), picked)
 
-        words = [prompt, system, recipe]
-        # A new generation or mode has other tones, lengths and options: choices first, then the words.
+        shown = (show_prompt, choice, [prompt, system, recipe])
+        # A new generation or mode has other tones, lengths and options, so the choices are updated before the prompt.
         generation.input(_on_generation, [generation], [mode, *rest[:3]], show_progress="hidden").then(
-            told, choice, words, show_progress="hidden"
+            *shown, show_progress="hidden"
         )
-        mode.input(_on_mode, [generation, mode], rest[:2], show_progress="hidden").then(
-            told, choice, words, show_progress="hidden"
-        )
-        gr.on([app.load, *(one.change for one in rest)], told, choice, words, api_name="prompt", show_progress="hidden")
-        go.click(answered, [image, samples, seed, *choice], answers, api_name="caption")
+        mode.input(_on_mode, [generation, mode], rest[:2], show_progress="hidden").then(*shown, show_progress="hidden")
+        changes = [app.load, *(control.change for control in rest)]
+        gr.on(changes, *shown, api_name="prompt", show_progress="hidden")
+        go.click(caption, [image, samples, seed, *choice], answers, api_name="caption")
     return app
 
 
@@ -126,22 +123,22 @@ def _on_mode(generation: str, mode: str) -> list[Any]:
     return [gr.update(choices=tones, value=tones[0]), gr.update(choices=lengths, value=lengths[0])]
 
 
-def _told(desk: PlaygroundSession, picked: Sequence[Any]) -> tuple[str, str, str]:
+def _prompt(session: PlaygroundSession, picked: Sequence[Any]) -> tuple[str, str, str]:
     choice = _choice(picked)
     try:
-        prompt, system = words_of(desk.job, choice)
+        prompt, system = prompt_of(session.job, choice)
     except ConfigError as err:
         return str(err), "", ""
-    return prompt, system, recipe_yaml(desk.job, choice)
+    return prompt, system, recipe_yaml(session.job, choice)
 
 
-def _answered(desk: PlaygroundSession, path: str | None, drawn: tuple[int, int], picked: Sequence[Any]) -> str:
-    """Return the answers as HTML. What is wrong is told in the page: the server goes on."""
+def _captions(session: PlaygroundSession, path: str | None, drawn: tuple[int, int], picked: Sequence[Any]) -> str:
+    """Return the answers as HTML. An error is shown in the page, and the server continues."""
     if path is None:
         raise gr.Error("pick an image first", print_exception=False)
     try:
-        job = job_of(desk.job, _choice(picked), *drawn)
-        return answers_html(desk.ask(job, Path(path).read_bytes()))
+        job = job_of(session.job, _choice(picked), *drawn)
+        return answers_html(session.ask(job, Path(path).read_bytes()))
     except PipelineError as err:
         raise gr.Error(html.escape(str(err)), print_exception=False) from err
 

@@ -20,7 +20,7 @@ from jobs.terminal import echo
 from pipeline.config import JobConfig
 from pipeline.engines import Engine, EngineSpec, start_engine
 from pipeline.errors import ConfigError
-from pipeline.flow.prepared_job import caption_spec, check_job, engine_spec, facts_of, read_spec
+from pipeline.flow.prepared_job import caption_spec, check_job, engine_spec, read_spec, run_identity_of
 from pipeline.readers import list_shards
 from pipeline.stages.captioning import CaptionSpec
 from pipeline.stages.read_batches import ReadSpec
@@ -72,12 +72,12 @@ def _show(recipes: Sequence[Recipe], sample: Sample, target: Path) -> None:
 
     log_path = new_log()
     terminal = redirect_output(log_path)
-    num_images = sum(len(one.rows) for one in sample.shards)
+    num_images = sum(len(sampled.rows) for sampled in sample.shards)
     terminal.err.write(
         f"joyfleet: {num_images} images of {len(sample.shards)} shards; the engine starts (log: {log_path})\n"
     )
     done = list(_captioned(recipes, sample))
-    target.write_text(preview_page(" against ".join(one.name for one in recipes), done, sample), encoding="utf-8")
+    target.write_text(preview_page(" against ".join(recipe.name for recipe in recipes), done, sample), encoding="utf-8")
     terminal.out.write(f"{target}\n")
     if _has_display():
         webbrowser.open(target.resolve().as_uri())
@@ -90,23 +90,23 @@ def _checked(file: str, job: JobConfig) -> Recipe:
     return Recipe(
         name=Path(file).name,
         read=read_spec(job, weights),
-        caption=caption_spec(job, facts_of(job, recipe)),
+        caption=caption_spec(job, run_identity_of(job, recipe)),
         engine=engine_spec(job, recipe, weights),
     )
 
 
 def _captioned(recipes: Sequence[Recipe], sample: Sample) -> Iterator[Previewed]:
-    """Caption the sample with each recipe; recipes with one engine share it, others start theirs in turn."""
+    """Caption the sample with each recipe; equal engines are started once, different ones in turn."""
     from pipeline.report.preview_page import caption_sample  # noqa: PLC0415 - as above
 
     rest = list(recipes)
     while rest:
         spec = rest[0].engine
-        # An engine's tasks belong to one event loop, so all of its recipes run on that.
+        # An engine's tasks belong to one event loop, so all of its recipes run on it.
         with _running(spec) as engine, asyncio.Runner() as runner:
             while rest and rest[0].engine == spec:
-                one = rest.pop(0)
-                yield runner.run(caption_sample(one.name, engine, one.caption, one.read, sample))
+                recipe = rest.pop(0)
+                yield runner.run(caption_sample(recipe.name, engine, recipe.caption, recipe.read, sample))
 
 
 @contextmanager

@@ -1,7 +1,5 @@
 """`joyfleet prompts`: the requests that a generation was trained on, and the exact prompt of one request."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import click

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.output import open_output
+from schemas.quality_report import COUNTED
 
 if TYPE_CHECKING:
     from pipeline.report import QualityReport
@@ -38,7 +39,7 @@ def quality(output: str) -> None:
 
 def _print(report: QualityReport) -> None:
     console = Console(file=sys.stdout, soft_wrap=True, highlight=False, width=WIDTH)
-    names = ("mode", "length", "rows", "ok", "repaired", "rejected", "failed", "words", "kept", "distinct 3")
+    names = ("mode", "length", "rows", *COUNTED, "words", "kept", "distinct 3")
     table = Table(*names, "exact dup.", "near dup.", box=None, pad_edge=False)
     for row in report.groups.to_pylist():
         table.add_row(*_cells(row))
@@ -52,7 +53,7 @@ def _print(report: QualityReport) -> None:
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
-    counts = [f"{row[name]:,}" for name in ("rows", "ok", "repaired", "rejected", "failed")]
+    counts = [f"{row[name]:,}" for name in ("rows", *COUNTED)]
     median = row["words_p50"]
     words = "-" if median is None else f"{row['words_p10']}-{median}-{row['words_p90']}"
     shares = ("length_kept", "distinct_3", "exact_duplicates", "near_duplicates")

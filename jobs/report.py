@@ -1,7 +1,5 @@
 """`joyfleet report OUTPUT`: one self-contained HTML page about its committed captions."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

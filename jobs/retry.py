@@ -1,7 +1,5 @@
 """`joyfleet retry OUTPUT --rows STATUSES`: requests the failed and rejected rows of committed shards again."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import click
@@ -52,7 +50,7 @@ def retry(output: str, statuses: Sequence[Status], job_file: str | None, overrid
     """Request the failed or rejected rows of OUTPUT's committed shards again, and replace each shard's file once.
 
     The config that OUTPUT holds may come from somebody else. A setting of it that runs code, contacts servers or reads
-    local files is refused until you repeat it with --job or --set. Shards in quarantine are the business of
+    local files is refused until you repeat it with --job or --set. For shards in quarantine use
     `joyfleet unquarantine`.
     """
     _retry(job_of_output(output, job_file, overrides), statuses)
@@ -66,8 +64,8 @@ def _retry(job: JobConfig, statuses: Sequence[Status]) -> None:
 
     import_ahead()
     prepared = prepare_retry(job, statuses)
-    num_images = sum(len(work.retry_rows.rows) for work in prepared.works if work.retry_rows)
-    scope = f"{num_images:,} images in {len(prepared.works):,} shards"
+    num_images = sum(len(task.retry_rows.rows) for task in prepared.tasks if task.retry_rows)
+    scope = f"{num_images:,} images in {len(prepared.tasks):,} shards"
     click.echo(f"{scope} have rows that are {' or '.join(statuses)}")
-    if prepared.works:
+    if prepared.tasks:
         run_prepared(prepared)

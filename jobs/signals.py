@@ -9,8 +9,6 @@ it could end up in any function. The thread imports nothing when it acts, since 
 lock for seconds.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import sys
@@ -36,10 +34,10 @@ _CLEAR_LINE = b"\r\x1b[2K\x1b[?25h"
 
 
 class Signals:
-    """What a signal does now; one for the process, `SIGNALS`."""
+    """What a signal does now; the process has one, `SIGNALS`."""
 
     def __init__(self) -> None:
-        self.asked = threading.Event()
+        self.drain_requested = threading.Event()
         """Set by the first signal while the command drains."""
         self.terminal = 2
         """Descriptor that the one line is written to."""
@@ -69,17 +67,17 @@ class Signals:
     def drain(self) -> threading.Event:
         """From now on the first signal sets the event that is returned, which the command watches to its end."""
         self._drains = True
-        return self.asked
+        return self.drain_requested
 
     def end_at_once(self, message: str) -> None:
         """From now on a signal, also one that has come, ends the process with this message: nothing is in flight."""
         self._message = message
         self._drains = False
-        if self.asked.is_set():
+        if self.drain_requested.is_set():
             self._end_now(message)
 
     def leave(self, number: signal.Signals) -> None:
-        """Leave a signal to the command, which has a handler of its own for it."""
+        """Do not handle a signal: the command has its own handler for it."""
         self._own.add(number)
 
     @contextmanager
@@ -95,21 +93,21 @@ class Signals:
                 self._scratch.remove(folder)
 
     def end(self, exit_code: int) -> None:
-        """Note that the command is done: a signal changes its exit code no more.
+        """Note that the command is done: a signal no longer changes its exit code.
 
-        After a signal the process ends here, without the exit handlers of libraries: Ray's has waited for ever for
-        an import lock that the import of Ray ahead of its use held, and its threads abort when they outlive Python.
+        After a signal the process ends here, without the exit handlers of libraries: Ray's waited forever for an
+        import lock that the import in `import_ahead` held, and its threads abort if they outlive Python.
         """
         self._exit_code = exit_code
         for stream in (sys.stdout, sys.stderr):
-            # The interpreter flushes again and tells of what fails.
+            # The interpreter flushes again and reports errors.
             with suppress(OSError, ValueError):
                 stream.flush()
-        if self.asked.is_set():
+        if self.drain_requested.is_set():
             os._exit(exit_code)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        """Tell the thread, in case that a library has put its own descriptor in place of the pipe (uvloop does)."""
+        """Notify the thread, in case a library has replaced the pipe with its own descriptor (uvloop does)."""
         del frame
         if number not in self._own:
             with suppress(BlockingIOError):
@@ -130,12 +128,12 @@ class Signals:
         if self._exit_code is not None:
             os._exit(self._exit_code)
         if count == 1 and self._drains:
-            self.asked.set()
+            self.drain_requested.set()
             return
         self._end_now(AGAIN if self._drains else self._message)
 
     def _end_now(self, message: str) -> None:
-        self._ending.acquire()  # never released: the first to come ends the process
+        self._ending.acquire()  # never released: the first caller ends the process
         prefix = _CLEAR_LINE if os.isatty(self.terminal) else b""
         with suppress(OSError):
             os.write(self.terminal, prefix + f"joyfleet: {message}\n".encode())
@@ -144,7 +142,7 @@ class Signals:
         os._exit(EXIT_CODE)
 
     def _forget(self) -> None:
-        """In a process that was forked: its signals are not those of the command."""
+        """Restore the default handlers in a forked process: its signals are not those of the command."""
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)

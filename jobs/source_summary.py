@@ -1,7 +1,5 @@
 """What `joyfleet plan` shows about a source: the detected formats and splits, and the first rows."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from typing import TextIO
@@ -41,11 +39,11 @@ def show_source(job: JobConfig, num_rows: int, out: TextIO) -> None:
 
 
 def _show_downloads(listed: Listed, url: str, out: TextIO) -> None:
-    found = downloads(listed.stats, url)
-    reasons = "; ".join(f"{count:,} {reason}" for reason, count in found.reasons[:SHOWN])
-    of = "" if found.files == len(listed.stats) else f", by {found.files:,} of {len(listed.stats):,} _stats.json"
-    failed = f"{found.asked - found.downloaded:,} failed" + (f" ({reasons})" if reasons else "")
-    echo(f"img2dataset: {found.asked:,} URLs, {found.downloaded:,} images, {failed}{of}", file=out)
+    counts = downloads(listed.stats, url)
+    reasons = "; ".join(f"{count:,} {reason}" for reason, count in counts.reasons[:SHOWN])
+    of = "" if counts.files == len(listed.stats) else f", by {counts.files:,} of {len(listed.stats):,} _stats.json"
+    failed = f"{counts.requested - counts.downloaded:,} failed" + (f" ({reasons})" if reasons else "")
+    echo(f"img2dataset: {counts.requested:,} URLs, {counts.downloaded:,} images, {failed}{of}", file=out)
 
 
 def _show_rows(job: JobConfig, listed: Listed, num_rows: int, out: TextIO) -> None:
@@ -60,7 +58,7 @@ def _show_rows(job: JobConfig, listed: Listed, num_rows: int, out: TextIO) -> No
             echo(f"{shard.path} begins with: {opened.layout}", file=out)
             for row in opened.rows(range(num_rows)):
                 what = row.message if row.data is None else size(len(row.data))
-                line = f"  {row.row}  {row.key}  {what}  {json.dumps(row.carried, ensure_ascii=False)}"
+                line = f"  {row.row}  {row.key}  {what}  {json.dumps(row.metadata, ensure_ascii=False)}"
                 echo(line if len(line) <= WIDTH else f"{line[: WIDTH - 3]}...", file=out, one_line=True)
     except ShardUnreadable as err:
         echo(f"{err}; it would go to quarantine", file=out)

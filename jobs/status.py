@@ -1,7 +1,5 @@
 """`joyfleet status OUTPUT`: progress, active runs and the results of earlier runs, read from storage alone."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -47,22 +45,22 @@ def status(output: str, *, watch: bool, every_s: float, as_json: bool) -> None:
     runs and each shard in quarantine.
     """
     if as_json:
-        click.echo(to_json(look(output)))
+        click.echo(to_json(read_status(output)))
         while watch:
             time.sleep(every_s)
-            click.echo(to_json(look(output)))
+            click.echo(to_json(read_status(output)))
         return
-    seen = look(output)
+    state = read_status(output)
     if not watch:
-        echo(render(seen))
+        echo(render(state))
         return
-    with Live(Text(printable(render(seen))), console=Console(soft_wrap=True), auto_refresh=False) as live:
+    with Live(Text(printable(render(state))), console=Console(soft_wrap=True), auto_refresh=False) as live:
         while True:
             time.sleep(every_s)
-            live.update(Text(printable(render(look(output)))), refresh=True)
+            live.update(Text(printable(render(read_status(output)))), refresh=True)
 
 
-def look(output: str) -> dict[str, Any]:
+def read_status(output: str) -> dict[str, Any]:
     """Return the state of an output as JSON."""
     opened = open_output(output)
     left = remaining(opened.store, opened.plan)
@@ -91,8 +89,8 @@ def look(output: str) -> dict[str, Any]:
 
 
 def _run(run: RunStatus, now: datetime) -> dict[str, Any]:
-    state, moment, silent_s = run.state(now), run.progress, (now - run.last_event_at).total_seconds()
-    eta_s = moment.eta_s if moment and state == "running" else None
+    state, progress, silent_s = run.state(now), run.progress, (now - run.last_event_at).total_seconds()
+    eta_s = progress.eta_s if progress and state == "running" else None
     return {
         "run_id": run.run_id,
         "state": state,
@@ -101,14 +99,14 @@ def _run(run: RunStatus, now: datetime) -> dict[str, Any]:
         "host": run.host,
         "pid": run.pid,
         "started": run.started.isoformat(timespec="seconds"),
-        "last_told": run.last_event_at.isoformat(timespec="seconds"),
-        "last_told_s_ago": round(silent_s, 1),
-        "seconds": moment.seconds if moment else 0.0,
-        "images": moment.images if moment else 0,
-        "captions": moment.captions if moment else 0,
-        "statuses": moment.statuses if moment else {},
-        "replicas": moment.replicas if moment else 0,
-        "captions_per_s": moment.captions_per_s if moment else 0.0,
+        "last_event": run.last_event_at.isoformat(timespec="seconds"),
+        "last_event_s_ago": round(silent_s, 1),
+        "seconds": progress.seconds if progress else 0.0,
+        "images": progress.images if progress else 0,
+        "captions": progress.captions if progress else 0,
+        "statuses": progress.statuses if progress else {},
+        "replicas": progress.replicas if progress else 0,
+        "captions_per_s": progress.captions_per_s if progress else 0.0,
         "eta_s": None if eta_s is None else max(0.0, eta_s - silent_s),
         "rates": rates(run.points),
     }
@@ -123,25 +121,25 @@ def rates(points: tuple[tuple[float, int, float], ...]) -> list[tuple[float, flo
     ]
 
 
-def render(seen: Mapping[str, Any]) -> str:
+def render(state: Mapping[str, Any]) -> str:
     """Return the state as text."""
-    shards, planned_bytes = seen["shards"], seen["bytes"]["planned"]
-    share = seen["bytes"]["committed"] / planned_bytes if planned_bytes else 1.0
+    shards, planned_bytes = state["shards"], state["bytes"]["planned"]
+    share = state["bytes"]["committed"] / planned_bytes if planned_bytes else 1.0
     lines = [
-        f"output      {seen['output']}",
-        f"recipe      {seen['recipe']}, slots {', '.join(seen['slots'])}",
+        f"output      {state['output']}",
+        f"recipe      {state['recipe']}, slots {', '.join(state['slots'])}",
         f"planned     {shards['planned']:,} shards, {size(planned_bytes)}",
         f"committed   {shards['committed']:,}, {share:.1%} of the bytes",
         f"left        {shards['left']:,}, of which {shards['partly_staged']:,} are partly staged "
-        f"({seen['fragments_staged']:,} fragments)",
+        f"({state['fragments_staged']:,} fragments)",
         f"quarantine  {shards['quarantined']:,}",
     ]
-    held = list(seen["quarantine"].items())
+    held = list(state["quarantine"].items())
     lines += [f"  {shard}: {message}" for shard, message in held[:SHOWN]]
     lines += [f"  ... and {len(held) - SHOWN} more"] if len(held) > SHOWN else []
-    for run in seen["runs"][-SHOWN:]:
+    for run in state["runs"][-SHOWN:]:
         lines += _run_lines(run)
-    ended = Counter(run["state"] for run in seen["runs"][:-SHOWN])
+    ended = Counter(run["state"] for run in state["runs"][:-SHOWN])
     lines += [f"earlier     {', '.join(f'{count} {state}' for state, count in ended.items())}"] if ended else []
     return "\n".join(lines)
 
@@ -161,7 +159,7 @@ def _run_lines(run: Mapping[str, Any]) -> list[str]:
 
 
 def _state(run: Mapping[str, Any]) -> str:
-    ago = clock(run["last_told_s_ago"])
+    ago = clock(run["last_event_s_ago"])
     match run["state"]:
         case "running":
             return f"running, last heartbeat {ago} ago"

@@ -18,7 +18,7 @@ from pipeline.flow.ray_env import API_VARIABLE, prepare_ray_env
 from pipeline.prompts import check_captions
 
 if TYPE_CHECKING:
-    from pipeline.flow.job_submission import Ended, Following, JobServer
+    from pipeline.flow.job_submission import JobEnd, JobServer, LogFollower
 
 
 @click.command()
@@ -49,11 +49,11 @@ def submit(
     """
     job = read_job(str(job_file), overrides)
     check_captions(job)
-    prepare_ray_env(job.cluster, sent_to=address)
+    prepare_ray_env(job.cluster, job_server=address)
     logging.disable(logging.INFO)  # Ray's client logs each file that it excludes
     try:
         # Ray reads its environment when it is imported, so not before the line above.
-        from pipeline.flow.job_submission import Following, JobServer, make_submission  # noqa: PLC0415
+        from pipeline.flow.job_submission import JobServer, LogFollower, make_submission  # noqa: PLC0415
     except ModuleNotFoundError as err:
         raise ConfigError(f"{err.name} is not installed; submitting needs pip install 'joyfleet[cluster]'") from err
 
@@ -62,27 +62,27 @@ def submit(
     running = server.running(job.output) if attach else None
     name = running or server.send(submission)
     click.echo(f"joyfleet: job {name} on {address}", err=True)
-    ended = _follow(server, name, Following(server, name, lambda text: click.echo(text, nl=False)))
-    click.echo(f"joyfleet: job {name} {ended.status}, exit code {ended.exit_code}", err=True)
-    if ended.driver_code is None and ended.message:
-        click.echo(f"joyfleet: {ended.message}", err=True)
-    sys.exit(ended.exit_code)
+    end = _follow(server, name, LogFollower(server, name, lambda text: click.echo(text, nl=False)))
+    click.echo(f"joyfleet: job {name} {end.status}, exit code {end.exit_code}", err=True)
+    if end.driver_code is None and end.message:
+        click.echo(f"joyfleet: {end.message}", err=True)
+    sys.exit(end.exit_code)
 
 
-def _follow(server: JobServer, job: str, following: Following) -> Ended:
+def _follow(server: JobServer, job: str, follower: LogFollower) -> JobEnd:
     SIGNALS.end_at_once(_still_running(job))
     SIGNALS.leave(signal.SIGINT)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     while True:
         try:
-            return following.until_ended()
+            return follower.follow()
         except KeyboardInterrupt:
             if _ask(job) == "stop":
                 server.stop(job)
 
 
 def _ask(job: str) -> str:
-    """Ask what Ctrl-C means: `stop` or `follow`.
+    """Ask the user what Ctrl-C means: `stop` or `follow`.
 
     Raises:
         Interrupted: the job is left running; also without a terminal, and at a second Ctrl-C.

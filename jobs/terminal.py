@@ -4,9 +4,8 @@ A key such as `\x1b[2J` would clear the screen; others set the window's title or
 rows, records and logs keep the original text; only printed text is escaped.
 """
 
-from __future__ import annotations
-
 import json
+from collections.abc import Iterable
 from typing import Any, TextIO
 
 import click
@@ -32,6 +31,14 @@ def printable(text: object, *, one_line: bool = False) -> str:
 def to_json(value: Any, *, indent: int | None = None) -> str:  # noqa: ANN401 - what json takes
     """Return JSON in which control characters are escaped; it parses to the same value."""
     return json.dumps(value, ensure_ascii=False, indent=indent).translate(_JSON)
+
+
+def print_table(out: TextIO, rows: Iterable[tuple[str, str]]) -> None:
+    """Print names and values in two columns."""
+    listed = list(rows)
+    width = max(len(name) for name, _ in listed)
+    for name, value in listed:
+        echo(f"{name.ljust(width)}  {value}", file=out)
 
 
 def echo(text: object = "", *, err: bool = False, file: TextIO | None = None, one_line: bool = False) -> None:

@@ -1,7 +1,5 @@
 """`joyfleet unquarantine OUTPUT`: the next run reads the shards in quarantine again."""
 
-from __future__ import annotations
-
 import click
 
 from jobs.output import open_output

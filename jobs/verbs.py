@@ -3,8 +3,6 @@
 The module of a verb and its command have the verb's name, with `_` for `-`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from importlib import import_module
 from itertools import chain

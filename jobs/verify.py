@@ -1,7 +1,5 @@
 """`joyfleet verify OUTPUT`: proves from the source that each image was captioned exactly once."""
 
-from __future__ import annotations
-
 import hashlib
 import sys
 from collections.abc import Iterator, Sequence
@@ -37,8 +35,8 @@ def verify(output: str, sources: Sequence[str]) -> None:
     verdict = verify_tree(opened.store, current)
     committed = remaining(opened.store, current).committed
     shards = [shard for shard in current.shards.values() if shard.path in committed]
-    quarantined = [found for found in verdict.violations if found.kind is ViolationKind.QUARANTINED]
-    broken = [found for found in verdict.violations if found.kind is not ViolationKind.QUARANTINED]
+    quarantined = [violation for violation in verdict.violations if violation.kind is ViolationKind.QUARANTINED]
+    broken = [violation for violation in verdict.violations if violation.kind is not ViolationKind.QUARANTINED]
     num_images = num_without_digest = 0
     source = opened.source
     with ThreadPoolExecutor(THREADS) as pool:

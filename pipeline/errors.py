@@ -3,18 +3,18 @@
     PipelineError            exit 1
     |- ConfigError           exit 2   the config or the command line is wrong
     |- OutputMismatch        exit 2   the output belongs to another recipe or another plan
-    |- StoreError            exit 1   a store does not answer, or the output's cannot keep its promise
+    |- StoreError            exit 1   a store does not answer, or the output's has no atomic create
     |- ModelMismatch         exit 1   the model is not JoyCaption-shaped
-    |- EngineDead            exit 1   the engine died and did not come back
+    |- EngineDead            exit 1   the engine crashed and could not be restarted
     |- Stalled               exit 1   a stage made no progress for too long
     |- NothingDone           exit 1   a run that produced no row from a non-empty source
-    |- Interrupted           exit 4   SIGTERM or SIGINT; the next run goes on
+    |- Interrupted           exit 4   SIGTERM or SIGINT; the next run resumes
     |- ShardUnreadable       a shard for quarantine; ends no run
     |- BadImage              a `failed` row; ends no run
     `- BadText               a training text that breaks the grammar; ends no run
 
-All of them pickle, since most cross a process boundary: each takes its arguments positionally and
-hands every one of them to `Exception.__init__`.
+All of them pickle, since most cross a process boundary: each takes its arguments positionally and passes all of them to
+`Exception.__init__`.
 """
 
 from schemas.status import Reason
@@ -33,13 +33,13 @@ class ConfigError(PipelineError):
 
 
 class OutputMismatch(PipelineError):
-    """The output holds another recipe's or another source's captions."""
+    """The output holds captions of another recipe or another source."""
 
     exit_code = 2
 
 
 class StoreError(PipelineError):
-    """The output's storage refused, lied or cannot create exclusively; or the source's fails in all tries."""
+    """The output's store refused, has no atomic create or has damaged files; or the source's store failed."""
 
 
 class ModelMismatch(PipelineError):
@@ -47,19 +47,19 @@ class ModelMismatch(PipelineError):
 
 
 class EngineDead(PipelineError):
-    """The engine died, and starting it again did not help."""
+    """The engine crashed more often than allowed, or does not start."""
 
 
 class Stalled(PipelineError):
-    """No stage moved for `cluster.stall_timeout_s`."""
+    """No stage made progress for `cluster.stall_timeout_s`."""
 
 
 class NothingDone(PipelineError):
-    """The source has rows and the run produced none."""
+    """The source has images and the run produced no row."""
 
 
 class Interrupted(PipelineError):
-    """The run was asked to stop; what is committed and staged stays."""
+    """A signal stopped the run; committed and staged rows stay."""
 
     exit_code = 4
 
@@ -84,7 +84,7 @@ class BadText(PipelineError):
     """A training text that breaks a rule of its grammar, and where."""
 
     def __init__(self, rule: str, message: str, offset: int, text: str) -> None:
-        """Take the rule broken, what was found and allowed, and the place: so many characters of the text before."""
+        """Take the broken rule, what was found and allowed, and the number of characters before the fault."""
         super().__init__(rule, message, offset, text)
         self.rule = rule
         self.offset = offset

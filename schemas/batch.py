@@ -9,6 +9,8 @@ from enum import StrEnum
 
 import pyarrow as pa
 
+from schemas.field import field
+
 
 class BatchKind(StrEnum):
     """What a batch contains."""
@@ -29,61 +31,59 @@ class BatchKind(StrEnum):
     """No images: the run ends with `error`. As data, because Ray Data rewrites the text of exceptions."""
 
 
+_OF_THE_SHARD = field("num_images", pa.int64(), "of the whole shard")
+_TRACEBACK = field("traceback", pa.string(), "UNREADABLE: of a bug in JoyFleet; else null", nullable=True)
+_ERROR = field("error", pa.binary(), "FATAL: a pickled PipelineError", nullable=True)
+
 IMAGE: pa.StructType = pa.struct(
     [
-        pa.field("row", pa.int64(), nullable=False),
-        pa.field("key", pa.string(), nullable=False),
-        pa.field("image_sha256", pa.string()),
-        pa.field("image_bytes", pa.int64()),
-        pa.field("image_format", pa.string()),
-        pa.field("width", pa.int32()),
-        pa.field("height", pa.int32()),
-        pa.field("pixels_width", pa.int32(), metadata={"doc": "px, of its pixels in the batch"}),
-        pa.field("pixels_height", pa.int32(), metadata={"doc": "px, of its pixels in the batch"}),
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("reason", pa.string()),
-        pa.field("message", pa.string()),
+        field("row", pa.int64(), "number of the image in its shard, from 0"),
+        field("key", pa.string(), "name of the image in the source; may repeat"),
+        field("image_sha256", pa.string(), "as in a caption row", nullable=True),
+        field("image_bytes", pa.int64(), "as in a caption row", nullable=True),
+        field("image_format", pa.string(), "as in a caption row", nullable=True),
+        field("width", pa.int32(), "px of the original, after EXIF rotation", nullable=True),
+        field("height", pa.int32(), "px of the original, after EXIF rotation", nullable=True),
+        field("pixels_width", pa.int32(), "px, of its pixels in the batch", nullable=True),
+        field("pixels_height", pa.int32(), "px, of its pixels in the batch", nullable=True),
+        field("source", pa.string(), "JSON object: the metadata fields of the source row"),
+        field("reason", pa.string(), "why it has no pixels, a Reason", nullable=True),
+        field("message", pa.string(), "details of the reason, for people", nullable=True),
     ]
 )
 """One image of a batch. `reason` is null exactly when the image has its pixels in the batch."""
 
 BATCH: pa.Schema = pa.schema(
     [
-        pa.field("kind", pa.string(), nullable=False, metadata={"doc": "a BatchKind"}),
-        pa.field("shard", pa.string(), nullable=False),
-        pa.field("size", pa.int64(), nullable=False, metadata={"doc": "bytes of the shard, as planned"}),
-        pa.field("etag", pa.string(), nullable=False, metadata={"doc": "etag of the shard, as planned"}),
-        pa.field("num_images", pa.int64(), nullable=False, metadata={"doc": "of the whole shard"}),
-        pa.field("images", pa.list_(IMAGE), nullable=False),
-        pa.field(
+        field("kind", pa.string(), "a BatchKind"),
+        field("shard", pa.string(), "path of the shard"),
+        field("size", pa.int64(), "bytes of the shard, as planned"),
+        field("etag", pa.string(), "etag of the shard, as planned"),
+        _OF_THE_SHARD,
+        field("images", pa.list_(IMAGE), "in row order"),
+        field(
             "pixels",
             pa.large_binary(),
-            nullable=False,
-            metadata={"doc": "uint8 RGB of each image without reason, (pixels_height, pixels_width, 3), in order"},
+            "uint8 RGB of each image without reason, (pixels_height, pixels_width, 3), in order",
         ),
-        pa.field("fragment", pa.string(), metadata={"doc": "RESUMED: path of the fragment in the output"}),
-        pa.field("rows", pa.list_(pa.int64()), nullable=False, metadata={"doc": "RESUMED: rows that it covers"}),
-        pa.field("message", pa.string(), metadata={"doc": "UNREADABLE: what was found"}),
-        pa.field("traceback", pa.string(), metadata={"doc": "UNREADABLE: of a bug in JoyFleet; else null"}),
-        pa.field("error", pa.binary(), metadata={"doc": "FATAL: a pickled PipelineError"}),
+        field("fragment", pa.string(), "RESUMED: path of the fragment in the output", nullable=True),
+        field("rows", pa.list_(pa.int64()), "RESUMED: rows that it covers"),
+        field("message", pa.string(), "UNREADABLE: what was found", nullable=True),
+        _TRACEBACK,
+        _ERROR,
     ]
 )
 
 RECEIPT: pa.Schema = pa.schema(
     [
-        pa.field("kind", pa.string(), nullable=False, metadata={"doc": "BatchKind of the batch"}),
-        pa.field("shard", pa.string(), nullable=False),
-        pa.field("num_images", pa.int64(), nullable=False, metadata={"doc": "of the whole shard"}),
-        pa.field("fragment", pa.string(), metadata={"doc": "path of the fragment in the output; null if none"}),
-        pa.field("rows", pa.list_(pa.int64()), nullable=False, metadata={"doc": "rows that the fragment covers"}),
-        pa.field(
-            "statuses",
-            pa.map_(pa.string(), pa.int64()),
-            nullable=False,
-            metadata={"doc": "number of caption rows of the fragment by status"},
-        ),
-        pa.field("message", pa.string()),
-        pa.field("traceback", pa.string(), metadata={"doc": "as in a batch"}),
-        pa.field("error", pa.binary(), metadata={"doc": "FATAL: a pickled PipelineError"}),
+        field("kind", pa.string(), "BatchKind of the batch"),
+        field("shard", pa.string(), "path of the shard"),
+        _OF_THE_SHARD,
+        field("fragment", pa.string(), "path of the fragment in the output; null if none", nullable=True),
+        field("rows", pa.list_(pa.int64()), "rows that the fragment covers"),
+        field("statuses", pa.map_(pa.string(), pa.int64()), "number of caption rows of the fragment by status"),
+        field("message", pa.string(), "UNREADABLE: what was found", nullable=True),
+        _TRACEBACK,
+        _ERROR,
     ]
 )

@@ -4,6 +4,8 @@ from enum import StrEnum
 
 import pyarrow as pa
 
+from schemas.field import field
+
 CORPUS_VERSION = "1"
 """Changes with the name, type, unit or meaning of a field. Footers carry it; readers refuse other versions."""
 
@@ -57,31 +59,27 @@ class Drop(StrEnum):
     """The config gives weight 0 to every task that fits the record."""
 
 
-def _field(name: str, dtype: pa.DataType, doc: str, *, nullable: bool = False) -> pa.Field:
-    return pa.field(name, dtype, nullable=nullable, metadata={"doc": doc})
-
-
 CORPUS_ROW: pa.Schema = pa.schema(
     [
-        _field("id", pa.string(), "id of the record from which the text was drawn"),
-        _field("epoch", pa.int32(), "epoch of the draw, from 0"),
-        _field("source", pa.string(), "name of the data set of the record"),
-        _field("split", pa.string(), "train or validation"),
-        _field("user", pa.string(), "the given half"),
-        _field("output", pa.string(), "the half to be predicted; text = user + output"),
-        _field("loss", pa.string(), "all: loss on user and output; output: loss on output only"),
-        _field("task", pa.string(), "tag, or one of the seven task tokens without brackets, such as tag_to_long"),
-        _field(
+        field("id", pa.string(), "id of the record from which the text was drawn"),
+        field("epoch", pa.int32(), "epoch of the draw, from 0"),
+        field("source", pa.string(), "name of the data set of the record"),
+        field("split", pa.string(), "train or validation"),
+        field("user", pa.string(), "the given half"),
+        field("output", pa.string(), "the half to be predicted; text = user + output"),
+        field("loss", pa.string(), "all: loss on user and output; output: loss on output only"),
+        field("task", pa.string(), "tag, or one of the seven task tokens without brackets, such as tag_to_long"),
+        field(
             "length",
             pa.string(),
             "very_short, short, long or very_long, by the number of general tags; null for short_to_long, which has "
             "no length token",
             nullable=True,
         ),
-        _field("gen_meta", pa.bool_(), "whether metadata lines follow the last section"),
-        _field("tags_given", pa.int32(), "number of tags in the user half"),
-        _field("seed", pa.int64(), "seed of this draw: a pure function of (corpus seed, epoch, id)"),
-        _field("n_tokens", pa.int32(), "tokens of the text with BOS and EOS; null without a tokenizer", nullable=True),
-        _field("n_trained", pa.int32(), "tokens on which loss is computed; null without a tokenizer", nullable=True),
+        field("gen_meta", pa.bool_(), "whether metadata lines follow the last section"),
+        field("tags_given", pa.int32(), "number of tags in the user half"),
+        field("seed", pa.int64(), "seed of this draw: a pure function of (corpus seed, epoch, id)"),
+        field("n_tokens", pa.int32(), "tokens of the text with BOS and EOS; null without a tokenizer", nullable=True),
+        field("n_trained", pa.int32(), "tokens on which loss is computed; null without a tokenizer", nullable=True),
     ]
 )

@@ -3,13 +3,13 @@
 Only types are normalised: lists are lists, numbers are numbers. A field is null if the source does not have it.
 """
 
+from functools import partial
+
 import pyarrow as pa
 
+from schemas.field import field
 
-def _field(name: str, dtype: pa.DataType, doc: str) -> pa.Field:
-    return pa.field(name, dtype, metadata={"doc": doc})
-
-
+_field = partial(field, nullable=True)
 _TAGS = pa.list_(pa.string())
 
 IMAGE_FACTS: pa.Schema = pa.schema(

@@ -2,16 +2,13 @@
 
 import pyarrow as pa
 
+from schemas.field import field
+
 PLAN: pa.Schema = pa.schema(
     [
-        pa.field("shard", pa.string(), nullable=False, metadata={"doc": "path relative to the source's root"}),
-        pa.field("url", pa.string(), nullable=False, metadata={"doc": "full URL of the shard"}),
-        pa.field("size", pa.int64(), nullable=False, metadata={"doc": "bytes"}),
-        pa.field(
-            "etag",
-            pa.string(),
-            nullable=False,
-            metadata={"doc": "the store's etag, or `mtime-<ns>` where it has none (local files)"},
-        ),
+        field("shard", pa.string(), "path relative to the source's root"),
+        field("url", pa.string(), "full URL of the shard"),
+        field("size", pa.int64(), "bytes"),
+        field("etag", pa.string(), "the store's etag, or `mtime-<ns>` where it has none (local files)"),
     ]
 )

@@ -9,6 +9,8 @@ from enum import StrEnum
 
 import pyarrow as pa
 
+from schemas.field import field
+
 RECORD_VERSION = "1"
 """Changes with the name, type, unit or meaning of a field. Footers carry it; readers refuse other versions."""
 
@@ -20,21 +22,17 @@ class Split(StrEnum):
     VALIDATION = "validation"
 
 
-def _field(name: str, dtype: pa.DataType, doc: str, *, nullable: bool = False) -> pa.Field:
-    return pa.field(name, dtype, nullable=nullable, metadata={"doc": doc})
-
-
 def _tags(name: str, doc: str) -> pa.Field:
-    return _field(name, pa.list_(pa.field("item", pa.string(), nullable=False)), doc)
+    return field(name, pa.list_(pa.field("item", pa.string(), nullable=False)), doc)
 
 
 RECORD: pa.Schema = pa.schema(
     [
-        _field("id", pa.string(), "identity of the record within the corpus; the draws depend on it"),
-        _field("source", pa.string(), "name of the data set of the record"),
-        _field("key", pa.string(), "name of the image in the data set; may repeat"),
-        _field("image", pa.string(), "identity of the image: sha256, md5 or normalised URL; the split depends on it"),
-        _field("url", pa.string(), "where the image was once published", nullable=True),
+        field("id", pa.string(), "identity of the record within the corpus; the draws depend on it"),
+        field("source", pa.string(), "name of the data set of the record"),
+        field("key", pa.string(), "name of the image in the data set; may repeat"),
+        field("image", pa.string(), "identity of the image: sha256, md5 or normalised URL; the split depends on it"),
+        field("url", pa.string(), "where the image was once published", nullable=True),
         _tags("general", "general tags, normalised, without those that count persons"),
         _tags("special", "tags that count persons, such as 1girl; some presets write them first"),
         _tags("character", "character tags"),
@@ -43,21 +41,21 @@ RECORD: pa.Schema = pa.schema(
         _tags("meta", "tags about the file, such as highres"),
         _tags("rating", "rating terms, such as safe"),
         _tags("quality", "quality and era terms, such as masterpiece, newest"),
-        _field("width", pa.int32(), "px; null if unknown: then no aspect ratio is written", nullable=True),
-        _field("height", pa.int32(), "px; null if unknown", nullable=True),
-        _field("short", pa.string(), "one sentence about the image", nullable=True),
-        _field("long", pa.string(), "paragraphs about the image", nullable=True),
-        _field("title", pa.string(), "a title; never part of a text", nullable=True),
-        _field("score", pa.int64(), "score in the data set", nullable=True),
-        _field("favorites", pa.int64(), "number of users who marked the image as a favourite", nullable=True),
-        _field("year", pa.int32(), "year of publication", nullable=True),
+        field("width", pa.int32(), "px; null if unknown: then no aspect ratio is written", nullable=True),
+        field("height", pa.int32(), "px; null if unknown", nullable=True),
+        field("short", pa.string(), "one sentence about the image", nullable=True),
+        field("long", pa.string(), "paragraphs about the image", nullable=True),
+        field("title", pa.string(), "a title; never part of a text", nullable=True),
+        field("score", pa.int64(), "score in the data set", nullable=True),
+        field("favorites", pa.int64(), "number of users who marked the image as a favourite", nullable=True),
+        field("year", pa.int32(), "year of publication", nullable=True),
     ]
 )
 
 V1_TEXTS: tuple[pa.Field, ...] = (
-    _field("pixtral_caption", pa.string(), "equal to `long`, under the name that the v1 trainer reads", nullable=True),
-    _field("florence_short", pa.string(), "equal to `short`, under the name that the v1 trainer reads", nullable=True),
-    _field("florence_long", pa.string(), "null: the v1 trainer would use it as a second long caption", nullable=True),
-    _field("phi3v_horny", pa.string(), "null, as florence_long", nullable=True),
+    field("pixtral_caption", pa.string(), "equal to `long`, under the name that the v1 trainer reads", nullable=True),
+    field("florence_short", pa.string(), "equal to `short`, under the name that the v1 trainer reads", nullable=True),
+    field("florence_long", pa.string(), "null: the v1 trainer would use it as a second long caption", nullable=True),
+    field("phi3v_horny", pa.string(), "null, as florence_long", nullable=True),
 )
 """Columns of published records in addition to RECORD, for the public v1 trainer."""

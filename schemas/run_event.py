@@ -3,8 +3,6 @@
 They are for people. Nothing decides by them which shards are done: the remaining work is planned minus committed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum

@@ -21,6 +21,8 @@ Started = TypeVar("Started")
 START_TRIES = 3
 """As in `pipeline.flow.cluster`: Ray allows its processes 30 s, too few on a busy machine."""
 
+END_TIMEOUT_S = 60.0
+
 ENVIRONMENT = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # listen on loopback only
     "RAY_AUTH_MODE": "disabled",
@@ -101,7 +103,9 @@ def main() -> None:
         victim = next((node for node in gpu_nodes if _hosted(node, KINDS["caption"])), None)
         if victim is not None:
             gpu_nodes.remove(victim)
+            processes = _processes_of(victim)
             cluster.remove_node(victim, allow_graceful=word == "drain")
+            _wait_for_end(processes)
         print("removed" if victim else "no replica anywhere", flush=True)
     cluster.shutdown()
 
@@ -121,17 +125,33 @@ def _card(kind: str = "") -> dict:
     return found if kind else {}
 
 
+def _processes_of(node) -> list:
+    import psutil
+
+    return psutil.Process(node.all_processes["raylet"][0].process.pid).children(recursive=True)
+
+
+def _wait_for_end(processes: list) -> None:
+    """Wait for the workers, which notice the end of their raylet a moment later.
+
+    Until then they take what a test lets pass its gate, and die with it.
+    """
+    import psutil
+
+    _, alive = psutil.wait_procs(processes, timeout=END_TIMEOUT_S)
+    assert not alive, f"processes outlive their node: {alive}"
+
+
 def _hosted(node, words: str) -> int:
     import psutil
 
-    raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
-    found = 0
-    for child in raylet.children(recursive=True):
+    hosted = 0
+    for process in _processes_of(node):
         try:
-            found += words in " ".join(child.cmdline())
+            hosted += words in " ".join(process.cmdline())
         except psutil.Error:
             continue
-    return found
+    return hosted
 
 
 if __name__ == "__main__":

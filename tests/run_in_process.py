@@ -29,8 +29,8 @@ def run_in_process(job: JobConfig, engine: Engine | None = None) -> list[dict]:
     async def receipts(batches):
         return [receipt.to_pylist()[0] for receipt in await asyncio.gather(*map(stage, batches))]
 
-    for work in prepared.works:
-        done = asyncio.run(receipts(list(read_shard(prepared.read_spec, work.shard, work.fragments))))
+    for task in prepared.tasks:
+        done = asyncio.run(receipts(list(read_shard(prepared.read_spec, task.shard, task.fragments))))
         fragments = [receipt["fragment"] for receipt in done]
-        commit_shard(prepared.store, prepared.run_facts, work.shard, done[0]["num_images"], fragments)
+        commit_shard(prepared.store, prepared.run_identity, task.shard, done[0]["num_images"], fragments)
     return committed_rows(Path(job.output))

@@ -3,16 +3,61 @@
 import json
 import os
 import re
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar
 from urllib.parse import quote
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, model_validator
 
 
 class ConfigPart(BaseModel):
     """A section of the config. An unknown key raises; a section never changes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    short_form: ClassVar[str | None] = None
+    """The field that a bare string stands for: `model: standin` is short for `model: {id: standin}`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand(cls, value: Any) -> Any:  # noqa: ANN401 - pydantic hands over raw YAML
+        return {cls.short_form: value} if cls.short_form and isinstance(value, str) else value
+
+
+def _as_list(value: Any) -> Any:  # noqa: ANN401 - pydantic hands over raw YAML
+    return [value] if isinstance(value, str | dict) else value
+
+
+AS_LIST = BeforeValidator(_as_list)
+"""Annotates a tuple of texts or sections: a single one needs no brackets."""
+
+
+def _check_expression(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as err:
+        raise ValueError(f"not a regular expression: {err}") from err
+    return pattern
+
+
+Expression = Annotated[str, AfterValidator(_check_expression)]
+"""A regular expression."""
+
+
+def refuse_repeats(what: str, names: Sequence[str]) -> None:
+    """Raise ValueError if a name occurs twice; `what` says which names these are."""
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{what} {', '.join(twice)} repeat; allowed: each once")
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config of two layers: a value of `above` replaces that of `below`, and mappings are merged by key."""
+    result = dict(below)
+    for key, value in above.items():
+        lower = result.get(key)
+        result[key] = merged(lower, value) if isinstance(lower, Mapping) and isinstance(value, Mapping) else value
+    return result
 
 
 # A secret key of AWS may contain a slash, which then ends the apparent bucket; no bucket name contains a colon.

@@ -4,13 +4,11 @@ Only the form is checked here. `pipeline.prompts` has the catalogue, and checks 
 tone or an option.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Self
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from pipeline.config.base import ConfigPart
+from pipeline.config.base import ConfigPart, refuse_repeats
 
 MAX_WORDS = 1000
 """No generation was trained on more: beta-one's longest request is 300 words."""
@@ -89,9 +87,7 @@ class RequestConfig(ConfigPart):
     @field_validator("options")
     @classmethod
     def _options_once(cls, options: tuple[str, ...]) -> tuple[str, ...]:
-        twice = sorted({option for option in options if options.count(option) > 1})
-        if twice:
-            raise ValueError(f"found {', '.join(twice)} more than once; allowed: each option once")
+        refuse_repeats("options", options)
         return options
 
 
@@ -148,8 +144,5 @@ class SlotConfig(RequestConfig):
 
 def check_slot_names(slots: tuple[SlotConfig, ...]) -> tuple[SlotConfig, ...]:
     """Refuse a list of slots in which a name repeats."""
-    names = [name for slot in slots for name in slot.names]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"slot names {', '.join(twice)} repeat; allowed: each name once")
+    refuse_repeats("slot names", [name for slot in slots for name in slot.names])
     return slots

@@ -1,7 +1,5 @@
 """Which Ray cluster does the work, and when a run on it is stopped."""
 
-from __future__ import annotations
-
 from pydantic import Field
 
 from pipeline.config.base import ConfigPart

@@ -1,7 +1,5 @@
 """Every mistake in a config as one line: key, what was found, what is allowed, and what was probably meant."""
 
-from __future__ import annotations
-
 import re
 import types
 import typing

@@ -1,22 +1,16 @@
 """A corpus: where captions, tags and metadata come from, and how they become training text."""
 
-from __future__ import annotations
-
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from pipeline.config.base import ConfigPart, Url
+from pipeline.config.base import AS_LIST, ConfigPart, Url, refuse_repeats
 from pipeline.config.cluster_config import ClusterConfig
 from pipeline.config.corpus_presets import Preset
 from pipeline.config.render_config import RecordTagsConfig, RenderConfig, WordsConfig
 
 NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$"
-
-
-def _listed(value: Any) -> Any:  # noqa: ANN401 - pydantic hands over raw YAML
-    return [value] if isinstance(value, str | dict) else value
 
 
 class FactField(StrEnum):
@@ -52,18 +46,15 @@ Columns = dict[FactField, str | None]
 class FeedConfig(ConfigPart):
     """Caption rows of a slot, or of some of its modes. A string is short for `{slot: ...}`."""
 
+    short_form = "slot"
+
     slot: str
     """Name of the slot."""
     modes: tuple[str, ...] = ()
     """Modes of a mixed slot; by default all."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _short_form(cls, value: Any) -> Any:  # noqa: ANN401 - pydantic hands over raw YAML
-        return {"slot": value} if isinstance(value, str) else value
 
-
-Feeds = Annotated[tuple[FeedConfig, ...], BeforeValidator(_listed)]
+Feeds = Annotated[tuple[FeedConfig, ...], AS_LIST]
 
 
 class CaptionsConfig(ConfigPart):
@@ -71,7 +62,7 @@ class CaptionsConfig(ConfigPart):
 
     name: str = Field(pattern=NAME)
     """Name of the data set: the `source` of its records, which styles refer to."""
-    outputs: Annotated[tuple[Url, ...], BeforeValidator(_listed)] = Field(min_length=1)
+    outputs: Annotated[tuple[Url, ...], AS_LIST] = Field(min_length=1)
     """URLs of outputs. Several outputs caption the same shards, with different slots; they are joined by image."""
     long: Feeds = ()
     """Rows of the long caption; the first one with status ok is used."""
@@ -108,6 +99,8 @@ class JoinBy(StrEnum):
 class JoinConfig(ConfigPart):
     """How a table's rows are matched with the images of other entries. A string is short for `{by: ...}`."""
 
+    short_form = "by"
+
     by: JoinBy
     """The property that is compared."""
     to: tuple[str, ...] = ()
@@ -115,18 +108,13 @@ class JoinConfig(ConfigPart):
     required: bool = False
     """Whether an image without a row in this table is dropped."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _short_form(cls, value: Any) -> Any:  # noqa: ANN401 - pydantic hands over raw YAML
-        return {"by": value} if isinstance(value, str) else value
-
 
 class TableConfig(ConfigPart):
     """A table of tags, metadata or captions. With `join` it adds to other entries, else it is a source of records."""
 
     name: str = Field(pattern=NAME)
     """Name of the table."""
-    urls: Annotated[tuple[Url, ...], BeforeValidator(_listed)] = Field(min_length=1)
+    urls: Annotated[tuple[Url, ...], AS_LIST] = Field(min_length=1)
     """Folders, globs or files: .parquet, .csv, .tsv, .json (an array or lines), .jsonl (also .gz, .zst), .tar
     (img2dataset's side-cars), .sqlite or .db of the danbooru2023 metadata, or a folder with its post.parquet,
     tag.parquet and posttagrelation.parquet."""
@@ -158,14 +146,16 @@ class SplitConfig(ConfigPart):
 class DecontaminateConfig(ConfigPart):
     """What must not be in the corpus, such as the images of a benchmark. Text files, local or any fsspec URL."""
 
-    identities: Annotated[tuple[Url, ...], BeforeValidator(_listed)] = ()
+    identities: Annotated[tuple[Url, ...], AS_LIST] = ()
     """Files of ids, keys, SHA-256, MD5 or URLs, one a line."""
-    texts: Annotated[tuple[Url, ...], BeforeValidator(_listed)] = ()
+    texts: Annotated[tuple[Url, ...], AS_LIST] = ()
     """Files of captions, one a line, compared as in `dedupe: [caption]`."""
 
 
 class TokenizerConfig(ConfigPart):
     """The tokenizer that counts tokens and plans packed sequences. A string is short for `{path: ...}`."""
+
+    short_form = "path"
 
     path: str
     """A tokenizer.json of Hugging Face, or a folder with one; it must exist on every machine of the cluster."""
@@ -178,11 +168,6 @@ class TokenizerConfig(ConfigPart):
     pack: int | None = Field(default=None, ge=16)
     """Length in tokens of packed sequences of whole texts, planned for each file of texts. By default none are
     planned."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _short_form(cls, value: Any) -> Any:  # noqa: ANN401 - pydantic hands over raw YAML
-        return {"path": value} if isinstance(value, str) else value
 
 
 class Format(StrEnum):
@@ -207,9 +192,9 @@ class CorpusConfig(ConfigPart):
 
     preset: Preset = Preset.TIPO_V2_1
     """Preset of `render` and `words`, unless they have their own."""
-    captions: Annotated[tuple[CaptionsConfig, ...], BeforeValidator(_listed)] = ()
+    captions: Annotated[tuple[CaptionsConfig, ...], AS_LIST] = ()
     """Outputs of JoyFleet; each entry is a source of records."""
-    tables: Annotated[tuple[TableConfig, ...], BeforeValidator(_listed)] = ()
+    tables: Annotated[tuple[TableConfig, ...], AS_LIST] = ()
     """Tables that are joined to other entries, or are sources of records."""
     output: Url = Field(min_length=1)
     """Folder of the corpus: a local path, s3:// or gs://."""
@@ -223,7 +208,7 @@ class CorpusConfig(ConfigPart):
     """What must not be in the corpus."""
     tokenizer: TokenizerConfig | None = None
     """The tokenizer that counts tokens; by default they are not counted."""
-    formats: tuple[Format, ...] = (Format.PARQUET,)
+    formats: tuple[Format, ...] = Field(default=(Format.PARQUET,), min_length=1)
     """File formats of the texts."""
     license: str | None = None
     """For the data set card: an SPDX identifier, as Hugging Face lists them."""
@@ -254,23 +239,12 @@ class CorpusConfig(ConfigPart):
     @field_validator("dedupe", "formats")
     @classmethod
     def _once(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
-        if len(set(values)) < len(values):
-            raise ValueError(f"found {', '.join(values)}; allowed: each once")
+        refuse_repeats("entries", values)
         return values
-
-    @field_validator("formats")
-    @classmethod
-    def _some(cls, formats: tuple[Format, ...]) -> tuple[Format, ...]:
-        if not formats:
-            raise ValueError(f"found none; allowed: {', '.join(Format)}")
-        return formats
 
     @model_validator(mode="after")
     def _entries(self) -> Self:
-        names = [entry.name for entry in (*self.captions, *self.tables)]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"names {', '.join(twice)} repeat in captions and tables; allowed: each name once")
+        refuse_repeats("names in captions and tables", [entry.name for entry in (*self.captions, *self.tables)])
         if not self.sources:
             raise ValueError("found no source of records; allowed: captions, or a table without join")
         for table in self.tables:

@@ -5,10 +5,10 @@ come first (its model card, quoted by others), and records have other words. Dan
 tables of v1 and v2 give each task weight 1, and each of the three tasks with three sections weight 2.
 """
 
-from __future__ import annotations
-
 from enum import StrEnum
 from typing import Any
+
+from schemas.corpus_row import LengthClass, Task
 
 
 class Preset(StrEnum):
@@ -38,27 +38,13 @@ _TASKS = {
     "captions": {"short_to_long": 1},
 }
 _EVEN_TASKS = {
-    "all": {
-        "tag_to_long": 1,
-        "long_to_tag": 1,
-        "short_to_tag": 1,
-        "short_to_long": 1,
-        "tag_to_short_to_long": 1,
-        "short_to_tag_to_long": 1,
-        "short_to_long_to_tag": 1,
-    },
+    "all": {task.value: 1 for task in Task if task is not Task.TAG},
     "tags_long": {"tag_to_long": 1, "long_to_tag": 1},
     "tags_short": {"short_to_tag": 1},
     "tags": {"tag": 1},
     "captions": {"short_to_long": 1},
 }
-_TAGS_ONLY = {
-    "all": {"tag": 1},
-    "tags_long": {"tag": 1},
-    "tags_short": {"tag": 1},
-    "tags": {"tag": 1},
-    "captions": {},
-}
+_TAGS_ONLY = {name: {} if name == "captions" else {"tag": 1} for name in _TASKS}
 _LENGTHS = {
     "very_short": {"min_tags": 0, "max_tags": 18, "paragraphs": 1, "sentences": 2},
     "short": {"min_tags": 18, "max_tags": 36, "paragraphs": 1, "sentences": 4},
@@ -93,10 +79,8 @@ PRESETS: dict[Preset, dict[str, Any]] = {
         "loss_on_all_probability": 0.3,
         # HakuPhi's trainer writes `long` at most, and no captions.
         "lengths": {
-            "very_short": {"min_tags": 0, "paragraphs": 1, "sentences": 1},
-            "short": {"min_tags": 16, "paragraphs": 1, "sentences": 1},
-            "long": {"min_tags": 32, "paragraphs": 1, "sentences": 1},
-            "very_long": {"min_tags": 48, "paragraphs": 1, "sentences": 1},
+            name.value: {"min_tags": 16 * number, "paragraphs": 1, "sentences": 1}
+            for number, name in enumerate(LengthClass)
         },
         "longest": "long",
         "styles": {"default": {**_FIRST, "tasks": _TAGS_ONLY, "trim": False}},

@@ -4,8 +4,6 @@ Each field is an option of the command line: `flag_of` names it, and its docstri
 options that it honours (`pipeline.export.forms`).
 """
 
-from __future__ import annotations
-
 import re
 from typing import Any, Self
 

@@ -1,7 +1,5 @@
 """How encoded images become pixels."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from pydantic import Field, field_validator

@@ -1,12 +1,10 @@
 """A captioning job: its sections, and the checks that concern two of them."""
 
-from __future__ import annotations
+from typing import Annotated, Self
 
-from typing import Annotated, Any, Self
+from pydantic import Field, field_validator, model_validator
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
-
-from pipeline.config.base import ConfigPart, Url
+from pipeline.config.base import AS_LIST, ConfigPart, Url
 from pipeline.config.captions_config import SlotConfig, check_slot_names
 from pipeline.config.cluster_config import CaptionClusterConfig
 from pipeline.config.engine_config import EngineConfig
@@ -18,10 +16,6 @@ from pipeline.config.sampling_config import SamplingConfig
 from pipeline.config.source_config import SourceConfig
 
 
-def _as_list(value: Any) -> Any:  # noqa: ANN401 - pydantic hands over raw YAML
-    return [value] if isinstance(value, dict) else value
-
-
 class JobConfig(ConfigPart):
     """A captioning job. `load_job` builds it."""
 
@@ -31,7 +25,7 @@ class JobConfig(ConfigPart):
     """Folder of the captions: a local path, s3:// or gs://."""
     model: ModelConfig
     """Which model captions the images."""
-    captions: Annotated[tuple[SlotConfig, ...], BeforeValidator(_as_list)] = Field(min_length=1)
+    captions: Annotated[tuple[SlotConfig, ...], AS_LIST] = Field(min_length=1)
     """The captions of every image: one slot each."""
     sampling: SamplingConfig = SamplingConfig()
     """How the model samples its text."""

@@ -1,7 +1,6 @@
 """Merges file, environment and command line into one config, or raises one `ConfigError` that lists every mistake."""
 
-from __future__ import annotations
-
+import functools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from pipeline.config.base import ConfigPart
+from pipeline.config.base import ConfigPart, merged
 from pipeline.config.captions_config import SlotConfig
 from pipeline.config.config_errors import Mistake, mistakes_of
 from pipeline.config.corpus_config import CorpusConfig
@@ -47,7 +46,7 @@ class _Layer:
 
     def may_have_set(self, location: Sequence[int | str]) -> bool:
         """Whether the value at this location, or a part of it, comes from this layer."""
-        return bool(location) and all(mine == found for mine, found in zip(self.path, location, strict=False))
+        return bool(location) and all(own == part for own, part in zip(self.path, location, strict=False))
 
 
 def load_job(path: str, overrides: Sequence[str] = (), checks: JobChecks | None = None) -> JobConfig:
@@ -108,19 +107,19 @@ def parse_config(
         checks: find mistakes in captions and rules that are well-formed; they are listed with the others.
     """
     layers = [_Layer(origin, data), *_environment(), *_overrides(overrides)]
-    merged: dict[str, Any] = {}
-    for layer in layers:
-        merged = _merge(merged, _long_forms(kind, layer.data))
+    data = functools.reduce(merged, (_long_forms(kind, layer.data) for layer in layers))
     config, mistakes = None, list[Mistake]()
     try:
-        config = kind.model_validate(merged)
+        config = kind.model_validate(data)
     except ValidationError as err:
         mistakes = mistakes_of(err, kind)
     if checks is not None:
-        mistakes += _check_captions(merged, checks.captions)
-        mistakes += _check_rules(merged, checks.rules)
+        mistakes += _check_captions(data, checks.captions)
+        mistakes += _check_rules(data, checks.rules)
     if config is None or mistakes:
-        raise ConfigError("\n".join(dict.fromkeys(f"{_origin(layers, one)}: {one.message}" for one in mistakes)))
+        raise ConfigError(
+            "\n".join(dict.fromkeys(f"{_origin(layers, mistake)}: {mistake.message}" for mistake in mistakes))
+        )
     return config
 
 
@@ -145,17 +144,17 @@ def read_stored(kind: type[Config], stored: Any, origin: str, at: str = "") -> C
         ) from err
 
 
-def _check_captions(merged: Mapping[str, Any], check: CaptionCheck) -> list[Mistake]:
+def _check_captions(data: Mapping[str, Any], check: CaptionCheck) -> list[Mistake]:
     """Check what can be read of model and captions, whatever is wrong elsewhere."""
-    model = _readable(ModelConfig, merged.get("model"))
-    captions = merged.get("captions")
+    model = _readable(ModelConfig, data.get("model"))
+    captions = data.get("captions")
     listed = captions if isinstance(captions, list) else [captions]
     slots = {index: slot for index, raw in enumerate(listed) if (slot := _readable(SlotConfig, raw))}
     return [] if model is None else list(check(model, slots))
 
 
-def _check_rules(merged: Mapping[str, Any], check: Callable[[Iterable[str]], Sequence[Mistake]]) -> Sequence[Mistake]:
-    quality = merged.get("quality")
+def _check_rules(data: Mapping[str, Any], check: Callable[[Iterable[str]], Sequence[Mistake]]) -> Sequence[Mistake]:
+    quality = data.get("quality")
     actions = quality.get("actions") if isinstance(quality, Mapping) else None
     return check(map(str, actions)) if isinstance(actions, Mapping) else []
 
@@ -190,14 +189,6 @@ def _long_form(annotation: Any, value: Any) -> Any:  # noqa: ANN401 - a type exp
         return annotation.model_validate(value).model_dump(exclude_unset=True)
     except ValidationError:
         return value  # the mistake is reported when the whole config is validated
-
-
-def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for key, value in above.items():
-        lower = merged.get(key)
-        merged[key] = _merge(lower, value) if isinstance(lower, Mapping) and isinstance(value, Mapping) else value
-    return merged
 
 
 def _environment() -> list[_Layer]:

@@ -1,16 +1,12 @@
 """Which model captions the images."""
 
-from __future__ import annotations
-
-from typing import Any
-
-from pydantic import model_validator
-
 from pipeline.config.base import ConfigPart
 
 
 class ModelConfig(ConfigPart):
     """Which weights, and which prompts they were trained on. A string is short for `{id: ...}`."""
+
+    short_form = "id"
 
     id: str
     """`standin`, a hub id such as fancyfeast/llama-joycaption-beta-one-hf-llava, or a local folder."""
@@ -18,8 +14,3 @@ class ModelConfig(ConfigPart):
     """Commit or tag on the Hugging Face hub. Pin it for production."""
     generation: str | None = None
     """alpha-one, alpha-two or beta-one. By default it is derived from `id`."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _short_form(cls, value: Any) -> Any:  # noqa: ANN401 - pydantic hands over raw YAML
-        return {"id": value} if isinstance(value, str) else value

@@ -4,15 +4,12 @@ The thresholds of the built-in rules are not settings: they are in `pipeline.qua
 version.
 """
 
-from __future__ import annotations
-
-import re
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from pipeline.config.base import ConfigPart
+from pipeline.config.base import AS_LIST, ConfigPart, Expression, refuse_repeats
 
 
 class Action(StrEnum):
@@ -120,11 +117,7 @@ class RetryConfig(ConfigPart):
     """Repetition penalty of every retry; by default `sampling.repetition_penalty`."""
 
 
-def _as_tuple(value: Any) -> Any:  # noqa: ANN401 - pydantic hands over raw YAML
-    return (value,) if isinstance(value, str) else value
-
-
-Words = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+Words = Annotated[tuple[str, ...], AS_LIST]
 """Words or phrases; a single one needs no brackets."""
 
 
@@ -137,7 +130,7 @@ class UserRule(ConfigPart):
     """Modes that the rule applies to; by default all."""
     action: Action = Action.REJECT
     """What the rule does with a text that it matches."""
-    pattern: str | None = None
+    pattern: Expression | None = None
     """Matches a text in which this regular expression is found; case-sensitive."""
     min_words: int | None = Field(default=None, ge=1)
     """Matches a text with fewer words."""
@@ -156,16 +149,6 @@ class UserRule(ConfigPart):
         if self.min_words and self.max_words and self.min_words > self.max_words:
             raise ValueError(f"min_words={self.min_words} is above max_words={self.max_words}")
         return self
-
-    @field_validator("pattern")
-    @classmethod
-    def _compiles(cls, pattern: str | None) -> str | None:
-        if pattern is not None:
-            try:
-                re.compile(pattern)
-            except re.error as err:
-                raise ValueError(f"not a regular expression: {err}") from err
-        return pattern
 
 
 class QualityConfig(ConfigPart):
@@ -194,8 +177,5 @@ class QualityConfig(ConfigPart):
     @field_validator("rules")
     @classmethod
     def _names_once(cls, rules: tuple[UserRule, ...]) -> tuple[UserRule, ...]:
-        names = [rule.name for rule in rules]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"rule names {', '.join(twice)} repeat; allowed: each name once")
+        refuse_repeats("rule names", [rule.name for rule in rules])
         return rules

@@ -4,9 +4,6 @@ The values of a preset are in `pipeline.config.corpus_presets`. An explicit sett
 mapping (weights, styles) is merged into the preset's, key by key.
 """
 
-from __future__ import annotations
-
-import re
 from collections.abc import Mapping
 from enum import StrEnum
 from itertools import pairwise
@@ -14,7 +11,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.config.base import ConfigPart
+from pipeline.config.base import ConfigPart, Expression, merged
 from pipeline.config.corpus_presets import PRESETS, WORDS, Preset, Rating
 from pipeline.config.suggestions import did_you_mean
 from schemas.corpus_row import LengthClass, Task
@@ -129,7 +126,7 @@ class RenderConfig(ConfigPart):
             under = _preset_of(value, PRESETS)["styles"]
             # A style that the preset does not know starts from its default.
             new = {name: under["default"] for name in value["styles"] if name not in under}
-            value = {**value, "styles": _laid_over(new, value["styles"])}
+            value = {**value, "styles": merged(new, value["styles"])}
         return _over_preset(value, PRESETS)
 
     @field_validator("lengths")
@@ -153,15 +150,7 @@ def _over_preset(value: Any, presets: Mapping[Preset, dict[str, Any]]) -> Any:  
     """Lay what is given over the preset that it names; a bare name is a preset."""
     if isinstance(value, str):
         value = {"preset": value}
-    return _laid_over(_preset_of(value, presets), value) if isinstance(value, dict) else value
-
-
-def _laid_over(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    merged: dict[str, Any] = dict(under)
-    for key, value in over.items():
-        below = merged.get(key)
-        merged[key] = _laid_over(below, value) if isinstance(value, dict) and isinstance(below, dict) else value
-    return merged
+    return merged(_preset_of(value, presets), value) if isinstance(value, dict) else value
 
 
 class RecordTagsConfig(ConfigPart):
@@ -181,22 +170,12 @@ class RecordTagsConfig(ConfigPart):
     """Meta tags that contain one of these are removed (HakuBooru, metainfo)."""
     artist_blacklist: tuple[str, ...] = ("banned",)
     """Artist tags that contain one of these are removed."""
-    blacklist: tuple[str, ...] = ()
+    blacklist: tuple[Expression, ...] = ()
     """Regular expressions. A tag of any type that one of them matches as a whole is removed."""
     drop_years: bool = True
     """Whether general tags of four digits are removed."""
     prune_implied: bool = False
     """Whether tags that another tag of the record implies are removed; needs `tag_files.implications`."""
-
-    @field_validator("blacklist")
-    @classmethod
-    def _compile(cls, blacklist: tuple[str, ...]) -> tuple[str, ...]:
-        for pattern in blacklist:
-            try:
-                re.compile(pattern)
-            except re.error as err:
-                raise ValueError(f"{pattern!r} is not a regular expression: {err}") from err
-        return blacklist
 
 
 class Steps(ConfigPart):

@@ -1,7 +1,5 @@
 """How the model samples its text."""
 
-from __future__ import annotations
-
 from pydantic import Field
 
 from pipeline.config.base import ConfigPart

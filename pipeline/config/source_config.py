@@ -1,7 +1,5 @@
 """Which shards a job reads, and which of their fields it keeps."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from pydantic import Field, model_validator

@@ -5,8 +5,6 @@ that run code of a model, send images and keys to servers, send pickles to a Ray
 from servers.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path

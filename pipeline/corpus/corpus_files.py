@@ -1,7 +1,5 @@
 """Writes and reads the tables and counts of a corpus: declared schema, page checksums, put-if-absent."""
 
-from __future__ import annotations
-
 import json
 import uuid
 from collections.abc import Collection, Mapping
@@ -15,11 +13,6 @@ from pipeline.storage.parquet import decode_parquet, encode_parquet
 from schemas.footer import FooterKey
 
 
-def parquet_bytes(table: pa.Table, metadata: Mapping[str, str]) -> bytes:
-    """Return a Parquet file, zstd, every page with a checksum."""
-    return encode_parquet(table, metadata)
-
-
 def put_table(
     store: Store, path: str, table: pa.Table, schema: pa.Schema, metadata: Mapping[str, str] | None = None
 ) -> None:
@@ -29,7 +22,7 @@ def put_table(
         pa.ArrowException: the table does not have the schema, which is a bug of the caller.
     """
     attempt = uuid.uuid4().hex
-    data = parquet_bytes(table.cast(schema), {**(metadata or {}), str(FooterKey.ATTEMPT): attempt})
+    data = encode_parquet(table.cast(schema), {**(metadata or {}), str(FooterKey.ATTEMPT): attempt})
     put_if_absent(store, path, data, attempt)
 
 

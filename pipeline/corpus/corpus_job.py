@@ -11,8 +11,6 @@
 The remaining work of a step is read from the output itself, as for captions: a killed job resumes where it stopped.
 """
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import io
@@ -241,7 +239,7 @@ class TableChunker:
 
 
 def steps(prepared: PreparedCorpus) -> Iterator[Step]:
-    """Yield the steps in order. The caller completes a step before it asks for the next one."""
+    """Yield the steps in order. The caller completes a step before it takes the next one."""
     store, config = prepared.store, prepared.config
     files = [file for listed in prepared.tables.values() for file in listed]
     existing = _listed(store, f"{corpus_layout.STAGING}/tables")

@@ -12,8 +12,6 @@ A work unit is the work of one task: a caption file, or a slice of a table. Ever
 and is a pure function of inputs and config, so it does not matter which of several attempts or runs wrote it.
 """
 
-from __future__ import annotations
-
 from pipeline.config.corpus_config import Format
 from schemas.record import Split
 

@@ -4,8 +4,6 @@ The only module that imports DuckDB. Tables come and go as Arrow batches, so Duc
 extension. Every query states the order of its result, so that two runs get the same rows.
 """
 
-from __future__ import annotations
-
 import itertools
 import tempfile
 from collections.abc import Iterable, Iterator

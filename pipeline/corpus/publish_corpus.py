@@ -3,8 +3,6 @@
 A kill at any line leaves complete files with correct rows. The counts are written last and are the commit of the unit.
 """
 
-from __future__ import annotations
-
 import json
 import uuid
 from collections import Counter

@@ -1,7 +1,5 @@
 """Estimate hours, money, bytes and requests from the numbers of images and tokens."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -145,7 +143,7 @@ def _time(rate: Rate, work: Workload, price: float | None) -> Time:
 
 
 def _images_in_flight(job: JobConfig) -> int:
-    """Of one replica: the batches in flight, one more in its queue, and one that is being made."""
+    """Of one replica: the batches in flight, one more in its queue, and one that is being read."""
     batch = job.engine.batch_images
     batches = job.engine.batches_in_flight
     if batches is None:
@@ -154,12 +152,12 @@ def _images_in_flight(job: JobConfig) -> int:
 
 
 def _requests(job: JobConfig, work: Workload) -> dict[str, int]:
-    """Requests of a run without faults; those of a commit stand in docs/design.md."""
+    """Requests of a run without faults; docs/design.md lists those of a commit."""
     fragments = work.shards + work.images // job.engine.batch_images  # each shard's last one is not full
     source = work.shards if work.remote_source else 0
     list_calls = 3 + 2 * math.ceil(work.shards_planned / LIST_KEYS)
     return {
-        # A reader looks whether another run has committed its shard; a commit reads the fragments.
+        # A reader checks whether another run has committed its shard; a commit reads the fragments.
         "GET": source + work.shards + fragments,
         "HEAD": source + work.shards,
         "PUT": fragments + work.shards,

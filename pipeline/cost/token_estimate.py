@@ -1,7 +1,5 @@
 """Tokens of a request and of its caption: measured if captions exist, else estimated from the requests."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass

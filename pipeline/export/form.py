@@ -1,7 +1,5 @@
 """An export form as a record: the options it honours, what it reads and which files it writes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple

@@ -92,7 +92,9 @@ def _with_images(table: pa.Table, name: str, opened: ShardReader, chosen: Sequen
 
 def _paths(table: pa.Table, name: str, chosen: Sequence[Chosen]) -> list[str]:
     """The names of the images' files: those of the source, else made from the keys."""
-    made = [f"{one.key.rpartition('/')[2].removesuffix(f'.{extension(one)}')}.{extension(one)}" for one in chosen]
+    made = [
+        f"{image.key.rpartition('/')[2].removesuffix(f'.{extension(image)}')}.{extension(image)}" for image in chosen
+    ]
     if name not in table.column_names or table.schema.field(name).type != IMAGE:
         return made
     own: list[Any] = [cell["path"].as_py() if cell.is_valid else None for cell in table[name]]
@@ -130,7 +132,7 @@ def columns_of(table: pa.Table) -> str:
 def table_file(table: pa.Table) -> bytes:
     """Return the table as Parquet; equal tables give equal bytes."""
     per_row = max(1, table.nbytes // max(1, table.num_rows))
-    # Without page checksums, as the first release wrote it: an export that it began goes on with equal bytes.
+    # Without page checksums, as the first release: an export that it started can be resumed with equal bytes.
     return encode_parquet(table, row_group_rows=max(1, ROW_GROUP_BYTES // per_row), page_checksums=False)
 
 

@@ -1,9 +1,9 @@
-"""Keeps glibc from giving each of the driver's threads a heap of its own, each with its own holes.
+"""Limits the malloc arenas of the driver, so that its memory does not grow by fragmentation.
 
-What the driver has in use hardly grows with the images (57.5 and 57.6 MB by `malloc_info` after 2,000 and 4,700
-batches). But Ray starts many threads in it, and glibc gives them up to eight arenas a core: with 16 of them the
-free memory between blocks in use grew on (10 to 12 MB), with two it stays at 3.5 MB, at the same rate of batches
-(docs/benchmarks.md). Workers are left alone: they may compute in threads.
+The driver's memory in use hardly grows with the images (57.5 and 57.6 MB by `malloc_info` after 2,000 and 4,700
+batches). But Ray starts many threads in the driver, and glibc creates up to eight arenas a core for them: with 16
+arenas the free memory between blocks in use kept growing (10 to 12 MB), with two it stays at 3.5 MB, at the same rate
+of batches (docs/benchmarks.md). Workers keep the default, since they may compute in threads.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from __future__ import annotations
 import ctypes
 import os
 
-ARENAS = 2
-"""The main one, and one for the threads: allocation is not where a driver spends its time."""
+NUM_ARENAS = 2
+"""The main arena, and one that all threads share: the driver spends little time on allocation."""
 
 _M_ARENA_MAX = -8
-"""Of glibc's malloc.h."""
+"""From glibc's malloc.h."""
 
 
 def limit_arenas() -> None:
-    """Limit the arenas of this process, unless MALLOC_ARENA_MAX does; without glibc there are none to limit."""
+    """Limit the arenas of this process, unless MALLOC_ARENA_MAX is set or the C library is not glibc."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None and "MALLOC_ARENA_MAX" not in os.environ:
-        mallopt(_M_ARENA_MAX, ARENAS)
+        mallopt(_M_ARENA_MAX, NUM_ARENAS)

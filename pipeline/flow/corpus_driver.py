@@ -22,11 +22,11 @@ log = logging.getLogger(__name__)
 POLL_S = 0.2
 """How often the driver checks for a stop request during a step that runs in this process."""
 
-Report = Callable[[str, int, int], None]
+StepReport = Callable[[str, int, int], None]
 """Called with the name of a step, the number of completed items, and the number of items."""
 
 
-def run_corpus(prepared: PreparedCorpus, report: Report, stop: threading.Event) -> None:
+def run_corpus(prepared: PreparedCorpus, report: StepReport, stop: threading.Event) -> None:
     """Run the remaining steps of a corpus.
 
     Args:
@@ -40,7 +40,7 @@ def run_corpus(prepared: PreparedCorpus, report: Report, stop: threading.Event) 
         PipelineError: any other error that ended the run.
     """
     if prepared.finished:
-        remove_staged(prepared)  # a run that was killed between its last two lines left the files
+        remove_staged(prepared)  # left by a run that was killed after it had published the corpus
         return
     try:
         with connected(prepared.config.cluster, LogFormat.TEXT, stop) as cluster:
@@ -57,7 +57,9 @@ def run_corpus(prepared: PreparedCorpus, report: Report, stop: threading.Event) 
         raise
 
 
-def _run_step(step: Step, prepared: PreparedCorpus, cluster: Cluster, report: Report, stop: threading.Event) -> None:
+def _run_step(
+    step: Step, prepared: PreparedCorpus, cluster: Cluster, report: StepReport, stop: threading.Event
+) -> None:
     started = time.monotonic()
     if step.driver_work is not None:
         _run_in_thread(step.driver_work, stop)

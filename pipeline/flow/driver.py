@@ -1,24 +1,19 @@
-"""The driver: plans, feeds Ray, counts receipts, commits finished shards, and holds nothing else.
+"""The driver: starts the Ray Data pipeline, counts its receipts, and commits completed shards.
 
-What is left to do is always `planned - committed`, read from the output itself, so a driver may die
-at any line; the next one goes on from what is staged.
+The remaining work is always `planned - committed`, read from the output itself, so a driver may be killed at any line;
+the next run resumes from the staged fragments.
 """
 
 from __future__ import annotations
 
 import logging
 import pickle
-import queue
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any
 
-import pyarrow as pa
-from ray.data import Dataset
 from ray.exceptions import RayError
 
 from pipeline.errors import Interrupted, NothingDone, PipelineError
@@ -28,7 +23,7 @@ from pipeline.flow.commits import Commits
 from pipeline.flow.lifecycle import record_lifecycle
 from pipeline.flow.metrics import Metrics, MetricsInput
 from pipeline.flow.prepared_job import PreparedJob
-from pipeline.flow.progress import Progress, Snapshot
+from pipeline.flow.progress import Progress, Report, Snapshot
 from pipeline.flow.progress_actor import (
     Counts,
     read_counts,
@@ -38,177 +33,141 @@ from pipeline.flow.progress_actor import (
     start_progress_actor,
 )
 from pipeline.flow.ray_dataset import FlowSpec, build_dataset
-from pipeline.flow.watchdog import Watchdog
-from pipeline.ledger.quarantine import Quarantined, list_quarantine, put_quarantine
+from pipeline.flow.run_result import RunResult
+from pipeline.flow.stream import Stream, open_stream, unwrap
+from pipeline.flow.watchdog import Watchdog, stalled_stage
+from pipeline.ledger.quarantine import Quarantined, put_quarantine
 from pipeline.ledger.shard_plan import remaining
 from pipeline.ledger.shard_tracker import CompletedShard, Receipt, ShardTracker
-from pipeline.readers import LeftOut, add_up
+from pipeline.readers import add_up
 from schemas.batch import BatchKind
 from schemas.shard import Shard
-from schemas.status import no_rows
 
 log = logging.getLogger(__name__)
 
 POLL_S = 0.5
-"""How often the driver looks up from waiting for receipts."""
+"""How long the driver waits for receipts before it checks commits, stalls and stop requests; also between reports."""
 
 
-@dataclass(kw_only=True)
-class RunResult:
-    """What a run did. Filled while it runs, so that an interrupted one can tell too."""
-
-    shards_planned: int
-    shards_before: int
-    """Committed by earlier runs."""
-    shards_committed: int = 0
-    shards_lost: list[str] = field(default_factory=list)
-    """Committed by another run while this one worked on them."""
-    shards_quarantined: dict[str, str] = field(default_factory=dict)
-    """Shard to reason; those of earlier runs included."""
-    left_out: list[LeftOut] = field(default_factory=list)
-    """Images inside the shards that this run read which are no rows of their own."""
-    images: int = 0
-    """In the shards that this run committed."""
-    images_captioned: int = 0
-    """Staged by this run, in whatever shard."""
-    images_resumed: int = 0
-    """Taken over from fragments of earlier runs."""
-    statuses: dict[str, int] = field(default_factory=no_rows)
-    """Caption rows in the shards that this run committed."""
-    seconds: float = 0.0
-    worker_logs: str | None = None
-
-    @property
-    def exit_code(self) -> int:
-        """Of a run that no error ended: 3 when shards are in quarantine, else 0."""
-        return 3 if self.shards_quarantined else 0
-
-    @classmethod
-    def of(cls, prepared: PreparedJob) -> RunResult:
-        """Start from what the output holds already."""
-        quarantined = {record.shard: record.message for record in list_quarantine(prepared.store)}
-        return cls(
-            shards_planned=len(prepared.plan.shards),
-            shards_before=len(prepared.remaining.committed - {work.shard.path for work in prepared.works}),
-            shards_quarantined={shard: quarantined[shard] for shard in prepared.remaining.quarantined},
-        )
-
-
-Report = Callable[[Snapshot], None]
-
-
-def run_job(prepared: PreparedJob, outcome: RunResult, report: Report, stop: threading.Event) -> None:
-    """Caption what is left to do.
+def run_job(prepared: PreparedJob, result: RunResult, report: Report, stop: threading.Event) -> None:
+    """Caption the remaining shards.
 
     Args:
         prepared: the job, checked, with its output claimed.
-        outcome: filled as the run goes on.
+        result: filled while the run works.
         report: called about twice a second.
         stop: set it to end the run early.
 
     Raises:
         Interrupted: `stop` was set.
-        Stalled: no stage moved for `cluster.stall_timeout_s`.
-        NothingDone: the source has images, and not one caption came of them.
-        PipelineError: what ended the run.
+        Stalled: no stage made progress for `cluster.stall_timeout_s`.
+        NothingDone: the source has images, and no caption is ok.
+        PipelineError: any other error that ended the run.
     """
-    if not prepared.works:
+    if not prepared.tasks:
         return
-    with record_lifecycle(prepared, outcome, report) as tell:
-        _run(prepared, outcome, tell, stop)
-        _refuse_nothing(prepared, outcome)
+    with record_lifecycle(prepared, result, report) as report_and_record:
+        _run(prepared, result, report_and_record, stop)
+        _refuse_nothing(prepared, result)
 
 
-def _run(prepared: PreparedJob, outcome: RunResult, report: Report, stop: threading.Event) -> None:
+def _run(prepared: PreparedJob, result: RunResult, report: Report, stop: threading.Event) -> None:
     started = time.monotonic()
     limit_arenas()
     try:
         with connected(prepared.job.cluster, prepared.job.logs, stop) as cluster:
-            outcome.worker_logs = cluster.logs
-            _Driver(prepared, outcome, cluster).drive(report, stop)
+            result.worker_logs = cluster.logs
+            _Driver(prepared, result, cluster).drive(report, stop)
     except RayError as err:
-        raise _as_pipeline_error(err) from err
+        raise unwrap(err) from err
     finally:
-        outcome.seconds = time.monotonic() - started
+        result.seconds = time.monotonic() - started
 
 
-def _refuse_nothing(prepared: PreparedJob, outcome: RunResult) -> None:
-    """A source that is not empty and gave no caption at all is a failure, however orderly it went."""
-    if outcome.shards_before or outcome.shards_lost or outcome.statuses["ok"]:
+def _refuse_nothing(prepared: PreparedJob, result: RunResult) -> None:
+    """Fail a run that met images or unreadable shards and has no ok caption, although no error ended it."""
+    if result.shards_before or result.shards_lost or result.statuses["ok"]:
         return
-    if outcome.images or outcome.shards_quarantined:
+    if result.images or result.shards_quarantined:
+        statuses = ", ".join(f"{num_rows} {status}" for status, num_rows in result.statuses.items())
         raise NothingDone(
-            f"{prepared.job.output}: {outcome.images} images were done, {len(outcome.shards_quarantined)} shards are "
-            f"in quarantine, and not one caption is ok: {outcome.statuses}; the rows say why in reason and message"
+            f"{prepared.job.output}: no caption is ok: {result.images} images committed with rows {statuses}; "
+            f"{len(result.shards_quarantined)} shards in quarantine. See the columns reason and message of the rows "
+            "and the messages of the quarantined shards"
         )
 
 
 class _Driver:
-    def __init__(self, prepared: PreparedJob, outcome: RunResult, cluster: Cluster) -> None:
+    def __init__(self, prepared: PreparedJob, result: RunResult, cluster: Cluster) -> None:
         self._prepared = prepared
-        self._outcome = outcome
-        self._works = {work.shard.path: work for work in prepared.works}
-        self._open = ShardTracker({work.shard.path: work.retry_rows.rows for work in prepared.works if work.retry_rows})
-        self._commits = Commits(prepared.store, prepared.run_facts, cluster.num_cpus)
+        self._result = result
+        self._tasks = {task.shard.path: task for task in prepared.tasks}
+        self._tracker = ShardTracker(
+            {task.shard.path: task.retry_rows.rows for task in prepared.tasks if task.retry_rows}
+        )
+        self._commits = Commits(prepared.store, prepared.run_identity, cluster.num_cpus)
         self._progress = Progress.start(prepared)
-        self._tally: Any = start_progress_actor()
+        self._progress_actor: Any = start_progress_actor()
         self._counts = Counts()
         self._metrics = Metrics(prepared.store.url)
         self._gpus_per_replica = cluster.gpus_per_replica(prepared.job.engine)
-        self._shown_at = 0.0
-        self._dataset = build_dataset(self._flow_spec(), prepared.works, cluster)
-
-    def _flow_spec(self) -> FlowSpec:
-        prepared = self._prepared
-        return FlowSpec(
+        self._reported_at = 0.0
+        spec = FlowSpec(
             read=prepared.read_spec,
             caption=prepared.caption_spec,
             engine=prepared.engine_spec,
             store=prepared.store,
-            tally=self._tally,
+            tally=self._progress_actor,
         )
+        self._dataset = build_dataset(spec, prepared.tasks, cluster)
 
     def drive(self, report: Report, stop: threading.Event) -> None:
         watchdog = Watchdog(self._prepared.job.cluster.stall_timeout_s)
-        with _receipts(self._dataset) as receipts:
-            while not (receipts.ended and not len(self._commits)):
-                self._step(receipts, report)
-                watchdog.look(self._counts, self._progress.shards_ended, len(self._commits))
+        with open_stream(self._dataset) as stream:
+            while not (stream.ended and not len(self._commits)):
+                self._step(stream, report)
+                self._check_stall(watchdog)
                 if stop.is_set():
-                    self._drain(receipts, report)
+                    self._drain(stream, report)
                     return
-        self._show(report, at_once=True)
-        self._outcome.left_out = add_up(sorted(read_left_out(self._tally).items()))
+        self._report(report, at_once=True)
+        self._result.left_out = add_up(sorted(read_left_out(self._progress_actor).items()))
         self._check_end()
 
-    def _step(self, receipts: _Receipts, report: Report) -> int:
-        """Take what has come; return the number of receipts and commits."""
-        moved = 0
-        for receipt in receipts.waiting(POLL_S):
-            self._take(receipt)
-            moved += 1
-        moved += self._collect()
-        self._show(report)
-        return moved
+    def _check_stall(self, watchdog: Watchdog) -> None:
+        commits_under_way = len(self._commits)
+        progress = (self._counts, self._progress.shards_ended, commits_under_way)
+        watchdog.check(progress, stalled_stage(self._counts, commits_under_way))
 
-    def _take(self, row: Mapping[str, Any]) -> None:
-        work = self._works[row["shard"]]
-        # The plan's own text: each receipt brings a copy of it, which would stay with the finished shards.
-        receipt = Receipt.from_row({**row, "shard": work.shard.path})
+    def _step(self, stream: Stream, report: Report) -> int:
+        """Process the receipts and commits that have arrived; return their number."""
+        num_processed = 0
+        for block in stream.blocks(POLL_S):
+            for row in block.to_pylist():
+                self._process_receipt(row)
+                num_processed += 1
+        num_processed += self._process_commits()
+        self._report(report)
+        return num_processed
+
+    def _process_receipt(self, row: Mapping[str, Any]) -> None:
+        task = self._tasks[row["shard"]]
+        # The plan's string object: each receipt brings its own copy, which the finished shards would keep in memory.
+        receipt = Receipt.from_row({**row, "shard": task.shard.path})
         if receipt.kind == BatchKind.FATAL:
             raise pickle.loads(receipt.error or b"")
         if receipt.kind == BatchKind.SKIPPED:
             return
         if receipt.kind == BatchKind.UNREADABLE:
-            self._quarantine(work.shard, receipt.message or "", receipt.traceback)
+            self._quarantine(task.shard, receipt.message or "", receipt.traceback)
             return
         if receipt.kind == BatchKind.COMMITTED:
-            self._commits.submit(work, CompletedShard(work.shard.path, receipt.num_images, ()))
+            self._commits.submit(task, CompletedShard(task.shard.path, receipt.num_images, ()))
             return
-        complete = self._open.add(receipt)
+        completed = self._tracker.add(receipt)
         self._progress.add_receipt(receipt)
-        if complete is not None:
-            self._commits.submit(work, complete)
+        if completed is not None:
+            self._commits.submit(task, completed)
 
     def _quarantine(self, shard: Shard, message: str, traceback: str | None) -> None:
         record = Quarantined(
@@ -216,164 +175,108 @@ class _Driver:
             message=message,
             attempts=1,
             time=datetime.now(UTC).isoformat(timespec="seconds"),
-            versions=self._prepared.run_facts.versions,
+            versions=self._prepared.run_identity.versions,
             traceback=traceback,
         )
         put_quarantine(self._prepared.store, record)
-        self._open.drop(shard.path)
+        self._tracker.drop(shard.path)
         self._progress.end_shard(shard)
-        self._outcome.shards_quarantined[shard.path] = message
+        self._result.shards_quarantined[shard.path] = message
         log.warning("shard=%s quarantined: %s", shard.path, message)
 
-    def _collect(self) -> int:
-        results = list(self._commits.finished())
-        for result, seconds in results:
+    def _process_commits(self) -> int:
+        commits = list(self._commits.finished())
+        for commit, seconds in commits:
             self._metrics.commit(seconds)
-            self._progress.end_shard(self._works[result.shard].shard)
-            if not result.won:
-                self._outcome.shards_lost.append(result.shard)
-                log.warning("shard=%s was committed by another run", result.shard)
+            self._progress.end_shard(self._tasks[commit.shard].shard)
+            if not commit.won:
+                self._result.shards_lost.append(commit.shard)
+                log.warning("shard=%s was committed by another run", commit.shard)
                 continue
-            self._outcome.shards_committed += 1
-            self._outcome.images += result.num_images
-            for status, rows in result.statuses.items():
-                self._outcome.statuses[status] = self._outcome.statuses.get(status, 0) + rows
-            log.info("shard=%s images=%d %s", result.shard, result.num_images, dict(result.statuses))
-        return len(results)
+            self._result.shards_committed += 1
+            self._result.images += commit.num_images
+            for status, num_rows in commit.statuses.items():
+                self._result.statuses[status] = self._result.statuses.get(status, 0) + num_rows
+            log.info("shard=%s images=%d %s", commit.shard, commit.num_images, dict(commit.statuses))
+        return len(commits)
 
-    def _show(self, report: Report, *, at_once: bool = False) -> None:
-        if not at_once and time.monotonic() - self._shown_at < POLL_S:
+    def _report(self, report: Report, *, at_once: bool = False) -> None:
+        if not at_once and time.monotonic() - self._reported_at < POLL_S:
             return
-        self._shown_at = time.monotonic()
-        self._copy_progress()
-        self._counts = read_counts(self._tally) or self._counts
+        self._reported_at = time.monotonic()
+        self._result.images_resumed = self._progress.images_resumed
+        self._result.images_captioned = self._progress.images_done
+        self._counts = read_counts(self._progress_actor) or self._counts
         snapshot = self._progress.now(self._counts)
         report(snapshot)
         if at_once or self._metrics.due:
-            self._publish(snapshot)
+            self._publish_metrics(snapshot)
 
-    def _publish(self, snapshot: Snapshot) -> None:
-        detail = read_detail(self._tally)
-        if detail is None:
+    def _publish_metrics(self, snapshot: Snapshot) -> None:
+        details = read_detail(self._progress_actor)
+        if details is None:
             return
-        facts = MetricsInput(
-            snapshot=snapshot,
-            counts=self._counts,
-            detail=detail,
-            outcome=self._outcome,
-            commits_under_way=len(self._commits),
-            gpus_per_replica=self._gpus_per_replica,
+        self._metrics.publish(
+            MetricsInput(
+                snapshot=snapshot,
+                counts=self._counts,
+                details=details,
+                result=self._result,
+                commits_under_way=len(self._commits),
+                gpus_per_replica=self._gpus_per_replica,
+            )
         )
-        self._metrics.publish(facts)
 
-    def _copy_progress(self) -> None:
-        self._outcome.images_resumed = self._progress.images_resumed
-        self._outcome.images_captioned = self._progress.images_done
-
-    def _drain(self, receipts: _Receipts, report: Report) -> None:
-        """Ask nothing new, and let what is in flight be answered, staged and committed within the grace.
+    def _drain(self, stream: Stream, report: Report) -> None:
+        """Start no new requests; let requests in flight finish and be committed within `cluster.drain_timeout_s`.
 
         Raises:
-            Interrupted: more is left than what was in flight.
+            Interrupted: shards are unfinished after the drain.
         """
         drain_timeout_s = self._prepared.job.cluster.drain_timeout_s
-        until = time.monotonic() + drain_timeout_s
-        log.info("stopping: %d images are in flight, %g s for them", self._counts.in_flight, drain_timeout_s)
-        quiet = 0
-        # A receipt takes a moment from the engine to here: one quiet look is not yet the end.
-        while quiet < 2 and time.monotonic() < until:
-            self._tally.stop.remote()
-            self._shown_at = 0.0  # so that the counts are of now
-            moved = self._step(receipts, report)
-            idle = not (moved or len(self._commits) or self._counts.in_flight)
-            quiet = quiet + 1 if idle else 0
-        self._show(report, at_once=True)
-        if not self._left():
+        deadline = time.monotonic() + drain_timeout_s
+        log.info("draining: %d images are in flight; waiting at most %g s", self._counts.in_flight, drain_timeout_s)
+        num_idle_steps = 0
+        # A receipt needs a moment from the engine to the driver, so one idle step does not prove that none will come.
+        while num_idle_steps < 2 and time.monotonic() < deadline:
+            self._progress_actor.stop.remote()
+            self._reported_at = 0.0  # so that this step reads the counts again
+            num_processed = self._step(stream, report)
+            idle = not (num_processed or len(self._commits) or self._counts.in_flight)
+            num_idle_steps = num_idle_steps + 1 if idle else 0
+        self._report(report, at_once=True)
+        if not self._unfinished():
             return
+        num_committed = self._result.shards_before + self._result.shards_committed + len(self._result.shards_lost)
         raise Interrupted(
-            f"{self._prepared.job.output}: stopped with "
-            f"{self._outcome.shards_before + self._outcome.shards_committed + len(self._outcome.shards_lost)} of "
-            f"{self._outcome.shards_planned} shards committed; {self._counts.in_flight} images were in flight and are "
-            "asked again; run the same command again to go on"
+            f"{self._prepared.job.output}: stopped with {num_committed} of {self._result.shards_planned} shards "
+            f"committed; {self._counts.in_flight} images were in flight and will be requested again. Run the same "
+            "command again to resume"
         )
 
-    def _left(self) -> set[str]:
-        return self._works.keys() - self._commits.ended - self._outcome.shards_quarantined.keys()
+    def _unfinished(self) -> set[str]:
+        return self._tasks.keys() - self._commits.committed - self._result.shards_quarantined.keys()
 
     def _check_end(self) -> None:
-        left = self._left()
-        # A reader that Ray repeats after another run took its shard's fragments away may not find its place again.
-        lost = committed_elsewhere(self._prepared, left) if left else []
-        self._outcome.shards_lost += lost
-        left -= set(lost)
-        if left:
-            failures = read_failures(self._tally)
-            first = min(left, key=lambda shard: (shard not in failures, shard))
-            why = f" (its reader ended with {failures[first]})" if first in failures else ""
+        unfinished = self._unfinished()
+        # After another run committed a shard and removed its fragments, a reader that Ray repeats may fail on them.
+        lost = committed_elsewhere(self._prepared, unfinished) if unfinished else []
+        self._result.shards_lost += lost
+        unfinished -= set(lost)
+        if unfinished:
+            failures = read_failures(self._progress_actor)
+            first = min(unfinished, key=lambda shard: (shard not in failures, shard))
+            reason = f" (its reader failed with {failures[first]})" if first in failures else ""
+            num_missing = self._tracker.incomplete().get(first, "all")
             raise PipelineError(
-                f"{self._prepared.job.output}: the flow ended with {len(left)} shards unfinished, such as {first}: "
-                f"{self._open.incomplete().get(first, 'all')} of its images came not{why}; run again to go on"
+                f"{self._prepared.job.output}: the run ended with {len(unfinished)} shards unfinished, such as "
+                f"{first}: {num_missing} of its images never arrived{reason}. Run the same command again to resume"
             )
 
 
-def committed_elsewhere(prepared: PreparedJob, left: Collection[str]) -> list[str]:
-    """Of the shards that are left, those that another run has committed."""
+def committed_elsewhere(prepared: PreparedJob, unfinished: Collection[str]) -> list[str]:
+    """Return the unfinished shards that another run has committed."""
     committed = remaining(prepared.store, prepared.plan).committed
-    # A retry's shards were committed from the start.
-    works = [work.shard.path for work in prepared.works if work.retry_rows is None]
-    return sorted(committed.intersection(works, left))
-
-
-@dataclass
-class _Receipts:
-    """Receipts as they come, read off the dataset by a thread of their own."""
-
-    queue: queue.SimpleQueue[Any] = field(default_factory=queue.SimpleQueue)
-    ended: bool = False
-
-    def waiting(self, timeout_s: float) -> Iterator[Mapping[str, Any]]:
-        """Yield what has come; wait at most `timeout_s` for the first, also when no more will come."""
-        if self.ended:
-            time.sleep(timeout_s)
-        while not self.ended:
-            try:
-                item = self.queue.get(timeout=timeout_s)
-            except queue.Empty:
-                return
-            timeout_s = 0.0
-            if isinstance(item, BaseException):
-                raise _as_pipeline_error(item) from item
-            if item is None:
-                self.ended = True
-            else:
-                yield from item
-
-
-@contextmanager
-def _receipts(dataset: Dataset) -> Iterator[_Receipts]:
-    receipts = _Receipts()
-
-    def pull() -> None:
-        try:
-            for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-                receipts.queue.put(cast(pa.Table, block).to_pylist())
-            receipts.queue.put(None)
-        except BaseException as err:  # noqa: BLE001 - handed to the driver's thread, which raises it
-            receipts.queue.put(err)
-
-    threading.Thread(target=pull, name="receipts", daemon=True).start()
-    yield receipts
-
-
-def _as_pipeline_error(err: BaseException) -> BaseException:
-    """The error of ours inside Ray's wrapping, else one that quotes Ray's.
-
-    Ray's own wrapper is an instance of ours as well, and says a whole traceback: the innermost counts.
-    """
-    found, cause = None, err
-    while cause is not None:
-        found = cause if isinstance(cause, PipelineError) and not isinstance(cause, RayError) else found
-        cause = getattr(cause, "cause", None) or cause.__cause__
-    if found is None and isinstance(err, RayError):
-        return PipelineError(f"the flow ended with an error of Ray: {err}")
-    return found or err
+    # The shards of a retry were committed before it started.
+    new_shards = [task.shard.path for task in prepared.tasks if task.retry_rows is None]
+    return sorted(committed.intersection(new_shards, unfinished))

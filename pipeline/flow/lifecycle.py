@@ -2,60 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pipeline.config import without_secrets
 from pipeline.errors import Interrupted, PipelineError
-from pipeline.flow.progress import Snapshot
+from pipeline.flow.progress import Report, Snapshot
+from pipeline.flow.run_result import RunResult
 from pipeline.ledger.run_events import RunInfo, RunLog
 from schemas.run_event import EventType, RunProgress
 
 if TYPE_CHECKING:
-    from pipeline.flow.driver import RunResult
     from pipeline.flow.prepared_job import PreparedJob
 
 
 @contextmanager
-def record_lifecycle(
-    prepared: PreparedJob, outcome: RunResult, report: Callable[[Snapshot], None]
-) -> Iterator[Callable[[Snapshot], None]]:
-    """Yield a report that also writes heartbeats; at the end write how the run ended, whatever ended it."""
-    log = RunLog(prepared.store, _about(prepared))
-    log.start()
-
-    def tell(snapshot: Snapshot) -> None:
-        report(snapshot)
-        log.heartbeat(_moment(snapshot, outcome))
-
-    try:
-        yield tell
-    except BaseException as err:
-        how = EventType.ABORT if isinstance(err, Interrupted | KeyboardInterrupt) else EventType.FAIL
-        message = without_secrets(str(err)) or type(err).__name__
-        log.end(how, err.exit_code if isinstance(err, PipelineError) else 1, message)
-        raise
-    log.end(EventType.COMPLETE, outcome.exit_code, None)
-
-
-def _about(prepared: PreparedJob) -> RunInfo:
-    return RunInfo(
+def record_lifecycle(prepared: PreparedJob, result: RunResult, report: Report) -> Iterator[Report]:
+    """Yield a report that also records heartbeats; at the end record how the run ended, after an error too."""
+    info = RunInfo(
         sources=prepared.job.source.urls,
         source_bytes=sum(shard.size for shard in prepared.plan.shards.values()),
         shards=len(prepared.plan.shards),
         recipe=prepared.recipe.fingerprint,
-        versions=prepared.run_facts.versions,
+        versions=prepared.run_identity.versions,
     )
+    log = RunLog(prepared.store, info)
+    log.start()
+
+    def report_and_record(snapshot: Snapshot) -> None:
+        report(snapshot)
+        log.heartbeat(_run_progress(snapshot, result))
+
+    try:
+        yield report_and_record
+    except BaseException as err:
+        event = EventType.ABORT if isinstance(err, Interrupted | KeyboardInterrupt) else EventType.FAIL
+        message = without_secrets(str(err)) or type(err).__name__
+        log.end(event, err.exit_code if isinstance(err, PipelineError) else 1, message)
+        raise
+    log.end(EventType.COMPLETE, result.exit_code, None)
 
 
-def _moment(snapshot: Snapshot, outcome: RunResult) -> RunProgress:
+def _run_progress(snapshot: Snapshot, result: RunResult) -> RunProgress:
     return RunProgress(
         seconds=snapshot.seconds,
         shards=snapshot.shards,
         shards_done=snapshot.shards_done,
-        shards_quarantined=len(outcome.shards_quarantined),
-        shards_lost=len(outcome.shards_lost),
+        shards_quarantined=len(result.shards_quarantined),
+        shards_lost=len(result.shards_lost),
         images=snapshot.images_done,
         captions=snapshot.captions,
         statuses=snapshot.statuses,

@@ -1,61 +1,59 @@
-"""Any work over a list of items on Ray Data: a callable for each item, what it returns back at the driver.
+"""Calls a function for each item of a list on Ray Data, and brings the results to the driver.
 
-Nothing here makes anything exact: an item may be worked on twice, after a worker died or by two runs at once. What
-an item makes must be put if absent, and be the same whoever makes it; then it does not matter.
+Nothing here makes anything exactly once: an item may be processed twice, after a worker died or by two runs at the
+same time. The output of an item must be put if absent and be the same whoever makes it; then it does not matter.
 """
 
 from __future__ import annotations
 
 import pickle
-import queue
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 import pyarrow as pa
 import ray
-from ray.data import ActorPoolStrategy, DataContext, Dataset
-from ray.exceptions import RayError
+from ray.data import ActorPoolStrategy, Dataset
 
-from pipeline.errors import Interrupted, PipelineError, Stalled
-from pipeline.flow.block_stats import drop_block_stats
+from pipeline.errors import Interrupted, PipelineError
 from pipeline.flow.cluster import Cluster
+from pipeline.flow.stream import configure_data_context, open_stream
+from pipeline.flow.watchdog import Watchdog
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 POLL_S = 0.5
 IN_FLIGHT = 2
-"""Items with an actor: one is worked on, one waits so that no actor does."""
+"""Items assigned to an actor: it processes one while the other waits, so that no actor is idle."""
 
 
 class _Worker(Generic[Item, Result]):
-    """One process that works on items; an error of ours travels as data, since Ray rewrites exceptions."""
+    """One process that handles items. An error of ours is returned as data, since Ray rewrites exceptions."""
 
     def __init__(self, work: Callable[[Item], Result]) -> None:
         self._work = work
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        found: list[Result | PipelineError] = []
+        results: list[Result | PipelineError] = []
         for data in batch["item"].to_pylist():
             try:
-                found.append(self._work(pickle.loads(data)))
+                results.append(self._work(pickle.loads(data)))
             except PipelineError as err:
-                found.append(err)
-        return pa.table({"result": [pickle.dumps(result) for result in found]})
+                results.append(err)
+        return pa.table({"result": [pickle.dumps(result) for result in results]})
 
 
 def parallel_map(
     work: Callable[[Item], Result], items: Sequence[Item], cluster: Cluster, stop: threading.Event, stall_s: float
 ) -> Iterator[Result]:
-    """Yield the result of each item, as they come.
+    """Yield the result of each item, in the order of completion.
 
     Args:
         work: pickles; called in processes of Ray, several times in each, perhaps twice for an item.
         items: pickle.
         cluster: connected.
-        stop: set it to end early: what is in flight is given up.
+        stop: set it to end early; items in flight are given up.
         stall_s: seconds without any result after which the run ends.
 
     Raises:
@@ -65,33 +63,28 @@ def parallel_map(
     """
     if not items:
         return
-    results: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    dataset = _dataset(work, items, cluster)
-    threading.Thread(target=_pull, args=(dataset, results), name="results", daemon=True).start()
-    moved_at = time.monotonic()
-    left = len(items)
-    while left:
-        if stop.is_set():
-            raise Interrupted(f"stopped with {len(items) - left} of {len(items)} items of this step done; run again")
-        try:
-            found = results.get(timeout=POLL_S)
-        except queue.Empty:
-            if time.monotonic() - moved_at > stall_s:
-                raise Stalled(f"{left} of {len(items)} items are left, and none ended for {stall_s:g} s") from None
-            continue
-        moved_at = time.monotonic()
-        for result in _opened(found):
-            left -= 1
-            yield result
+    watchdog = Watchdog(stall_s)
+    num_left = len(items)
+    with open_stream(_dataset(work, items, cluster)) as stream:
+        while num_left:
+            if stop.is_set():
+                num_done = len(items) - num_left
+                raise Interrupted(f"stopped with {num_done} of {len(items)} items of this step done; run again")
+            for block in stream.blocks(POLL_S):
+                if stop.is_set():
+                    break
+                for result in map(pickle.loads, block["result"].to_pylist()):
+                    if isinstance(result, PipelineError):
+                        raise result
+                    num_left -= 1
+                    yield result
+            if stream.ended and num_left:
+                raise PipelineError(f"the flow ended with {num_left} of {len(items)} items unfinished; run again")
+            watchdog.check(num_left, f"{num_left} of {len(items)} items are left")
 
 
 def _dataset(work: Callable[[Item], Result], items: Sequence[Item], cluster: Cluster) -> Dataset:
-    context = DataContext.get_current()
-    # An item is a row, and each row a block of its own: a repeated task repeats one item.
-    context.target_max_block_size = 1
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    drop_block_stats(context)
+    configure_data_context()
     rows = [{"item": pickle.dumps(item)} for item in items]
     compute: dict[str, Any] = {"min_size": 1, "max_size": max(1, cluster.num_cpus - 1)}
     return ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
@@ -103,23 +96,3 @@ def _dataset(work: Callable[[Item], Result], items: Sequence[Item], cluster: Clu
         compute=ActorPoolStrategy(**compute, max_tasks_in_flight_per_actor=IN_FLIGHT),
         num_cpus=1,
     )
-
-
-def _pull(dataset: Dataset, results: queue.SimpleQueue[Any]) -> None:
-    try:
-        for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-            results.put(cast("pa.Table", block)["result"].to_pylist())
-    except BaseException as err:  # noqa: BLE001 - handed to the driver's thread, which raises it
-        results.put(err)
-
-
-def _opened(found: Any) -> Iterator[Any]:  # noqa: ANN401 - results, or what ended the flow
-    if isinstance(found, RayError):
-        raise PipelineError(f"the flow ended with an error of Ray: {found}") from found
-    if isinstance(found, BaseException):
-        raise found
-    for data in found:
-        result = pickle.loads(data)
-        if isinstance(result, PipelineError):
-            raise result
-        yield result

@@ -1,10 +1,10 @@
-"""How far a run is, for people: counts, rate and the time left."""
+"""The progress of a run: counts, rates and the estimated time left."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from pipeline.flow.prepared_job import PreparedJob
 
 RATE_WINDOW_S = 60.0
-"""Rates are those of the last minute: an average since the start would carry the engines' start for hours."""
+"""Rates are averages of the last minute: since the start, they would include the start of the engines for hours."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """One moment of a run."""
+    """The progress at one time."""
 
     shards_done: int
     """Committed or in quarantine, earlier runs included."""
@@ -34,46 +34,49 @@ class Snapshot:
     captions_per_s: float
     statuses: Mapping[str, int]
     bytes_done: float
-    """Of the source, by shards and parts of shards, earlier runs included."""
+    """Bytes of the source in finished shards and in the staged share of open shards, earlier runs included."""
     bytes_total: int
     eta_s: float | None
-    """None until there is a rate."""
+    """None while the rate is 0."""
     replicas: int
     seconds: float
+    """Since the run started."""
+
+
+Report = Callable[[Snapshot], None]
+"""Called with the progress about twice a second."""
 
 
 @dataclass(kw_only=True)
 class Progress:
-    """Adds up receipts and commits."""
+    """Sums of receipts and finished shards."""
 
     shards: int
     bytes_total: int
     bytes_before: int
     shards_before: int
-    num_slots: int
     shards_ended: int = 0
     images_resumed: int = 0
     images_done: int = 0
     statuses: dict[str, int] = field(default_factory=no_rows)
     _ended_bytes: int = 0
-    _parts: dict[str, float] = field(default_factory=dict)
+    _staged_shares: dict[str, float] = field(default_factory=dict)
     _sizes: dict[str, int] = field(default_factory=dict)
     _started: float = field(default_factory=time.monotonic)
     _window: deque[tuple[float, int, float]] = field(default_factory=deque)
 
     @classmethod
     def start(cls, prepared: PreparedJob) -> Progress:
-        """Start from what the output holds already."""
-        todo = {work.shard.path: work.shard.size for work in prepared.works}
+        """Return the progress before the run starts: what earlier runs finished."""
+        sizes = {task.shard.path: task.shard.size for task in prepared.tasks}
         planned = prepared.plan.shards.values()
         total = sum(shard.size for shard in planned)
         return cls(
             shards=len(planned),
             bytes_total=total,
-            bytes_before=total - sum(todo.values()),
-            shards_before=len(planned) - len(todo),
-            num_slots=len(prepared.run_facts.slots),
-            _sizes=todo,
+            bytes_before=total - sum(sizes.values()),
+            shards_before=len(planned) - len(sizes),
+            _sizes=sizes,
         )
 
     def add_receipt(self, receipt: Receipt) -> None:
@@ -85,19 +88,19 @@ class Progress:
             self.images_done += num_images
         for status, num_rows in receipt.statuses.items():
             self.statuses[status] = self.statuses.get(status, 0) + num_rows
-        part = num_images / max(1, receipt.num_images)
-        self._parts[receipt.shard] = min(1.0, self._parts.get(receipt.shard, 0.0) + part)
+        share = num_images / max(1, receipt.num_images)
+        self._staged_shares[receipt.shard] = min(1.0, self._staged_shares.get(receipt.shard, 0.0) + share)
 
     def end_shard(self, shard: Shard) -> None:
         """Count a shard as committed or in quarantine."""
         self.shards_ended += 1
         self._ended_bytes += shard.size
-        self._parts.pop(shard.path, None)
+        self._staged_shares.pop(shard.path, None)
 
     def now(self, counts: Counts) -> Snapshot:
-        """Return this moment."""
-        parts = sum(self._sizes[shard] * part for shard, part in self._parts.items())
-        bytes_done = self.bytes_before + self._ended_bytes + parts
+        """Return the progress now, and add it to the window of the rates."""
+        staged_bytes = sum(self._sizes[shard] * share for shard, share in self._staged_shares.items())
+        bytes_done = self.bytes_before + self._ended_bytes + staged_bytes
         captions = sum(self.statuses.values())
         seconds = time.monotonic() - self._started
         per_s, bytes_per_s = self._rates(seconds, captions, bytes_done)

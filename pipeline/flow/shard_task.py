@@ -1,4 +1,4 @@
-"""The unit of planning: one shard, with what an earlier run staged of it."""
+"""The unit of work: one shard, with the fragments that earlier runs staged for it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ class ShardTask:
 
     shard: Shard
     fragments: tuple[str, ...]
-    """Paths found when the run was planned. Fixed then: a retried reader must see what the first one saw."""
+    """Paths at the time of planning. They stay fixed: a repeated reader must read the same as the first reader."""
     retry_rows: RetryRows | None = None
     """Set for a committed shard of which some rows are captioned again."""

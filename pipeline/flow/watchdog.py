@@ -1,32 +1,32 @@
-"""Ends a run in which nothing moves, and says where it stands still."""
+"""Ends a run that makes no progress, and names the stage that the others wait for."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Hashable
 
 from pipeline.errors import Stalled
 from pipeline.flow.progress_actor import Counts
 
 
 class Watchdog:
-    """Compares the counts of all stages with those of its last look."""
+    """Compares the progress with that of the previous call."""
 
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
-        self._last: tuple[Counts, int, int] | None = None
-        self._moved_at = time.monotonic()
+        self._progress: Hashable = None
+        self._changed_at = time.monotonic()
 
-    def look(self, counts: Counts, shards_ended: int, commits_under_way: int) -> None:
-        """Raise Stalled when no count has changed for the timeout."""
-        now = (counts, shards_ended, commits_under_way)
-        if now != self._last:
-            self._last, self._moved_at = now, time.monotonic()
-        elif time.monotonic() - self._moved_at > self._timeout_s:
-            raise Stalled(f"{stalled_stage(counts, commits_under_way)}, and nothing moved for {self._timeout_s:g} s")
+    def check(self, progress: Hashable, state: str) -> None:
+        """Raise Stalled, with this description of the state, when the progress has not changed for the timeout."""
+        if progress != self._progress:
+            self._progress, self._changed_at = progress, time.monotonic()
+        elif time.monotonic() - self._changed_at > self._timeout_s:
+            raise Stalled(f"{state}, and nothing moved for {self._timeout_s:g} s")
 
 
 def stalled_stage(counts: Counts, commits_under_way: int) -> str:
-    """Name the stage that holds what the others wait for: the last one that has something to do."""
+    """Name the stage that the others wait for: the last one that has work."""
     if commits_under_way:
         return f"commit: {commits_under_way} shards wait for the output's storage"
     if counts.staged < counts.asked:

@@ -15,7 +15,7 @@ from pipeline.ledger.footer import Footer, encode_footer
 from pipeline.storage.parquet import decode_parquet, encode_parquet
 from schemas.caption_row import CAPTION_ROW
 from schemas.footer import DIGESTED
-from schemas.status import Status
+from schemas.status import no_rows
 
 SHOWN = 3
 """Examples in a message."""
@@ -58,21 +58,17 @@ def identities(table: pa.Table, slots: Sequence[str]) -> Identities:
     return np.where(places < 0, np.int64(-1), rows * len(slots) + places)
 
 
-def _named(identity: int, slots: Sequence[str]) -> str:
-    row, slot = divmod(identity, len(slots))
-    return f"({row}, {slots[slot]})"
-
-
 def examples(sorted_identities: Identities, slots: Sequence[str]) -> str:
     """The first few identities, for a message."""
-    shown = ", ".join(_named(int(identity), slots) for identity in sorted_identities[:SHOWN])
+    pairs = (divmod(int(identity), len(slots)) for identity in sorted_identities[:SHOWN])
+    shown = ", ".join(f"({row}, {slots[slot]})" for row, slot in pairs)
     return f"{shown}, ..." if len(sorted_identities) > SHOWN else shown
 
 
 def count_statuses(table: pa.Table) -> dict[str, int]:
     """Number of rows by status, zeros included."""
     counts = {str(entry["values"]): int(entry["counts"]) for entry in table["status"].value_counts().to_pylist()}
-    return dict.fromkeys(map(str, Status), 0) | counts
+    return no_rows() | counts
 
 
 def captions_sha256(table: pa.Table, slots: Sequence[str]) -> str:

@@ -1,8 +1,8 @@
 """Retry of single rows: images of a committed shard are captioned again, and its file is replaced once.
 
 The shard's file is read, its failed or rejected rows are requested again, and the file is replaced by a
-compare-and-swap on its version. A reader sees the old file or the new one. Of two concurrent retries one wins, and the
-other is told.
+compare-and-swap on its version. A reader sees the old file or the new one. Of two concurrent retries one replaces the
+file; the other finds a new version and replaces nothing.
 """
 
 import uuid

@@ -5,8 +5,6 @@ RUNNING, and the end. The file is overwritten whole, since object stores do not 
 PUTs per day. If a write fails the run goes on: no decision depends on the file.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import math

@@ -97,14 +97,9 @@ def read_plan(store: Store) -> Plan:
 
 
 def _to_parquet(shards: Sequence[Shard], attempt: str) -> bytes:
-    columns = {
-        "shard": [shard.path for shard in shards],
-        "url": [shard.url for shard in shards],
-        "size": [shard.size for shard in shards],
-        "etag": [shard.etag for shard in shards],
-    }
+    columns = [[getattr(shard, name) for shard in shards] for name in ("path", "url", "size", "etag")]
     metadata = {str(FooterKey.SCHEMA_VERSION): SCHEMA_VERSION, str(FooterKey.ATTEMPT): attempt}
-    return encode_parquet(pa.Table.from_pydict(columns, schema=PLAN), metadata)
+    return encode_parquet(pa.table(columns, schema=PLAN), metadata)
 
 
 def _refuse_changes(store: Store, planned: Mapping[str, Shard], current: Mapping[str, Shard]) -> None:

@@ -6,9 +6,10 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from pipeline.errors import PipelineError
-from schemas.batch import BatchKind
+from schemas.batch import RECEIPT, BatchKind
 from schemas.status import no_rows
 
 
@@ -34,6 +35,11 @@ class Receipt:
         """Return the record of a row as Arrow's `to_pylist` gives it."""
         fields: dict[str, Any] = {**row, "statuses": dict(row["statuses"])}
         return cls(**fields)
+
+    def to_table(self) -> pa.Table:
+        """Return the record as a table of one row."""
+        row = {name: getattr(self, name) for name in RECEIPT.names} | {"statuses": list(self.statuses.items())}
+        return pa.Table.from_pylist([row], schema=RECEIPT)
 
 
 @dataclass(frozen=True, slots=True)

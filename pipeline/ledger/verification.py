@@ -219,18 +219,14 @@ def _image_faults(table: pa.Table, images: Sequence[SourceImage] | None) -> list
     inside = [0 <= row < len(images) for row, *_ in rows]
     keys = [within and key != images[row].key for within, (row, key, *_) in zip(inside, rows, strict=True)]
     hashes = [
-        within and _is_another_image(sha256, status, images[row])
+        # A failed row has no hash if its image could not be read, which may have been a temporary error.
+        within and sha256 != images[row].sha256 and not (sha256 is None and status == Status.FAILED)
         for within, (row, _, sha256, status) in zip(inside, rows, strict=True)
     ]
     return [
         *_named(table, ViolationKind.KEY, "key", keys),
         *_named(table, ViolationKind.IMAGE, "image_sha256", hashes),
     ]
-
-
-def _is_another_image(sha256: str | None, status: str, image: SourceImage) -> bool:
-    # A failed row has no hash where its image could not be read, which may have been a temporary error.
-    return sha256 != image.sha256 and not (sha256 is None and status == Status.FAILED)
 
 
 def _named(table: pa.Table, kind: ViolationKind, column: str, wrong: Sequence[bool]) -> list[Fault]:

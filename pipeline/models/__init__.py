@@ -1,7 +1,5 @@
 """Which model a job names: the table of model families, and the lookups in it."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

@@ -4,8 +4,6 @@ A multiplication and an addition are two FLOPs. Norms, activations and softmax a
 they are under 1 %.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 MEMORY_SHARE = 0.9

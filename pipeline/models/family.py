@@ -4,8 +4,6 @@ A family is one module of `pipeline.models` that ends with a `ModelFamily`, besi
 packages use only this record, so that a new kind of model needs no change in them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum

@@ -10,8 +10,6 @@ literal `<image>` line and, depending on its version, drops or doubles the BOS; 
 BOS. The layout is one BOS at 0, and one image placeholder between its start and end tokens and before the text.
 """
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import json

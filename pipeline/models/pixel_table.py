@@ -6,8 +6,6 @@ each of 256 levels remains. The processor computes these values once; a check at
 channel, proves that it does nothing else. The look-up takes 0.5 ms.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

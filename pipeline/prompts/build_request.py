@@ -4,8 +4,6 @@ The rule is `build_prompt` of fpgaminer/joycaption gradio-app/app.py: the templa
 options joined by spaces, then `str.format`, then `strip`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 

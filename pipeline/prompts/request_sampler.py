@@ -4,8 +4,6 @@ Nothing in this module depends on batches, workers, cluster size or the order of
 shard has the same requests with the same sampling seeds.
 """
 
-from __future__ import annotations
-
 import bisect
 import functools
 import hashlib

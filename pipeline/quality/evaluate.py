@@ -4,8 +4,6 @@ Rules run first, then the corrections (cut, tags, opening), then the length flag
 rule with action reject is the reason of the row.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 

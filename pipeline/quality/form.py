@@ -5,8 +5,6 @@ Prose is recognised by its share of function words. Among the clean texts of `te
 as neither.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 

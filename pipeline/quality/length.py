@@ -1,7 +1,5 @@
 """Number of words against the requested length. A caption is never cut to its length; the row gets a flag."""
 
-from __future__ import annotations
-
 import functools
 from itertools import pairwise
 

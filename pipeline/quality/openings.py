@@ -5,8 +5,6 @@ without a check. Here an opening is removed only if a sentence is left: a noun p
 may depend on the image (`This image shows a cat and has a warm mood.`).
 """
 
-from __future__ import annotations
-
 import re
 
 _NOUN = (

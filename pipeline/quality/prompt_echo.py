@@ -1,7 +1,5 @@
 """Prompt echoes: texts that repeat the prompt instead of describing the image."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Sequence
 

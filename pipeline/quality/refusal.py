@@ -5,8 +5,6 @@ own words. A caption may quote "I'm sorry" from a sign and may start with "I can
 with a verb of helping or describing after it.
 """
 
-from __future__ import annotations
-
 import re
 
 from pipeline.config import Action

@@ -6,8 +6,6 @@ rhymes, dialogue, tables and long tag lists. Each check takes at most 70 us for 
 if a cheap count shows that it may find something.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The record of a quality rule: its name, its default action, and the check that it makes on a text."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,8 +13,6 @@ class JudgedRequest(Protocol):
 
     @property
     def mode(self) -> str: ...
-    @property
-    def length_kind(self) -> str: ...
     @property
     def length_words(self) -> int | None: ...
     @property

@@ -1,7 +1,5 @@
 """The table of quality rules, and the actions that a config sets for them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from pipeline.config import Action, QualityConfig

@@ -4,8 +4,6 @@ Captions quote writing in a picture, so text between quotation marks does not co
 Cyrillic or Thai in the middle of a sentence and do not return.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Sequence

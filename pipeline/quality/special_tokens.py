@@ -1,7 +1,5 @@
 """Special tokens: marks of a chat template in the text, of any model family."""
 
-from __future__ import annotations
-
 import re
 
 from pipeline.config import Action

@@ -4,8 +4,6 @@ Prompts of beta-one request `artist:`, `copyright:`, `character:`, `species:`, `
 tags. Only these prefixes count, so `:d` and `re:zero` stay tags.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The end of the last complete sentence or tag in a text that reached `sampling.max_tokens`."""
 
-from __future__ import annotations
-
 import re
 
 from pipeline.models import Form

@@ -1,7 +1,5 @@
 """The user's own rules of `quality.rules`, compiled once."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass

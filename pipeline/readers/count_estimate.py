@@ -3,8 +3,6 @@
 At most `MAX_SHARDS` shards are sampled, evenly spread over the listing. How a shard is counted is up to its format.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass

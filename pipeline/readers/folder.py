@@ -25,7 +25,7 @@ from fsspec.core import url_to_fs
 from pipeline.config import SourceConfig
 from pipeline.errors import ConfigError
 from pipeline.readers.file_listing import FileStat, Info, NotRegular, files_below, stat_file
-from pipeline.readers.format import Format, ShardCount
+from pipeline.readers.format import Format
 from pipeline.readers.grouping import HIDDEN, Grouping, Member, Sample, left_out_of, named_as_image, split_name
 from pipeline.readers.sample_reader import MemberUnreadable, SampleShard
 from pipeline.readers.source_row import LeftOut, ShardReader, no_check
@@ -100,7 +100,7 @@ def folder_shard(shard: Shard, source: SourceConfig, max_bytes: int) -> SampleSh
     members = _Members(fs, folder)
     samples: list[Sample] = []
     for image, stat in stats.items():
-        # In the order in which they are read, so that a store is asked for several together.
+        # In the order in which they are read, so that several are fetched from a store together.
         beside = {extension: members.text(name, files) for extension, name in texts.get(image.key, {}).items()}
         texts_of = {extension: member for extension, member in beside.items() if member is not None}
         samples.append(Sample(_label(image.key), members.add(image.name, stat.size, stat.etag), texts_of))
@@ -190,14 +190,9 @@ def _images(folder: str, files: Mapping[str, Info], source: SourceConfig) -> lis
     images: list[_Image] = []
     for path, info in files.items():
         name = path[len(folder) + 1 :]
-        if _is_row(name) and in_split(name, source.split, by_folder=True):
+        if named_as_image(name) and split_name(name) is not None and in_split(name, source.split, by_folder=True):
             images.append(_Image(name.rpartition(".")[0], name, info))
     return sorted(images, key=attrgetter("key", "name"))
-
-
-def _is_row(name: str) -> bool:
-    """Whether a file has the name of an image, and is not hidden."""
-    return named_as_image(name) and split_name(name) is not None
 
 
 def _stat_images(
@@ -282,15 +277,9 @@ def open_folder_head(
     yield folder_shard(shard, source, max_bytes)
 
 
-def count_folder(shard: Shard, source: SourceConfig) -> ShardCount:
-    """List the folder."""
-    return ShardCount(folder_shard(shard, source, max_bytes=0).num_images, exact=True)
-
-
 FOLDER = Format(
     name="parts of folders of images",
     suffixes=(),
     open=open_folder,
     open_head=open_folder_head,
-    count=count_folder,
 )

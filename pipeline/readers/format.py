@@ -44,6 +44,6 @@ class Format:
     open_head: OpenHead | None = None
     """Opens a shard of which only the first images are read, without fetching the rest; None: `open` does it."""
     count: Callable[[Shard, SourceConfig], ShardCount] | None = None
-    """Counts the images with a few requests; None: `open` does it, which fetches up to `count_estimate.MAX_SHARDS`."""
+    """Counts the images with a few requests; None: `open` does it, for up to `count_estimate.MAX_SHARDS`."""
     has_columns: bool = False
     """Whether its reader is a `ColumnReader`, so that an export can join the source's columns."""

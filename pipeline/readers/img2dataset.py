@@ -12,7 +12,7 @@ from fsspec.core import url_to_fs
 from pipeline.readers.transport import store_errors
 
 MAX_STATS = 1000
-"""Files read; a data set of 10 M images has so many, 3 s on S3. Of more files only the first are counted."""
+"""Files that are read, 3 s on S3; a data set of 10 M images has so many. Only the first of more files are counted."""
 
 READERS = 16
 
@@ -22,7 +22,7 @@ class Downloads:
     """Sums of the `<shard>_stats.json` files."""
 
     files: int
-    asked: int
+    requested: int
     downloaded: int
     reasons: tuple[tuple[str, int], ...]
     """Why the others failed, the most frequent first."""
@@ -48,7 +48,7 @@ def downloads(stats: Sequence[str], url: str) -> Downloads:
         reasons.update(shard.reasons)
     return Downloads(
         files=len(known),
-        asked=sum(shard.count for shard in known),
+        requested=sum(shard.count for shard in known),
         downloaded=sum(shard.successes for shard in known),
         reasons=tuple(reasons.most_common()),
         unreadable=len(results) - len(known),

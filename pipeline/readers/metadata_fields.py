@@ -46,10 +46,10 @@ def to_json(value: Any) -> JSON:  # noqa: ANN401 - whatever a JSON member or an 
 
 def fields_to_json(fields: Mapping[Any, Any]) -> dict[str, JSON]:
     """`to_json` of each value; those without a JSON form are left out."""
-    carried: dict[str, JSON] = {}
+    metadata: dict[str, JSON] = {}
     for name, value in fields.items():
         try:
-            carried[str(to_json(str(name)))] = to_json(value)
+            metadata[str(to_json(str(name)))] = to_json(value)
         except NotSerializable:
             continue
-    return carried
+    return metadata

@@ -1,7 +1,5 @@
 """Excludes outputs of JoyFleet from a source: their files are Parquet, but not shards."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any

@@ -4,8 +4,8 @@ Memory is bounded by the pages, not by the row groups: batches are small and the
 Writers end a page at 1 MB, but some (pyarrow's default) check only every 1,024 values: with images of
 100 KB such a shard takes 330 MB, one with small pages 16 MB, and `read_table` takes the whole shard twice.
 
-A row group that cannot be read costs its own rows: each becomes a failed row, since the footer has the number of
-every row.
+A row group that cannot be read costs its own rows only: each becomes a failed row, since the footer has the number of
+rows.
 """
 
 import logging
@@ -52,12 +52,12 @@ MANY_ROWS = 1_000_000
 class _Columns:
     image: str
     key: str | None
-    carry: tuple[str, ...]
+    metadata: tuple[str, ...]
     download: tuple[str, ...]
     """Columns in which img2dataset says why a download failed."""
 
     def names(self) -> list[str]:
-        return list(dict.fromkeys((self.image, *((self.key,) if self.key else ()), *self.carry, *self.download)))
+        return list(dict.fromkeys((self.image, *((self.key,) if self.key else ()), *self.metadata, *self.download)))
 
 
 class ParquetShard:
@@ -161,23 +161,23 @@ class ParquetShard:
         data, path = _cell(batch.column(self._columns.image)[index])
         key = to_python(batch.column(self._columns.key)[index]) if self._columns.key else path
         key = str(row) if key is None else str(key)
-        carried = self._carried(batch, index)
+        metadata = self._metadata(batch, index)
         if data is None:
             message = f"column {self._columns.image} is null" + (f", with only a path: {path}" if path else "")
             downloads = ((name, to_python(batch.column(name)[index])) for name in self._columns.download)
             message += "".join(f"; {name}: {value}" for name, value in downloads)
-            return SourceRow(row, key, None, carried, Reason.MISSING_IMAGE, message)
+            return SourceRow(row, key, None, metadata, Reason.MISSING_IMAGE, message)
         if data.size > self._max_bytes:
             message = f"{data.size} bytes, more than max_bytes={self._max_bytes}"
-            return SourceRow(row, key, None, carried, Reason.TOO_MANY_BYTES, message)
-        return SourceRow(row, key, data.to_pybytes(), carried)
+            return SourceRow(row, key, None, metadata, Reason.TOO_MANY_BYTES, message)
+        return SourceRow(row, key, data.to_pybytes(), metadata)
 
-    def _carried(self, batch: pa.RecordBatch, index: int) -> dict[str, JSON]:
-        return fields_to_json({name: to_python(batch.column(name)[index]) for name in self._columns.carry})
+    def _metadata(self, batch: pa.RecordBatch, index: int) -> dict[str, JSON]:
+        return fields_to_json({name: to_python(batch.column(name)[index]) for name in self._columns.metadata})
 
 
 def _contradiction(file: pq.ParquetFile, size: int) -> str | None:
-    """What a damaged footer says of its rows that cannot be: the reader would make up a row for each.
+    """Say which impossible number of rows a damaged footer states, or None: the reader would invent that many rows.
 
     It does not ask for the metadata of columns: pyarrow 26 aborts the process on some that are damaged.
     """
@@ -204,11 +204,11 @@ def _columns(schema: pa.Schema, source: SourceConfig, url: str) -> _Columns:
     for name in (*named, *((source.key_column,) if source.key_column else ())):
         if name not in schema.names:
             raise ShardUnreadable(f"{url}: no column {name!r}; found: {', '.join(schema.names)}; correct the config")
-    carry = tuple(schema.names) if EVERYTHING in source.metadata_fields else named
+    metadata = tuple(schema.names) if EVERYTHING in source.metadata_fields else named
     key = source.key_column or next((name for name in KEY_COLUMNS if _is_key(schema, name)), None)
-    carry = tuple(name for name in carry if name != image and not _is_bytes(schema, name))
+    metadata = tuple(name for name in metadata if name != image and not _is_bytes(schema, name))
     download = DOWNLOAD_COLUMNS if set(DOWNLOAD_COLUMNS) <= set(schema.names) else ()
-    columns = _Columns(image, key, carry, download)
+    columns = _Columns(image, key, metadata, download)
     _refuse_twice(schema.names, columns.names(), url, "columns")
     kind = _kind(schema, image)
     if pt.is_struct(kind):
@@ -217,7 +217,7 @@ def _columns(schema: pa.Schema, source: SourceConfig, url: str) -> _Columns:
 
 
 def _refuse_twice(names: Sequence[str], used: Iterable[str], url: str, what: str) -> None:
-    """Refuse a name that would be one of two: which of them is meant is nowhere said."""
+    """Refuse a name that occurs twice: it is unknown which of the columns is meant."""
     for name in used:
         if names.count(name) > 1:
             raise ShardUnreadable(
@@ -228,12 +228,12 @@ def _refuse_twice(names: Sequence[str], used: Iterable[str], url: str, what: str
 
 def _image_column(schema: pa.Schema, configured: str | None, url: str) -> str:
     candidates = [name for name in dict.fromkeys(schema.names) if _holds_images(schema, name)]
-    found = ", ".join(f"{field.name} ({field.type})" for field in schema)
+    listed = ", ".join(f"{field.name} ({field.type})" for field in schema)
     if configured is not None:
         if configured in candidates:
             return configured
         raise ShardUnreadable(
-            f"{url}: image_column={configured} is not a column of bytes; found: {found}; "
+            f"{url}: image_column={configured} is not a column of bytes; found: {listed}; "
             "a column of URLs is for img2dataset, which downloads them"
         )
     named = [name for name in IMAGE_COLUMNS if name in candidates]
@@ -242,7 +242,7 @@ def _image_column(schema: pa.Schema, configured: str | None, url: str) -> str:
     if len(candidates) == 1:
         return candidates[0]
     raise ShardUnreadable(
-        f"{url}: {len(candidates)} columns may hold images; found: {found}; set source.image_column, "
+        f"{url}: {len(candidates)} columns may hold images; found: {listed}; set source.image_column, "
         "or download a list of URLs with img2dataset first"
     )
 

@@ -69,14 +69,14 @@ class SampleShard:
         shard: Shard,
         files: Files,
         grouping: Grouping,
-        carry: Sequence[str],
+        metadata_fields: Sequence[str],
         max_bytes: int,
         lost: LostFiles | None,
     ) -> None:
         """Rows are the samples of `grouping`, then `lost`. The caller closes what `files` reads from."""
         self._url = shard.url
         self._files = files
-        self._carry = carry
+        self._metadata_fields = metadata_fields
         self._max_bytes = max_bytes
         self._samples = grouping.samples
         self._lost = lost
@@ -123,20 +123,20 @@ class SampleShard:
                 raise ShardUnreadable(f"{self._url}: {member.name}: {err}; restore the shard and retry") from err
 
     def _row(self, row: int, sample: Sample) -> SourceRow:
-        carried = self._carried(sample.texts) if self._carry else {}
+        metadata = self._metadata(sample.texts) if self._metadata_fields else {}
         if sample.image is None:
-            return SourceRow(row, sample.key, None, carried, Reason.MISSING_IMAGE, self._why_missing(sample))
+            return SourceRow(row, sample.key, None, metadata, Reason.MISSING_IMAGE, self._why_missing(sample))
         if sample.image.fault is not None:
             message = f"{self._url}: {sample.image.name}: {sample.image.fault}"
-            return SourceRow(row, sample.key, None, carried, Reason.MISSING_IMAGE, message)
+            return SourceRow(row, sample.key, None, metadata, Reason.MISSING_IMAGE, message)
         if sample.image.size > self._max_bytes:
             message = f"{sample.image.size} bytes, more than max_bytes={self._max_bytes}"
-            return SourceRow(row, sample.key, None, carried, Reason.TOO_MANY_BYTES, message)
+            return SourceRow(row, sample.key, None, metadata, Reason.TOO_MANY_BYTES, message)
         try:
-            return SourceRow(row, sample.key, self._files.read(sample.image), carried)
+            return SourceRow(row, sample.key, self._files.read(sample.image), metadata)
         except MemberUnreadable as err:
             message = f"{self._url}: {sample.image.name}: {err}"
-            return SourceRow(row, sample.key, None, carried, Reason.SHARD_DAMAGED, message)
+            return SourceRow(row, sample.key, None, metadata, Reason.SHARD_DAMAGED, message)
 
     def _why_missing(self, sample: Sample) -> str:
         others = ", ".join(sorted(sample.texts))
@@ -159,18 +159,20 @@ class SampleShard:
         except (ValueError, RecursionError, MemberUnreadable) as err:
             return {"json_error": f"{type(err).__name__}: {err}"}
 
-    def _carried(self, texts: Mapping[str, Member]) -> dict[str, JSON]:
+    def _metadata(self, texts: Mapping[str, Member]) -> dict[str, JSON]:
         fields = self._json(texts)
-        everything = EVERYTHING in self._carry
-        carried = dict(fields) if everything else {name: fields[name] for name in self._carry if name in fields}
-        if "json" in self._carry and fields:
-            carried["json"] = fields
+        everything = EVERYTHING in self._metadata_fields
+        metadata = (
+            dict(fields) if everything else {name: fields[name] for name in self._metadata_fields if name in fields}
+        )
+        if "json" in self._metadata_fields and fields:
+            metadata["json"] = fields
         elif "json_error" in fields:
-            carried["json_error"] = fields["json_error"]
+            metadata["json_error"] = fields["json_error"]
         for extension, member in texts.items():
-            if extension != "json" and (extension in self._carry or everything):
-                carried |= self._text(extension, member, selected=extension in self._carry)
-        return carried
+            if extension != "json" and (extension in self._metadata_fields or everything):
+                metadata |= self._text(extension, member, selected=extension in self._metadata_fields)
+        return metadata
 
     def _text(self, extension: str, member: Member, *, selected: bool) -> dict[str, JSON]:
         if not selected and (member.size > MAX_TEXT_BYTES or extension.rpartition(".")[2] in BINARY_EXTENSIONS):

@@ -22,8 +22,8 @@ class SourceRow:
     key: str
     """Name of the sample, valid UTF-8; may repeat."""
     data: bytes | None
-    carried: dict[str, JSON] = field(default_factory=dict)
-    """The fields that `source.metadata_fields` asks for and the row has."""
+    metadata: dict[str, JSON] = field(default_factory=dict)
+    """The fields of `source.metadata_fields` that the row has."""
     reason: Reason | None = None
     """MISSING_IMAGE, TOO_MANY_BYTES or SHARD_DAMAGED."""
     message: str | None = None

@@ -54,7 +54,7 @@ class TarFiles:
 def tar_shard(
     file: BinaryIO,
     shard: Shard,
-    carry: Sequence[str],
+    metadata_fields: Sequence[str],
     max_bytes: int,
     check: Check = no_check,
     cut: str | None = None,
@@ -64,7 +64,7 @@ def tar_shard(
     Args:
         file: the tar.
         shard: for its names.
-        carry: metadata fields to read.
+        metadata_fields: metadata fields to read.
         max_bytes: an image larger than this is not read.
         check: as in `ShardReader`.
         cut: why `file` may not be the whole tar, if so.
@@ -86,7 +86,7 @@ def tar_shard(
     if damage is not None:
         where = f"byte {damage.offset}"
         lost = LostFiles(f"<damaged at {where}>", f"{shard.url}: everything from {where} on is lost: {damage.what}")
-    return SampleShard(shard, TarFiles(file, check), grouping, carry, max_bytes, lost)
+    return SampleShard(shard, TarFiles(file, check), grouping, metadata_fields, max_bytes, lost)
 
 
 def _members(file: BinaryIO, links: list[str]) -> tuple[list[Member], TarDamage | None]:

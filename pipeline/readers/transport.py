@@ -24,7 +24,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from pipeline.errors import ShardUnreadable, StoreError
+from pipeline.errors import PipelineError, ShardUnreadable, StoreError
 from schemas.shard import Shard
 
 T = TypeVar("T")
@@ -231,47 +231,60 @@ def store_etag(info: Mapping[str, Any]) -> str | None:
     return str(etag).strip('"') if etag else None
 
 
-def list_with_tries(what: str, ask: Callable[[], T]) -> T:
-    """Return the result of `ask`, which lists a store; it is repeated after a transient error, other errors are raised.
+def list_with_tries(what: str, request: Callable[[], T]) -> T:
+    """Return the result of `request`, a listing. It is repeated after a transient error; others are raised unchanged.
 
     Raises:
         StoreError: all `TRIES` ended with a transient error.
     """
-    for attempt in range(1, TRIES + 1):
-        try:
-            return ask()
-        except store_errors() as err:
-            if not is_transient(err):
-                raise
-            if attempt == TRIES:
-                raise StoreError(
-                    f"{what}: cannot be listed, {TRIES} tries ({type(err).__name__}: {err}); run again when the store "
-                    "answers, or check its address"
-                ) from err
-            log.warning("%s: try=%d of %d: %s: %s", what, attempt, TRIES, type(err).__name__, err)
-            time.sleep(RETRY_S * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
-    raise AssertionError("every turn returns or raises")
+    return _with_tries(
+        what,
+        request,
+        is_transient,
+        lambda err: StoreError(
+            f"{what}: cannot be listed, {TRIES} tries ({type(err).__name__}: {err}); run again when the store answers, "
+            "or check its address"
+        ),
+    )
 
 
-def with_tries(shard: Shard, fetch: Callable[[], T]) -> T:
-    """Return the result of `fetch`, which reads from a store and may be repeated.
+def with_tries(shard: Shard, request: Callable[[], T]) -> T:
+    """Return the result of `request`, which reads from a store. It is repeated after an error of the store.
 
     Raises:
         ShardUnreadable: the object is missing, or cannot be read in `TRIES`.
     """
+    try:
+        return _with_tries(
+            f"shard={shard.url}",
+            request,
+            lambda err: not isinstance(err, FileNotFoundError | PermissionError),
+            lambda err: ShardUnreadable(
+                f"{shard.url}: cannot be fetched, {TRIES} tries ({type(err).__name__}: {err}); "
+                f"check the store and the space in {tempfile.gettempdir()}, then retry"
+            ),
+        )
+    except (FileNotFoundError, PermissionError) as err:
+        raise ShardUnreadable(
+            f"{shard.url}: cannot be read ({type(err).__name__}: {err}); restore it or its permissions and retry"
+        ) from err
+
+
+def _with_tries(
+    what: str,
+    request: Callable[[], T],
+    repeats: Callable[[Exception], bool],
+    last_error: Callable[[Exception], PipelineError],
+) -> T:
+    """Return the result of `request`; repeat it after the errors of a store for which `repeats` is true."""
     for attempt in range(1, TRIES + 1):
         try:
-            return fetch()
-        except (FileNotFoundError, PermissionError) as err:
-            raise ShardUnreadable(
-                f"{shard.url}: cannot be read ({type(err).__name__}: {err}); restore it or its permissions and retry"
-            ) from err
+            return request()
         except store_errors() as err:
+            if not repeats(err):
+                raise
             if attempt == TRIES:
-                raise ShardUnreadable(
-                    f"{shard.url}: cannot be fetched, {TRIES} tries ({type(err).__name__}: {err}); "
-                    f"check the store and the space in {tempfile.gettempdir()}, then retry"
-                ) from err
-            log.warning("shard=%s try=%d of %d: %s: %s", shard.url, attempt, TRIES, type(err).__name__, err)
+                raise last_error(err) from err
+            log.warning("%s try=%d of %d: %s: %s", what, attempt, TRIES, type(err).__name__, err)
             time.sleep(RETRY_S * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
     raise AssertionError("every turn returns or raises")

@@ -60,7 +60,7 @@ class _ZipFiles:
 
 
 def zip_shard(
-    file: BinaryIO, shard: Shard, carry: Sequence[str], max_bytes: int, check: Check = no_check
+    file: BinaryIO, shard: Shard, metadata_fields: Sequence[str], max_bytes: int, check: Check = no_check
 ) -> SampleShard:
     """Read the directory of a zip in an open file, which the caller closes.
 
@@ -78,7 +78,7 @@ def zip_shard(
     members = [Member(_name(info), number, info.file_size) for number, info in enumerate(infos)]
     grouping = group(members)
     refuse_nothing(shard, members, grouping)
-    return SampleShard(shard, _ZipFiles(archive, infos, check), grouping, carry, max_bytes, None)
+    return SampleShard(shard, _ZipFiles(archive, infos, check), grouping, metadata_fields, max_bytes, None)
 
 
 def _name(info: zipfile.ZipInfo) -> str:

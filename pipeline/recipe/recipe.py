@@ -4,8 +4,6 @@ Names in a recipe are those of the first edition, and settings that came later a
 (`pipeline.config.recipe_form`): an old output is resumed by a newer release.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Where a model's weights are, and a digest that identifies them, without loading them."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Reads the committed files of an output, one in memory at a time, in the order of their shards."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 

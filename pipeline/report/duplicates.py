@@ -1,12 +1,10 @@
 """Counts captions that several images share, exactly or nearly: the only module that imports datasketch.
 
-Nearly means: of all runs of three words that either has, `NEAR` are in both (Jaccard). Beyond
-`NEAR_TEXTS` different texts only those are compared whose smallest hashed run falls below a limit: two
-texts of similarity s have the same smallest run with probability s, so a sample by it keeps near
-duplicates together, and the share is low by at most 1 - s.
+Nearly means that `NEAR` of the runs of three words that either text has are in both (Jaccard). Beyond `NEAR_TEXTS`
+different texts only a sample is compared: the texts whose smallest hashed run is below a limit. Two texts of
+similarity s have the same smallest run with probability s, so near duplicates stay together in the sample, and the
+share is too low by at most 1 - s.
 """
-
-from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
@@ -32,7 +30,7 @@ class SharedText:
 
     group: int
     image: int
-    """The last one that had it."""
+    """The last image that had it."""
     images: int = 1
 
 
@@ -56,7 +54,7 @@ class Shared:
 
 
 class Duplicates:
-    """Takes captions one by one, those of an image in a row, and returns the figures at the end."""
+    """Takes captions one by one, those of an image consecutively, and returns the figures at the end."""
 
     def __init__(self, exact_texts: int = EXACT_TEXTS, near_texts: int = NEAR_TEXTS) -> None:
         self._exact = KeySample[SharedText](exact_texts)
@@ -79,9 +77,9 @@ class Duplicates:
         near_key = min(hash64(f"{group}\x1f{run}") for run in runs(plain))
         if not self._near.wants(near_key):
             return
-        for one in self._near.values(near_key):
-            if one.text == plain and one.group == group:
-                _count(one, image)
+        for known_text in self._near.values(near_key):
+            if known_text.text == plain and known_text.group == group:
+                _count(known_text, image)
                 return
         self._near.add(near_key, NearText(group, image, text=plain))
 
@@ -111,7 +109,7 @@ def runs(plain: str) -> set[str]:
 
 
 def _near_pairs(texts: list[NearText]) -> Iterator[tuple[NearText, bool]]:
-    """Yield each text with whether another image has it, or one like it."""
+    """Yield each text with whether another image has the same or nearly the same text."""
     lsh = MinHashLSH(threshold=NEAR, num_perm=PERMUTATIONS)
     signatures: list[MinHash] = []
     for index, text in enumerate(texts):
@@ -120,10 +118,10 @@ def _near_pairs(texts: list[NearText]) -> Iterator[tuple[NearText, bool]]:
         signatures.append(signature)
         lsh.insert(index, signature)
     for index, text in enumerate(texts):
-        yield text, text.images > 1 or _has_alike(index, texts, signatures, lsh)
+        yield text, text.images > 1 or _has_near_duplicate(index, texts, signatures, lsh)
 
 
-def _has_alike(index: int, texts: list[NearText], signatures: list[MinHash], lsh: MinHashLSH) -> bool:
+def _has_near_duplicate(index: int, texts: list[NearText], signatures: list[MinHash], lsh: MinHashLSH) -> bool:
     candidates = cast("list[int]", lsh.query(signatures[index]))
     return any(
         texts[other].image != texts[index].image and signatures[index].jaccard(signatures[other]) >= NEAR

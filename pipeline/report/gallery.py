@@ -1,20 +1,19 @@
-"""Chooses the caption rows that the report shows: some of every kind, and the worst, from few shards.
+"""Chooses the caption rows that the report shows: some of every kind, and the most doubtful, from few shards.
 
-A kind is a mode, a status and a reason, so that rare ones are seen too. Of each, rows are drawn by the
-hash of their identity, up to `OF_A_SHARD` from a shard before the next shard has its turn: thumbnails
-are read back from the sources, and a hundred shards are a hundred files to open.
+A kind is a mode, a status and a reason, so that rare ones are shown too. Of each kind, rows are chosen by the hash of
+their identity, up to `OF_A_SHARD` from one shard before another shard is used: thumbnails are read from the source
+again, and each shard is a file to open.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
-from pipeline.report.key_sample import hash64
+from pipeline.report.key_sample import Smallest, hash64
 from schemas.status import Status
 
 OF_A_KIND = 12
@@ -23,47 +22,24 @@ WORST = 24
 MAX_ROWS = 240
 """In all: a page of some 3 MB with photographs (estimated; 0.7 MB with 79 drawn pictures)."""
 
+Kind = tuple[str, str, str]
+"""Mode, status and reason."""
 Key = tuple[float, int, int]
-"""Smaller is shown first: rank or trouble, hash of the shard, hash of the row."""
+"""Smaller is shown first: rank or negated doubt, hash of the shard, hash of the row."""
 
 
-class Smallest:
-    """The `size` rows with the smallest keys, each with its values."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._heap: list[tuple[Key, dict[str, Any]]] = []
-
-    def wants(self, key: Key) -> bool:
-        return len(self._heap) < self._size or key < _negative(self._heap[0][0])
-
-    def add(self, key: Key, row: dict[str, Any]) -> None:
-        # Keys are negated for a heap whose first is the largest; they are unique, so no two rows are compared.
-        item = (_negative(key), row)
-        if len(self._heap) < self._size:
-            heapq.heappush(self._heap, item)
-        elif self.wants(key):
-            heapq.heapreplace(self._heap, item)
-
-    @property
-    def items(self) -> list[tuple[Key, dict[str, Any]]]:
-        """In ascending order of their keys."""
-        return sorted(((_negative(key), row) for key, row in self._heap), key=lambda item: item[0])
-
-
-def _negative(key: Key) -> Key:
-    return (-key[0], -key[1], -key[2])
+Rows = Smallest[Key, dict[str, Any]]
 
 
 @dataclass(slots=True)
 class Gallery:
     """Takes batches of caption rows, a shard at a time."""
 
-    kinds: dict[tuple[str, str, str], Smallest] = field(default_factory=dict[tuple[str, str, str], Smallest])
-    worst: Smallest = field(default_factory=lambda: Smallest(WORST))
+    kinds: dict[Kind, Rows] = field(default_factory=dict[Kind, Rows])
+    worst: Rows = field(default_factory=lambda: Rows(WORST))
     _shard: str = ""
     _shard_hash: int = 0
-    _of_shard: dict[tuple[str, str, str], Smallest] = field(default_factory=dict[tuple[str, str, str], Smallest])
+    _of_shard: dict[Kind, Rows] = field(default_factory=dict[Kind, Rows])
 
     def begin(self, shard: str) -> None:
         """Start a shard; ends the one before."""
@@ -72,9 +48,9 @@ class Gallery:
 
     def end(self) -> None:
         """End a shard, so that its first rows by key enter the gallery."""
-        for kind, found in self._of_shard.items():
-            shown = self.kinds.setdefault(kind, Smallest(OF_A_KIND))
-            for rank, (key, row) in enumerate(found.items):
+        for kind, rows in self._of_shard.items():
+            shown = self.kinds.setdefault(kind, Rows(OF_A_KIND))
+            for rank, (key, row) in enumerate(rows.items):
                 shown.add((rank // OF_A_SHARD, self._shard_hash, key[2]), row)
         self._of_shard.clear()
 
@@ -88,19 +64,19 @@ class Gallery:
         for index, row in enumerate(rows):
             kind = (row["mode"], row["status"], row["reason"] or "")
             shown = self.kinds.get(kind)
-            trouble = trouble_of(row)
-            if not trouble and shown is not None and not shown.wants((0, self._shard_hash, -1)):
+            doubt = doubt_of(row)
+            if not doubt and shown is not None and not shown.wants((0, self._shard_hash, -1)):
                 continue
             row_hash = hash64(f"{row['shard']}\x1f{row['row']}\x1f{row['slot']}")
-            found = self._of_shard.setdefault(kind, Smallest(OF_A_KIND))
-            keys = ((found, (0.0, self._shard_hash, row_hash)), (self.worst, (-trouble, self._shard_hash, row_hash)))
-            wanted = [(where, key) for where, key in keys if where.wants(key) and (where is found or trouble)]
+            keys = [(self._of_shard.setdefault(kind, Rows(OF_A_KIND)), (0.0, self._shard_hash, row_hash))]
+            keys += [(self.worst, (-doubt, self._shard_hash, row_hash))] if doubt else []
+            wanted = [(rows_of, key) for rows_of, key in keys if rows_of.wants(key)]
             whole: dict[str, Any] = batch.slice(index, 1).to_pylist()[0] if wanted else {}
-            for where, key in wanted:
-                where.add(key, whole)
+            for rows_of, key in wanted:
+                rows_of.add(key, whole)
 
     def rows(self) -> list[Shown]:
-        """Return the rows to show, at most `MAX_ROWS`: the worst, then some of each kind in turn."""
+        """Return the rows to show, at most `MAX_ROWS`: the most doubtful, then some of each kind in turn."""
         shown: dict[tuple[str, int, str], Shown] = {}
         for _, row in self.worst.items:
             shown.setdefault(_identity(row), Shown(row)).worst = True
@@ -120,7 +96,7 @@ class Shown:
     drawn: bool = False
 
 
-def trouble_of(row: Mapping[str, Any]) -> float:
+def doubt_of(row: Mapping[str, Any]) -> float:
     """Return how doubtful an ok caption is: its flags and the attempts that it took; 0 for all other rows."""
     return 2.0 * len(row["flags"]) + row["attempts"] - 1 if row["status"] == Status.OK else 0.0
 

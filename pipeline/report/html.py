@@ -4,11 +4,9 @@ All that is filled in is escaped. Beyond that a content security policy in the p
 script but the page's own, which it names by hash.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote
@@ -48,12 +46,19 @@ def share(value: float | None) -> str:
 
 
 def trusted(svg: str) -> Markup:
-    """Return a figure of `pipeline.report.plots`, which escaped its letters itself, so that it is not escaped again."""
+    """Mark a figure of `pipeline.report.plots` as HTML: its text is escaped already."""
     return Markup(svg)
 
 
+def choices(labels: Iterable[Mapping[str, Sequence[str]]], *more: tuple[str, str]) -> list[tuple[str, str, list[str]]]:
+    """Return the filters of a page as (field, title, values), with the values that occur in the labels of its rows."""
+    fields = (("mode", "Mode"), ("status", "Status"), ("reason", "Reason"), *more)
+    listed = list(labels)
+    return [(name, title, sorted({value for row in listed for value in row[name] if value})) for name, title in fields]
+
+
 def link_of(url: str) -> str | None:
-    """Return an address of a shard that a browser can open, for local files and http; None for others."""
+    """Return the address of a shard that a browser can open: of local files and http; None for others."""
     scheme, separator, _ = url.partition("://")
     if not separator:
         return PurePosixPath(url).as_uri() if url.startswith("/") else None

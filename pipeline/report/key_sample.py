@@ -1,11 +1,11 @@
 """Samples with bounded size that do not depend on the order of their input."""
 
-from __future__ import annotations
-
+import bisect
 import hashlib
-import heapq
+from operator import itemgetter
 from typing import Generic, TypeVar
 
+K = TypeVar("K", int, tuple[float, int, int])
 V = TypeVar("V")
 
 SPAN = 2**64
@@ -53,20 +53,18 @@ class KeySample(Generic[V]):
             self._size = sum(map(len, self.kept.values()))
 
 
-class TextSample:
-    """Keeps the `size` texts with the smallest keys."""
+class Smallest(Generic[K, V]):
+    """The `size` values with the smallest keys, which are unique."""
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._heap: list[tuple[int, str]] = []
+        self.items: list[tuple[K, V]] = []
+        """Ascending by key."""
 
-    def add(self, key: int, text: str) -> None:
-        if len(self._heap) < self._size:
-            heapq.heappush(self._heap, (-key, text))
-        elif key < -self._heap[0][0]:
-            heapq.heapreplace(self._heap, (-key, text))
+    def wants(self, key: K) -> bool:
+        return len(self.items) < self._size or key < self.items[-1][0]
 
-    @property
-    def texts(self) -> list[str]:
-        """In no promised order."""
-        return [text for _, text in self._heap]
+    def add(self, key: K, value: V) -> None:
+        if self.wants(key):
+            bisect.insort(self.items, (key, value), key=itemgetter(0))
+            del self.items[self._size :]

@@ -1,10 +1,8 @@
 """Counts everything that the report page shows, in the same pass as the quality tables.
 
-Counts are exact. Bounded are the tags (`TAGS` different ones are counted), the gallery and the memory: one
+Counts are exact, except those of rare tags beyond `TAGS` different ones. Memory is bounded: the tags, the gallery, one
 committed file and a batch of its rows.
 """
-
-from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping

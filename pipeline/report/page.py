@@ -1,6 +1,4 @@
-"""The report page: the statistics of an output as words, tables and figures."""
-
-from __future__ import annotations
+"""The report page: the statistics of an output as text, tables and figures."""
 
 import json
 from collections import Counter
@@ -15,11 +13,12 @@ import yaml
 from pipeline.ledger.layout import committed_path
 from pipeline.ledger.quarantine import Quarantined
 from pipeline.report.gallery import Shown
-from pipeline.report.html import link_of, number, render, trusted
+from pipeline.report.html import choices, link_of, number, render, trusted
 from pipeline.report.output_stats import OutputStats
-from pipeline.report.plots import LengthGot, length_plot, throughput_plot, words_plot
+from pipeline.report.plots import WordCounts, length_plot, throughput_plot, words_plot
 from pipeline.report.quality_stats import QualityReport, length_of
 from pipeline.report.thumbnails import Thumbnail
+from schemas.quality_report import COUNTED
 from schemas.shard import Shard
 from schemas.status import Status
 
@@ -48,12 +47,12 @@ class Subject:
 
 
 def report_page(
-    subject: Subject, survey: OutputStats, quality: QualityReport, thumbnails: Mapping[tuple[str, int], Thumbnail]
+    subject: Subject, stats: OutputStats, quality: QualityReport, thumbnails: Mapping[tuple[str, int], Thumbnail]
 ) -> str:
     """Return the page."""
     groups: list[dict[str, Any]] = quality.groups.to_pylist()
     tolerance: float = subject.job["quality"]["length_tolerance"]
-    cards = [_card(index, shown, subject, thumbnails) for index, shown in enumerate(survey.gallery.rows())]
+    cards = [_card(index, shown, subject, thumbnails) for index, shown in enumerate(stats.gallery.rows())]
     return render(
         "report.html.jinja",
         {
@@ -62,41 +61,42 @@ def report_page(
             "recipe": subject.recipe,
             "slots": subject.slots,
             "made": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-            "left": len(subject.shards) - len(survey.commits) - len(subject.quarantined),
+            "left": len(subject.shards) - len(stats.commits) - len(subject.quarantined),
             "quarantined": subject.quarantined[:SHOWN_QUARANTINED],
             "config": yaml.safe_dump(dict(subject.job), sort_keys=False, allow_unicode=True),
             "versions": sorted(subject.versions.items()),
             "groups": groups,
             "tolerance": f"{tolerance:.0%}",
             "exact_rate": min((group["exact_rate"] for group in groups), default=1),
-            "copied": survey.copied_images,
-            "copied_rate": survey.copies.rate,
+            "copied": stats.copied_images,
+            "copied_rate": stats.copies.rate,
             "lengths": _length_plots(groups, tolerance),
             "words": _word_plots(quality),
             "cards": cards,
-            "choices": _choices(cards),
+            "choices": choices((card["labels"] for card in cards), ("why", "Shown as")),
+            "counted": list(COUNTED),
             "pictures": sum(card["uri"] is not None for card in cards),
-            **_counts(subject, survey),
-            **_bars(survey, quality),
-            **_throughput(survey),
+            **_counts(subject, stats),
+            **_bars(stats, quality),
+            **_throughput(stats),
         },
     )
 
 
-def _counts(subject: Subject, survey: OutputStats) -> dict[str, Any]:
-    statuses = survey.statuses
+def _counts(subject: Subject, stats: OutputStats) -> dict[str, Any]:
+    statuses = stats.statuses
     rows = statuses.total()
     totals = [
-        ("images", number(survey.images)),
+        ("images", number(stats.images)),
         ("caption rows", number(rows)),
         ("ok", number(statuses[Status.OK])),
-        ("shards committed", f"{len(survey.commits):,} of {len(subject.shards):,}"),
+        ("shards committed", f"{len(stats.commits):,} of {len(subject.shards):,}"),
         ("in quarantine", number(len(subject.quarantined))),
-        ("tokens written", number(survey.caption_tokens)),
-        ("tokens read", number(survey.prompt_tokens)),
+        ("tokens written", number(stats.caption_tokens)),
+        ("tokens read", number(stats.prompt_tokens)),
     ]
     lines: dict[tuple[str, str], dict[str, Any]] = {}
-    for (slot, mode, status), count in survey.rows.items():
+    for (slot, mode, status), count in stats.rows.items():
         empty = {"slot": slot, "mode": mode, "rows": 0, **{status.value: 0 for status in Status}}
         line = lines.setdefault((slot, mode), empty)
         line["rows"] += count
@@ -106,7 +106,7 @@ def _counts(subject: Subject, survey: OutputStats) -> dict[str, Any]:
     return {"totals": totals, "rows": rows, "statuses": parts, "slots_table": table}
 
 
-def _bars(survey: OutputStats, quality: QualityReport) -> dict[str, Any]:
+def _bars(stats: OutputStats, quality: QualityReport) -> dict[str, Any]:
     counts: dict[str, Counter[str]] = {"earlier": Counter(), "flag": Counter()}
     for row in quality.reasons.to_pylist():
         if row["kind"] in counts:
@@ -114,18 +114,18 @@ def _bars(survey: OutputStats, quality: QualityReport) -> dict[str, Any]:
     openings: Counter[str] = Counter()
     for row in quality.openings.to_pylist():
         openings[row["opening"]] += row["rows"]
-    rows, statuses = survey.statuses.total(), survey.statuses
+    rows, statuses = stats.statuses.total(), stats.statuses
     reasons = [
         {"name": reason, "more": status, "rows": count, "kind": status}
-        for (status, reason), count in survey.reasons.most_common()
+        for (status, reason), count in stats.reasons.most_common()
     ]
     return {
         "reasons": _scaled(reasons, rows),
         "earlier": _scaled(_lines(counts["earlier"]), rows),
         "flags": _scaled(_lines(counts["flag"]), statuses[Status.OK]),
         "openings": _scaled(_lines(openings, SHOWN_OPENINGS), statuses[Status.OK]),
-        "tags": _scaled(_lines(survey.tags, SHOWN_TAGS), survey.tagged),
-        "tagged": survey.tagged,
+        "tags": _scaled(_lines(stats.tags, SHOWN_TAGS), stats.tagged),
+        "tagged": stats.tagged,
     }
 
 
@@ -143,15 +143,15 @@ def _scaled(lines: Sequence[dict[str, Any]], total: int) -> list[dict[str, Any]]
     ]
 
 
-def _throughput(survey: OutputStats) -> dict[str, Any]:
-    times = [commit.time_s for commit in survey.commits]
+def _throughput(stats: OutputStats) -> dict[str, Any]:
+    times = [commit.time_s for commit in stats.commits]
     if len(times) < 2:  # one commit is no span of time
         return {"throughput": None, "span": ""}
     seconds = max(times) - min(times)
     first = datetime.fromtimestamp(min(times), UTC)
-    rate = f", {survey.statuses.total() / seconds:,.1f} a second on average" if seconds >= 1 else ""
+    rate = f", {stats.statuses.total() / seconds:,.1f} a second on average" if seconds >= 1 else ""
     span = f"{number(len(times))} commits in {_clock(seconds)} from {first:%Y-%m-%d %H:%M}{rate}."
-    return {"throughput": trusted(throughput_plot(times, [commit.rows for commit in survey.commits])), "span": span}
+    return {"throughput": trusted(throughput_plot(times, [commit.rows for commit in stats.commits])), "span": span}
 
 
 def _clock(seconds: float) -> str:
@@ -160,18 +160,14 @@ def _clock(seconds: float) -> str:
 
 
 def _length_plots(groups: Iterable[Mapping[str, Any]], tolerance: float) -> list[tuple[str, Any]]:
-    by_mode: dict[str, list[LengthGot]] = {}
+    by_mode: dict[str, list[WordCounts]] = {}
     for group in groups:
-        asked, _, unit = group["length"].partition(" ")
+        requested, _, unit = group["length"].partition(" ")
         if unit == "words" and group["words_p50"] is not None:
-            got = LengthGot(int(asked), group["words_p10"], group["words_p50"], group["words_p90"])
-            by_mode.setdefault(group["mode"], []).append(got)
+            lengths = WordCounts(int(requested), group["words_p10"], group["words_p50"], group["words_p90"])
+            by_mode.setdefault(group["mode"], []).append(lengths)
     modes = sorted(by_mode)[:SHOWN_MODES]
-    return [(mode, trusted(length_plot(mode, sorted(by_mode[mode], key=_asked), tolerance))) for mode in modes]
-
-
-def _asked(one: LengthGot) -> int:
-    return one.asked
+    return [(mode, trusted(length_plot(mode, sorted(by_mode[mode]), tolerance))) for mode in modes]
 
 
 def _word_plots(quality: QualityReport) -> list[tuple[str, Any]]:
@@ -189,22 +185,14 @@ def _card(
     thumbnail = thumbnails.get((row["shard"], row["row"]), Thumbnail(None, "no picture: it could not be decoded"))
     shard = subject.shards.get(row["shard"])
     why = [name for name, yes in (("worst", shown.worst), ("drawn", shown.drawn)) if yes]
-    told = {"mode": [row["mode"]], "status": [row["status"]], "reason": [row["reason"] or ""], "why": why}
+    labels = {"mode": [row["mode"]], "status": [row["status"]], "reason": [row["reason"] or ""], "why": why}
     return {
         "id": f"r{index}",
         "row": {**row, "length": length_of(row)},
-        "told": told,
-        "data": json.dumps([told]),
+        "labels": labels,
+        "data": json.dumps([labels]),
         "uri": thumbnail.uri,
         "missing": thumbnail.missing,
         "link": link_of(shard.url) if shard else None,
         "file": subject.files + quote(committed_path(row["shard"])),
     }
-
-
-def _choices(cards: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, list[str]]]:
-    names = (("mode", "Mode"), ("status", "Status"), ("reason", "Reason"), ("why", "Shown as"))
-    return [
-        (name, label, sorted({value for card in cards for value in card["told"][name] if value}))
-        for name, label in names
-    ]

@@ -1,9 +1,7 @@
 """The playground without its page: one image, one prompt setting, several answers.
 
-The answers come by the stages of a run, each from a slot of its own: same words, rules and repair, other seeds.
+The answers come from the stages of a run, each from its own slot: same prompt, rules and retries, different seeds.
 """
-
-from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
@@ -46,14 +44,14 @@ class Choice:
     def request(self) -> dict[str, Any]:
         """Return it as an entry of `captions`, without the slot and without unset fields."""
         length = int(self.length) if self.length.isdigit() else self.length
-        asked = {
+        fields = {
             "mode": self.mode,
             "tone": None if self.tone == NO_TONE else self.tone,
             "length": None if length == NO_LENGTH else length,
             "options": list(self.options),
             "name": self.name.strip(),
         }
-        return {key: value for key, value in asked.items() if value}
+        return {key: value for key, value in fields.items() if value}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +89,7 @@ def job_of(base: JobConfig, choice: Choice, samples: int, seed: int) -> JobConfi
     """Return the job that captions the image `samples` times.
 
     Raises:
-        ConfigError: the generation cannot be asked so; names what is allowed.
+        ConfigError: the generation was not trained on the request; names what is allowed.
     """
     data = base.model_dump(mode="json")
     slots = [{"slot": f"sample-{number + 1}", **choice.request()} for number in range(samples)]
@@ -101,7 +99,7 @@ def job_of(base: JobConfig, choice: Choice, samples: int, seed: int) -> JobConfi
     return job
 
 
-def words_of(base: JobConfig, choice: Choice) -> tuple[str, str]:
+def prompt_of(base: JobConfig, choice: Choice) -> tuple[str, str]:
     """Return the exact prompt and system turn; raises ConfigError as `job_of`."""
     request = RequestSampler(job_of(base, choice, 1, 0)).requests(SHARD.path, 0)[0]
     return request.prompt, request.system
@@ -117,9 +115,9 @@ async def ask(engine: Engine, job: JobConfig, geometry: Geometry, data: bytes) -
     run = RunIdentity(recipe="playground", slots=RequestSampler(job).slots, versions={})
     spec = CaptionSpec(job=job, run=run, vocabulary=load_vocabulary(job.quality))
     [batch] = batches_of(read, SHARD, 1, [SourceRow(0, "image", data)])
-    began = time.monotonic()
+    started = time.monotonic()
     table = await Captioner(spec, engine).rows(batch)
-    return Answers(table.to_pylist(), time.monotonic() - began)
+    return Answers(table.to_pylist(), time.monotonic() - started)
 
 
 def answers_html(answers: Answers) -> str:

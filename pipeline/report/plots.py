@@ -1,17 +1,14 @@
 """Figures as SVG inside a page: the only module that imports matplotlib.
 
-Colours are the page's own (`var(--ink)` and the like), so that a figure follows light and dark; letters stay
-text in the page's font. A figure is `WIDTH_PX` wide, so that its letters are readable on a phone at its width.
+Colours are CSS variables of the page (`var(--ink)`), so that a figure follows the light or dark theme. Labels are text
+in the page's font. A figure is `WIDTH_PX` wide, so that its labels are readable on a phone.
 """
-
-from __future__ import annotations
 
 import io
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -25,7 +22,7 @@ HEIGHT_PX = 190
 TIME_BINS = 60
 """At most; with few commits half as many as commits, so that there are no gaps between the bars."""
 
-# Stand for the page's colours, which matplotlib knows no way to name.
+# Placeholders for the page's colours: matplotlib has no syntax for CSS variables.
 INK, MUTED, RULE, ACCENT, SOFT = "#010101", "#020202", "#030303", "#040404", "#050505"
 VARIABLES = {INK: "--ink", MUTED: "--muted", RULE: "--rule", ACCENT: "--accent", SOFT: "--soft"}
 
@@ -54,11 +51,10 @@ STYLE: dict[Any, Any] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class LengthGot:
-    """The words of the captions of one mode and one requested number of words."""
+class WordCounts(NamedTuple):
+    """The words of the captions of one mode for one requested number of words: percentiles."""
 
-    asked: int
+    requested: int
     p10: int
     p50: int
     p90: int
@@ -98,21 +94,21 @@ def words_plot(mode: str, words: Mapping[int, int]) -> str:
     return _svg(figure, f"words {mode}", f"Captions of mode {mode} by number of words")
 
 
-def length_plot(mode: str, lengths: Sequence[LengthGot], tolerance: float) -> str:
+def length_plot(mode: str, lengths: Sequence[WordCounts], tolerance: float) -> str:
     """Plot actual against requested words: median, 10th to 90th percentile, and the allowed range."""
-    asked = np.array([length.asked for length in lengths], float)
+    requested = np.array([length.requested for length in lengths], float)
     middle = np.array([length.p50 for length in lengths], float)
     spread = np.array([[length.p50 - length.p10, length.p90 - length.p50] for length in lengths], float).T
     figure, axes = _figure()
-    line = np.array([0.0, asked.max() * 1.08])
+    line = np.array([0.0, requested.max() * 1.08])
     axes.fill_between(line, line * (1 - tolerance), line * (1 + tolerance), color=SOFT, linewidth=0)
     axes.plot(line, line, color=MUTED, linewidth=0.8)
-    axes.errorbar(asked, middle, yerr=spread, fmt="o", color=ACCENT, markersize=4.5, elinewidth=1.5)
+    axes.errorbar(requested, middle, yerr=spread, fmt="o", color=ACCENT, markersize=4.5, elinewidth=1.5)
     axes.set_xlim(0, line[1])
     axes.set_ylim(0, max(line[1], max(length.p90 for length in lengths)) * 1.05)
-    axes.set_xlabel("words asked")
-    axes.set_ylabel("words got")
-    return _svg(figure, f"length {mode}", f"Words got against words asked, mode {mode}")
+    axes.set_xlabel("requested words")
+    axes.set_ylabel("words")
+    return _svg(figure, f"length {mode}", f"Words against requested words, mode {mode}")
 
 
 def _figure() -> tuple[Figure, Axes]:
@@ -134,7 +130,7 @@ def _short(value: float, _: object) -> str:
 
 
 def _svg(figure: Figure, name: str, title: str) -> str:
-    """The figure as an `<svg>` element; `name` keeps its ids apart from those of other figures."""
+    """The figure as an `<svg>` element; `name` makes its ids differ from those of other figures."""
     out = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with mpl.rc_context({**STYLE, "svg.hashsalt": name}):

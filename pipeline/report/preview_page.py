@@ -1,7 +1,5 @@
 """Captions a sample with the stages of a run, and renders the preview page."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import time
@@ -15,7 +13,7 @@ import pyarrow as pa
 
 from pipeline.engines import Engine
 from pipeline.images import exact_uri
-from pipeline.report.html import link_of, render
+from pipeline.report.html import choices, link_of, render
 from pipeline.stages.captioning import Captioner, CaptionSpec, pixels_of
 from pipeline.stages.read_batches import ReadSpec, batches_of
 from pipeline.stages.source_sample import Sample
@@ -46,7 +44,7 @@ class Previewed:
 
 
 async def caption_sample(name: str, engine: Engine, spec: CaptionSpec, read: ReadSpec, sample: Sample) -> Previewed:
-    """Caption a sample as a run would: same requests, seeds, rules and repair.
+    """Caption a sample as a run would: with the same requests, seeds, rules and retries.
 
     Raises:
         EngineDead: the engine cannot be kept alive.
@@ -57,11 +55,11 @@ async def caption_sample(name: str, engine: Engine, spec: CaptionSpec, read: Rea
         for batch in batches_of(read, drawn.shard, drawn.num_images, drawn.rows)
     ]  # fmt: skip
     captioner = Captioner(spec, engine)
-    began = time.monotonic()
+    started = time.monotonic()
     tables = await asyncio.gather(*(captioner.rows(batch) for batch in batches))
-    seconds = time.monotonic() - began
+    seconds = time.monotonic() - started
     rows = [row for table in tables for row in table.to_pylist()]
-    images, pixels = _seen(batches)
+    images, pixels = _images_of(batches)
     return Previewed(
         name=name,
         recipe=spec.run.recipe,
@@ -74,7 +72,7 @@ async def caption_sample(name: str, engine: Engine, spec: CaptionSpec, read: Rea
     )
 
 
-def _seen(
+def _images_of(
     batches: Sequence[pa.Table],
 ) -> tuple[dict[Identity, Mapping[str, Any]], dict[Identity, npt.NDArray[np.uint8]]]:
     images: dict[Identity, Mapping[str, Any]] = {}
@@ -96,18 +94,13 @@ def preview_page(title: str, recipes: Sequence[Previewed], sample: Sample) -> st
         _card(identity, recipes, slots, links[identity[0]])
         for identity in recipes[0].images
     ]  # fmt: skip
-    told: list[Mapping[str, list[str]]] = [row for card in cards for row in card["told"]]
-    choices = [
-        (name, label, sorted({value for row in told for value in row[name] if value}))
-        for name, label in (("mode", "Mode"), ("status", "Status"), ("reason", "Reason"))
-    ]
     return render(
         "preview.html.jinja",
         {
             "title": title,
             "recipes": [_summary(index, recipe) for index, recipe in enumerate(recipes)],
             "cards": cards,
-            "choices": choices,
+            "choices": choices(row for card in cards for row in card["labels"]),
             "unreadable": sample.unreadable,
         },
     )
@@ -141,8 +134,8 @@ def _card(identity: Identity, recipes: Sequence[Previewed], slots: Sequence[str]
         }
         for slot in slots
     ]
-    rows = [found for answer in answers for _, found in answer["recipes"] if found]
-    told = [{"mode": [one["mode"]], "status": [one["status"]], "reason": [one["reason"] or ""]} for one in rows]
+    rows = [row_of for answer in answers for _, row_of in answer["recipes"] if row_of]
+    labels = [{name: [row_of[name] or ""] for name in ("mode", "status", "reason")} for row_of in rows]
     return {
         "shard": shard,
         "row": row,
@@ -150,7 +143,7 @@ def _card(identity: Identity, recipes: Sequence[Previewed], slots: Sequence[str]
         "uri": None if pixels is None else exact_uri(pixels),
         "side": 0 if pixels is None else len(pixels),
         "answers": answers,
-        "told": told,
-        "data": json.dumps(told),
+        "labels": labels,
+        "data": json.dumps(labels),
         "link": link,
     }

@@ -2,14 +2,12 @@
 
 Memory does not grow with the output: one committed file (below 100 MB) and a batch of its rows, per
 group a histogram, `OPENINGS` openings and `NGRAM_CAPTIONS` captions, and the samples of
-`pipeline.report.duplicates`. The figures do not depend on the order of the files, save rare openings
-of outputs that have more than twice `OPENINGS` of them.
+`pipeline.report.duplicates`. The figures do not depend on the order of the files, except those of rare
+openings if an output has more than twice `OPENINGS` of them.
 """
 
-from __future__ import annotations
-
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,12 +15,12 @@ import pyarrow as pa
 
 from pipeline.report.committed import committed_files
 from pipeline.report.duplicates import Duplicates
-from pipeline.report.key_sample import TextSample, hash64
+from pipeline.report.key_sample import Smallest, hash64
 from pipeline.storage import Store
 from pipeline.storage.parquet import encode_parquet
 from schemas.caption_row import SCHEMA_VERSION
 from schemas.footer import FooterKey
-from schemas.quality_report import QUALITY_GROUPS, QUALITY_OPENINGS, QUALITY_REASONS, QUALITY_WORDS
+from schemas.quality_report import COUNTED, QUALITY_GROUPS, QUALITY_OPENINGS, QUALITY_REASONS, QUALITY_WORDS
 from schemas.status import Flag, Status
 
 FOLDER = "report/quality"
@@ -45,11 +43,11 @@ class Group:
     mode: str
     length: str
     rows: Counter[str] = field(default_factory=Counter[str])
-    """ok, repaired, rejected, failed."""
+    """By the names of `COUNTED`."""
     reasons: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
     words: Counter[int] = field(default_factory=Counter[int])
     openings: Counter[str] = field(default_factory=Counter[str])
-    sample: TextSample = field(default_factory=lambda: TextSample(NGRAM_CAPTIONS))
+    sample: Smallest[int, str] = field(default_factory=lambda: Smallest[int, str](NGRAM_CAPTIONS))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,10 +86,10 @@ class Measuring:
         """Return the figures of all counted rows."""
         ordered = [self._groups[key] for key in sorted(self._groups)]
         return QualityReport(
-            groups=_table(_group_rows(ordered, self._compared), QUALITY_GROUPS),
-            reasons=_table(_reason_rows(ordered), QUALITY_REASONS),
-            words=_table(_word_rows(ordered), QUALITY_WORDS),
-            openings=_table(_opening_rows(ordered), QUALITY_OPENINGS),
+            groups=_table(ordered, _figures(self._compared), QUALITY_GROUPS),
+            reasons=_table(ordered, _reasons, QUALITY_REASONS),
+            words=_table(ordered, _words, QUALITY_WORDS),
+            openings=_table(ordered, _openings, QUALITY_OPENINGS),
         )
 
 
@@ -122,8 +120,7 @@ def length_of(row: Mapping[str, Any]) -> str:
 
 def _take(group: Group, row: Mapping[str, Any]) -> None:
     status: str = row["status"]
-    repaired = status == Status.OK and row["attempts"] > 1
-    group.rows["repaired" if repaired else status] += 1
+    group.rows["repaired" if status == Status.OK and row["attempts"] > 1 else status] += 1
     if row["reason"]:
         group.reasons[status, row["reason"]] += 1
     for name in row["earlier_reasons"] or ():
@@ -141,16 +138,15 @@ def _take_caption(group: Group, row: Mapping[str, Any]) -> None:
     group.sample.add(hash64(f"{row['shard']}\x1f{row['row']}\x1f{row['slot']}"), text)
 
 
-def _group_rows(groups: Iterable[Group], compared: Duplicates) -> Iterator[dict[str, Any]]:
+def _figures(compared: Duplicates) -> Callable[[Group], Iterator[dict[str, Any]]]:
     exact, near = compared.exact(), compared.near()
-    for group in groups:
+
+    def figures(group: Group) -> Iterator[dict[str, Any]]:
         key = hash64(f"{group.mode}\x1f{group.length}")
-        texts = group.sample.texts
+        texts = [text for _, text in group.sample.items]
         yield {
-            "mode": group.mode,
-            "length": group.length,
             "rows": group.rows.total(),
-            **{name: group.rows[name] for name in ("ok", "repaired", "rejected", "failed")},
+            **{name: group.rows[name] for name in COUNTED},
             **_word_figures(group),
             **_adherence(group),
             "ngram_captions": len(texts),
@@ -161,15 +157,15 @@ def _group_rows(groups: Iterable[Group], compared: Duplicates) -> Iterator[dict[
             "near_duplicates": near[key].share if key in near else None,
         }
 
+    return figures
+
 
 def _word_figures(group: Group) -> dict[str, float | int | None]:
     total = group.words.total()
     if not total:
         return {}
-    figures: dict[str, float | int | None] = {
-        "words_mean": sum(words * rows for words, rows in group.words.items()) / total
-    }
-    return figures | {f"words_p{part}": percentile(group.words, part) for part in (10, 50, 90)}
+    mean = sum(words * rows for words, rows in group.words.items()) / total
+    return {"words_mean": mean, **{f"words_p{part}": percentile(group.words, part) for part in (10, 50, 90)}}
 
 
 def percentile(histogram: Mapping[int, int], part: int) -> int:
@@ -202,24 +198,22 @@ def distinct(texts: Iterable[str], size: int) -> float | None:
     return len(different) / total if total else None
 
 
-def _reason_rows(groups: Iterable[Group]) -> Iterator[dict[str, Any]]:
-    for group in groups:
-        for (kind, name), rows in sorted(group.reasons.items()):
-            yield {"mode": group.mode, "length": group.length, "kind": kind, "name": name, "rows": rows}
+def _reasons(group: Group) -> Iterator[dict[str, Any]]:
+    for (kind, name), rows in sorted(group.reasons.items()):
+        yield {"kind": kind, "name": name, "rows": rows}
 
 
-def _word_rows(groups: Iterable[Group]) -> Iterator[dict[str, Any]]:
-    for group in groups:
-        for words, rows in sorted(group.words.items()):
-            yield {"mode": group.mode, "length": group.length, "words": words, "rows": rows}
+def _words(group: Group) -> Iterator[dict[str, Any]]:
+    return ({"words": words, "rows": rows} for words, rows in sorted(group.words.items()))
 
 
-def _opening_rows(groups: Iterable[Group]) -> Iterator[dict[str, Any]]:
-    for group in groups:
-        ordered = sorted(group.openings.items(), key=lambda item: (-item[1], item[0]))
-        for opening, rows in ordered[:SHOWN_OPENINGS]:
-            yield {"mode": group.mode, "length": group.length, "opening": opening, "rows": rows}
+def _openings(group: Group) -> Iterator[dict[str, Any]]:
+    ordered = sorted(group.openings.items(), key=lambda item: (-item[1], item[0]))
+    return ({"opening": opening, "rows": rows} for opening, rows in ordered[:SHOWN_OPENINGS])
 
 
-def _table(rows: Iterable[dict[str, Any]], schema: pa.Schema) -> pa.Table:
-    return pa.Table.from_pylist(list(rows), schema=schema)
+def _table(
+    groups: Iterable[Group], rows_of: Callable[[Group], Iterable[dict[str, Any]]], schema: pa.Schema
+) -> pa.Table:
+    rows = [{"mode": group.mode, "length": group.length, **row} for group in groups for row in rows_of(group)]
+    return pa.Table.from_pylist(rows, schema=schema)

@@ -1,6 +1,4 @@
-"""Thumbnails for caption rows, read from the source: from few shards, and as little as possible of each."""
-
-from __future__ import annotations
+"""Thumbnails for caption rows, read from the source: from few shards, and only the first rows of each."""
 
 import hashlib
 import logging
@@ -55,7 +53,7 @@ def read_thumbnails(origin: ImageSource, rows: Iterable[Mapping[str, Any]]) -> d
             opened, pool.map(lambda name: _of_shard(origin, name, wanted[name]), opened), strict=True
         ):
             pictures |= {(shard, row): thumbnail for row, thumbnail in thumbnails.items()}
-    skipped = Thumbnail(None, f"not read: pictures of {SHARDS} other shards are shown")
+    skipped = Thumbnail(None, f"not read: a page shows the images of {SHARDS} shards only")
     return {(shard, row): pictures.get((shard, row), skipped) for shard, of_shard in wanted.items() for row in of_shard}
 
 
@@ -69,14 +67,14 @@ def _of_shard(origin: ImageSource, name: str, rows: Mapping[int, Mapping[str, An
     except ShardUnreadable as err:
         log.warning("%s", err)
         return dict.fromkeys(rows, Thumbnail(None, f"its shard cannot be read: {err}"))
-    return {row: pictures.get(row, Thumbnail(None, "the shard has no such row now")) for row in rows}
+    return {row: pictures.get(row, Thumbnail(None, "the source has no such row now")) for row in rows}
 
 
 def _thumbnail(config: ImagesConfig, row: Mapping[str, Any], source: SourceRow) -> Thumbnail:
     if source.data is None:
         return Thumbnail(None, source.message or str(source.reason))
     if hashlib.sha256(source.data).hexdigest() != row["image_sha256"]:
-        return Thumbnail(None, "another image stands there now")
+        return Thumbnail(None, "the source has another image in this row now")
     try:
         decoded = decode(source.data, config, _fit(row["width"], row["height"]))
     except BadImage as err:

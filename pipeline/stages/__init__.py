@@ -1,1 +1,1 @@
-"""The steps of the data's way as plain callables over one batch; none of them knows Ray."""
+"""Reading and captioning as plain callables over one batch; none of them uses Ray."""

@@ -1,6 +1,4 @@
-"""Caption rows from a batch's images, their requests and the answers."""
-
-from __future__ import annotations
+"""Builds the caption rows of a batch from its images, their requests and the responses of the engine."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -17,9 +15,9 @@ from schemas.status import Reason, Status
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One time that the engine was asked; without text there is no verdict."""
+    """One response of the engine to a request; without text there is no verdict."""
 
-    answer: EngineResponse
+    response: EngineResponse
     seed: int | None
     verdict: Verdict | None
 
@@ -30,70 +28,71 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestState:
-    """One request of one image, with its first seed and what became of it each time that it reached the engine."""
+    """One request of one image, with its first seed and its attempts so far."""
 
     image: Mapping[str, Any]
-    """An `schemas.batch.IMAGE`."""
+    """As `schemas.batch.IMAGE`."""
     request: Request
     seed: int | None
     attempts: tuple[Attempt, ...] = ()
     """In order; all but the last were rejected."""
 
 
-def evaluated(rules: PreparedRules, asked: RequestState, answer: EngineResponse, seed: int | None) -> RequestState:
-    """Return the request with one attempt more.
+def with_attempt(rules: PreparedRules, state: RequestState, response: EngineResponse, seed: int | None) -> RequestState:
+    """Return the request with one more attempt, its text evaluated.
 
-    A further attempt that brought no text, since the engine lost it, leaves the verdict of the one before
-    the last word: text came, and the rules refused it.
+    A later attempt without text, which the engine lost, does not replace the verdict on an earlier text: the row stays
+    rejected and does not become failed.
     """
-    verdict = None if answer.text is None else evaluate(rules, asked.request, answer.text, answer.finish_reason)
-    attempts = (*asked.attempts, Attempt(answer=answer, seed=seed, verdict=verdict))
-    return replace(asked, attempts=attempts)
+    verdict = None
+    if response.text is not None:
+        verdict = evaluate(rules, state.request, response.text, response.finish_reason)
+    return replace(state, attempts=(*state.attempts, Attempt(response=response, seed=seed, verdict=verdict)))
 
 
-def rows_table(shard: str, recipe: str, asked: Iterable[RequestState]) -> pa.Table:
+def rows_table(shard: str, recipe: str, states: Iterable[RequestState]) -> pa.Table:
     """Return the caption rows, in the order given."""
-    return pa.Table.from_pylist([_row(shard, recipe, one) for one in asked], schema=CAPTION_ROW)
+    return pa.Table.from_pylist([_row(shard, recipe, state) for state in states], schema=CAPTION_ROW)
 
 
-def _row(shard: str, recipe: str, asked: RequestState) -> dict[str, Any]:
-    image, request = asked.image, asked.request
+def _row(shard: str, recipe: str, state: RequestState) -> dict[str, Any]:
+    image, request = state.image, state.request
     return {
         "shard": shard,
-        "row": image["row"],
-        "key": image["key"],
         "slot": request.slot,
-        **{name: image[name] for name in ("image_sha256", "image_bytes", "image_format", "width", "height", "source")},
-        **{name: getattr(request, name) for name in ("mode", "tone", "length_kind", "length_words", "length_class")},
+        **{name: image[name] for name in _OF_THE_IMAGE},
+        **{name: getattr(request, name) for name in _OF_THE_REQUEST},
         "options": list(request.options),
-        **{name: getattr(request, name) for name in ("name", "prompt", "system")},
-        **_outcome(image, asked),
+        **_result(image, state),
         "recipe": recipe,
     }
 
 
-def _outcome(image: Mapping[str, Any], asked: RequestState) -> dict[str, Any]:
-    told = [attempt for attempt in asked.attempts if attempt.verdict]
-    if not asked.attempts:
-        return {**_failed(image["reason"], image["message"]), "attempts": 0, "seed": asked.seed}
-    num, last = len(asked.attempts), asked.attempts[-1]
-    if not told:
-        answer = last.answer
-        failed = _failed((answer.reason or Reason.ENGINE_ERROR).value, answer.message)
-        return {**failed, "attempts": num, "seed": last.seed, "prompt_tokens": answer.prompt_tokens}
-    reasons = [str(attempt.verdict.reason) for attempt in told if attempt.verdict and attempt.verdict.reason]
-    refused = [attempt.answer.text for attempt in told if attempt.rejected]
+_OF_THE_IMAGE = ("row", "key", "image_sha256", "image_bytes", "image_format", "width", "height", "source")
+_OF_THE_REQUEST = ("mode", "tone", "length_kind", "length_words", "length_class", "name", "prompt", "system")
+
+
+def _result(image: Mapping[str, Any], state: RequestState) -> dict[str, Any]:
+    if not state.attempts:
+        return {**_failed(image["reason"], image["message"]), "attempts": 0, "seed": state.seed}
+    last, with_text = state.attempts[-1], [attempt for attempt in state.attempts if attempt.verdict]
+    num = {"attempts": len(state.attempts)}
+    if not with_text:
+        response = last.response
+        failed = _failed((response.reason or Reason.ENGINE_ERROR).value, response.message)
+        return {**failed, **num, "seed": last.seed, "prompt_tokens": response.prompt_tokens}
+    reasons = [str(attempt.verdict.reason) for attempt in with_text if attempt.verdict and attempt.verdict.reason]
+    rejected = [attempt.response.text for attempt in with_text if attempt.rejected]
     return {
-        **_told(told[-1]),
-        "earlier_reasons": reasons[: len(told) - 1] or None,
-        "rejected_text": refused[-1] if refused else None,
-        "attempts": num,
-        "seed": told[-1].seed,
+        **_evaluated(with_text[-1]),
+        **num,
+        "earlier_reasons": reasons[: len(with_text) - 1] or None,
+        "rejected_text": rejected[-1] if rejected else None,
     }
 
 
-def _told(attempt: Attempt) -> dict[str, Any]:
-    answer, verdict = attempt.answer, attempt.verdict
+def _evaluated(attempt: Attempt) -> dict[str, Any]:
+    response, verdict = attempt.response, attempt.verdict
     assert verdict is not None
     return {
         "status": verdict.status.value,
@@ -103,9 +102,10 @@ def _told(attempt: Attempt) -> dict[str, Any]:
         "unknown_tags": verdict.unknown_tags,
         "caption": verdict.text if verdict.status is Status.OK else None,
         "words": len(verdict.text.split()),
-        "prompt_tokens": answer.prompt_tokens,
-        "caption_tokens": answer.caption_tokens,
-        "finish_reason": answer.finish_reason,
+        "prompt_tokens": response.prompt_tokens,
+        "caption_tokens": response.caption_tokens,
+        "finish_reason": response.finish_reason,
+        "seed": attempt.seed,
     }
 
 

@@ -1,6 +1,4 @@
-"""Batches in, receipts out: every image asked, every text judged, the caption rows staged as one fragment."""
-
-from __future__ import annotations
+"""Captions a batch: sends its requests to the engine, evaluates every text, stages the caption rows as one fragment."""
 
 import asyncio
 import pickle
@@ -18,14 +16,14 @@ from pipeline.errors import PipelineError
 from pipeline.ledger.caption_table import count_statuses
 from pipeline.ledger.footer import RunIdentity
 from pipeline.ledger.fragments import write_fragment
+from pipeline.ledger.shard_tracker import Receipt
 from pipeline.prompts import RequestSampler, draw_seed
 from pipeline.quality import prepare_rules
-from pipeline.stages.caption_rows import RequestState, evaluated, rows_table
+from pipeline.stages.caption_rows import RequestState, rows_table, with_attempt
 from pipeline.stages.dispatch import CrashLimits, Dispatcher, ImageRequests
 from pipeline.storage import Store
 from schemas.batch import RECEIPT, BatchKind
 from schemas.shard import Shard
-from schemas.status import no_rows
 
 MAX_TEMPERATURE = 2.0
 """As for `sampling.temperature`."""
@@ -43,18 +41,19 @@ class CaptionSpec:
     vocabulary: frozenset[str] | None = None
     """Tags of `quality.tags.vocabulary`, canonical."""
     first_attempt: int = 0
-    """Attempts that a retry counts on: its questions are asked with other seeds than those before."""
+    """Number of the first attempt. A retry starts after the earlier attempts, so that its seeds are new."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaptionStats:
-    """What captioning has done since it was built, and how its engine does."""
+    """Counts of a captioner since it was built, and the state of its engine."""
 
     questions: int = 0
+    """Requests answered by the engine, retries included."""
     repairs: int = 0
-    """Questions of these that asked a rejected request again."""
+    """Of these, retries of a rejected request."""
     prompt_tokens: int = 0
-    """Of the answers that have text, the image's included."""
+    """Of the responses with text, the image's tokens included."""
     caption_tokens: int = 0
     restarts: int = 0
     """Of the engine."""
@@ -62,20 +61,20 @@ class CaptionStats:
 
 
 class Captioner:
-    """Turns batches into caption rows, many at once, on one event loop; keeps none of them."""
+    """Turns batches into caption rows, many concurrently, on one event loop; keeps none of them."""
 
     def __init__(self, spec: CaptionSpec, engine: Engine) -> None:
         limits = CrashLimits(per_image=spec.job.engine.max_crashes_per_image, restarts=spec.job.engine.max_restarts)
         self._spec = spec
-        self._asker = RequestSampler(spec.job)
-        self._asking = Dispatcher(engine, limits)
+        self._sampler = RequestSampler(spec.job)
+        self._dispatcher = Dispatcher(engine, limits)
         self._engine = engine
-        self._done = CaptionStats()
+        self._stats = CaptionStats()
         self._rules = prepare_rules(spec.job.quality, spec.vocabulary)
 
     def stats(self) -> CaptionStats:
-        """Tell what was done so far; may be called from any thread."""
-        return replace(self._done, restarts=self._asking.restarts, engine=self._engine.stats())
+        """Return the counts so far; may be called from any thread."""
+        return replace(self._stats, restarts=self._dispatcher.restarts, engine=self._engine.stats())
 
     async def rows(self, batch: pa.Table) -> pa.Table:
         """Return the caption rows (`schemas.caption_row`) of a batch of images (`schemas.batch.BATCH`).
@@ -85,40 +84,39 @@ class Captioner:
         """
         shard: str = batch["shard"][0].as_py()
         images: list[dict[str, Any]] = batch["images"][0].as_py()
-        asked = await self._ask(shard, images, pixels_of(batch, images))
-        return await asyncio.to_thread(rows_table, shard, self._spec.run.recipe, asked)
+        states = await self._caption(shard, images, pixels_of(batch, images))
+        return await asyncio.to_thread(rows_table, shard, self._spec.run.recipe, states)
 
-    async def _ask(
+    async def _caption(
         self, shard: str, images: Sequence[Mapping[str, Any]], pixels: Sequence[npt.NDArray[np.uint8]]
     ) -> list[RequestState]:
-        """Ask every request, and those whose text the rules refuse again, as often as `quality.retry` says."""
+        """Send every request to the engine, and retry those whose text the rules reject, as `quality.retry` says."""
         frames = _frames(images, pixels)
-        asked = [
+        states = [
             RequestState(image=image, request=request, seed=self._seed(shard, image["row"], request.slot, 0))
             for image in images
-            for request in self._asker.requests(shard, image["row"])
+            for request in self._sampler.requests(shard, image["row"])
         ]
-        open_ = [index for index, one in enumerate(asked) if one.image["row"] in frames]
+        pending = [index for index, state in enumerate(states) if state.image["row"] in frames]
         for attempt in range(self._spec.job.quality.retry.attempts + 1):
-            questions = {index: self._question(shard, asked[index], frames, attempt) for index in open_}
-            answers = await self._asking.ask(_by_image(shard, asked, questions))
-            self._count(list(answers.values()), repair=attempt > 0)
-            for index, question in questions.items():
-                asked[index] = evaluated(self._rules, asked[index], answers[question.id], question.seed)
-            open_ = [index for index in open_ if asked[index].attempts[-1].rejected]
-            if not open_:
+            requests = {index: self._engine_request(shard, states[index], frames, attempt) for index in pending}
+            responses = await self._dispatcher.ask(_by_image(shard, states, requests))
+            self._count(list(responses.values()), retry=attempt > 0)
+            for index, request in requests.items():
+                states[index] = with_attempt(self._rules, states[index], responses[request.id], request.seed)
+            pending = [index for index in pending if states[index].attempts[-1].rejected]
+            if not pending:
                 break
-        return asked
+        return states
 
-    def _count(self, answers: Sequence[EngineResponse], *, repair: bool) -> None:
-        done = self._done
-        self._done = replace(
-            done,
-            questions=done.questions + len(answers),
-            repairs=done.repairs + (len(answers) if repair else 0),
-            prompt_tokens=done.prompt_tokens
-            + sum(answer.prompt_tokens or 0 for answer in answers if answer.text is not None),
-            caption_tokens=done.caption_tokens + sum(answer.caption_tokens or 0 for answer in answers),
+    def _count(self, responses: Sequence[EngineResponse], *, retry: bool) -> None:
+        stats, with_text = self._stats, [response for response in responses if response.text is not None]
+        self._stats = replace(
+            stats,
+            questions=stats.questions + len(responses),
+            repairs=stats.repairs + (len(responses) if retry else 0),
+            prompt_tokens=stats.prompt_tokens + sum(response.prompt_tokens or 0 for response in with_text),
+            caption_tokens=stats.caption_tokens + sum(response.caption_tokens or 0 for response in responses),
         )
 
     def _seed(self, shard: str, row: int, slot: str, attempt: int) -> int | None:
@@ -126,15 +124,15 @@ class Captioner:
             return None
         return draw_seed(self._spec.job.seed, shard, row, slot, self._spec.first_attempt + attempt)
 
-    def _question(
-        self, shard: str, asked: RequestState, frames: Mapping[int, npt.NDArray[np.uint8]], attempt: int
+    def _engine_request(
+        self, shard: str, state: RequestState, frames: Mapping[int, npt.NDArray[np.uint8]], attempt: int
     ) -> EngineRequest:
-        row, request = asked.image["row"], asked.request
+        row, request = state.image["row"], state.request
         return EngineRequest(
             id=f"{shard}#{row}#{request.slot}#{attempt}",
             pixels=frames[row],
-            # Equal bytes give equal pixels: the images part of the recipe is one per run.
-            image_id=asked.image["image_sha256"],
+            # Equal bytes give equal pixels: a run has one `images` section.
+            image_id=state.image["image_sha256"],
             system=request.system,
             prompt=request.prompt,
             seed=self._seed(shard, row, request.slot, attempt),
@@ -144,7 +142,7 @@ class Captioner:
 
 
 class Caption:
-    """Captions batches and stages their rows."""
+    """Captions batches and stages their caption rows."""
 
     def __init__(self, spec: CaptionSpec, engine: Engine, store: Store) -> None:
         self._run = spec.run
@@ -152,7 +150,7 @@ class Caption:
         self._captioner = Captioner(spec, engine)
 
     def stats(self) -> CaptionStats:
-        """Tell what was done so far; may be called from any thread."""
+        """Return the counts so far; may be called from any thread."""
         return self._captioner.stats()
 
     async def __call__(self, batch: pa.Table) -> pa.Table:
@@ -162,17 +160,16 @@ class Caption:
             EngineDead: the engine cannot be kept alive.
             StoreError: the fragment cannot be written.
         """
-        head = batch.drop_columns(["images", "pixels"]).to_pylist()[0]
-        if head["kind"] != BatchKind.IMAGES:
-            return _receipt(head)
-        table = await self._captioner.rows(batch)
-        rows = [image["row"] for image in batch["images"][0].as_py()]
-        return await asyncio.to_thread(self._stage, head, rows, table)
+        if batch["kind"][0].as_py() != BatchKind.IMAGES:
+            return _receipt(batch)
+        return await asyncio.to_thread(self._stage, batch, await self._captioner.rows(batch))
 
-    def _stage(self, head: Mapping[str, Any], rows: Sequence[int], table: pa.Table) -> pa.Table:
+    def _stage(self, batch: pa.Table, table: pa.Table) -> pa.Table:
+        head = batch.select(["shard", "size", "etag", "num_images"]).to_pylist()[0]
         shard = Shard(path=head["shard"], url="", size=head["size"], etag=head["etag"])
         path = write_fragment(self._store, self._run, shard, head["num_images"], table)
-        return _receipt({**head, "statuses": count_statuses(table), "fragment": path, "rows": rows})
+        rows = [image["row"] for image in batch["images"][0].as_py()]
+        return _receipt(batch, statuses=count_statuses(table), fragment=path, rows=rows)
 
 
 def pixels_of(batch: pa.Table, images: Sequence[Mapping[str, Any]]) -> list[npt.NDArray[np.uint8]]:
@@ -189,34 +186,32 @@ def _frames(images: Sequence[Mapping[str, Any]], pixels: Sequence[npt.NDArray[np
     return dict(zip(decoded, pixels, strict=True))
 
 
-def _by_image(shard: str, asked: Sequence[RequestState], questions: Mapping[int, EngineRequest]) -> list[ImageRequests]:
-    """The questions of each image together, in the order of `asked`."""
+def _by_image(shard: str, states: Sequence[RequestState], requests: Mapping[int, EngineRequest]) -> list[ImageRequests]:
+    """The requests of each image together, in the order of `states`."""
     by_row: dict[int, list[EngineRequest]] = {}
-    for index, question in questions.items():
-        by_row.setdefault(asked[index].image["row"], []).append(question)
+    for index, request in requests.items():
+        by_row.setdefault(states[index].image["row"], []).append(request)
     return [ImageRequests(f"{shard} row {row}", tuple(of_row)) for row, of_row in by_row.items()]
 
 
 def _temperature(job: JobConfig, attempt: int) -> float | None:
-    """None for the first attempt; then higher at each, so that a greedy run has something to draw."""
+    """None for the first attempt, then higher at each: a greedy request would get the same text again."""
     add = job.quality.retry.temperature_add
-    # Rounded, since 0.6 + 0.2 is no float that anyone would expect in a log.
+    # Rounded, since 0.6 + 2 x 0.2 would be 1.0000000000000002 or the like in a log.
     return min(MAX_TEMPERATURE, round(job.sampling.temperature + attempt * add, 6)) if attempt else None
 
 
 def fatal_receipt(batch: pa.Table, error: PipelineError) -> pa.Table:
     """Return the receipt that ends the run with `error`."""
-    head = batch.select(["shard", "num_images", "rows"]).to_pylist()[0]
-    return _receipt({**head, "kind": BatchKind.FATAL.value, "error": pickle.dumps(error)})
+    return _receipt(batch, kind=BatchKind.FATAL.value, error=pickle.dumps(error))
 
 
 def skipped_receipt(batch: pa.Table) -> pa.Table:
-    """Return the receipt of a batch that nobody was asked about, since the run is stopping."""
-    head = batch.select(["shard", "num_images"]).to_pylist()[0]
-    return _receipt({**head, "kind": BatchKind.SKIPPED.value, "rows": []})
+    """Return the receipt of a batch of which no request was sent, since the run drains."""
+    return _receipt(batch, kind=BatchKind.SKIPPED.value, rows=[])
 
 
-def _receipt(head: Mapping[str, Any]) -> pa.Table:
-    row = {name: head.get(name) for name in RECEIPT.names}
-    row["statuses"] = list(head.get("statuses", no_rows()).items())
-    return pa.Table.from_pylist([row], schema=RECEIPT)
+def _receipt(batch: pa.Table, **result: Any) -> pa.Table:  # noqa: ANN401 - fields of a receipt
+    """The receipt of a batch: the fields that both have, and those of `result`."""
+    shared = [name for name in RECEIPT.names if name in batch.column_names]
+    return Receipt(**(batch.select(shared).to_pylist()[0] | result)).to_table()

@@ -1,11 +1,9 @@
-"""Questions of one batch through an engine that may die under them: every image ends with its answers.
+"""Sends the requests of a batch to an engine that may crash: every image ends with its responses.
 
-Normally all questions of all batches run together. When the engine dies, nobody knows which image
-killed it, so each batch takes its unfinished images aside, alone in the engine, and bisects: halves
-that survive are done, and a single image that kills the engine again becomes a failed row.
+Normally the requests of all batches run concurrently. If the engine crashes, it is unknown which image caused it. Each
+batch then isolates its unfinished images, alone in the engine, and bisects them: halves without a crash are done, and a
+single image that crashes the engine again becomes a failed row.
 """
-
-from __future__ import annotations
 
 import asyncio
 import logging
@@ -22,118 +20,118 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ImageRequests:
-    """The k questions of one image. They go to one replica together and share its prefix."""
+    """The k requests of one image. They go to one replica together and share its prefix."""
 
     name: str
     """Shard and row, for messages."""
-    questions: tuple[EngineRequest, ...]
+    requests: tuple[EngineRequest, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CrashLimits:
-    """When to give up: on an image, and on the engine."""
+    """How many crashes are tolerated."""
 
     per_image: int
-    """Deaths of the engine with the image alone in it, beyond which the image fails."""
+    """Crashes of the engine with an image alone in it; one more and the image becomes a failed row."""
     restarts: int
-    """Restarts in all, beyond which the engine is given up."""
+    """Restarts in all; one more crash and the replica fails."""
 
 
 class Dispatcher:
-    """Asks one engine on behalf of many batches at once. Lives on one event loop."""
+    """Sends the requests of many batches concurrently to one engine, on one event loop."""
 
     def __init__(self, engine: Engine, limits: CrashLimits) -> None:
         self._engine = engine
         self._limits = limits
-        self._lane = _ReadWriteLock()
+        self._lock = _ReadWriteLock()
         self._restarting = asyncio.Lock()
         self._restarts = 0
 
     @property
     def restarts(self) -> int:
-        """How often the engine was started again."""
+        """Number of restarts of the engine."""
         return self._restarts
 
     async def ask(self, images: Sequence[ImageRequests]) -> dict[str, EngineResponse]:
-        """Return the answers by question id, one for every question.
+        """Return a response for every request, by the request's id.
 
         Raises:
-            EngineDead: the engine died more often than the limits allow, or does not start.
+            EngineDead: the engine crashed more often than the limits allow, or does not start.
         """
-        answers: dict[str, EngineResponse] = {}
-        async with self._lane.shared():
-            died = await self._try(images, answers)
-        if died:
-            await self._bisect(_unfinished(images, answers), answers)
-        return answers
+        responses: dict[str, EngineResponse] = {}
+        async with self._lock.shared():
+            crashed = await self._try(images, responses)
+        if crashed:
+            await self._bisect(_unfinished(images, responses), responses)
+        return responses
 
-    async def _try(self, images: Sequence[ImageRequests], answers: dict[str, EngineResponse]) -> bool:
-        """Ask once; whole images that were answered enter `answers`. Returns whether the engine died."""
-        async with self._restarting:  # a batch that comes while the engine restarts waits for the new one
-            life = self._restarts
-        results = await asyncio.gather(*(self._ask_image(image) for image in images), return_exceptions=True)
-        died = False
+    async def _try(self, images: Sequence[ImageRequests], responses: dict[str, EngineResponse]) -> bool:
+        """Send all requests once; add the responses of whole images. Returns whether the engine crashed."""
+        async with self._restarting:  # a batch that comes during a restart waits for the new engine
+            restarts = self._restarts
+        results = await asyncio.gather(*(self._send(image) for image in images), return_exceptions=True)
+        crashed = False
         for result in results:
             if isinstance(result, EngineDead):
-                died = True
+                crashed = True
             elif isinstance(result, BaseException):
                 raise result
             else:
-                answers.update({answer.id: answer for answer in result})
-        if died:
-            await self._revive(life)
-        return died
+                responses.update({response.id: response for response in result})
+        if crashed:
+            await self._restart(restarts)
+        return crashed
 
-    async def _ask_image(self, image: ImageRequests) -> list[EngineResponse]:
-        return await asyncio.gather(*(self._engine.answer(question) for question in image.questions))
+    async def _send(self, image: ImageRequests) -> list[EngineResponse]:
+        return await asyncio.gather(*(self._engine.answer(request) for request in image.requests))
 
-    async def _revive(self, life: int) -> None:
-        """Restart the engine once per death, however many batches saw it die."""
+    async def _restart(self, restarts_seen: int) -> None:
+        """Restart the engine once for a crash, however many batches saw it."""
         async with self._restarting:
-            if self._restarts != life:
+            if self._restarts != restarts_seen:
                 return
             if self._restarts >= self._limits.restarts:
                 raise EngineDead(
-                    f"the engine died {self._restarts + 1} times; engine.max_restarts={self._limits.restarts}: "
+                    f"the engine crashed {self._restarts + 1} times; engine.max_restarts={self._limits.restarts}: "
                     "see the worker logs for the cause"
                 )
             self._restarts += 1
             await self._engine.restart()
 
-    async def _bisect(self, images: Sequence[ImageRequests], answers: dict[str, EngineResponse]) -> None:
+    async def _bisect(self, images: Sequence[ImageRequests], responses: dict[str, EngineResponse]) -> None:
         if not images:
             return
-        async with self._lane.alone():
-            deaths = 0
-            while await self._try(images, answers):
-                deaths += 1
-                if len(images) > 1 or deaths > self._limits.per_image:
+        async with self._lock.alone():
+            crashes = 0
+            while await self._try(images, responses):
+                crashes += 1
+                if len(images) > 1 or crashes > self._limits.per_image:
                     break
             else:
                 return
-        rest = _unfinished(images, answers)
+        rest = _unfinished(images, responses)
         if len(images) == 1:
-            _give_up(images[0], deaths, answers)
+            _give_up(images[0], crashes, responses)
             return
-        log.warning("the engine died with %d images in it (%s ...); halving", len(rest), rest[0].name if rest else "-")
+        log.warning("the engine crashed with %d images in it (%s ...); bisecting", len(rest), rest[0].name)
         middle = (len(rest) + 1) // 2
-        await self._bisect(rest[:middle], answers)
-        await self._bisect(rest[middle:], answers)
+        await self._bisect(rest[:middle], responses)
+        await self._bisect(rest[middle:], responses)
 
 
-def _give_up(image: ImageRequests, deaths: int, answers: dict[str, EngineResponse]) -> None:
-    log.error("image %s kills the engine; it becomes a failed row", image.name)
-    message = f"the engine died {deaths} times with this image alone in it"
-    for question in image.questions:
-        answers[question.id] = EngineResponse(id=question.id, text=None, reason=Reason.ENGINE_KILLED, message=message)
+def _give_up(image: ImageRequests, crashes: int, responses: dict[str, EngineResponse]) -> None:
+    log.error("image %s crashes the engine; it becomes a failed row", image.name)
+    message = f"the engine crashed {crashes} times with this image alone in it"
+    for request in image.requests:
+        responses[request.id] = EngineResponse(id=request.id, text=None, reason=Reason.ENGINE_KILLED, message=message)
 
 
-def _unfinished(images: Sequence[ImageRequests], answers: dict[str, EngineResponse]) -> list[ImageRequests]:
-    return [image for image in images if any(question.id not in answers for question in image.questions)]
+def _unfinished(images: Sequence[ImageRequests], responses: dict[str, EngineResponse]) -> list[ImageRequests]:
+    return [image for image in images if any(request.id not in responses for request in image.requests)]
 
 
 class _ReadWriteLock:
-    """Many may share the engine, or one may have it alone; whoever waits to be alone lets no new sharer in."""
+    """Either many batches share the engine or one has it alone; new sharers wait behind one that wants it alone."""
 
     def __init__(self) -> None:
         self._condition = asyncio.Condition()

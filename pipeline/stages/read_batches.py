@@ -1,7 +1,7 @@
-"""A shard becomes batches: its rows read in order, each image decoded, what an earlier run staged left out.
+"""Reads a shard into batches: rows in order, each image decoded, rows that an earlier run staged left out.
 
-Reading and decoding are one step: a shard's reader is never faster than a decoder, and encoded
-images then need no way of their own through the object store.
+Reading and decoding are one step: a reader is never faster than a decoder, and encoded images do not pass through the
+object store.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ class ReadSpec:
 
 @dataclass(slots=True)
 class ReadTimings:
-    """What a reader tells beside its batches, for people; no decision rests on it."""
+    """Figures of a reader beside its batches, for people; no decision depends on them."""
 
     decode_s: float = 0.0
     """Seconds so far."""
     on_timeout: Callable[[], object] = lambda: None
-    """Called for each image that ends at `images.timeout_s`: a batch of 64 such images may take an hour."""
+    """Called for each image that reaches `images.timeout_s`: a batch of 64 such images may take an hour."""
     left_out: tuple[LeftOut, ...] = field(default=())
-    """Images of the shard that are no rows, known before its first batch."""
+    """Images of the shard that are not rows, known before its first batch."""
 
 
 def read_shard(
@@ -67,22 +67,22 @@ def read_shard(
     apart: bool = False,
     spent: ReadTimings | None = None,
 ) -> Iterator[pa.Table]:
-    """Yield the batches of a shard, in row order after those that tell what is staged already.
+    """Yield the batches of a shard: first one for each staged fragment, then the images in row order.
 
-    The same arguments give the same batches: a task that is retried re-emits what it emitted.
+    The same arguments give the same batches, so a retried task emits the same batches again.
 
-    A batch leaves only after a look whether the shard is still what was planned, so that nothing of another
-    content is staged under its etag. The batch with the last row leaves when the shard is closed and nothing
-    can fail any more: a shard is whole, or it is in quarantine, and never on its way to both.
+    Each batch is yielded only after a check that the shard is still the planned one, so that no other content is staged
+    under its etag. The batch with the last row is yielded after the shard is closed, when nothing can fail any more: a
+    shard is either complete or quarantined, never both.
 
     Args:
         spec: how to read.
         shard: what to read.
         staged: valid fragments of an earlier run; their rows are neither read nor decoded.
-        rows: read these only; by default all.
-        apart: decode in another process, since an image of this shard may have killed its reader. Else an image
+        rows: read only these; by default all.
+        apart: decode in another process, since an image of this shard may have killed its reader. Otherwise an image
             that takes longer than `images.timeout_s` ends this process.
-        spent: counts on while batches are yielded.
+        spent: updated while batches are yielded.
     """
     done: set[int] = set()
     for fragment in staged:
@@ -93,11 +93,11 @@ def read_shard(
     try:
         yield from _read(spec, shard, done, rows, apart=apart, spent=spent or ReadTimings())
     except ShardUnreadable as err:
-        yield _marker(BatchKind.UNREADABLE, shard, 0, message=str(err))
+        yield _table(BatchKind.UNREADABLE, shard, 0, message=_clean(str(err)))
     except (PipelineError, MemoryError):
         raise
-    # The last resort, and the only one: whatever odd bytes make of our readers and of those that we use, it is this
-    # shard's fault and a defect of ours, and the others go on. The record and the log have the traceback.
+    # A defect boundary: malformed bytes may raise anything in our readers and in the libraries below them. It costs
+    # this shard only; the run continues, and the quarantine record and the log have the traceback.
     except Exception as err:  # noqa: BLE001 - see above
         yield _defect(shard, err)
 
@@ -120,14 +120,14 @@ def _read(
             else:
                 last = table
         if opened.num_images == 0:
-            last = _marker(BatchKind.EMPTY, shard, 0)
+            last = _table(BatchKind.EMPTY, shard, 0)
     if last is not None:
         yield last
 
 
 def _defect(shard: Shard, err: Exception) -> pa.Table:
     trace = _clean("".join(traceback.format_exception(err)))
-    # As text: a log file refuses the lone surrogates that a name or an exception may hold.
+    # Escaped: a log file refuses the lone surrogates that a name or an exception may contain.
     log.error("shard=%s: a defect of JoyFleet\n%s", _clean(shard.path), trace)
     message = (
         f"{shard.url}: a defect of JoyFleet ended its reading ({type(err).__name__}: {err}); please report it with the "
@@ -137,12 +137,12 @@ def _defect(shard: Shard, err: Exception) -> pa.Table:
 
 
 def _clean(text: str) -> str:
-    """Text that Arrow takes: a name that is not UTF-8 has lone surrogates."""
+    """Escape what Arrow refuses: a name that is not UTF-8 has lone surrogates."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def batches_of(spec: ReadSpec, shard: Shard, num_images: int, rows: Iterable[SourceRow]) -> Iterator[pa.Table]:
-    """Yield the batches of some rows that were read already; an image that kills its decoder is a failed row."""
+    """Yield the batches of rows that were read before; an image that kills its decoder becomes a failed row."""
     with IsolatedDecoder() as decoder:
         yield from (batch.table(shard, num_images) for batch in _batches(spec, iter(rows), decoder.decode))
 
@@ -174,7 +174,7 @@ def _batches(spec: ReadSpec, rows: Iterator[SourceRow], decode: Decode) -> Itera
 
 
 class _Batch:
-    """A batch that is being filled; its pixels lie behind each other in one buffer."""
+    """A batch that is being filled; its pixels follow each other in one buffer."""
 
     def __init__(self, spec: ReadSpec, decode: Decode) -> None:
         self._decoder = decode
@@ -188,7 +188,7 @@ class _Batch:
         image: dict[str, Any] = {
             "row": row.row,
             "key": row.key,
-            "source": json.dumps(row.carried, ensure_ascii=False, sort_keys=True),
+            "source": json.dumps(row.metadata, ensure_ascii=False, sort_keys=True),
             "reason": row.reason.value if row.reason else None,
             "message": None if row.message is None else _clean(row.message),
         }
@@ -217,30 +217,12 @@ class _Batch:
 def _table(kind: BatchKind, shard: Shard, num_images: int, **columns: Any) -> pa.Table:  # noqa: ANN401 - Arrow values
     pixels: pa.Buffer = columns.get("pixels") or pa.py_buffer(b"")
     offsets = pa.py_buffer(np.array([0, pixels.size], np.int64))
-    values = {
-        "kind": [kind.value],
-        "shard": [shard.path],
-        "size": [shard.size],
-        "etag": [shard.etag],
-        "num_images": [num_images],
-        "images": [columns.get("images", [])],
-        # From the buffer, since a list of one bytes object would copy the pixels twice.
-        "pixels": pa.LargeBinaryArray.from_buffers(pa.large_binary(), 1, [None, offsets, pixels]),
-        "fragment": [columns.get("fragment")],
-        "rows": [columns.get("rows", [])],
-        "message": [columns.get("message")],
-        "traceback": [columns.get("traceback")],
-        "error": [columns.get("error")],
-    }
-    return pa.table([_array(values[field.name], field.type) for field in BATCH], schema=BATCH)
-
-
-def _array(value: Any, dtype: pa.DataType) -> pa.Array:  # noqa: ANN401 - Arrow values
-    return value if isinstance(value, pa.Array) else pa.array(value, dtype)
-
-
-def _marker(kind: BatchKind, shard: Shard, num_images: int, *, message: str | None = None) -> pa.Table:
-    return _table(kind, shard, num_images, message=None if message is None else _clean(message))
+    shard_values = {"shard": shard.path, "size": shard.size, "etag": shard.etag, "num_images": num_images}
+    values = {"kind": kind.value, "images": [], "rows": [], **shard_values, **columns, "pixels": None}
+    arrays = {field.name: pa.array([values.get(field.name)], field.type) for field in BATCH}
+    # From the buffer, since a list of one bytes object would copy the pixels twice.
+    arrays["pixels"] = pa.LargeBinaryArray.from_buffers(pa.large_binary(), 1, [None, offsets, pixels])
+    return pa.table(list(arrays.values()), schema=BATCH)
 
 
 def fatal_batch(shard: Shard, error: PipelineError) -> pa.Table:
@@ -249,13 +231,13 @@ def fatal_batch(shard: Shard, error: PipelineError) -> pa.Table:
 
 
 def skipped_batch(shard: Shard) -> pa.Table:
-    """Return the batch of a shard that is not begun, since the run is stopping."""
-    return _marker(BatchKind.SKIPPED, shard, 0)
+    """Return the batch of a shard that is not read, since the run drains."""
+    return _table(BatchKind.SKIPPED, shard, 0)
 
 
 def committed_batch(shard: Shard, num_images: int) -> pa.Table:
-    """Return the batch of a shard that another run has committed meanwhile."""
-    return _marker(BatchKind.COMMITTED, shard, num_images)
+    """Return the batch of a shard that another run has committed since the plan was made."""
+    return _table(BatchKind.COMMITTED, shard, num_images)
 
 
 def _resumed(shard: Shard, fragment: FragmentInfo) -> pa.Table:

@@ -1,11 +1,8 @@
-"""A few images of a source, the same ones whenever they are drawn: a pure function of seed and shards.
+"""Samples a few images of a source: a pure function of seed and shards, so that each call gets the same images.
 
-Shards are taken in the order of their hashes with the seed, at most `SHARDS` for the first `SHARDS` x k
-images, and of each the rows with the smallest hashes among its first `HEAD_ROWS`: so it is known before
-anything is read how much that can be, whatever the size of the source.
+Shards are taken in the order of their hashes with the seed, `SHARDS` at a time. Of each, the rows with the smallest
+hashes among its first `HEAD_ROWS` are taken. So the amount that is read is bounded, whatever the size of the source.
 """
-
-from __future__ import annotations
 
 import hashlib
 import logging
@@ -23,31 +20,31 @@ log = logging.getLogger(__name__)
 SHARDS = 8
 """Shards that a sample is spread over, and read at once."""
 HEAD_ROWS = 500
-"""Of a tar in a store, about as many requests: some seconds."""
+"""A tar in a store takes about one request for each row: some seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class SampledShard:
-    """The rows drawn of one shard, in its order."""
+    """The sampled rows of one shard, in its order."""
 
     shard: Shard
     num_images: int
-    """Images known of the shard, at least those up to the last drawn."""
+    """Images that the reader knows, at least those up to the last sampled one."""
     rows: tuple[SourceRow, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What was drawn, and which shards could not be read for it."""
+    """The sampled rows, and the shards that could not be read."""
 
     shards: tuple[SampledShard, ...]
     unreadable: tuple[str, ...]
 
 
 def draw_sample(spec: ReadSpec, shards: Sequence[Shard], seed: int, num_images: int) -> Sample:
-    """Draw images spread over the shards; fewer than asked only where the source has no more.
+    """Sample images spread over the shards; fewer than `num_images` only if the source has no more.
 
-    A shard that cannot be read is named in the result and makes room for the next one.
+    A shard that cannot be read is named in the result, and the next one takes its place.
     """
     ordered = sorted(shards, key=lambda shard: _hash(seed, shard.path))
     drawn: list[SampledShard] = []
@@ -55,18 +52,18 @@ def draw_sample(spec: ReadSpec, shards: Sequence[Shard], seed: int, num_images: 
     left = num_images
     with ThreadPoolExecutor(SHARDS) as pool:
         while left > 0 and ordered:
-            now, ordered = ordered[:SHARDS], ordered[SHARDS:]
-            # What the last of them may lack is drawn from the next.
-            quotas = [left // len(now) + (index < left % len(now)) for index in range(len(now))]
-            jobs = [pool.submit(_draw, spec, shard, seed, quota) for shard, quota in zip(now, quotas, strict=True)]
+            group, ordered = ordered[:SHARDS], ordered[SHARDS:]
+            # If these have too few images, the next group supplies the rest.
+            quotas = [left // len(group) + (index < left % len(group)) for index in range(len(group))]
+            jobs = [pool.submit(_draw, spec, shard, seed, quota) for shard, quota in zip(group, quotas, strict=True)]
             for job in jobs:
                 try:
                     drawn.append(job.result())
                 except ShardUnreadable as err:
                     log.warning("%s", err)
                     unreadable.append(str(err))
-            left = num_images - sum(len(one.rows) for one in drawn)
-    return Sample(tuple(one for one in drawn if one.rows), tuple(unreadable))
+            left = num_images - sum(len(sampled.rows) for sampled in drawn)
+    return Sample(tuple(sampled for sampled in drawn if sampled.rows), tuple(unreadable))
 
 
 def _draw(spec: ReadSpec, shard: Shard, seed: int, quota: int) -> SampledShard:

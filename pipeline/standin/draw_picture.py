@@ -1,7 +1,7 @@
-"""A picture is a pure function of its scene, a seed and a size.
+"""Draws a scene: the picture is a pure function of the scene, a seed and a size.
 
-Everything is placed in a unit square and stretched to the picture, so that the squash to
-the model's square input gives the same shapes back whatever the picture's proportions.
+Everything is placed in a unit square and stretched to the picture. Resizing to the model's square input then gives the
+same shapes, whatever the proportions of the picture.
 """
 
 import io
@@ -29,8 +29,8 @@ PALETTE: dict[Color, Rgb] = {
     Color.WHITE: (246, 246, 246),
     Color.GRAY: (130, 130, 130),
 }
-# Levels either side of the palette: enough that no colour is one fixed triple, too few
-# to confuse gray with white or orange with brown.
+# Random offset of each level: enough that no colour is one fixed triple, too small to confuse gray with white or orange
+# with brown.
 COLOR_JITTER = 9
 
 
@@ -61,7 +61,7 @@ CORNERS: dict[Shape, list[Point]] = {
 
 
 class _Canvas:
-    """A picture under way, addressed in the unit square, y down."""
+    """A picture that is being drawn, addressed in the unit square, y down."""
 
     def __init__(self, size: tuple[int, int], fill: Rgb) -> None:
         self.image = Image.new("RGB", size, fill)
@@ -173,8 +173,8 @@ def render(scene: Scene, seed: int, size: tuple[int, int] | None = None) -> Imag
 
     Args:
         scene: What is drawn.
-        seed: Decides what the scene leaves open: exact tones, places, sizes.
-        size: Width and height in px; when absent, the seed picks from 96..256.
+        seed: Decides what the scene does not fix: exact tones, places, sizes.
+        size: Width and height in px; by default drawn from 96..256 by the seed.
     """
     rng = random.Random(seed)
     size = random_size(rng, 96, 256) if size is None else size

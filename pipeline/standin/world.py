@@ -1,7 +1,6 @@
-"""A scene is one kind of object on one background, so a single caption can say all of it.
+"""Scenes: one kind of object on one background, so that a caption can state everything in the picture.
 
-The truth of every picture is known without a human or a second model: a test reads a
-caption and compares it with the scene that was drawn.
+A test can check a caption without a human or a second model: it compares the caption with the scene that was drawn.
 """
 
 import random
@@ -70,7 +69,7 @@ class Place(StrEnum):
 
 
 class Layout(StrEnum):
-    """How several objects lie; of one there is nothing to say but `SINGLE`."""
+    """How several objects are arranged; one object is always `SINGLE`."""
 
     SINGLE = "single"
     ROW = "row"
@@ -78,7 +77,7 @@ class Layout(StrEnum):
 
 
 class Special(StrEnum):
-    """What kind of picture it is; all but `NONE` exist to make a captioner misbehave."""
+    """The kind of picture. All but `NONE` make a captioner fail in a known way."""
 
     NONE = "none"
     BLANK = "blank"
@@ -95,8 +94,8 @@ class Special(StrEnum):
 class Scene:
     """What is in one picture.
 
-    Several objects are always small and placed about the centre. Where `special` leaves
-    nothing of a field to see (a void has no colour), the field keeps its drawn value.
+    Several objects are always small and near the centre. If a field is not visible because of `special` (a void has no
+    colour), it keeps its drawn value.
     """
 
     color: Color = Color.RED
@@ -115,9 +114,9 @@ class Scene:
 
 
 def is_held_out(scene: Scene) -> bool:
-    """Tell whether the scene's colour, shape and background never meet in training.
+    """Return whether training has no scene with this colour, shape and background.
 
-    One triple in ten is held out, by a checksum that does not vary between runs.
+    One combination in ten is held out, by a checksum that is the same in every run.
     """
     triple = f"{scene.color} {scene.shape} {scene.background}"
     return zlib.crc32(triple.encode()) % 10 == 0

@@ -71,12 +71,12 @@ class GcsStore:
         root = self.url.removeprefix("gs://")
         top = self._at(folder) if folder else root
         try:
-            found: dict[str, dict[str, Any]] = self._client().find(top, detail=True, update_cache=False)
+            files: dict[str, dict[str, Any]] = self._client().find(top, detail=True, update_cache=False)
         except FileNotFoundError:
             return
         except CLIENT_ERRORS as err:
             raise self._failed(folder, err) from err
-        for name, facts in found.items():
+        for name, facts in files.items():
             if name.startswith(f"{top}/") and not name.endswith("/"):
                 modified = datetime.fromisoformat(facts["updated"])
                 yield Entry(name.removeprefix(f"{root}/"), int(facts["size"]), modified.timestamp())

@@ -28,7 +28,7 @@ class Place:
         return Place(self.store, (*self.parts, name))
 
     def path_from(self, outer: Place) -> tuple[str, ...] | None:
-        """Return the names from `outer` down to here, none for the same place; None if this is not inside `outer`."""
+        """Return the names on the path from `outer` to this place, empty for the same place; None if it is outside."""
         if self.store != outer.store:
             return None
         if self.parts[: len(outer.parts)] == outer.parts:
@@ -39,8 +39,8 @@ class Place:
         """Compare files instead of names: a disk may ignore case, or show one folder in two places."""
         wanted = _stat("/".join(outer.parts))
         for depth in range(len(self.parts), 0, -1):
-            found = _stat("/".join(self.parts[:depth]))
-            if wanted and found and os.path.samestat(wanted, found):
+            folder = _stat("/".join(self.parts[:depth]))
+            if wanted and folder and os.path.samestat(wanted, folder):
                 return self.parts[depth:]
         return None
 

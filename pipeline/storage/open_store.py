@@ -5,7 +5,6 @@ from importlib import import_module
 
 from pipeline.errors import ConfigError
 from pipeline.storage.local import LocalStore
-from pipeline.storage.memory import MemoryStore
 from pipeline.storage.store import Store
 
 ALLOWED = "a local path, file://, s3:// or gs://"
@@ -21,13 +20,11 @@ def open_store(url: str) -> Store:
     rest = rest.rstrip("/")
     if not separator:
         return LocalStore(os.path.abspath(os.path.expanduser(url)))  # noqa: PTH100, PTH111 - keeps no `..`, no links
-    if scheme in ("s3", "gs", "memory"):
+    if scheme in ("s3", "gs"):
         _check_bucket(scheme, rest)
     match scheme:
         case "file":
             return LocalStore(os.path.abspath(f"/{rest.lstrip('/')}"))  # noqa: PTH100 - as above
-        case "memory":
-            return MemoryStore(f"memory://{rest}")
         case "s3":
             return _load("pipeline.storage.s3", "S3Store", "s3")(f"s3://{rest}")
         case "gs":

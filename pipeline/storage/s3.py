@@ -38,8 +38,8 @@ ONE_PUT_BYTES = 1 << 31
 """s3fs sends parts from twice this on (S3 takes 5 GiB in one PUT): a creation is always one request."""
 
 TRIES = 5
-"""Of what may be asked again, see `TRANSIENT_CODES` and `TRANSIENT_ERRORS`; conditional writes are not, see
-`pipeline.storage.publish`."""
+"""Of idempotent requests, after `TRANSIENT_CODES` and `TRANSIENT_ERRORS`. Conditional writes are repeated by
+`pipeline.storage.publish` only."""
 BACKOFF_S = 0.1
 """Waits are random below 0.1, 0.2, 0.4 and 0.8 s, on top of those of botocore and s3fs."""
 
@@ -62,14 +62,15 @@ TRANSIENT_CODES = {
 """Error codes that another try may change, of a whole request and of one key of a DeleteObjects."""
 
 S3FS_REPEATS = {"SlowDown", "XAmzContentSHA256Mismatch"}
-"""Of a whole request, five times; as it does what never got an answer. Repeated here too, a store that is away for
-good would be waited for five times as long."""
+"""Codes of a whole request that s3fs itself repeats five times, as it does requests without an answer. Repeating them
+here would wait five times as long for a store that does not come back."""
 
 TRANSIENT_ERRORS = (FlexibleChecksumError, IncompleteReadError, ResponseStreamingError, aiohttp.ClientError)
 """An incomplete body, or one that does not match its checksum."""
 
 REFUSALS = {errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.ENAMETOOLONG, errno.EMSGSIZE}
-"""What s3fs makes of final answers; the other errnos (EBUSY of a 503 or 409, EREMOTEIO of a 500) leave it open."""
+"""Errnos that s3fs raises for final answers; after others (EBUSY of a 503 or 409, EREMOTEIO of a 500) the result is
+unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +189,7 @@ class S3Store:
             except CLIENT_ERRORS as err:
                 if num_try == TRIES or not _is_transient(err):
                     raise self._failed(path, err) from err
-                log.warning("path=%s try=%d failed and is asked again: %r", path, num_try, err)
+                log.warning("path=%s try=%d failed and is retried: %r", path, num_try, err)
             _pause(num_try)
         raise AssertionError("the last try returns or raises")
 
@@ -217,9 +218,9 @@ async def _body_and_etag(client: s3fs.S3FileSystem, bucket: str, key: str) -> tu
 
 @functools.lru_cache(maxsize=8)
 def _client(session: AioSession) -> s3fs.S3FileSystem:
-    """One client a session, and so one a process: a client made before a fork hangs in the child.
+    """One client for each session, and so for each process: a client made before a fork hangs in the child.
 
-    `max_concurrency=1`, since with more s3fs asks for the size before each GET: two requests, and not one moment.
+    `max_concurrency=1`: with more, s3fs requests the size before each GET, and the two requests may see two versions.
     """
     return s3fs.S3FileSystem(use_listings_cache=False, skip_instance_cache=True, max_concurrency=1, session=session)
 
@@ -227,8 +228,8 @@ def _client(session: AioSession) -> s3fs.S3FileSystem:
 def quick_session() -> AioSession:
     """A session whose clients list four times as fast: a page of 1,000 keys is parsed in 17 and not 65 ms.
 
-    botocore reads the time of each key with dateutil, which guesses at its format. One session serves a process for
-    as long as its environment stays: it keeps the endpoint and the credentials that it found there.
+    botocore parses the time of each key with dateutil, which guesses the format. A process uses one session as long
+    as its AWS variables stay the same: a session keeps the endpoint and the credentials of its start.
     """
     return _session(os.getpid(), tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_"))))
 
@@ -241,7 +242,7 @@ def _session(pid: int, environment: tuple[tuple[str, str], ...]) -> AioSession: 
 
 
 def _time(value: str) -> datetime:
-    """Listings have ISO 8601, headers the form of HTTP."""
+    """Times are ISO 8601 in listings, and of HTTP's form in headers."""
     try:
         return datetime.fromisoformat(value)
     except ValueError:

@@ -34,8 +34,9 @@ def run(shards: Path, output: Path, num_images: int) -> dict[str, float]:
     job = echo_job(shards, output, [])
     import threading
 
-    from pipeline.flow.driver import RunResult, run_job
+    from pipeline.flow.driver import run_job
     from pipeline.flow.prepared_job import prepare_job
+    from pipeline.flow.run_result import RunResult
 
     prepared, middle, cpu = prepare_job(job), Middle(num_images), Cpu()
     outcome, began, own = RunResult.of(prepared), time.monotonic(), time.process_time()
@@ -76,7 +77,7 @@ def bookkeeping(folder: Path, num_shards: int) -> list[dict[str, float]]:
     counted = ShardTracker()
     sizes = {work.shard.path: work.shard.size for work in works.values()}
     progress = Progress(
-        shards=num_shards, bytes_total=sum(sizes.values()), bytes_before=0, shards_before=0, num_slots=1, _sizes=sizes
+        shards=num_shards, bytes_total=sum(sizes.values()), bytes_before=0, shards_before=0, _sizes=sizes
     )
     rows = [_row(0, 0, time.process_time() - began, me.memory_info().rss - before)]
     paths, step = list(works), num_shards // STEPS

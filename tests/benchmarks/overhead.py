@@ -121,8 +121,9 @@ def run_pipeline(folder: Path, output: Path, num_images: int, extra: list[str]) 
     job = echo_job(folder, output, extra)
     import threading
 
-    from pipeline.flow.driver import RunResult, run_job
+    from pipeline.flow.driver import run_job
     from pipeline.flow.prepared_job import prepare_job
+    from pipeline.flow.run_result import RunResult
 
     prepared, meter = prepare_job(job), Meter()
     outcome = RunResult.of(prepared)

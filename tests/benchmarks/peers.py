@@ -98,8 +98,9 @@ def joyfleet(shards: Path, output: Path) -> None:
     prepare_ray_env(job.cluster)
     import threading
 
-    from pipeline.flow.driver import RunResult, run_job
+    from pipeline.flow.driver import run_job
     from pipeline.flow.prepared_job import prepare_job
+    from pipeline.flow.run_result import RunResult
 
     made, told = Made(output), 0
 

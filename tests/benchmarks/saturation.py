@@ -45,8 +45,9 @@ def pipeline(shards: Path, output: Path, num_images: int) -> dict[str, float]:
     prepare_ray_env(job.cluster)
     import threading
 
-    from pipeline.flow.driver import RunResult, run_job
+    from pipeline.flow.driver import run_job
     from pipeline.flow.prepared_job import prepare_job
+    from pipeline.flow.run_result import RunResult
 
     prepared, middle, cpu = prepare_job(job), Middle(num_images), Cpu()
     outcome = RunResult.of(prepared)

@@ -74,9 +74,10 @@ def run(shards: Path, output: Path, seconds: float, batch_images: int) -> dict[s
 
     job = echo_job(shards, output, ["model=standin", f"engine.batch_images={batch_images}"])
     from pipeline.errors import Interrupted
-    from pipeline.flow.driver import RunResult, run_job
+    from pipeline.flow.driver import run_job
     from pipeline.flow.prepared_job import prepare_job
     from pipeline.flow.progress import Snapshot
+    from pipeline.flow.run_result import RunResult
 
     prepared, stop = prepare_job(job), threading.Event()
     outcome, began = RunResult.of(prepared), time.monotonic()

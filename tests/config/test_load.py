@@ -82,7 +82,7 @@ def test_a_wrong_key_is_named_with_what_is_allowed(change, message):
             {"slot": "a", "mode": "x", "length": {"words": {"mean": 9, "std": 1, "min": 9, "max": 2}}},
             r"captions\.0\.length\.words: .*min=9 is above max=2",
         ),
-        ({"slot": "a", "mode": "x", "options": ["rating", "rating"]}, r"captions\.0\.options: .*rating more than once"),
+        ({"slot": "a", "mode": "x", "options": ["rating", "rating"]}, r"captions\.0\.options: .*options rating repeat"),
         ({"slot": "a", "mode": "x", "mix": [{"weight": 1, "mode": "x"}]}, r"captions\.0: found mode beside mix"),
         ({"slot": "a", "mix": [{"weight": 0, "mode": "x"}]}, r"captions\.0\.mix\.0\.weight: found 0"),
         ({"slot": "a", "mix": [{"weight": 1, "modee": "x"}]}, r"captions\.0\.mix\.0\.modee: unknown key; .*mode, name"),

@@ -22,10 +22,10 @@ from pipeline.corpus.records.dedupe_and_split import is_held_out
 from pipeline.corpus.text.check_texts import check_file
 from pipeline.corpus.text.text_grammar import profile_of
 from pipeline.errors import ConfigError, OutputMismatch, PipelineError, StoreError
-from pipeline.storage import open_store
 from tests.corpus.expected_shares import accept, accept_share, expected_gen_meta, expected_tasks
 from tests.corpus.outputs import caption_row, digest, write_output
 from tests.corpus.tiny_tokenizer import train_tokenizer
+from tests.memory_store import MemoryStore
 
 LONG = "A girl with long hair stands by a still lake. Mountains rise behind the water. The sky number {} is clear."
 SHORT = "A girl stands by a lake."
@@ -498,7 +498,7 @@ def test_a_damaged_staging_file_is_refused(tmp_path):
 
 
 def test_a_flipped_bit_is_detected_or_does_not_change_rows():
-    store, schema = open_store("memory://bits"), pa.schema([("a", pa.int64())])
+    store, schema = MemoryStore("memory://bits"), pa.schema([("a", pa.int64())])
     table = pa.table({"a": np.random.default_rng(0).integers(0, 2**62, 500)})
     put_table(store, "t", table, schema)
     whole = store.get("t")

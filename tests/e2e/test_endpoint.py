@@ -5,10 +5,10 @@ from collections import Counter
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.standin.check_caption import parse_caption, visible
 from pipeline.standin.demo_data import draw_dataset
 from tests.cli import finish, run, start, wait_until, write_job
 from tests.gate import Gate
+from tests.standin.check_caption import parse_caption, visible
 from tests.vllm_server import VllmServer
 
 pytestmark = pytest.mark.long

@@ -15,10 +15,10 @@ from pipeline.models import FixedSize
 from pipeline.readers import list_shards
 from pipeline.stages.captioning import pixels_of
 from pipeline.stages.read_batches import ReadSpec, read_shard
-from pipeline.standin.check_caption import parse_caption, visible
 from pipeline.standin.demo_data import draw_dataset
 from tests.cli import finish, run, start, wait_until, write_job
 from tests.gate import Gate
+from tests.standin.check_caption import parse_caption, visible
 
 pytestmark = pytest.mark.slow
 

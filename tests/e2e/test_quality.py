@@ -18,9 +18,9 @@ from pipeline.stages.captioning import Caption, CaptionSpec
 from pipeline.stages.read_batches import ReadSpec, read_shard
 from pipeline.standin.draw_picture import encode, render
 from pipeline.standin.world import Scene, Special, sample_scene
-from pipeline.storage import open_store
 from tests.cli import run, write_job
 from tests.e2e.conftest import GEOMETRY
+from tests.memory_store import MemoryStore
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 
@@ -56,7 +56,7 @@ def captioned(running, folder, scenes, captions, **rest):
     raw = {"source": str(folder), "output": "memory://o", "model": "standin", "captions": captions, **rest}
     job = parse_job(raw)
     facts = RunIdentity(recipe="r" * 16, slots=tuple(slot["slot"] for slot in captions), versions={})
-    store = open_store(f"memory://{uuid.uuid4().hex}")
+    store = MemoryStore(f"memory://{uuid.uuid4().hex}")
     spec = ReadSpec(source=job.source, images=job.images, geometry=GEOMETRY, batch_images=16)
     stage = Caption(CaptionSpec(job=job, run=facts), running.engine, store)
     [shard] = list_shards(job.source)

@@ -15,12 +15,12 @@ from pipeline.models import FAMILIES, load_generation
 from pipeline.prompts import build_request
 from pipeline.recipe import find_weights
 from pipeline.stages.dispatch import CrashLimits, Dispatcher, ImageRequests
-from pipeline.standin.check_caption import looks_like, num_words, parse_caption, visible
 from pipeline.standin.demo_data import MAX_SIDE_PX, MIN_SIDE_PX
 from pipeline.standin.draw_picture import encode, random_size, render
-from pipeline.standin.request import Mode, Tone
 from pipeline.standin.world import sample_scene
 from schemas.status import Reason
+from tests.standin.check_caption import looks_like, num_words, parse_caption, visible
+from tools.standin.request import Mode, Tone
 
 # vLLM, torch and transformers warn about each other on import; what we raise ourselves is no warning.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]

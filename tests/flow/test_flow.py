@@ -108,7 +108,9 @@ def test_a_source_without_one_good_image_is_no_success(tmp_path):
     tar_of(tmp_path / "in" / "bad.tar", {"a.jpg": b"no", "b.jpg": b"image"})
     done = run(tmp_path, "caption", write_job(tmp_path, tmp_path / "in", tmp_path / "out"))
     assert done.code == 1, done
-    assert "2 images were done, 0 shards are in quarantine, and not one caption is ok" in done.err
+    assert (
+        "no caption is ok: 2 images committed with rows 0 ok, 0 rejected, 2 failed; 0 shards in quarantine" in done.err
+    )
 
 
 def test_shards_and_captions_may_live_on_s3(tmp_path, s3_environment):  # noqa: F811 - a fixture

@@ -1,4 +1,4 @@
-"""What only the one who starts a Ray can give it is refused of a run on another, before anything starts."""
+"""Settings of a local Ray are refused for a run on an existing cluster, before anything starts."""
 
 import os
 
@@ -23,13 +23,13 @@ def environment(monkeypatch):
 
 @pytest.mark.parametrize("key", ["num_cpus", "object_store_gib", "metrics_port"])
 @pytest.mark.parametrize("given", ["config", "environment", "submit"])
-def test_a_key_of_ones_own_ray_is_refused_wherever_the_address_comes_from(environment, given, key):
+def test_a_key_of_a_local_ray_is_refused_wherever_the_address_comes_from(environment, given, key):
     before = dict(environment)
     config = ClusterConfig.model_validate({key: 4, **({"address": HEAD} if given == "config" else {})})
     if given == "environment":
         environment["RAY_ADDRESS"] = before["RAY_ADDRESS"] = HEAD
     with pytest.raises(ConfigError, match=rf"cluster\.{key}=4(\.0)?: .* cluster at {HEAD}.*cluster\.{key}=null"):
-        prepare_ray_env(config, sent_to=HEAD if given == "submit" else None)
+        prepare_ray_env(config, job_server=HEAD if given == "submit" else None)
     assert environment == before
 
 
@@ -40,7 +40,7 @@ def test_all_such_keys_are_named_at_once(environment):
 
 
 @pytest.mark.parametrize("address", [None, "", "local"])
-def test_a_ray_of_ones_own_takes_them(environment, address):
+def test_a_local_ray_accepts_them(environment, address):
     if address is not None:
         environment["RAY_ADDRESS"] = address
     config = ClusterConfig(num_cpus=2, object_store_gib=0.3, metrics_port=8080)
@@ -51,7 +51,7 @@ def test_a_ray_of_ones_own_takes_them(environment, address):
     assert len(environment["RAY_AUTH_TOKEN"]) == 64
 
 
-def test_local_in_the_config_beats_an_address_of_the_environment(environment):
+def test_local_in_the_config_precedes_an_address_of_the_environment(environment):
     environment["RAY_ADDRESS"] = HEAD
     assert address_of(ClusterConfig(address="local", num_cpus=2)) is None
     assert address_of(ClusterConfig(address="10.0.0.2:6379")) == "10.0.0.2:6379"
@@ -72,5 +72,8 @@ def test_a_verb_that_would_ignore_them_ends_with_2_and_leaves_nothing(
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 2
-    assert "cluster.num_cpus=2, cluster.object_store_gib=0.3: only a Ray of" in capsys.readouterr().err
+    assert (
+        "cluster.num_cpus=2, cluster.object_store_gib=0.3: only applies to a Ray that the run starts"
+        in capsys.readouterr().err
+    )
     assert [file.name for file in tmp_path.iterdir()] == ["job.yaml"]

@@ -1,4 +1,4 @@
-"""What a run may not keep for every batch that passes: it would end a run of weeks."""
+"""The memory of a run does not grow with its batches: no statistics, strings or arenas are kept for each."""
 
 import ctypes
 import json
@@ -27,39 +27,39 @@ from tests.cli import run, write_job
 NUM_IMAGES = 64
 
 
-class TellKept(ExecutionCallback):
-    """Named to Ray Data in a run's environment: writes what each operator gave out and what it kept of it."""
+class WriteStats(ExecutionCallback):
+    """Callback of Ray Data in a run: writes how many blocks each operator emitted, and how many statistics it keeps."""
 
     def after_execution_succeeds(self, executor) -> None:
-        told = [
+        operators = [
             (operator.name, operator.metrics.num_outputs_taken, len(operator._output_blocks_stats))
             for operator in executor._topology
             if isinstance(operator, MapOperator)
         ]
         libc = ctypes.CDLL(None)
         libc.fdopen.restype = ctypes.c_void_p
-        with Path(os.environ["TELL_KEPT"]).open("w+b") as file:
+        with Path(os.environ["STATS_FILE"]).open("w+b") as file:
             libc.malloc_info(0, ctypes.c_void_p(libc.fdopen(os.dup(file.fileno()), b"w")))
             libc.fflush(None)
             file.seek(0)
             arenas = file.read().count(b"<heap nr=")
-        Path(os.environ["TELL_KEPT"]).write_text(json.dumps({"operators": told, "arenas": arenas}))
+        Path(os.environ["STATS_FILE"]).write_text(json.dumps({"operators": operators, "arenas": arenas}))
 
 
 @pytest.mark.slow
-def test_a_driver_keeps_nothing_of_a_batch_that_has_passed_and_few_heaps(tmp_path):
+def test_a_driver_keeps_no_statistics_of_blocks_and_few_arenas(tmp_path):
     draw_dataset(tmp_path / "in", num_images=NUM_IMAGES, seed=1, shard_rows=NUM_IMAGES // 2)
     job = write_job(tmp_path, tmp_path / "in", tmp_path / "out", engine={"batch_images": 1})
-    kept = tmp_path / "kept.json"
-    tell = f"{__name__}.{TellKept.__name__}"
-    done = run(tmp_path, "caption", job, RAY_DATA_EXECUTION_CALLBACKS=tell, TELL_KEPT=str(kept))
+    stats = tmp_path / "stats.json"
+    callback = f"{__name__}.{WriteStats.__name__}"
+    done = run(tmp_path, "caption", job, RAY_DATA_EXECUTION_CALLBACKS=callback, STATS_FILE=str(stats))
     assert done.code == 0, done
-    told = json.loads(kept.read_text())
-    operators = told["operators"]
+    written = json.loads(stats.read_text())
+    operators = written["operators"]
     assert [taken for _, taken, _ in operators] == [NUM_IMAGES, NUM_IMAGES], operators
     assert [blocks for *_, blocks in operators] == [0, 0], operators
-    # Threads of the planning may have had one before the limit; Ray's fill all that glibc allows, eight a core.
-    assert told["arenas"] in range(1, 5)
+    # Threads of the planning may have created arenas before the limit; Ray's threads use all that glibc allows.
+    assert written["arenas"] in range(1, 5)
 
 
 THREADS = """
@@ -83,17 +83,17 @@ libc.fflush(None)
 """
 
 
-def test_a_finished_shard_is_kept_by_the_plans_own_text():
+def test_a_finished_shard_is_kept_as_the_string_of_the_plan():
     shard = Shard("photos/00001.tar", "/photos/00001.tar", 100, "etag")
     driver = object.__new__(_Driver)
-    driver._works, driver._open, driver._commits = {shard.path: ShardTask(shard, ())}, ShardTracker(), Submitted()
-    driver._progress = Progress(shards=1, bytes_total=100, bytes_before=0, shards_before=0, num_slots=1)
+    driver._tasks, driver._tracker, driver._commits = {shard.path: ShardTask(shard, ())}, ShardTracker(), Submitted()
+    driver._progress = Progress(shards=1, bytes_total=100, bytes_before=0, shards_before=0)
     empty = dict.fromkeys(RECEIPT.names) | {"statuses": []}
     receipt = empty | {"kind": BatchKind.EMPTY, "shard": "".join(list(shard.path)), "num_images": 0, "rows": []}
     assert receipt["shard"] is not shard.path
-    driver._take(receipt)
-    assert [complete.shard for _, complete in driver._commits.submitted] == [shard.path]
-    assert next(iter(driver._open._finished)) is shard.path
+    driver._process_receipt(receipt)
+    assert [completed.shard for _, completed in driver._commits.submitted] == [shard.path]
+    assert next(iter(driver._tracker._finished)) is shard.path
 
 
 class Submitted:
@@ -109,8 +109,8 @@ class Submitted:
 def test_threads_of_a_driver_share_their_heaps(given, arenas):
     environment = {key: value for key, value in os.environ.items() if key != "MALLOC_ARENA_MAX"}
     environment |= {"MALLOC_ARENA_MAX": given} if given else {}
-    told = subprocess.run([sys.executable, "-c", THREADS], env=environment, capture_output=True, text=True, check=True)
-    assert told.stdout.count("<heap nr=") == arenas, told.stdout
+    done = subprocess.run([sys.executable, "-c", THREADS], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.count("<heap nr=") == arenas, done.stdout
 
 
 @pytest.mark.parametrize("given", [None, "77"])

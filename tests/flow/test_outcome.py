@@ -1,11 +1,12 @@
-"""A run that produced nothing is no success."""
+"""The end of a run: without any ok caption it is a failure; shards that another run committed are not unfinished."""
 
 from types import SimpleNamespace
 
 import pytest
 
 from pipeline.errors import NothingDone
-from pipeline.flow.driver import RunResult, _refuse_nothing, committed_elsewhere
+from pipeline.flow.driver import _refuse_nothing, committed_elsewhere
+from pipeline.flow.run_result import RunResult
 from pipeline.flow.shard_task import ShardTask
 from pipeline.ledger.shard_plan import Plan
 from pipeline.storage import open_store
@@ -14,24 +15,24 @@ from tests.ledger.world import NUM_IMAGES, OTHER, SHARD, commit, stage
 PREPARED = SimpleNamespace(job=SimpleNamespace(output="out"))
 
 
-def outcome(**facts):
-    return RunResult(**{"shards_planned": 2, "shards_before": 0, **facts})
+def result_of(**fields):
+    return RunResult(**{"shards_planned": 2, "shards_before": 0, **fields})
 
 
 @pytest.mark.parametrize(
-    "facts",
+    "fields",
     [
         {"images": 3, "statuses": {"ok": 0, "rejected": 1, "failed": 2}},
         {"shards_quarantined": {"a.tar": "unreadable", "b.tar": "unreadable"}},
     ],
 )
-def test_images_without_one_caption_are_a_failure(facts):
-    with pytest.raises(NothingDone, match="not one caption is ok"):
-        _refuse_nothing(PREPARED, outcome(**facts))
+def test_a_run_without_an_ok_caption_fails(fields):
+    with pytest.raises(NothingDone, match="no caption is ok"):
+        _refuse_nothing(PREPARED, result_of(**fields))
 
 
 @pytest.mark.parametrize(
-    "facts",
+    "fields",
     [
         {"images": 0},  # a source of empty shards
         {"images": 3, "statuses": {"ok": 1, "rejected": 1, "failed": 1}},
@@ -39,16 +40,16 @@ def test_images_without_one_caption_are_a_failure(facts):
         {"shards_lost": ["a.tar"]},
     ],
 )
-def test_anything_else_is_not(facts):
-    _refuse_nothing(PREPARED, outcome(**facts))
+def test_any_other_run_does_not_fail(fields):
+    _refuse_nothing(PREPARED, result_of(**fields))
 
 
-def test_a_shard_that_another_run_committed_is_lost_and_not_unfinished(tmp_path):
+def test_a_shard_that_another_run_committed_is_not_unfinished(tmp_path):
     store = open_store(f"{tmp_path}/out")
     commit(store, [stage(store, range(NUM_IMAGES))])
-    works = [ShardTask(SHARD, ()), ShardTask(OTHER, ())]
-    prepared = SimpleNamespace(store=store, plan=Plan({work.shard.path: work.shard for work in works}), works=works)
+    tasks = [ShardTask(SHARD, ()), ShardTask(OTHER, ())]
+    prepared = SimpleNamespace(store=store, plan=Plan({task.shard.path: task.shard for task in tasks}), tasks=tasks)
     assert committed_elsewhere(prepared, {SHARD.path, OTHER.path}) == [SHARD.path]
     assert committed_elsewhere(prepared, {OTHER.path}) == []
     retry = [ShardTask(SHARD, (), SimpleNamespace())]
-    assert committed_elsewhere(SimpleNamespace(store=store, plan=prepared.plan, works=retry), {SHARD.path}) == []
+    assert committed_elsewhere(SimpleNamespace(store=store, plan=prepared.plan, tasks=retry), {SHARD.path}) == []

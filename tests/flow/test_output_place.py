@@ -1,16 +1,16 @@
-"""An output in its own source is refused before anything is written; one that was begun so goes on."""
+"""An output in its own source is refused before anything is written; an existing one is resumed."""
 
 import json
 
 import pytest
 
-from jobs.plan import look
+from jobs.plan import make_plan
 from pipeline.config import parse_job
 from pipeline.errors import ConfigError
 from pipeline.flow.prepared_job import prepare_job
 from pipeline.standin.demo_data import draw_dataset
 
-REFUSED = r"output .*: lies inside the source .*; give it a folder that is neither the source's nor inside it"
+REFUSED = r"output .*: is inside the source .*; give a folder outside the source"
 
 
 def job_of(source, output):
@@ -30,13 +30,13 @@ def test_an_output_in_its_source_is_refused_and_nothing_is_written(tmp_path, pho
     (tmp_path / "link").symlink_to("photos")
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.rglob("*"))
-    for attempt in (lambda job: prepare_job(job), lambda job: look(job, None, {})):
+    for attempt in (lambda job: prepare_job(job), lambda job: make_plan(job, None, {})):
         with pytest.raises(ConfigError, match=REFUSED):
             attempt(job_of("photos", output))
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_an_output_that_an_earlier_version_began_in_its_source_goes_on(tmp_path, photos):
+def test_an_output_that_an_earlier_version_created_in_its_source_is_resumed(tmp_path, photos):
     """Its plan is that of a run elsewhere, whose files an earlier version would have written here."""
     planned = prepare_job(job_of(photos, tmp_path / "out")).plan
     (tmp_path / "out").rename(photos / "out")

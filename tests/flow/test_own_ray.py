@@ -1,4 +1,4 @@
-"""A Ray of the run's own: nobody joins it without its token, and nothing of it outlives the run."""
+"""A local Ray: only a process with its token can join it, and none of its processes outlives the run."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.flow.ray_env import own_folder
+from pipeline.flow.ray_env import session_folder
 from pipeline.standin.demo_data import draw_dataset
 from tests.cli import finish, start, wait_until, write_job
 from tests.signal_sweep import MARK, marked, num_left
@@ -74,23 +74,23 @@ def test_another_process_of_the_machine_needs_the_token_to_join(running):
         {"RAY_AUTH_MODE": "disabled"},
         {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * len(token)},
     ):
-        told = join(address, **variables)
-        assert "joined" not in told
-        assert "nauthenticated" in told, told
+        output = join(address, **variables)
+        assert "joined" not in output
+        assert "nauthenticated" in output, output
     session = next(file.path for file in raylet.open_files() if "/session_" in file.path)
     parent = next(folder for folder in Path(session).parents if folder.name == f"joyfleet-{os.getuid()}")
     assert stat.filemode(parent.lstat().st_mode) == "drwx------"
 
 
-def test_the_folder_of_the_sessions_lets_only_its_user_in(tmp_path, monkeypatch):
+def test_only_its_user_can_enter_the_session_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
-    assert own_folder() == own_folder() == tmp_path / f"joyfleet-{os.getuid()}" / "ray"
+    assert session_folder() == session_folder() == tmp_path / f"joyfleet-{os.getuid()}" / "ray"
     (tmp_path / f"joyfleet-{os.getuid()}").chmod(0o755)
     with pytest.raises(
-        ConfigError, match=r"found drwxr-xr-x of user \d+; .*\(drwx------\)\. Remove it, or set RAY_TMPDIR"
+        ConfigError, match=r"found drwxr-xr-x of user \d+; allowed: .*\(drwx------\), .*\. Remove it, or set RAY_TMPDIR"
     ):
-        own_folder()
+        session_folder()
     (tmp_path / f"joyfleet-{os.getuid()}").rmdir()
     (tmp_path / f"joyfleet-{os.getuid()}").symlink_to(tmp_path)
     with pytest.raises(ConfigError, match="found lrwx"):
-        own_folder()
+        session_folder()

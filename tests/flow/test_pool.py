@@ -129,9 +129,9 @@ def test_each_replica_is_what_its_card_asks_for_and_a_pool_of_one_type_keeps_to_
         assert [cluster.tell("add L4"), cluster.tell("add A100")] == ["added", "added"]
         process = begin(tmp_path, cluster, gate, 80, 2, per_accelerator=CARDS)
         gate.open()
-        told = replica_logs(logs_of(end(tmp_path, process, 80)))
+        text = replica_logs(logs_of(end(tmp_path, process, 80)))
         for kind, seqs in (("L4", 64), ("A100", 512)):
-            [line] = [line for line in told.splitlines() if f"this replica is for accelerator={kind}: " in line]
+            [line] = [line for line in text.splitlines() if f"this replica is for accelerator={kind}: " in line]
             assert f" max_num_seqs={seqs}," in line
         gate.close()
         process = begin(tmp_path / "only", cluster, gate, 80, 1, accelerator_type="A100")
@@ -144,7 +144,7 @@ def test_each_replica_is_what_its_card_asks_for_and_a_pool_of_one_type_keeps_to_
         unknown = run(tmp_path, "caption", job, **cluster.environment)
         assert unknown.code == 2, unknown
         assert "engine.accelerator_type: found 'L5', which Ray does not know and no node has" in unknown.err
-        assert "in the cluster: A100, L4" in unknown.err
+        assert "the types in the cluster (A100, L4)" in unknown.err
 
 
 def test_a_card_changes_only_what_it_names():
@@ -173,7 +173,7 @@ def test_the_gpu_build_on_a_cluster_that_has_no_gpu_yet_needs_the_number(monkeyp
     empty = Cluster(num_cpus=8, num_gpus=0.0, logs=None)
     check_gpus(EngineConfig(), empty)  # the CPU build is what is installed
     monkeypatch.setattr(metadata, "version", lambda name: {"vllm": "0.29.0"}[name])
-    with pytest.raises(ConfigError, match=r"engine\.num_gpus: not given, the cluster has no GPU now"):
+    with pytest.raises(ConfigError, match=r"engine\.num_gpus: not set, the cluster has no GPU now"):
         check_gpus(EngineConfig(), empty)
     check_gpus(EngineConfig(num_gpus=1), empty)
     check_gpus(EngineConfig(), Cluster(num_cpus=8, num_gpus=1.0, logs=None))

@@ -33,7 +33,7 @@ def begin(tmp_path, num_images=120, in_flight=2, **cluster):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
-def test_what_is_in_flight_at_the_signal_is_staged_and_taken_over(tmp_path, number):
+def test_batches_in_flight_at_a_signal_are_staged_and_resumed(tmp_path, number):
     job, process, gate = begin(tmp_path)
     before = set(fragments_of(tmp_path / "out"))
     process.send_signal(number)
@@ -42,9 +42,9 @@ def test_what_is_in_flight_at_the_signal_is_staged_and_taken_over(tmp_path, numb
     done = finish(process)
     assert done.code == 4, done
     assert done.err.splitlines()[-1].endswith(
-        "; 0 images were in flight and are asked again; run the same command again to go on"
+        "; 0 images were in flight and will be requested again. Run the same command again to resume"
     )
-    assert "SIGTERM handler" not in done.err  # what Ray says when a thread left behind starts another Ray
+    assert "SIGTERM handler" not in done.err  # Ray's message when a thread that was left behind starts another Ray
     assert "left        2, of which" in run(tmp_path, "status", str(tmp_path / "out")).out
     after = set(fragments_of(tmp_path / "out")) - before
     assert len(after) >= 2
@@ -66,8 +66,8 @@ def test_a_signal_while_the_source_is_listed_ends_the_run_with_one_line(tmp_path
         process.send_signal(number)
         done = finish(process)
     assert done.code == 4, done
-    told = "joyfleet: stopped while planning; nothing was asked of a model yet; run the same command again to go on"
-    assert done.err.splitlines() == [told]
+    message = "joyfleet: stopped while planning; no request was sent to a model yet; run the same command again to resume"
+    assert done.err.splitlines() == [message]
     assert done.out == ""
 
 
@@ -102,7 +102,7 @@ def test_one_signal_at_any_moment_ends_a_run_with_4_and_the_next_finishes(tmp_pa
 
 
 @pytest.mark.chaos
-def test_shards_that_are_complete_within_the_grace_are_committed(tmp_path):
+def test_shards_that_are_complete_within_the_drain_timeout_are_committed(tmp_path):
     _, process, gate = begin(tmp_path, num_images=60, in_flight=6)
     process.send_signal(signal.SIGTERM)
     wait_for_drain(tmp_path, process)

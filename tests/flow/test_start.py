@@ -1,4 +1,4 @@
-"""A Ray of the run's own that does not start in time is tried again; what a failed try left is ended."""
+"""A local Ray that does not start in time is tried again, after the processes of the failed try are killed."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ from pipeline.flow import cluster
 
 @pytest.fixture
 def failing(monkeypatch):
-    """`ray.init` fails so often, each time with a process left behind."""
+    """`ray.init` fails the given number of times, each time with a process left behind."""
     left = []
 
     def fail(times, error):
@@ -36,9 +36,9 @@ def failing(monkeypatch):
 TIMED_OUT = Exception("The current node timed out during startup.")
 
 
-def test_a_ray_that_did_not_start_in_time_is_tried_again_without_what_it_left(failing, monkeypatch):
+def test_a_ray_that_did_not_start_in_time_is_tried_again_after_its_processes_were_killed(failing, monkeypatch):
     left = failing(2, TIMED_OUT)
-    assert cluster._init({"address": cluster.OWN}, "text") == "context"
+    assert cluster._init({"address": cluster.LOCAL_RAY}, "text") == "context"
     assert [psutil.pid_exists(process.pid) for process in left] == [False, False]
 
 
@@ -52,7 +52,7 @@ def test_the_third_failure_ends_the_run(failing):
 
 
 @pytest.mark.parametrize(("address", "error"), [("local", ValueError("num_cpus")), ("127.0.0.1:1", TIMED_OUT)])
-def test_other_errors_and_clusters_that_are_there_already_are_not_tried_again(failing, address, error):
+def test_other_errors_and_existing_clusters_are_not_tried_again(failing, address, error):
     left = failing(1, error)
     with (
         pytest.raises(PipelineError, match="in 1 tries"),

@@ -1,4 +1,4 @@
-"""What is sent to a cluster, and what is refused before: a path that means something else there, an id that is used."""
+"""The submission of a job to a cluster, and what is refused before: wrong paths, addresses and runtime environments."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import yaml
 
 from pipeline.config import parse_job
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.flow.job_submission import Ended, JobServer, make_submission, next_id
+from pipeline.flow.job_submission import JobEnd, JobServer, make_submission, next_id
 
 PROJECT = Path(__file__).parents[2]
 RUNTIME_ENV = PROJECT / "infra" / "runtime-env.yaml"
@@ -41,7 +41,7 @@ def test_the_command_is_relative_to_the_folder_and_quoted(tmp_path):
     assert made.entrypoint == "python -m jobs caption 'my jobs/job.yaml' --set 'model.id=a b'"
 
 
-def test_the_grace_of_the_job_and_the_variables_of_the_submitter_go_along(tmp_path, monkeypatch):
+def test_the_drain_timeout_and_the_variables_of_the_submitter_are_sent(tmp_path, monkeypatch):
     monkeypatch.setenv("JOYFLEET_SEED", "7")
     made = make(tmp_path, job=job(drain_timeout_s=100.5))
     wait = made.runtime_env["env_vars"]["RAY_JOB_STOP_WAIT_TIME_S"]
@@ -50,7 +50,7 @@ def test_the_grace_of_the_job_and_the_variables_of_the_submitter_go_along(tmp_pa
     assert made.runtime_env["excludes"] == yaml.safe_load(RUNTIME_ENV.read_text())["excludes"]
 
 
-def test_the_plain_way_has_time_to_drain_with_the_default_grace():
+def test_the_stop_wait_of_the_runtime_env_covers_the_default_drain_timeout():
     wait = yaml.safe_load(RUNTIME_ENV.read_text())["env_vars"]["RAY_JOB_STOP_WAIT_TIME_S"]
     assert int(wait) >= job().cluster.drain_timeout_s + 30
 
@@ -59,23 +59,30 @@ def test_the_plain_way_has_time_to_drain_with_the_default_grace():
     ("changes", "message"),
     [
         ({"job": job("out/mine")}, "output: found 'out/mine', a relative path"),
-        ({"job_file": Path("/elsewhere/job.yaml")}, "is not in the working directory"),
+        ({"job_file": Path("/elsewhere/job.yaml")}, "is not in the working directory .*, and only that folder is sent"),
         ({"runtime_env": Path("/nowhere.yaml")}, "/nowhere.yaml: cannot be read as YAML"),
     ],
 )
-def test_what_the_cluster_would_not_find_is_refused(tmp_path, changes, message):
+def test_a_path_with_another_meaning_on_the_cluster_is_refused(tmp_path, changes, message):
     with pytest.raises(ConfigError, match=message):
         make(tmp_path, **changes)
 
 
-def test_a_runtime_env_with_a_folder_of_its_own_is_refused(tmp_path):
+def test_a_runtime_env_with_a_working_dir_is_refused(tmp_path):
     file = tmp_path / "env.yaml"
     file.write_text("working_dir: .")
-    with pytest.raises(ConfigError, match="without working_dir"):
+    with pytest.raises(ConfigError, match="working_dir is not allowed in this file"):
         make(tmp_path, runtime_env=file)
 
 
-def test_an_id_is_used_once_and_tells_its_output():
+def test_a_runtime_env_that_is_not_a_mapping_is_refused(tmp_path):
+    file = tmp_path / "env.yaml"
+    file.write_text("- pip")
+    with pytest.raises(ConfigError, match="found list; allowed: a mapping"):
+        make(tmp_path, runtime_env=file)
+
+
+def test_an_id_is_used_once_and_names_its_output():
     first = next_id("s3://bucket/Photos_V1/", [])
     assert first.startswith("joyfleet-photos-v1-")
     stem = first.removesuffix("-1")
@@ -96,11 +103,11 @@ def test_an_id_is_used_once_and_tells_its_output():
     ],
 )
 def test_the_exit_code_is_the_drivers(status, driver, code):
-    assert Ended(status=status, driver_code=driver, message="").exit_code == code
+    assert JobEnd(status=status, driver_code=driver, message="").exit_code == code
 
 
-def test_an_address_that_is_no_dashboard_is_refused():
-    with pytest.raises(ConfigError, match=r"--address ray://head:10001: is no http:// or https:// address"):
+def test_an_address_that_is_not_http_is_refused():
+    with pytest.raises(ConfigError, match=r"--address ray://head:10001: not the address of a Ray dashboard"):
         JobServer.connect("ray://head:10001")
 
 

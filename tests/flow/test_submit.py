@@ -1,4 +1,4 @@
-"""A job sent to a real head: its log is shown, its exit code is ours, and two do not run on one output."""
+"""A job submitted to a real head: its log is shown, its exit code is the driver's, an output has one job at a time."""
 
 import os
 import pty
@@ -110,7 +110,7 @@ def test_a_variable_of_the_submitter_reaches_the_driver(world, server):
     write(world)
     done = run(world, "submit", "job.yaml", "--address", server, JOYFLEET_IMAGES__MAX_PIXELS="1", **ENVIRONMENT)
     assert done.code == 1, done
-    assert "not one caption is ok" in done.out
+    assert "no caption is ok" in done.out
 
 
 @pytest.mark.long
@@ -119,16 +119,16 @@ def test_a_second_submit_of_a_running_output_says_so_and_a_stop_drains_with_4(wo
     second = run(world, "submit", "job.yaml", "--address", server, **ENVIRONMENT)
     assert second.code == 1, second
     assert f"{output}: job " in second.err
-    assert "works on it; follow it with --attach, or stop it with `ray job stop " in second.err
+    assert "is already submitted for it; follow it with --attach, or stop it with `ray job stop " in second.err
     third = start(world, "submit", "job.yaml", "--address", server, "--attach", **ENVIRONMENT)
     before = set(fragments_of(output))
     job = second.err.split(": job ")[1].split()[0]
     assert ray_job(server, "stop", "--no-wait", job).returncode == 0
     gate.open()
-    for one in (process, third):
-        done = finish(one)
+    for follower in (process, third):
+        done = finish(follower)
         assert done.code == 4, done
-        assert "0 images were in flight and are asked again; run the same command again to go on" in done.out
+        assert "0 images were in flight and will be requested again. Run the same command again to resume" in done.out
         assert "STOPPED, exit code 4" in done.err
     assert set(fragments_of(output)) > before
     assert (

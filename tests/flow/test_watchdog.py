@@ -21,20 +21,24 @@ def test_the_stage_that_holds_the_others_up_is_named(counts, commits, stage):
     assert stalled_stage(counts, commits).startswith(stage)
 
 
-def test_it_bites_only_when_nothing_moves(monkeypatch):
+def test_a_run_is_ended_only_when_its_progress_stands_still(monkeypatch):
     now = [0.0]
     monkeypatch.setattr("pipeline.flow.watchdog.time.monotonic", lambda: now[0])
     watchdog = Watchdog(10)
+
+    def check(counts):
+        watchdog.check((counts, 0, 0), stalled_stage(counts, 0))
+
     for step in range(5):
         now[0] += 9
-        watchdog.look(Counts(read=step, asked=step, staged=step, replicas=1), 0, 0)
+        check(Counts(read=step, asked=step, staged=step, replicas=1))
     for timeouts in range(5):
         now[0] += 9
-        watchdog.look(Counts(read=4, asked=4, staged=4, replicas=1, decode_timeouts=timeouts), 0, 0)
+        check(Counts(read=4, asked=4, staged=4, replicas=1, decode_timeouts=timeouts))
     now[0] += 9
-    watchdog.look(Counts(read=4, asked=4, staged=4, replicas=1, decode_timeouts=4), 0, 0)
+    check(Counts(read=4, asked=4, staged=4, replicas=1, decode_timeouts=4))
     now[0] += 2
     with pytest.raises(
         Stalled, match="read: 4 images were read and no more come from the source, and nothing moved for 10 s"
     ):
-        watchdog.look(Counts(read=4, asked=4, staged=4, replicas=1, decode_timeouts=4), 0, 0)
+        check(Counts(read=4, asked=4, staged=4, replicas=1, decode_timeouts=4))

@@ -10,7 +10,7 @@ import yaml
 
 from pipeline.config import parse_job
 from pipeline.errors import ConfigError
-from pipeline.report.playground_session import Choice, job_of, lengths_of, modes_of, recipe_yaml, tones_of, words_of
+from pipeline.report.playground_session import Choice, job_of, lengths_of, modes_of, prompt_of, recipe_yaml, tones_of
 from tests.browser import looking_at, needs_chromium
 from tests.cli import finish, start, wait_until
 
@@ -31,7 +31,7 @@ def test_a_choice_becomes_a_request_of_the_config():
     job = job_of(BASE, CHOICE, 3, 5)
     assert [slot.slot for slot in job.captions] == ["sample-1", "sample-2", "sample-3"]
     assert (job.captions[0].length, job.captions[0].name, job.seed) == (40, "Ada", 5)
-    prompt, _ = words_of(BASE, CHOICE)
+    prompt, _ = prompt_of(BASE, CHOICE)
     assert "40 words" in prompt
     assert "Ada" in prompt
 
@@ -39,7 +39,7 @@ def test_a_choice_becomes_a_request_of_the_config():
 def test_what_a_generation_cannot_be_asked_is_told():
     wrong = Choice(generation="alpha-two", mode="danbooru-tags", tone="none", length="none", options=(), name="")
     with pytest.raises(ConfigError, match=r"captions\.0\.mode: found 'danbooru-tags'; alpha-two has: descriptive"):
-        words_of(BASE, wrong)
+        prompt_of(BASE, wrong)
 
 
 def test_the_recipe_is_a_part_of_a_job_file():
@@ -54,7 +54,7 @@ def test_all_that_is_offered_can_be_asked(generation):
     for mode in modes_of(generation):
         for tone in tones_of(generation, mode):
             for length in {lengths_of(generation, mode)[0], lengths_of(generation, mode)[-1]}:
-                words_of(BASE, Choice(generation=generation, mode=mode, tone=tone, length=length, options=(), name=""))
+                prompt_of(BASE, Choice(generation=generation, mode=mode, tone=tone, length=length, options=(), name=""))
 
 
 @pytest.fixture(scope="module")

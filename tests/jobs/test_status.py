@@ -97,6 +97,6 @@ def test_the_rate_over_time_is_drawn(tmp_path):
     for second in range(1, 4):
         log._add_point(replace(MOMENT, seconds=float(second), captions=second**2))
     log.end(EventType.COMPLETE, 0, None)
-    from jobs.status import look
+    from jobs.status import read_status
 
-    assert "captions/s ▂▅█ (highest 5.0)" in render(look(str(tmp_path)))
+    assert "captions/s ▂▅█ (highest 5.0)" in render(read_status(str(tmp_path)))

@@ -3,6 +3,7 @@ import uuid
 import pytest
 
 from pipeline.storage import open_store, publish
+from tests.memory_store import MemoryStore
 from tests.s3_server import s3_environment  # noqa: F401 - a fixture
 
 
@@ -13,7 +14,7 @@ def _no_waiting(monkeypatch):
 
 @pytest.fixture
 def store():
-    return open_store(f"memory://{uuid.uuid4().hex}")
+    return MemoryStore(f"memory://{uuid.uuid4().hex}")
 
 
 @pytest.fixture

@@ -21,7 +21,6 @@ from pipeline.ledger.retry_rows import RetryRows, find_retry_rows, replace_rows
 from pipeline.ledger.shard_plan import remaining
 from pipeline.ledger.staging_cleanup import clean
 from pipeline.ledger.verification import verify_tree
-from pipeline.storage import open_store
 from schemas.caption_row import CAPTION_ROW
 from schemas.status import Status
 from tests.ledger.faults import Crash, crash, dying, losing_answers
@@ -38,6 +37,7 @@ from tests.ledger.world import (
     stage,
     violations,
 )
+from tests.memory_store import MemoryStore
 
 DRIVERS = st.sampled_from(["one", "two", "three"])
 RETRIES = st.sampled_from(["one", "two"])
@@ -59,7 +59,7 @@ class Retry:
 class OneShard(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
-        self.store = open_store(f"memory://{uuid.uuid4().hex}")
+        self.store = MemoryStore(f"memory://{uuid.uuid4().hex}")
         self.file = None  # the committed file, as it must stand
 
     @rule()

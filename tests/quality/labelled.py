@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
-from pipeline.standin.request import Request as StandinRequest
 from pipeline.standin.world import sample_scene
 from schemas.status import Reason
 from tests.quality import texts
 from tools.standin.caption_grammar import TAG_MODES, caption
+from tools.standin.request import Request as StandinRequest
 from tools.standin.sample_request import STYLES, prompt_text, sample_request
 
 NUM_STANDIN = 120

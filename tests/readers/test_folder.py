@@ -37,7 +37,7 @@ def test_every_image_is_in_one_shard_in_sorted_order(tmp_path):
     rows = [row for shard in shards for row in rows_of(source, shard)]
     assert [row.data.decode()[1:] for row in rows] == [*sorted(names, key=lambda name: name[:-4]), "c.PNG", "é, #1.jpg"]
     assert [row.key for row in rows][-2:] == ["c", "é, #1"]
-    assert [row.carried for row in rows if row.carried] == [{"txt": "xa/003.txt"}]
+    assert [row.metadata for row in rows if row.metadata] == [{"txt": "xa/003.txt"}]
     assert sum(shard.size for shard in shards) == sum(len(row.data) for row in rows)
 
 
@@ -85,7 +85,7 @@ def test_a_text_beside_an_image_may_be_written_at_any_time(tmp_path):
     fill(tmp_path, "1.txt")
 
     assert list_shards(source) == [before]
-    assert [row.carried for row in rows_of(source, before)] == [{"txt": "x1.txt"}, {}]
+    assert [row.metadata for row in rows_of(source, before)] == [{"txt": "x1.txt"}, {}]
 
 
 def test_an_image_that_vanishes_while_its_shard_is_read_is_reported(tmp_path):
@@ -115,7 +115,7 @@ def test_a_folder_in_an_object_store_is_read_in_stretches(monkeypatch):
     assert [shard.url for shard in shards] == ["memory:///bucket/set#00,07", "memory:///bucket/set#08,09"]
     rows = [row for shard in shards for row in rows_of(source, shard)]
     assert [row.data.decode() for row in rows] == [f"{number:02d}" for number in range(10)]
-    assert rows[3].carried == {"txt": "three"}
+    assert rows[3].metadata == {"txt": "three"}
     assert max(asked) == 4
     fs.pipe("/bucket/set/01.jpg", b"changed")
     with pytest.raises(ShardUnreadable, match="changed since the plan, etag"):
@@ -173,7 +173,7 @@ def test_a_dotted_name_is_a_picture_of_its_own_with_its_own_text(tmp_path):
         "img.v1.2": "img.v1.2.jpg",
         "img.v1.3": "img.v1.3.JPG",
     }
-    assert {row.key: sorted(row.carried) for row in rows if row.carried} == {
+    assert {row.key: sorted(row.metadata) for row in rows if row.metadata} == {
         "figure1": ["tags.txt", "txt"],
         "figure1.1": ["tags.txt", "txt"],
         "img.v1.3": ["json.txt"],
@@ -187,7 +187,7 @@ def test_a_text_of_an_image_of_the_next_shard_is_not_taken_for_this_ones(tmp_pat
 
     rows = [row for shard in list_shards(source) for row in rows_of(source, shard)]
 
-    assert [(row.key, row.carried) for row in rows] == [("a", {}), ("a.b", {"txt": "xa.b.txt"})]
+    assert [(row.key, row.metadata) for row in rows] == [("a", {}), ("a.b", {"txt": "xa.b.txt"})]
 
 
 def test_folders_without_dotted_names_are_the_shards_that_they_were(tmp_path):
@@ -207,7 +207,7 @@ def test_folders_without_dotted_names_are_the_shards_that_they_were(tmp_path):
         ("c,%C3%A9%2C%20%231", 18, "images-3f237c87ee7ef4c4516b5e03361e7677"),
     ]
     rows = [row for shard in shards for row in rows_of(source, shard)]
-    assert [(row.row, row.key, len(row.data), sorted(row.carried)) for row in rows] == [
+    assert [(row.row, row.key, len(row.data), sorted(row.metadata)) for row in rows] == [
         (0, "a/001", 2, ["tags.txt", "txt"]),
         (1, "a/001", 3, ["tags.txt", "txt"]),
         (2, "a/x/002", 4, []),

@@ -61,7 +61,7 @@ def test_failed_downloads_are_added_up(tmp_path):
 
     found = downloads([str(path) for path in tmp_path.iterdir()], str(tmp_path))
 
-    assert (found.files, found.unreadable, found.asked, found.downloaded) == (2, 1, 20, 14)
+    assert (found.files, found.unreadable, found.requested, found.downloaded) == (2, 1, 20, 14)
     assert found.reasons == (("HTTP Error 404", 5), ("timed out", 1))
 
 

@@ -67,7 +67,7 @@ def test_img2dataset_rows_without_an_image_are_missing(tmp_path):
         ("001", None, Reason.MISSING_IMAGE),
         ("002", b"", None),
     ]
-    assert rows[1].carried == {"txt": "a dog", "status": "failed_to_download"}
+    assert rows[1].metadata == {"txt": "a dog", "status": "failed_to_download"}
 
 
 def test_a_column_of_nulls_alone_is_a_row_each(tmp_path):
@@ -182,7 +182,7 @@ def test_carried_values_of_every_type_are_json(tmp_path):
 
     [row] = read(shard_with(tmp_path, columns), image_column="image", metadata_fields=("*",))
 
-    assert row.carried == {
+    assert row.metadata == {
         "f": None,
         "time": "2026-01-02T12:00:00+00:00",
         "nanos": "1970-01-01T00:00:00.000000001",
@@ -194,7 +194,7 @@ def test_carried_values_of_every_type_are_json(tmp_path):
         "ok": True,
         "none": None,
     }
-    assert json.dumps(row.carried, allow_nan=False)
+    assert json.dumps(row.metadata, allow_nan=False)
 
 
 def test_only_the_columns_needed_are_read(tmp_path, monkeypatch):

@@ -28,7 +28,7 @@ def test_a_plain_tar_gives_its_images_in_order(tmp_path, tar_format):
     rows = read(shard_of(tmp_path / "a.tar", tar_of(files, tar_format)))
 
     assert keys_and_data(rows) == [("b", b"1"), ("a", b"22" * 300), ("c", b"")]
-    assert all(row.carried == {} for row in rows)
+    assert all(row.metadata == {} for row in rows)
 
 
 @pytest.mark.parametrize("name", ["a.tar.gz", "a.tgz", "a.tar"])
@@ -106,7 +106,7 @@ def test_a_hard_link_is_the_file_that_it_names(tmp_path, tar_format, name):
         (name.removeprefix("./"), b"x" * 600),
         ("b", b"x" * 600),
     ]
-    assert rows[-1].carried == {"txt": "text"}
+    assert rows[-1].metadata == {"txt": "text"}
 
 
 def test_a_hard_link_to_a_file_outside_the_tar_is_a_row_with_the_reason(tmp_path):
@@ -143,7 +143,7 @@ def test_folders_of_windows_belong_to_the_key(tmp_path):
 
     assert [row.key for row in rows] == [".\\a", "x.v1\\a", "x", "x.v1\\c.d", "y/x.v1\\b"]
     assert [row.data.decode() for row in rows] == names[:5]
-    assert rows[1].carried == {"txt": "x.v1\\a.txt"}
+    assert rows[1].metadata == {"txt": "x.v1\\a.txt"}
 
 
 def test_a_size_in_base_256_is_read(tmp_path):
@@ -189,7 +189,7 @@ def test_files_of_one_key_belong_together_wherever_they_lie(tmp_path):
 
     rows = rows_of(tmp_path, files, metadata_fields=("txt",))
 
-    assert [(row.key, row.carried) for row in rows] == [("a", {"txt": "of a"}), ("b", {"txt": "of b"})]
+    assert [(row.key, row.metadata) for row in rows] == [("a", {"txt": "of a"}), ("b", {"txt": "of b"})]
 
 
 def test_a_repeated_file_begins_a_new_sample_of_the_same_key(tmp_path):
@@ -198,7 +198,7 @@ def test_a_repeated_file_begins_a_new_sample_of_the_same_key(tmp_path):
     rows = rows_of(tmp_path, files, metadata_fields=("txt",))
 
     assert keys_and_data(rows) == [("a", b"1"), ("a", b"2"), ("a", b"3")]
-    assert [row.carried.get("txt") for row in rows] == ["one", "two", None]
+    assert [row.metadata.get("txt") for row in rows] == ["one", "two", None]
 
 
 def test_folders_belong_to_the_key(tmp_path):
@@ -207,8 +207,8 @@ def test_folders_belong_to_the_key(tmp_path):
     rows = rows_of(tmp_path, files, metadata_fields=("txt",))
 
     assert keys_and_data(rows) == [("x/a", b"1"), ("y/a", b"2"), ("a", b"3"), ("Y.z/a", b"4")]
-    assert rows[0].carried == {"txt": "of x"}
-    assert rows[1].carried == {}
+    assert rows[0].metadata == {"txt": "of x"}
+    assert rows[1].metadata == {}
 
 
 def test_extensions_of_any_case_and_of_undecodable_kinds_are_images(tmp_path):
@@ -226,7 +226,7 @@ def test_dotted_names_keep_every_image_and_its_own_text(tmp_path):
     rows = rows_of(tmp_path, files, metadata_fields=("txt", "of"))
 
     assert keys_and_data(rows) == [("img.v1.2", b"1"), ("img.v1.3", b"2"), ("d/Pic.Final", b"3")]
-    assert [row.carried for row in rows] == [{"of": "all", "txt": "text 1"}, {"of": "all", "txt": "text 2"}, {}]
+    assert [row.metadata for row in rows] == [{"of": "all", "txt": "text 1"}, {"of": "all", "txt": "text 2"}, {}]
 
 
 def test_images_beside_a_plain_one_are_side_files(tmp_path):
@@ -240,7 +240,7 @@ def test_two_plain_images_of_one_key_are_two_rows(tmp_path):
 
     rows = rows_of(tmp_path, files, metadata_fields=("*",))
 
-    assert [(row.key, row.data, row.carried) for row in rows] == [
+    assert [(row.key, row.data, row.metadata) for row in rows] == [
         ("a", b"1", {"txt": "both"}),
         ("a", b"2", {"txt": "both"}),
     ]
@@ -258,7 +258,7 @@ def test_a_sample_without_an_image_is_a_row_with_the_reason(tmp_path):
 
     assert (rows[0].key, rows[0].data, rows[0].reason) == ("a", None, Reason.MISSING_IMAGE)
     assert rows[0].message == "no image among its files (json, txt)"
-    assert rows[0].carried == {"txt": "t"}
+    assert rows[0].metadata == {"txt": "t"}
     assert rows[1].data == b"1"
 
 
@@ -272,7 +272,7 @@ def test_img2dataset_samples_give_their_fields_and_their_failures(tmp_path):
 
     rows = rows_of(tmp_path, files, metadata_fields=("caption", "width", "txt", "absent"))
 
-    assert rows[0].carried == {"caption": "a cat", "width": 9, "txt": "a cat"}
+    assert rows[0].metadata == {"caption": "a cat", "width": 9, "txt": "a cat"}
     assert rows[1].reason == Reason.MISSING_IMAGE
     assert rows[1].message == "no image among its files (json); error_message: HTTP Error 404: Not Found"
 
@@ -285,14 +285,14 @@ def test_a_star_carries_all_texts_and_no_bytes(tmp_path):
 
     [row] = rows_of(tmp_path, files, metadata_fields=("*",))
 
-    assert row.carried == {"tags": ["x", {"n": None}], "big": None, "cls": "7", "caption.txt": "sch\ufffdn\ufffd"}
-    assert json.dumps(row.carried, allow_nan=False)
+    assert row.metadata == {"tags": ["x", {"n": None}], "big": None, "cls": "7", "caption.txt": "sch\ufffdn\ufffd"}
+    assert json.dumps(row.metadata, allow_nan=False)
 
 
 def test_the_whole_json_can_be_carried(tmp_path):
     [row] = rows_of(tmp_path, [("a.jpg", b"1"), ("a.json", b'{"x": {"y": [1]}}')], metadata_fields=("json",))
 
-    assert row.carried == {"json": {"x": {"y": [1]}}}
+    assert row.metadata == {"json": {"x": {"y": [1]}}}
 
 
 @pytest.mark.parametrize(
@@ -310,20 +310,20 @@ def test_json_that_does_not_parse_is_reported_in_the_row(tmp_path, text, error, 
     [row] = rows_of(tmp_path, [("a.jpg", b"1"), ("a.json", text)], metadata_fields=(carry,))
 
     assert row.data == b"1"
-    assert list(row.carried) == ["json_error"]
-    assert row.carried["json_error"].startswith(error)
+    assert list(row.metadata) == ["json_error"]
+    assert row.metadata["json_error"].startswith(error)
 
 
 def test_carried_values_are_valid_utf8(tmp_path):
     [row] = rows_of(tmp_path, [("a.jpg", b"1"), ("a.json", rb'{"x": "\ud800", "\udfff": 1}')], metadata_fields=("*",))
 
-    assert row.carried == {"x": "?", "?": 1}
+    assert row.metadata == {"x": "?", "?": 1}
 
 
 def test_a_selected_text_that_is_too_long_is_reported_in_the_row(tmp_path):
     [row] = rows_of(tmp_path, [("a.jpg", b"1"), ("a.txt", b"x" * ((1 << 20) + 1))], metadata_fields=("txt",))
 
-    assert row.carried == {"txt_error": "1048577 bytes, more than 1048576"}
+    assert row.metadata == {"txt_error": "1048577 bytes, more than 1048576"}
 
 
 def test_an_image_beyond_max_bytes_is_not_read(tmp_path):

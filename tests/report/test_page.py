@@ -7,11 +7,13 @@ import pytest
 from click.testing import CliRunner
 
 from jobs.report import report
-from pipeline.report.gallery import OF_A_KIND, Gallery, Smallest
+from pipeline.report.gallery import OF_A_KIND, Gallery
 from pipeline.report.html import link_of, share
+from pipeline.report.key_sample import Smallest
 from pipeline.report.output_stats import output_stats
 from pipeline.storage import open_store
 from tests.browser import PHONE, looking_at, needs_chromium
+from tests.memory_store import MemoryStore
 from tests.report.outputs import EVIL, write_output
 from tests.report.test_quality import commit, row
 
@@ -44,7 +46,7 @@ def test_rows_are_counted_in_one_pass(output):
 def test_images_with_equal_bytes_are_told(output):
     survey, _ = output_stats(open_store(str(output)))
     assert survey.copied_images == 0
-    store = open_store("memory://copies")
+    store = MemoryStore("memory://copies")
     commit(store, [row(number, image_sha256="ab" * 32 if number < 3 else f"{number:064d}") for number in range(4)])
     assert output_stats(store)[0].copied_images == 0.75
 
@@ -83,7 +85,7 @@ def test_a_picture_that_is_another_one_now_is_not_shown(tmp_path):
     shards = {shard.path: shard for shard in list_shards(source)}
     rows = [shown.row for shown in output_stats(open_store(url))[0].gallery.rows()]
     found = read_thumbnails(ImageSource(shards, source, ImagesConfig()), rows)
-    assert found["0.tar", 0].missing == "another image stands there now"
+    assert found["0.tar", 0].missing == "the source has another image in this row now"
     assert found["0.tar", 1].uri is not None
 
 

@@ -15,7 +15,7 @@ from pipeline.ledger.footer import Footer, RunIdentity
 from pipeline.ledger.layout import committed_path
 from pipeline.report import measure_quality, write_report
 from pipeline.report.duplicates import Duplicates
-from pipeline.report.key_sample import KeySample, TextSample, hash64
+from pipeline.report.key_sample import KeySample, Smallest, hash64
 from pipeline.report.quality_stats import FOLDER, distinct, percentile
 from pipeline.storage import open_store
 from schemas.caption_row import CAPTION_ROW
@@ -130,10 +130,10 @@ def test_a_sample_keeps_equal_keys_together_and_tells_its_share():
     assert 250 <= sum(map(len, sample.kept.values())) <= 1000
     assert all(len(values) == 2 for values in sample.kept.values())
     assert len(sample.kept) / sample.rate == pytest.approx(20_000, rel=0.15)
-    texts = TextSample(10)
+    texts = Smallest[int, str](10)
     for number in random.Random(0).sample(range(1000), 1000):
         texts.add(number, str(number))
-    assert sorted(texts.texts, key=int) == [str(n) for n in range(10)]
+    assert [text for _, text in texts.items] == [str(n) for n in range(10)]
 
 
 def test_a_sampled_share_of_duplicates_stays_right():

@@ -76,7 +76,7 @@ def batches_of(num_batches, num_images):
 def test_every_question_of_every_batch_gets_its_own_answer():
     batches = batches_of(4, 8)
     for batch, answers in zip(batches, ask_all(FragileEngine(), batches), strict=True):
-        expected = {question.id: f"about {image.name}" for image in batch for question in image.questions}
+        expected = {question.id: f"about {image.name}" for image in batch for question in image.requests}
         assert {name: answer.text for name, answer in answers.items()} == expected
 
 
@@ -108,7 +108,7 @@ def test_an_image_may_kill_as_often_as_the_limit_says():
 
 
 def test_an_engine_that_never_lives_is_given_up():
-    with pytest.raises(EngineDead, match=r"died 4 times; engine\.max_restarts=3"):
+    with pytest.raises(EngineDead, match=r"crashed 4 times; engine\.max_restarts=3"):
         ask_all(
             FragileEngine(frozenset({f"0/{n}" for n in range(8)})),
             batches_of(1, 8),

@@ -18,9 +18,9 @@ from pipeline.models import FixedSize
 from pipeline.readers import list_shards
 from pipeline.stages.captioning import Caption, CaptionSpec
 from pipeline.stages.read_batches import ReadSpec, ReadTimings, read_shard
-from pipeline.storage import open_store
 from schemas.batch import BATCH, RECEIPT
 from schemas.status import Reason
+from tests.memory_store import MemoryStore
 
 SIDE_PX = 24
 
@@ -84,7 +84,7 @@ def caption(shard, tmp_path, answer, **rest):
     """Caption the shard; return the store, the receipts and the rows."""
     job = parse_job(raw_job(tmp_path, **rest))
     run = RunIdentity(recipe="r" * 16, slots=("long", "tags"), versions={})
-    store = open_store(f"memory://{uuid.uuid4().hex}")
+    store = MemoryStore(f"memory://{uuid.uuid4().hex}")
     stage = Caption(CaptionSpec(job=job, run=run), Answering(answer), store)
 
     async def all_of_them():
@@ -109,7 +109,7 @@ def echo(question):
 def test_what_was_asked_and_answered_is_counted(shard, tmp_path):
     job = parse_job(raw_job(tmp_path))
     run = RunIdentity(recipe="r" * 16, slots=("long", "tags"), versions={})
-    store = open_store(f"memory://{uuid.uuid4().hex}")
+    store = MemoryStore(f"memory://{uuid.uuid4().hex}")
     texts = {"long": "", "tags": "a red square"}
     engine = Answering(lambda question: replace(echo(question), text=texts[slot_of(question)]))
     engine.stats = lambda: EngineStats(requests_running=3)
@@ -195,7 +195,7 @@ def test_answers_are_matched_by_id_not_by_position(shard, tmp_path):
 
     job = parse_job(raw_job(tmp_path))
     run = RunIdentity(recipe="r" * 16, slots=("long", "tags"), versions={})
-    store = open_store(f"memory://{uuid.uuid4().hex}")
+    store = MemoryStore(f"memory://{uuid.uuid4().hex}")
     stage = Caption(CaptionSpec(job=job, run=run), Reversed(echo), store)
     receipt = asyncio.run(stage(batches_of(shard, tmp_path)[0])).to_pylist()[0]
     rows = pq.read_table(io.BytesIO(store.get(receipt["fragment"]))).to_pylist()

@@ -2,11 +2,11 @@ import random
 
 import pytest
 
-from pipeline.standin.check_caption import keeps_limit, looks_like, num_words, parse_caption, visible
-from pipeline.standin.request import Length, Mode, Option, Request, Tone
 from pipeline.standin.world import Scene, Special, sample_scene
+from tests.standin.check_caption import keeps_limit, looks_like, num_words, parse_caption, visible
 from tools.standin import caption_grammar
 from tools.standin.caption_grammar import TAG_MODES
+from tools.standin.request import Length, Mode, Option, Request, Tone
 from tools.standin.sample_request import STYLES, prompt_text, sample_request
 
 

@@ -12,22 +12,22 @@ from PIL import Image
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 import pipeline.standin
-from pipeline.standin.check_caption import (
+from pipeline.standin.demo_data import EXTENSIONS, MAX_SIDE_PX, MIN_SIDE_PX
+from pipeline.standin.draw_picture import encode, random_size, render
+from pipeline.standin.world import Scene, Special, sample_scene
+from tests.standin.check_caption import (
     keeps_limit,
     looks_like,
     num_words,
     parse_caption,
     visible,
 )
-from pipeline.standin.demo_data import EXTENSIONS, MAX_SIDE_PX, MIN_SIDE_PX
-from pipeline.standin.draw_picture import encode, random_size, render
-from pipeline.standin.request import Length, Mode, Option, Request, Tone
-from pipeline.standin.world import Scene, Special, sample_scene
 from tools.standin import picture_layout
 from tools.standin.build_model import SIDE_PX
 from tools.standin.caption_grammar import TAG_MODES
 from tools.standin.caption_grammar import caption as right_caption
 from tools.standin.picture_layout import Fault
+from tools.standin.request import Length, Mode, Option, Request, Tone
 from tools.standin.sample_request import STYLES, prompt_text
 
 FOLDER = Path(pipeline.standin.__file__).parent / "model"

@@ -4,6 +4,7 @@ import uuid
 import pytest
 
 from pipeline.storage import open_store
+from tests.memory_store import MemoryStore
 from tests.s3_server import moto_environment, s3_environment  # noqa: F401 - fixtures
 
 SHARED = ("local", "s3", "s3 of moto", "gs")
@@ -22,5 +23,7 @@ def store(request, tmp_path, monkeypatch):
     if request.param == "gs" and "STORAGE_EMULATOR_HOST" not in os.environ:
         pytest.skip("needs gcsfs and STORAGE_EMULATOR_HOST: googleapis/storage-testbench, with a bucket named out")
     name = uuid.uuid4().hex
-    urls = {"memory": f"memory://{name}", "local": f"{tmp_path}/out put", "gs": f"gs://out/{name}/out put"}
+    if request.param == "memory":
+        return MemoryStore(f"memory://{name}")
+    urls = {"local": f"{tmp_path}/out put", "gs": f"gs://out/{name}/out put"}
     return open_store(urls.get(request.param, f"s3://out/{name}/out put"))

@@ -4,6 +4,7 @@ import pytest
 
 from pipeline.errors import StoreError
 from pipeline.storage import WriteResult, open_store, probe, publish, put_if_absent
+from tests.memory_store import MemoryStore
 from tests.storage.scripted_s3 import scripted_s3
 
 ATTEMPT = uuid.uuid4().hex
@@ -17,7 +18,7 @@ def _no_waiting(monkeypatch):
 
 @pytest.fixture
 def memory():
-    return open_store(f"memory://{uuid.uuid4().hex}")
+    return MemoryStore(f"memory://{uuid.uuid4().hex}")
 
 
 class Faulty:

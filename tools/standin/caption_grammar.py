@@ -9,8 +9,8 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pipeline.standin.request import Length, Mode, Option, Request, Tone
 from pipeline.standin.world import Color, Layout, Place, Scene, Shape, Size, Special, Texture
+from tools.standin.request import Length, Mode, Option, Request, Tone
 
 TAG_MODES = (
     Mode.TRAINING_PROMPT,

@@ -3,7 +3,7 @@
 import random
 
 from pipeline.models import load_generation
-from pipeline.standin.request import Length, Mode, Option, Request, Tone
+from tools.standin.request import Length, Mode, Option, Request, Tone
 
 STYLES: tuple[tuple[Mode, Tone], ...] = (
     (Mode.DESCRIPTIVE, Tone.FORMAL),

@@ -1,7 +1,5 @@
 """Builds records: the facts of several sources about an image are merged and normalised, or dropped with a reason."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -4,8 +4,6 @@ A caption is repaired if no content is lost and dropped if its text is broken. L
 detected by the rules of `pipeline.quality`.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from enum import StrEnum

@@ -1,7 +1,5 @@
 """A record as the renderer reads it: the fields of `schemas.record` that can appear in a text, one object an image."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 

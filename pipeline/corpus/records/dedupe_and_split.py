@@ -9,8 +9,6 @@ Run by the driver, in DuckDB, on a 64-bit hash of each identity: 30 million reco
 exceed the memory limit. Two of 30 million identities share a hash with a probability of 2 in 100,000.
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Rating, quality and era terms of a record, from the tables of a preset."""
 
-from __future__ import annotations
-
 import bisect
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 The type of a tag comes from the source and is never guessed from its name.
 """
 
-from __future__ import annotations
-
 import functools
 import re
 from collections import Counter

@@ -1,7 +1,5 @@
 """Counts texts, records and tags: of a work unit when it is published, and summed over all units for the report."""
 
-from __future__ import annotations
-
 import heapq
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Builds the data set card of a corpus: README.md as Hugging Face reads it, with the census as tables."""
 
-from __future__ import annotations
-
 import html
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,6 +26,7 @@ def card(config: CorpusConfig, census: Census, tags: pa.Table) -> str:
     """Return README.md."""
     rows = census.rows()
     total = sum(row["rows"] for row in rows)
+    counts = [(row["source"], row["reason"], f"{row['number']:,}") for row in census.count_rows()]
     sections = [
         f"---\n{yaml.safe_dump(_front(config, census, total), sort_keys=False, allow_unicode=True)}---",
         f"# TIPO training text, preset {config.preset}",
@@ -42,7 +41,7 @@ def card(config: CorpusConfig, census: Census, tags: pa.Table) -> str:
         "## Tasks, lengths, predicted metadata, loss",
         *(_pivot(rows, name, "source") for name in ("task", "length", "gen_meta", "loss")),
         "## Dropped records and other counts",
-        _table(("source", "reason", "number"), _count_rows(census)),
+        _table(("source", "reason", "number"), counts),
         "## Tags",
         _tag_table(tags),
         f"`{corpus_layout.REPORT}/tags.parquet` lists all tags.",
@@ -100,10 +99,6 @@ def _token_section(rows: Sequence[Mapping[str, Any]], config: CorpusConfig) -> l
         "mean tokens",
     )
     return ["## Tokens", _table(head, body)]
-
-
-def _count_rows(census: Census) -> list[tuple[str, ...]]:
-    return [(row["source"], row["reason"], f"{row['number']:,}") for row in census.count_rows()]
 
 
 def _tag_table(tags: pa.Table) -> str:

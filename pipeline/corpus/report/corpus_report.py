@@ -1,7 +1,5 @@
 """Writes the report tables of a corpus and, last, its data set card."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -9,11 +7,12 @@ import pyarrow as pa
 
 from pipeline.config import CorpusConfig
 from pipeline.corpus import corpus_layout
-from pipeline.corpus.corpus_files import parquet_bytes, read_json, read_table
+from pipeline.corpus.corpus_files import read_json, read_table
 from pipeline.corpus.duckdb_session import open_duckdb
 from pipeline.corpus.report.census import TAG_COUNTS, Census, take_census
 from pipeline.corpus.report.corpus_card import card
 from pipeline.storage import Store
+from pipeline.storage.parquet import encode_parquet
 from schemas.corpus_report import CORPUS_COUNTS, CORPUS_TAGS, CORPUS_TEXTS
 from schemas.corpus_row import CORPUS_VERSION
 from schemas.footer import FooterKey
@@ -30,7 +29,7 @@ def write_report(store: Store, config: CorpusConfig, units: Sequence[str]) -> No
         "tags": _tags(store, units, config.memory_gib),
     }
     for name, table in tables.items():
-        data = parquet_bytes(table, {str(FooterKey.SCHEMA_VERSION): CORPUS_VERSION})
+        data = encode_parquet(table, {str(FooterKey.SCHEMA_VERSION): CORPUS_VERSION})
         store.put(f"{corpus_layout.REPORT}/{name}.parquet", data)
     store.put(corpus_layout.CARD, card(config, census, tables["tags"]).encode())
 

@@ -4,8 +4,6 @@ The names are those of danbooru's API and of the danbooru2023 metadata, the Parq
 coyo-hd-11m-llavanext, conceptual-captions-cc12m-llavanext, GBC10M and img2dataset. A config may name other columns.
 """
 
-from __future__ import annotations
-
 import ast
 import json
 import re

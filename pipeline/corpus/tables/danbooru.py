@@ -5,8 +5,6 @@ holds only the names of the tags, about a million. `tag.popularity` is 0 in ever
 not read.
 """
 
-from __future__ import annotations
-
 import sqlite3
 import urllib.parse
 from collections.abc import Iterator, Mapping

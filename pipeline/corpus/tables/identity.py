@@ -3,8 +3,6 @@
 Every function is pure and returns one normal form, so that keys of different tables, runs and machines compare.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Iterable

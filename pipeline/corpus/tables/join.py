@@ -5,8 +5,6 @@ that match are sorted by work unit. Memory is limited to `memory_gib` whatever t
 the rows that match.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

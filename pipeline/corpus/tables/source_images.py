@@ -3,8 +3,6 @@
 A work unit is the work of one task: a caption file, or a slice of a table.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 from collections import Counter

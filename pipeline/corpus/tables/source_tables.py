@@ -4,8 +4,6 @@ A slice is the input of one task, and joins stream slices. Slicing copies the co
 step sees one schema and one size, whatever the format of the table.
 """
 
-from __future__ import annotations
-
 import csv
 import gzip
 import io
@@ -141,9 +139,9 @@ def _tar_rows(shard: Shard, opened: ExitStack, faults: Counter[str]) -> Iterator
     tar = opened.enter_context(open_shard(shard, SourceConfig(urls=(shard.url,), metadata_fields=("*",)), 0))
     for row in tar.rows(None):
         damaged = row.reason is Reason.SHARD_DAMAGED  # one row for all rows that are lost
-        faults["bad_row"] += damaged or "json_error" in row.carried
+        faults["bad_row"] += damaged or "json_error" in row.metadata
         if not damaged:
-            yield {"key": row.key, **row.carried}
+            yield {"key": row.key, **row.metadata}
 
 
 def _on_disk(file: BinaryIO, opened: ExitStack) -> str:

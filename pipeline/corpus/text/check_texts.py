@@ -4,8 +4,6 @@ Parquet and JSON Lines files have rows with `user` and `output` (all fields are 
 file an empty line separates texts, since no text contains one. Files are streamed and need not fit in memory.
 """
 
-from __future__ import annotations
-
 import io
 import json
 from collections.abc import Iterator

@@ -5,8 +5,6 @@ begins with one BOS and ends with one EOS. The loss covers all tokens except BOS
 model predicts the next token, so the first token is never a label.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import pyarrow as pa

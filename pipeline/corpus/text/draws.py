@@ -5,8 +5,6 @@ seed is the same in every version. One SHAKE-128 gives all numbers of a draw in 
 position in the stream, so a changed probability changes that decision and no other.
 """
 
-from __future__ import annotations
-
 import hashlib
 import struct
 from collections.abc import Sequence

@@ -5,8 +5,6 @@ text. First-fit-decreasing needs at most 11/9 of the minimum number of bins; wit
 less than one percent is padding.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Renders a table of records as training texts. Pure; no I/O."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ A full stop ends a sentence if a blank and then a capital, a digit or a quotatio
 are not split. Abbreviations before a capital (`Dr. Lee`, `U.S. Army`) need a list and a rule for initials.
 """
 
-from __future__ import annotations
-
 import re
 
 _END = re.compile(

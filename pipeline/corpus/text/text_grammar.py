@@ -17,8 +17,6 @@ an underscore if it has more than three characters. Control characters, blank li
 target line are faults.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -199,7 +197,7 @@ class _Parser:
         return items
 
     def _tipo(self) -> None:
-        self._target(self._tipo_target())
+        self._target([*LengthClass, *(task.value for task in Task if task is not Task.TAG), "gen_meta"])
         self._parsed.halves[self._next_offset()] = 0
         sections = self._parsed.task.sections
         for index, name in enumerate(sections):
@@ -223,9 +221,6 @@ class _Parser:
 
     def _next_offset(self) -> int:
         return self._lines[self._at][0] if self._at < len(self._lines) else len(self._text)
-
-    def _tipo_target(self) -> list[str]:
-        return [*LengthClass, *(task.value for task in Task if task is not Task.TAG), "gen_meta"]
 
     def _target(self, allowed: list[str]) -> None:
         """Parse the target line: a length unless short_to_long, a task unless plain tags, optionally gen_meta."""

@@ -1,7 +1,5 @@
 """Decides everything about one text before it is written: the task, the tags, and which half gets what."""
 
-from __future__ import annotations
-
 import bisect
 import itertools
 from dataclasses import dataclass

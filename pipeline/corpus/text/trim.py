@@ -1,7 +1,5 @@
 """Trims captions to the limits of a length class: the first paragraph and sentence stay, others are drawn."""
 
-from __future__ import annotations
-
 from pipeline.corpus.records.clean_captions import SENTENCE_ENDS
 from pipeline.corpus.text.draws import first_and_some, stream
 from pipeline.corpus.text.sentences import split_sentences

@@ -1,7 +1,5 @@
 """Writes a planned text, the given half and the half to be predicted, in TIPO's or DanTagGen's format."""
 
-from __future__ import annotations
-
 from pipeline.corpus.text.text_plan import TextPlan
 from schemas.corpus_row import Task
 

@@ -1,7 +1,5 @@
 """The forms of an export: each is a module with a record and its functions, and an entry in `FORMS`."""
 
-from __future__ import annotations
-
 from pipeline.config.export_config import ExportConfig, flag_of
 from pipeline.errors import ConfigError
 from pipeline.export.form import FILTERS, Form

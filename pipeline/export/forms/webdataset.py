@@ -42,16 +42,16 @@ def _tar(opened: ShardReader, chosen: Sequence[Chosen], config: ExportConfig) ->
     Raises:
         PipelineError: a sample has a file with the name of a caption, or an image is not the one that was captioned.
     """
-    names = _names([one.key for one in chosen], [one.row for one in chosen])
+    names = _names([sample.key for sample in chosen], [sample.row for sample in chosen])
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for (one, data), name in zip(images(opened, chosen), names, strict=True):
-            own = _own_files(opened, one, data)
-            added = dict(_added(one, config))
+        for (sample, data), name in zip(images(opened, chosen), names, strict=True):
+            own = _own_files(opened, sample, data)
+            added = dict(_added(sample, config))
             taken = sorted(own.keys() & added.keys())
             if taken:
                 raise PipelineError(
-                    f"shard {one.image['shard']} row {one.row}: sample {one.key} has a {taken[0]} already; "
+                    f"shard {sample.image['shard']} row {sample.row}: sample {sample.key} has a {taken[0]} already; "
                     "export it as Parquet or JSON Lines, or give the slot another name"
                 )
             for suffix, content in (own | added).items():
@@ -61,22 +61,22 @@ def _tar(opened: ShardReader, chosen: Sequence[Chosen], config: ExportConfig) ->
     return buffer.getvalue()
 
 
-def _own_files(opened: ShardReader, one: Chosen, data: bytes | None) -> dict[str, bytes]:
+def _own_files(opened: ShardReader, sample: Chosen, data: bytes | None) -> dict[str, bytes]:
     if isinstance(opened, FileReader):
-        return dict(opened.files_of(one.row))
-    image = {} if data is None else {extension(one): data}
-    return {**image, "json": str(one.image["source"]).encode()}
+        return dict(opened.files_of(sample.row))
+    image = {} if data is None else {extension(sample): data}
+    return {**image, "json": str(sample.image["source"]).encode()}
 
 
-def _added(one: Chosen, config: ExportConfig) -> Iterator[tuple[str, bytes]]:
-    if config.template is not None and one.text is not None:
-        yield f"{config.column}.txt", one.text.encode()
+def _added(sample: Chosen, config: ExportConfig) -> Iterator[tuple[str, bytes]]:
+    if config.template is not None and sample.text is not None:
+        yield f"{config.column}.txt", sample.text.encode()
     else:
-        for slot, row in one.captions.items():
+        for slot, row in sample.captions.items():
             yield f"{slot}.txt", str(row["caption"]).encode()
     facts: Mapping[str, Any] = {
-        **{name: one.image[name] for name in OF_THE_IMAGE},
-        "captions": {slot: {name: row[name] for name in OF_A_CAPTION} for slot, row in one.captions.items()},
+        **{name: sample.image[name] for name in OF_THE_IMAGE},
+        "captions": {slot: {name: row[name] for name in OF_A_CAPTION} for slot, row in sample.captions.items()},
     }
     yield FACTS, json.dumps(facts, ensure_ascii=False).encode()
 

@@ -1,4 +1,4 @@
-"""A store in memory, for tests: the same guarantees, without a disk."""
+"""A store in memory with the guarantees of a `Store`, for unit tests that need no disk."""
 
 import hashlib
 import threading

@@ -1,13 +1,13 @@
-"""A caption of the stand-in says what it saw in words that a pattern can find again.
+"""Reads from a caption of the stand-in what it says about the picture, to compare it with the scene that was drawn.
 
-So a test needs no judge: it compares what was read here with the scene that was drawn.
+The stand-in's captions have few forms, so regular expressions are enough and no test needs a judge.
 """
 
 import re
 from dataclasses import dataclass
 
-from pipeline.standin.request import Mode, Request, Tone
 from pipeline.standin.world import Color, Scene, Shape, Special
+from tools.standin.request import Mode, Request, Tone
 
 _COLORS, _SHAPES = "|".join(Color), "|".join(Shape)
 _OBJECT = re.compile(rf"(?:\b|_)({_COLORS})[ _]({_SHAPES})(?:e?s)?\b")
