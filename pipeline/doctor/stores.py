@@ -52,8 +52,9 @@ def reading(context: Context) -> Finding:
     started = time.monotonic()
     with open_head(shard, job.source, job.images.max_bytes, 1) as reader:
         row = next(iter(reader.rows({0})), None)
-    if row is None:
-        return warning(f"{shard.url}: has no image", "check that the source is what you mean: joyfleet plan JOB")
+    if row is None or row.data is None:
+        why = "no rows" if row is None else f"{row.reason}, {row.message}" if row.message else f"{row.reason}"
+        return warning(f"{shard.url}: its first row has no image ({why})", "look at the source: joyfleet plan JOB")
     return ok(f"an image of {shard.path} in {time.monotonic() - started:.1f} s")
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,6 +76,18 @@ def test_a_shard_that_this_node_cannot_read_has_failed(drawn):
     Path(found.survey.smallest.url).unlink()
     with pytest.raises(ShardUnreadable, match="cannot be opened"):
         run("reading", found)
+
+
+def test_a_shard_without_an_image_is_a_warning(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "a.txt").write_text("no image")
+    with tarfile.open(tmp_path / "in" / "a.tar", "w") as tar:
+        tar.add(tmp_path / "a.txt", "a.txt")
+    finding = run("reading", surveyed(source=tmp_path / "in"))
+    assert (finding.level, finding.message) == (
+        Level.WARNING,
+        f"{tmp_path}/in/a.tar: its first row has no image (missing_image, no image among its files (txt))",
+    )
 
 
 def test_a_source_of_empty_files_has_failed(tmp_path):
