@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from enum import StrEnum
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
@@ -62,6 +63,10 @@ class Script:
     """Every request is answered with 403."""
     broken: str = ""
     """Every GET of a path that holds this is answered with 500, if not empty."""
+    unconditional: bool = False
+    """The condition of a write is not passed on, as by a store that does not know it."""
+    clock_s: float | None = None
+    """The `Date` of each answer is this far from the time of this machine."""
     kinds: tuple[Fault, ...] = tuple(Fault)
     at_most: int | None = None
     """So many faults, then none; by default without end."""
@@ -132,7 +137,12 @@ class Handler(BaseHTTPRequestHandler):
     def _forward(self, body: bytes, fault: Fault | None) -> None:
         server = http.client.HTTPConnection(self.script.upstream, timeout=60)
         try:
-            server.request(self.command, self.path, body, dict(self.headers))
+            headers = {
+                name: value
+                for name, value in self.headers.items()
+                if not (self.script.unconditional and name.lower() in ("if-none-match", "if-match"))
+            }
+            server.request(self.command, self.path, body, headers)
             answer = server.getresponse()
             data = answer.read()
         finally:
@@ -158,8 +168,11 @@ class Handler(BaseHTTPRequestHandler):
     ) -> None:
         self.send_response_only(answer.status)
         for name, value in answer.getheaders():
-            if name.lower() not in HOP_BY_HOP and not (checksum and name.lower().startswith("x-amz-checksum-")):
+            lost = HOP_BY_HOP | ({"date"} if self.script.clock_s is not None else set())
+            if name.lower() not in lost and not (checksum and name.lower().startswith("x-amz-checksum-")):
                 self.send_header(name, value)
+        if self.script.clock_s is not None:
+            self.send_header("Date", formatdate(time.time() + self.script.clock_s, usegmt=True))
         if checksum:
             self.send_header("x-amz-checksum-crc32", checksum)
         # The answer to HEAD tells the length of a body that it does not have.

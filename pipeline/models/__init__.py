@@ -10,7 +10,7 @@ from pipeline.config.suggestions import did_you_mean
 from pipeline.errors import ConfigError
 from pipeline.models import joycaption
 from pipeline.models.dims import BFLOAT16, MEMORY_SHARE, ModelDims, NumberFormats
-from pipeline.models.family import FixedSize, Form, Generation, Geometry, Mode, ModelFamily
+from pipeline.models.family import FixedSize, Form, Generation, Geometry, KnownCaption, Mode, ModelFamily
 
 __all__ = [
     "BFLOAT16",
@@ -20,6 +20,7 @@ __all__ = [
     "Form",
     "Generation",
     "Geometry",
+    "KnownCaption",
     "Mode",
     "ModelDims",
     "ModelFamily",

@@ -101,6 +101,20 @@ class FixedSize:
         return {"width_px": self.width_px, "height_px": self.height_px}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownCaption:
+    """The greedy caption of the doctor's golden image (`pipeline.doctor.golden`) by some weights, in bfloat16.
+
+    The prompt is the family's first mode without length and options.
+    """
+
+    model_digest: str
+    """`Weights.digest` of `pipeline.recipe`."""
+    text: str
+    num_tokens: int
+    """Including the end token. Text and number of tokens together stand for the ids."""
+
+
 class PromptLayout(Protocol):
     """The prompts of one loaded model as token ids."""
 
@@ -173,6 +187,8 @@ class ModelFamily:
     unquantized: tuple[str, ...]
     """Module prefixes that keep two bytes a weight under `engine.quantization: fp8`."""
     endpoint: EndpointNeeds
+    known_captions: tuple[KnownCaption, ...] = ()
+    """For `joyfleet doctor`."""
 
 
 def openai_messages(system: str, prompt: str, image_url: str) -> list[Any]:

@@ -25,6 +25,7 @@ from pipeline.models.family import (
     Form,
     Generation,
     Geometry,
+    KnownCaption,
     Mode,
     ModelFamily,
     Pixels,
@@ -320,4 +321,12 @@ FAMILY = ModelFamily(
     prepare_images=_prepare_images,
     unquantized=("vision_tower", "multi_modal_projector"),
     endpoint=EndpointNeeds(chat_template="infra/joycaption.jinja", messages=openai_messages),
+    known_captions=(
+        KnownCaption(
+            model_digest="1ebf47487a3912ec",  # the stand-in
+            text="This image shows a large red circle on a plain white background. It is placed at the center of the "
+            "image. The background is white with a plain texture.",
+            num_tokens=33,
+        ),
+    ),
 )
