@@ -192,8 +192,8 @@ class VllmEngine:
         self._llm, self._guard = await asyncio.to_thread(self._started)
 
     def stats(self) -> EngineStats:
-        sums: dict[str, Any] = self._stats.sums
-        return EngineStats(**self._stats.levels, **sums, setup=_joined(self._setup))
+        counts: dict[str, Any] = {**self._stats.levels, **self._stats.sums}
+        return EngineStats(**counts, setup=_joined(self._setup))
 
     def close(self) -> None:
         self._llm.shutdown()
