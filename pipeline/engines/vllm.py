@@ -192,7 +192,8 @@ class VllmEngine:
         self._llm, self._guard = await asyncio.to_thread(self._started)
 
     def stats(self) -> EngineStats:
-        return EngineStats(**self._stats.levels, **self._stats.sums, setup=_joined(self._setup))
+        counts: dict[str, Any] = {**self._stats.levels, **self._stats.sums}
+        return EngineStats(**counts, setup=_joined(self._setup))
 
     def close(self) -> None:
         self._llm.shutdown()
@@ -204,7 +205,7 @@ class _Stats:
 
     def __init__(self) -> None:
         self.levels: dict[str, Any] = {}
-        self.sums: dict[str, Any] = dict.fromkeys(("prefix_tokens", "prefix_hits", "preemptions"), 0)
+        self.sums: dict[str, int] = dict.fromkeys(("prefix_tokens", "prefix_hits", "preemptions"), 0)
 
     def add(self, **counts: int) -> None:
         self.sums = {name: value + counts.get(name, 0) for name, value in self.sums.items()}
