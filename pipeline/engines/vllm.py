@@ -205,7 +205,7 @@ class _Stats:
 
     def __init__(self) -> None:
         self.levels: dict[str, Any] = {}
-        self.sums = dict.fromkeys(("prefix_tokens", "prefix_hits", "preemptions"), 0)
+        self.sums: dict[str, int] = {"prefix_tokens": 0, "prefix_hits": 0, "preemptions": 0}
 
     def add(self, **counts: int) -> None:
         self.sums = {name: value + counts.get(name, 0) for name, value in self.sums.items()}
