@@ -117,7 +117,7 @@ class _Driver:
             caption=prepared.caption_spec,
             engine=prepared.engine_spec,
             store=prepared.store,
-            tally=self._progress_actor,
+            progress_actor=self._progress_actor,
         )
         self._dataset = build_dataset(spec, prepared.tasks, cluster)
 

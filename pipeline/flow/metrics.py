@@ -76,7 +76,12 @@ Value = tuple[str, Mapping[str, str], float]
 def counter_values(state: MetricsInput) -> Iterator[Value]:
     """Yield name, tags and sum of every counter."""
     counts, result = state.counts, state.result
-    stages = {"read": counts.read, "asked": counts.asked, "staged": counts.staged, "resumed": result.images_resumed}
+    stages = {
+        "read": counts.read,
+        "asked": counts.dispatched,
+        "staged": counts.staged,
+        "resumed": result.images_resumed,
+    }
     for stage, images in stages.items():
         yield "images", {"stage": stage}, images
     for status, rows in state.snapshot.statuses.items():
@@ -112,7 +117,7 @@ def gauge_values(state: MetricsInput) -> Iterator[Value]:
     """Yield name, tags and value of every gauge."""
     counts, snapshot, replicas = state.counts, state.snapshot, state.details.replicas
     yield "up", {}, 1
-    yield "queue_images", {"queue": "decoded"}, max(0, counts.read - counts.asked)
+    yield "queue_images", {"queue": "decoded"}, max(0, counts.read - counts.dispatched)
     yield "queue_images", {"queue": "engines"}, counts.in_flight
     yield "commits_under_way", {}, state.commits_under_way
     yield "replicas", {"state": "up"}, len(replicas)

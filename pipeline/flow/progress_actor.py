@@ -1,7 +1,7 @@
-"""How far each stage is, and whether the run is stopping: what all processes of a run tell each other.
+"""Collects the counts of all processes of a run, and tells readers and replicas when the run drains.
 
-No decision about data depends on it. A progress actor that dies forgets its state; a driver that stops sets the flag
-again.
+No decision about data depends on it. A restarted progress actor has lost its state; a driver that drains sets the
+flag again.
 """
 
 from __future__ import annotations
@@ -26,18 +26,19 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """Images that have passed each stage in this run, and the replicas that are up."""
+    """Number of images that have passed each stage in this run, and number of replicas."""
 
     read: int = 0
-    asked: int = 0
+    dispatched: int = 0
+    """Sent to an engine."""
     staged: int = 0
     replicas: int = 0
     replicas_starting: int = 0
     """Their actor runs, and their engine loads the model."""
     in_flight: int = 0
-    """With the engines now: those of a replica that died are gone when it is up again."""
+    """With the engines now. The images of a crashed replica are subtracted when it is up again."""
     decode_timeouts: int = 0
-    """Images that ended at `images.timeout_s`: what moves while a reader fills a batch with them."""
+    """Images that reached `images.timeout_s`: the only progress while a reader fills a batch with them."""
     starts: ReplicaStarts = field(default_factory=ReplicaStarts)
     setups: Mapping[str, int] = field(default_factory=dict[str, int])
     """Number of replicas by what their engine chose for its device."""
@@ -45,15 +46,15 @@ class Counts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardStart:
-    """The answer to a reader that begins a shard."""
+    """The reply to a reader that starts a shard."""
 
     times: int
-    """How often the shard was begun in this run, this time included: more than once after a reader died."""
+    """Attempts at this shard in this run, this one included: more than one after a reader crashed."""
     stopping: bool
 
 
 SILENT_S = 60.0
-"""A replica without a heartbeat for so long is gone: its pool shrank, or its node died."""
+"""A replica without a heartbeat for this long is no longer counted: its pool shrank, or its node was lost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,15 +80,15 @@ class ReplicaDetails:
 
 class _ProgressActor:
     def __init__(self) -> None:
-        self._sums = {"read": 0, "asked": 0, "staged": 0, "decode_timeouts": 0}
+        self._sums = {"read": 0, "dispatched": 0, "staged": 0, "decode_timeouts": 0}
         self._decode_s = 0.0
         self._in_flight: dict[str, int] = {}
         self._up_at: dict[str, float] = {}
-        self._heard_at: dict[str, float] = {}
+        self._last_heartbeat: dict[str, float] = {}
         self._stats: dict[str, CaptionStats] = {}
         self._starts = StartLog()
         self._occupants: list[Any] = []
-        self._begun: dict[str, int] = {}
+        self._attempts: dict[str, int] = {}
         self._failures: dict[str, str] = {}
         self._left_out: dict[str, tuple[LeftOut, ...]] = {}
         self._stopping = False
@@ -104,16 +105,16 @@ class _ProgressActor:
     def replica_up(self, replica: str) -> None:
         self._starts.succeed(replica)
         self._in_flight[replica] = 0
-        self._up_at[replica] = self._heard_at[replica] = time.monotonic()
+        self._up_at[replica] = self._last_heartbeat[replica] = time.monotonic()
 
-    def beat(self, replica: str, stats: CaptionStats) -> None:
+    def heartbeat(self, replica: str, stats: CaptionStats) -> None:
         self._in_flight.setdefault(replica, 0)
-        self._heard_at[replica] = time.monotonic()
+        self._last_heartbeat[replica] = time.monotonic()
         self._stats[replica] = stats
 
     def begin_shard(self, shard: str) -> ShardStart:
-        self._begun[shard] = self._begun.get(shard, 0) + 1
-        return ShardStart(times=self._begun[shard], stopping=self._stopping)
+        self._attempts[shard] = self._attempts.get(shard, 0) + 1
+        return ShardStart(times=self._attempts[shard], stopping=self._stopping)
 
     def reader_failed(self, shard: str, error: str) -> None:
         self._failures[shard] = error
@@ -137,15 +138,15 @@ class _ProgressActor:
 
     def begin_batch(self, replica: str, num_images: int) -> bool:
         if not self._stopping:
-            self._sums["asked"] += num_images
+            self._sums["dispatched"] += num_images
             self._in_flight[replica] = self._in_flight.get(replica, 0) + num_images
-            self._heard_at[replica] = time.monotonic()
+            self._last_heartbeat[replica] = time.monotonic()
         return self._stopping
 
     def end_batch(self, replica: str, num_images: int) -> None:
         self._sums["staged"] += num_images
         self._in_flight[replica] = max(0, self._in_flight.get(replica, 0) - num_images)
-        self._heard_at[replica] = time.monotonic()
+        self._last_heartbeat[replica] = time.monotonic()
 
     def stop(self) -> None:
         self._stopping = True
@@ -164,8 +165,8 @@ class _ProgressActor:
 
     def counts(self) -> Counts:
         now = time.monotonic()
-        for replica in [one for one, heard_at in self._heard_at.items() if now - heard_at > SILENT_S]:
-            del self._heard_at[replica]
+        for replica in [replica for replica, last in self._last_heartbeat.items() if now - last > SILENT_S]:
+            del self._last_heartbeat[replica]
             self._in_flight.pop(replica, None)
         setups = Counter(self._stats[replica].engine.setup for replica in self._in_flight.keys() & self._stats.keys())
         del setups[""]
@@ -184,35 +185,35 @@ ANSWER_TIMEOUT_S = 10.0
 
 def start_progress_actor() -> Any:  # noqa: ANN401 - Ray's handles have no useful type
     """Start the progress actor on the driver's node: it has no purpose without the driver."""
-    here: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    # No CPU of its own: on a cluster of one CPU a reader could otherwise wait for it for ever.
-    return ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=here)(_ProgressActor).remote()
+    driver_node: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    # No CPU of its own: on a cluster of one CPU a reader would otherwise block it for ever.
+    return ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=driver_node)(_ProgressActor).remote()
 
 
-def read_counts(tally: Any) -> Counts | None:  # noqa: ANN401 - see above
+def read_counts(progress_actor: Any) -> Counts | None:  # noqa: ANN401 - see above
     """Return the counts; None if the progress actor does not answer, which must not end a run."""
-    return result_or_none(tally.counts.remote())
+    return result_or_none(progress_actor.counts.remote())
 
 
-def read_detail(tally: Any) -> ReplicaDetails | None:  # noqa: ANN401 - see above
+def read_detail(progress_actor: Any) -> ReplicaDetails | None:  # noqa: ANN401 - see above
     """Return the detail; None as for the counts."""
-    return result_or_none(tally.detail.remote())
+    return result_or_none(progress_actor.detail.remote())
 
 
-def read_failures(tally: Any) -> dict[str, str]:  # noqa: ANN401 - see above
-    """Return what readers ended with, by shard."""
-    return result_or_none(tally.failures.remote()) or {}
+def read_failures(progress_actor: Any) -> dict[str, str]:  # noqa: ANN401 - see above
+    """Return the errors of failed readers, by shard."""
+    return result_or_none(progress_actor.failures.remote()) or {}
 
 
-def read_left_out(tally: Any) -> dict[str, tuple[LeftOut, ...]]:  # noqa: ANN401 - see above
-    """Return the images of shards that are no rows, by shard."""
-    return result_or_none(tally.left_out.remote()) or {}
+def read_left_out(progress_actor: Any) -> dict[str, tuple[LeftOut, ...]]:  # noqa: ANN401 - see above
+    """Return the files of shards that are images but not rows, by shard."""
+    return result_or_none(progress_actor.left_out.remote()) or {}
 
 
-def result_or_none(asked: Any) -> Any:  # noqa: ANN401 - see above
-    """Wait for an answer of the progress actor; None if it does not answer."""
+def result_or_none(reply: Any) -> Any:  # noqa: ANN401 - see above
+    """Wait for a reply of the progress actor; None if it does not reply."""
     try:
-        return ray.get(asked, timeout=ANSWER_TIMEOUT_S)
+        return ray.get(reply, timeout=ANSWER_TIMEOUT_S)
     except (GetTimeoutError, RayActorError) as err:
         log.warning("the progress actor does not answer: %r", err)
         return None

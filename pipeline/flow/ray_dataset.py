@@ -42,30 +42,30 @@ from pipeline.storage import Store
 
 log = logging.getLogger(__name__)
 
-BEAT_S = 5.0
-"""Between two words of a replica on how it does: also when nothing is asked of it."""
+HEARTBEAT_S = 5.0
+"""Heartbeat interval of a replica, also while idle."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowSpec:
-    """All that the workers need; pickles."""
+    """Everything that the workers need; pickles."""
 
     read: ReadSpec
     caption: CaptionSpec
     engine: EngineSpec
     store: Store
-    tally: Any
-    """Handle of a `pipeline.flow.progress_actor.Tally` actor."""
+    progress_actor: Any
+    """Handle of the actor of `pipeline.flow.progress_actor`."""
 
 
 class ShardSource(Datasource):
     """One read task per shard."""
 
-    def __init__(self, spec: FlowSpec, works: Sequence[ShardTask]) -> None:
+    def __init__(self, spec: FlowSpec, tasks: Sequence[ShardTask]) -> None:
         super().__init__()
         # Once in the object store, not once in each of 30,000 tasks.
         self._spec: Any = ray.put(spec)
-        self._works = works
+        self._tasks = tasks
 
     def get_name(self) -> str:
         return "Shards"
@@ -76,63 +76,63 @@ class ShardSource(Datasource):
     def get_read_tasks(
         self, parallelism: int, per_task_row_limit: int | None = None, data_context: DataContext | None = None
     ) -> list[ReadTask]:
-        del parallelism, data_context  # one task per shard, whatever Ray would like
-        return [_read_task(self._spec, work, per_task_row_limit) for work in self._works]
+        del parallelism, data_context  # always one task per shard
+        return [_read_task(self._spec, task, per_task_row_limit) for task in self._tasks]
 
 
-def _read_task(spec: Any, work: ShardTask, row_limit: int | None) -> ReadTask:  # noqa: ANN401 - reference of a FlowSpec
-    metadata = BlockMetadata(num_rows=None, size_bytes=None, input_files=(work.shard.path,), exec_stats=None)
-    return ReadTask(_reader(spec, work), metadata, per_task_row_limit=row_limit)
+def _read_task(spec: Any, task: ShardTask, row_limit: int | None) -> ReadTask:  # noqa: ANN401 - reference of a FlowSpec
+    metadata = BlockMetadata(num_rows=None, size_bytes=None, input_files=(task.shard.path,), exec_stats=None)
+    return ReadTask(_reader(spec, task), metadata, per_task_row_limit=row_limit)
 
 
-def _reader(reference: Any, work: ShardTask) -> Callable[[], Iterable[pa.Table]]:  # noqa: ANN401 - as above
+def _reader(reference: Any, task: ShardTask) -> Callable[[], Iterable[pa.Table]]:  # noqa: ANN401 - as above
     def read() -> Iterable[pa.Table]:
         spec: FlowSpec = ray.get(reference)
-        begun: ShardStart | None = result_or_none(spec.tally.begin_shard.remote(work.shard.path))
-        if begun is not None and begun.stopping:
-            yield skipped_batch(work.shard)
+        start: ShardStart | None = result_or_none(spec.progress_actor.begin_shard.remote(task.shard.path))
+        if start is not None and start.stopping:
+            yield skipped_batch(task.shard)
             return
         try:
-            # Only at the first beginning: a reader that Ray repeats must emit what it emitted before.
-            if work.retry_rows is None and begun is not None and begun.times == 1:
-                num_images = num_images_committed(spec.store, spec.caption.run, work.shard)
+            # Only in the first attempt: a repeated reader must emit the same blocks as before.
+            if task.retry_rows is None and start is not None and start.times == 1:
+                num_images = num_images_committed(spec.store, spec.caption.run, task.shard)
                 if num_images is not None:
-                    yield committed_batch(work.shard, num_images)
+                    yield committed_batch(task.shard, num_images)
                     return
-            # What killed the reader before may have been one of its images.
-            spent = ReadTimings(on_timeout=lambda: spec.tally.decode_timeout.remote())
-            batches = _read(spec, work, spent, apart=begun is not None and begun.times > 1)
-            yield from _until_stopped(spec, work.shard.path, batches, spent)
+            # A repeated reader decodes in another process: one of its images may have crashed the first attempt.
+            timings = ReadTimings(on_timeout=lambda: spec.progress_actor.decode_timeout.remote())
+            batches = _read(spec, task, timings, isolated=start is not None and start.times > 1)
+            yield from _until_stopped(spec, task.shard.path, batches, timings)
         except Exception as err:
-            # Of a reader that it repeats, Ray drops as many results as it has of the first one, an error among them.
-            spec.tally.reader_failed.remote(work.shard.path, f"{type(err).__name__}: {err}")
+            # Ray drops as many results of a repeated reader as the first attempt returned, even if one is an error.
+            spec.progress_actor.reader_failed.remote(task.shard.path, f"{type(err).__name__}: {err}")
             if not isinstance(err, PipelineError):
                 raise
-            yield fatal_batch(work.shard, err)
+            yield fatal_batch(task.shard, err)
 
     return read
 
 
-def _until_stopped(spec: FlowSpec, shard: str, batches: Iterable[pa.Table], spent: ReadTimings) -> Iterator[pa.Table]:
-    """Yield the batches, and end early when the run stops: what is cut off then, no receipt will miss."""
+def _until_stopped(spec: FlowSpec, shard: str, batches: Iterable[pa.Table], timings: ReadTimings) -> Iterator[pa.Table]:
+    """Yield the batches; end early when the run drains, since the driver then waits for no further receipts."""
     stop_reply: Any = None
     decode_s = 0.0
     for batch in batches:
-        # Not waited for: a reader that waits gives its CPU away, and one batch more does no harm.
+        # The reply is not waited for: Ray gives the CPU of a waiting reader to others, and one more batch does no harm.
         if stop_reply is not None and ray.wait([stop_reply], timeout=0)[0] and result_or_none(stop_reply):
             return
-        if stop_reply is None and spent.left_out:
-            spec.tally.leave_out.remote(shard, spent.left_out)
-        stop_reply = spec.tally.read.remote(len(batch["images"][0]), spent.decode_s - decode_s)
-        decode_s = spent.decode_s
+        if stop_reply is None and timings.left_out:
+            spec.progress_actor.leave_out.remote(shard, timings.left_out)
+        stop_reply = spec.progress_actor.read.remote(len(batch["images"][0]), timings.decode_s - decode_s)
+        decode_s = timings.decode_s
         yield batch
 
 
-def _read(spec: FlowSpec, work: ShardTask, spent: ReadTimings, *, apart: bool) -> Iterator[pa.Table]:
-    facts = [read_fragment_info(spec.store, path, spec.caption.run, work.shard) for path in work.fragments]
-    staged = [fragment for fragment in facts if isinstance(fragment, FragmentInfo)]
+def _read(spec: FlowSpec, task: ShardTask, timings: ReadTimings, *, isolated: bool) -> Iterator[pa.Table]:
+    infos = [read_fragment_info(spec.store, path, spec.caption.run, task.shard) for path in task.fragments]
+    staged = [fragment for fragment in infos if isinstance(fragment, FragmentInfo)]
     yield from read_shard(
-        spec.read, work.shard, staged, work.retry_rows and work.retry_rows.rows, apart=apart, spent=spent
+        spec.read, task.shard, staged, task.retry_rows and task.retry_rows.rows, isolated=isolated, timings=timings
     )
 
 
@@ -153,8 +153,8 @@ class CaptionActor:
             # Out of a constructor it would reach the driver as a traceback in a text.
             self._caption = err
             return
-        spec.tally.replica_up.remote(self._replica)
-        threading.Thread(target=self._beat, args=(self._caption,), name="beat", daemon=True).start()
+        spec.progress_actor.replica_up.remote(self._replica)
+        threading.Thread(target=self._send_heartbeats, args=(self._caption,), name="heartbeat", daemon=True).start()
 
     def _start(self, engine: EngineSpec) -> Engine:
         """Start the engine; if it does not start here, end this process, and Ray starts the actor again.
@@ -163,26 +163,26 @@ class CaptionActor:
             PipelineError: the config is wrong, or no server of an endpoint answers: no device would help.
         """
         device = current_device()
-        may_start = result_or_none(self._spec.tally.replica_starting.remote(self._replica, device))
+        may_start = result_or_none(self._spec.progress_actor.replica_starting.remote(self._replica, device))
         while may_start is False:
             # Without a result of its constructor the actor gets no batch, and Ray places no other replica here.
-            time.sleep(BEAT_S)
+            time.sleep(HEARTBEAT_S)
         try:
             return start_engine(engine)
         except EngineDead as err:
             if engine.config.kind is EngineKind.ENDPOINT:
                 raise
             log.error("%s: %s", device, err)
-            result_or_none(self._spec.tally.replica_failed.remote(self._replica, device, str(err)))
+            result_or_none(self._spec.progress_actor.replica_failed.remote(self._replica, device, str(err)))
             # Ray restarts an actor whose process ended (max_restarts is -1 in Ray Data's pools), and repeats the
             # batches that its former process had. It would not restart one whose constructor raised.
             logging.shutdown()
             exit_with_children(1)
 
-    def _beat(self, caption: Caption) -> None:
+    def _send_heartbeats(self, caption: Caption) -> None:
         while True:
-            self._spec.tally.beat.remote(self._replica, caption.stats())
-            time.sleep(BEAT_S)
+            self._spec.progress_actor.heartbeat.remote(self._replica, caption.stats())
+            time.sleep(HEARTBEAT_S)
 
     async def __call__(self, batch: pa.Table) -> pa.Table:
         if isinstance(self._caption, PipelineError):
@@ -196,18 +196,18 @@ class CaptionActor:
             return fatal_receipt(batch, err)
         finally:
             if num_images:
-                self._spec.tally.end_batch.remote(self._replica, num_images)
+                self._spec.progress_actor.end_batch.remote(self._replica, num_images)
 
     async def _is_stopping(self, num_images: int) -> bool:
-        """Ask before each batch, so that after the signal nothing new is asked of the engines."""
-        begun = self._spec.tally.begin_batch.remote(self._replica, num_images)
+        """Report a batch before it is dispatched; return whether the run drains, in which case it must not be."""
+        reply = self._spec.progress_actor.begin_batch.remote(self._replica, num_images)
         try:
-            return bool(await asyncio.wait_for(begun, ANSWER_TIMEOUT_S))
+            return bool(await asyncio.wait_for(reply, ANSWER_TIMEOUT_S))
         except (TimeoutError, RayActorError):
             return False
 
 
-def build_dataset(spec: FlowSpec, works: Sequence[ShardTask], cluster: Cluster) -> Dataset:
+def build_dataset(spec: FlowSpec, tasks: Sequence[ShardTask], cluster: Cluster) -> Dataset:
     """Return the lazy dataset of receipts (`schemas.batch.RECEIPT`), one row each."""
     _configure_context()
     job = spec.caption.job
@@ -223,16 +223,16 @@ def build_dataset(spec: FlowSpec, works: Sequence[ShardTask], cluster: Cluster) 
         "max_concurrent_calls_per_actor": in_flight,
     }
     shards = ray.data.read_datasource(
-        ShardSource(spec, works), override_num_blocks=len(works), concurrency=min(readers, len(works))
+        ShardSource(spec, tasks), override_num_blocks=len(tasks), concurrency=min(readers, len(tasks))
     )
     return shards.map_batches(
         CaptionActor,
         fn_constructor_kwargs={"spec": spec},
-        # A row is a batch of ours. Not None, which would mean the same and is refused together with GPUs.
+        # A row holds a batch of images. None would mean the same, but Ray refuses it together with GPUs.
         batch_size=1,
         batch_format="pyarrow",
         compute=ActorPoolStrategy(**compute),
-        # An actor with a share of a CPU and a reader with the rest of it starve each other on small clusters.
+        # With a share of a CPU each, an actor and a reader block each other on small clusters.
         num_cpus=0,
         num_gpus=cluster.gpus_per_replica(job.engine),
         accelerator_type=job.engine.accelerator_type,
@@ -240,14 +240,14 @@ def build_dataset(spec: FlowSpec, works: Sequence[ShardTask], cluster: Cluster) 
 
 
 def batches_in_flight(engine: EngineConfig, dims: ModelDims, num_slots: int, cluster: Cluster) -> int:
-    """Batches that a replica works on at once: at least twice the requests that the engine decodes together.
+    """Return the batches that a replica has in flight: at least twice the requests that the engine decodes together.
 
     Measured with 64 engine slots: 1 batch of 32 in flight keeps them 57 % busy, 4 batches 97 %.
     """
     if engine.batches_in_flight is not None:
         return engine.batches_in_flight
     gpu = cluster.gpus_per_replica(engine) > 0
-    # The pool has one number for all cards: the one that keeps the largest busy.
+    # The pool has one number for all cards: the number that keeps the largest card busy.
     cards = (None, *engine.per_accelerator)
     decoded_together = max(planned_num_seqs(engine.on(card), dims, gpu=gpu) for card in cards)
     if engine.kind is EngineKind.ECHO:
@@ -256,7 +256,10 @@ def batches_in_flight(engine: EngineConfig, dims: ModelDims, num_slots: int, clu
 
 
 def readers_wanted(engine: EngineConfig, dims: ModelDims, cluster: Cluster) -> int:
-    """Shards read at once: a CPU each, but no more than replicas on GPUs can take, lest all wait with full hands."""
+    """Return the shards read at the same time: one per CPU, capped at what the GPU replicas consume.
+
+    More readers would only block in back-pressure.
+    """
     if not cluster.gpus_per_replica(engine):
         return cluster.num_cpus
     return min(cluster.num_cpus, engine.replicas.max * readers_per_replica(engine.preset, dims))
@@ -266,5 +269,5 @@ def _configure_context() -> None:
     context = configure_data_context()
     # Reservation left one of two CPUs unused: 231 images/s with it, 413 to 422 without (measured, 2 cores).
     context.op_resource_reservation_enabled = False
-    # Ray's 1.75 tasks for each that an actor works on is more than we hand it (one in reserve): no pool would grow.
+    # Ray scales a pool up at 1.75 assigned tasks per running task. Here one task waits per actor: no pool would grow.
     context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0

@@ -51,12 +51,12 @@ def stalled_stage(counts: Counts, commits_under_way: int) -> str:
     """Name the stage that the others wait for: the last one that has work."""
     if commits_under_way:
         return f"commit: {commits_under_way} shards wait for the output's storage"
-    if counts.staged < counts.asked:
-        return f"caption: {counts.asked - counts.staged} images are with the engines and no answer comes"
+    if counts.staged < counts.dispatched:
+        return f"caption: {counts.dispatched - counts.staged} images are with the engines and no answer comes"
     if not counts.replicas:
         starts = counts.starts
         failed = f"; {starts.failed} starts failed, the last one, {starts.last}" if starts.failed else ""
         return f"caption: no replica is up; see the worker logs, and whether the cluster has the GPUs asked for{failed}"
-    if counts.asked < counts.read:
-        return f"caption: {counts.read - counts.asked} images were read and no replica takes them"
+    if counts.dispatched < counts.read:
+        return f"caption: {counts.read - counts.dispatched} images were read and no replica takes them"
     return f"read: {counts.read} images were read and no more come from the source"

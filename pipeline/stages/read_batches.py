@@ -64,8 +64,8 @@ def read_shard(
     staged: Sequence[FragmentInfo],
     rows: Sequence[int] | None = None,
     *,
-    apart: bool = False,
-    spent: ReadTimings | None = None,
+    isolated: bool = False,
+    timings: ReadTimings | None = None,
 ) -> Iterator[pa.Table]:
     """Yield the batches of a shard: first one for each staged fragment, then the images in row order.
 
@@ -80,9 +80,9 @@ def read_shard(
         shard: what to read.
         staged: valid fragments of an earlier run; their rows are neither read nor decoded.
         rows: read only these; by default all.
-        apart: decode in another process, since an image of this shard may have killed its reader. Otherwise an image
+        isolated: decode in another process, since an image of this shard may have killed its reader. Otherwise an image
             that takes longer than `images.timeout_s` ends this process.
-        spent: updated while batches are yielded.
+        timings: updated while batches are yielded.
     """
     done: set[int] = set()
     for fragment in staged:
@@ -91,7 +91,7 @@ def read_shard(
     if staged and len(done) == staged[0].num_images:
         return
     try:
-        yield from _read(spec, shard, done, rows, apart=apart, spent=spent or ReadTimings())
+        yield from _read(spec, shard, done, rows, isolated=isolated, timings=timings or ReadTimings())
     except ShardUnreadable as err:
         yield _table(BatchKind.UNREADABLE, shard, 0, message=_clean(str(err)))
     except (PipelineError, MemoryError):
@@ -103,15 +103,17 @@ def read_shard(
 
 
 def _read(
-    spec: ReadSpec, shard: Shard, done: set[int], rows: Sequence[int] | None, *, apart: bool, spent: ReadTimings
+    spec: ReadSpec, shard: Shard, done: set[int], rows: Sequence[int] | None, *, isolated: bool, timings: ReadTimings
 ) -> Iterator[pa.Table]:
     last: pa.Table | None = None
     with IsolatedDecoder() as decoder, open_shard(shard, spec.source, spec.images.max_bytes) as opened:
-        spent.left_out = opened.left_out
+        timings.left_out = opened.left_out
         wanted = range(opened.num_images) if rows is None else rows
         wanted = set(wanted) - done if done else wanted
         num_left = len(wanted)
-        for batch in _batches(spec, opened.rows(wanted), _timed(decoder.decode if apart else decode_or_exit, spent)):
+        for batch in _batches(
+            spec, opened.rows(wanted), _timed(decoder.decode if isolated else decode_or_exit, timings)
+        ):
             table = batch.table(shard, opened.num_images)
             opened.check()
             num_left -= len(batch.images)
@@ -147,17 +149,17 @@ def batches_of(spec: ReadSpec, shard: Shard, num_images: int, rows: Iterable[Sou
         yield from (batch.table(shard, num_images) for batch in _batches(spec, iter(rows), decoder.decode))
 
 
-def _timed(decode: Decode, spent: ReadTimings) -> Decode:
+def _timed(decode: Decode, timings: ReadTimings) -> Decode:
     def timed(data: bytes, config: ImagesConfig, size: SizeOf) -> Decoded:
         started = time.perf_counter()
         try:
             return decode(data, config, size)
         except BadImage as err:
             if err.reason is Reason.DECODE_TIMEOUT:
-                spent.on_timeout()
+                timings.on_timeout()
             raise
         finally:
-            spent.decode_s += time.perf_counter() - started
+            timings.decode_s += time.perf_counter() - started
 
     return timed
 

@@ -141,8 +141,8 @@ def run(shards: Path, output: Path, num_images: int, seconds: int) -> dict[str, 
     sampled, prepared = Sampled(KEPT, seconds), prepare_job(job)
     read_detail = flow.read_detail
 
-    def told(tally: Any) -> Any:
-        detail = read_detail(tally)
+    def told(progress_actor: Any) -> Any:
+        detail = read_detail(progress_actor)
         sampled.add(detail)
         return detail
 

@@ -35,7 +35,7 @@ STATS = CaptionStats(
 )  # fmt: skip
 STATE = MetricsInput(
     snapshot=SNAPSHOT,
-    counts=Counts(read=320, asked=256, staged=192, replicas=2, in_flight=64),
+    counts=Counts(read=320, dispatched=256, staged=192, replicas=2, in_flight=64),
     details=ReplicaDetails(
         decode_s=2.5,
         replicas={
@@ -79,7 +79,7 @@ def test_a_silent_replica_is_not_counted_until_its_next_message(monkeypatch):
     actor.replica_up("b")
     actor.begin_batch("b", 64)
     now += SILENT_S - 1
-    actor.beat("a", STATS)
+    actor.heartbeat("a", STATS)
     assert (actor.counts().replicas, actor.counts().in_flight) == (2, 64)
     now += 2
     assert (actor.counts().replicas, actor.counts().in_flight) == (1, 0)

@@ -10,11 +10,15 @@ from pipeline.flow.watchdog import Watchdog, stalled_stage
 @pytest.mark.parametrize(
     ("counts", "commits", "stage"),
     [
-        (Counts(read=64, asked=64, staged=32, replicas=1), 0, "caption: 32 images are with the engines"),
-        (Counts(read=64, asked=0, staged=0, replicas=0), 0, "caption: no replica is up"),
-        (Counts(read=64, asked=32, staged=32, replicas=1), 0, "caption: 32 images were read and no replica takes them"),
-        (Counts(read=64, asked=64, staged=64, replicas=1), 0, "read: 64 images were read and no more come"),
-        (Counts(read=64, asked=64, staged=64, replicas=1), 2, "commit: 2 shards wait for the output's storage"),
+        (Counts(read=64, dispatched=64, staged=32, replicas=1), 0, "caption: 32 images are with the engines"),
+        (Counts(read=64, dispatched=0, staged=0, replicas=0), 0, "caption: no replica is up"),
+        (
+            Counts(read=64, dispatched=32, staged=32, replicas=1),
+            0,
+            "caption: 32 images were read and no replica takes them",
+        ),
+        (Counts(read=64, dispatched=64, staged=64, replicas=1), 0, "read: 64 images were read and no more come"),
+        (Counts(read=64, dispatched=64, staged=64, replicas=1), 2, "commit: 2 shards wait for the output's storage"),
     ],
 )
 def test_the_stage_that_holds_the_others_up_is_named(counts, commits, stage):
@@ -31,14 +35,14 @@ def test_a_run_is_ended_only_when_its_progress_stands_still(monkeypatch):
 
     for step in range(5):
         now[0] += 9
-        check(Counts(read=step, asked=step, staged=step, replicas=1))
+        check(Counts(read=step, dispatched=step, staged=step, replicas=1))
     for timeouts in range(5):
         now[0] += 9
-        check(Counts(read=4, asked=4, staged=4, replicas=1, decode_timeouts=timeouts))
+        check(Counts(read=4, dispatched=4, staged=4, replicas=1, decode_timeouts=timeouts))
     now[0] += 9
-    check(Counts(read=4, asked=4, staged=4, replicas=1, decode_timeouts=4))
+    check(Counts(read=4, dispatched=4, staged=4, replicas=1, decode_timeouts=4))
     now[0] += 2
     with pytest.raises(
         Stalled, match="read: 4 images were read and no more come from the source, and nothing moved for 10 s"
     ):
-        check(Counts(read=4, asked=4, staged=4, replicas=1, decode_timeouts=4))
+        check(Counts(read=4, dispatched=4, staged=4, replicas=1, decode_timeouts=4))

@@ -125,11 +125,11 @@ def test_requests_and_responses_are_counted(shard, tmp_path):
 
 
 def test_a_readers_decoding_is_timed(shard, tmp_path):
-    job, spent = parse_job(raw_job(tmp_path)), ReadTimings()
+    job, timings = parse_job(raw_job(tmp_path)), ReadTimings()
     spec = ReadSpec(
         source=job.source, images=job.images, geometry=FixedSize(SIDE_PX, SIDE_PX), batch_images=job.engine.batch_images
     )
-    seconds = [spent.decode_s for _ in read_shard(spec, shard, (), spent=spent)]
+    seconds = [timings.decode_s for _ in read_shard(spec, shard, (), timings=timings)]
     assert sorted(seconds) == seconds
     assert 0 < seconds[0] < seconds[-1]
 

@@ -25,9 +25,9 @@ def slow_shard(tmp_path):
     return ReadSpec(source=source, images=ImagesConfig(timeout_s=0.5), geometry=FixedSize(8, 8), batch_images=16), shard
 
 
-def test_each_slow_image_is_a_failed_row_of_a_shard_that_is_decoded_apart(slow_shard):
+def test_each_slow_image_is_a_failed_row_of_a_shard_that_is_decoded_in_isolation(slow_shard):
     timeouts = []
-    [batch] = read_shard(*slow_shard, (), apart=True, spent=ReadTimings(on_timeout=lambda: timeouts.append(1)))
+    [batch] = read_shard(*slow_shard, (), isolated=True, timings=ReadTimings(on_timeout=lambda: timeouts.append(1)))
     rows = batch["images"][0].as_py()
     assert [row["reason"] for row in rows] == [None, "decode_timeout", None, "decode_timeout"]
     assert rows[1]["message"] == f"JPEG of {rows[1]['image_bytes']} bytes: not decoded within images.timeout_s=0.5 s"
