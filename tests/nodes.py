@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from pipeline.flow.ray_env import WORKER_NICENESS
+
 Started = TypeVar("Started")
 
 START_TRIES = 3
@@ -27,6 +29,7 @@ ENVIRONMENT = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # listen on loopback only
     "RAY_AUTH_MODE": "disabled",
     "RAY_USAGE_STATS_ENABLED": "0",
+    **WORKER_NICENESS,
 }
 
 

@@ -40,6 +40,14 @@ growing). By default Ray keeps 100,000 tasks, which is 400 MB, and the ids of a 
 """
 
 
+WORKER_NICENESS = {"RAY_worker_niceness": "0"}
+"""Ray starts its workers at niceness 15, where each has 3.5 % of the weight of any other program that computes.
+
+An engine lives in a worker. Beside two programs that computed on 2 cores, the demo's 240 images took 123 s at niceness
+0, and at 15 not one image was done after 300 s (measured; 66 s on a machine without other work).
+"""
+
+
 def prepare_ray_env(config: ClusterConfig, job_server: str | None = None) -> None:
     """Set this process's variables for Ray; without an address, for a local Ray that no other user can reach.
 
@@ -59,7 +67,7 @@ def prepare_ray_env(config: ClusterConfig, job_server: str | None = None) -> Non
     os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
     if address is not None:
         return
-    for variable, value in TASK_EVENTS.items():
+    for variable, value in (TASK_EVENTS | WORKER_NICENESS).items():
         os.environ.setdefault(variable, value)
     # By default a local Ray listens on all interfaces; without multi-node support it binds to loopback only.
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"

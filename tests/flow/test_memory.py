@@ -16,7 +16,7 @@ from ray.data._internal.execution.operators.map_operator import MapOperator
 from pipeline.config import ClusterConfig
 from pipeline.flow.driver import _Driver
 from pipeline.flow.progress import Progress
-from pipeline.flow.ray_env import TASK_EVENTS, prepare_ray_env
+from pipeline.flow.ray_env import TASK_EVENTS, WORKER_NICENESS, prepare_ray_env
 from pipeline.flow.shard_task import ShardTask
 from pipeline.ledger.shard_tracker import ShardTracker
 from pipeline.standin.demo_data import draw_dataset
@@ -113,13 +113,13 @@ def test_threads_of_a_driver_share_their_heaps(given, arenas):
     assert done.stdout.count("<heap nr=") == arenas, done.stdout
 
 
-@pytest.mark.parametrize("given", [None, "77"])
-def test_task_events_are_capped_unless_the_user_says_otherwise(monkeypatch, given):
-    name = next(iter(TASK_EVENTS))
-    copy = {key: value for key, value in os.environ.items() if key not in {"RAY_ADDRESS", *TASK_EVENTS}}
+@pytest.mark.parametrize("given", [None, "7"])
+@pytest.mark.parametrize(("name", "default"), [*TASK_EVENTS.items(), *WORKER_NICENESS.items()])
+def test_a_local_ray_is_tuned_unless_the_user_says_otherwise(monkeypatch, name, default, given):
+    copy = {key: value for key, value in os.environ.items() if key not in {"RAY_ADDRESS", name}}
     monkeypatch.setattr(os, "environ", copy | ({name: given} if given else {}))
     prepare_ray_env(ClusterConfig(num_cpus=2))
-    assert os.environ[name] == (given or TASK_EVENTS[name])
+    assert os.environ[name] == (given or default)
 
 
 def test_the_task_events_of_a_cluster_are_its_own(monkeypatch):

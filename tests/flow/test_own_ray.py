@@ -8,6 +8,7 @@ import sys
 import uuid
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pipeline.errors import ConfigError
@@ -64,8 +65,11 @@ def join(address, **variables):
 
 
 @pytest.mark.slow
-def test_another_process_of_the_machine_needs_the_token_to_join(running):
+def test_workers_have_the_drivers_niceness_and_other_processes_need_the_token_to_join(running):
     process, _ = running
+    assert {worker.nice() for kind in STOPPED for worker in find(process.pid, kind)} == {
+        psutil.Process(process.pid).nice()
+    }
     (raylet,) = find(process.pid, "raylet")
     address = next(word for word in raylet.cmdline() if word.startswith("--gcs-address=")).partition("=")[2]
     token = raylet.environ()["RAY_AUTH_TOKEN"]
