@@ -37,7 +37,7 @@ from pipeline.corpus.tables.join import TableJoin, join_table
 from pipeline.corpus.tables.source_images import WorkUnit
 from pipeline.corpus.tables.source_tables import TableFile, list_tables, slices
 from pipeline.errors import ConfigError, StoreError
-from pipeline.ledger.layout import CAPTIONS
+from pipeline.ledger.layout import CAPTIONS, RUN
 from pipeline.ledger.run_record import claim_run, read_run
 from pipeline.ledger.shard_plan import claim_plan, read_plan, remaining
 from pipeline.readers import list_shards
@@ -49,6 +49,10 @@ from schemas.record import RECORD_VERSION
 from schemas.shard import Shard
 
 log = logging.getLogger(__name__)
+
+RULES = 2
+"""Version of the rules that turn facts into records and texts: ids, cleaning, sentences. Changes if they give other
+results for the same input. The recipe holds it; outputs of the first edition hold none and have the rules 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +67,8 @@ class PreparedCorpus:
     tables: Mapping[str, Sequence[TableFile]]
     """By name of the config's entry."""
     cleaner: TagCleaner
+    rules: int
+    """`RULES`, or 1 for an output that the first edition began: its ids stay as they were."""
     remarks: Sequence[str]
 
     @property
@@ -99,7 +105,8 @@ def prepare_corpus(config: CorpusConfig) -> PreparedCorpus:
     )
     store = open_store(config.output)
     probe(store)
-    recipe = Recipe(fields=recipe_fields(config))
+    rules = _rules_of(store, remarks)
+    recipe = Recipe(fields=recipe_fields(config, rules))
     claim_run(store, recipe, {"corpus": config.model_dump(mode="json")})
     inputs = [
         replace(file, path=f"{unit.name}/{number}") for unit in captions for number, file in enumerate(unit.captions)
@@ -126,8 +133,21 @@ def prepare_corpus(config: CorpusConfig) -> PreparedCorpus:
             for name, listed in tables.items()
         },
         cleaner=cleaner,
+        rules=rules,
         remarks=remarks,
     )
+
+
+def _rules_of(store: Store, remarks: list[str]) -> int:
+    """Return the version of the rules for an output: the current one, or 1 if the first edition began it."""
+    if not store.exists(RUN) or "rules" in read_run(store).fields.get("versions", {}):
+        return RULES
+    if not store.exists(corpus_layout.CARD):
+        remarks.append(
+            f"output: {store.url} was begun by an earlier release; record ids stay as they were, the records that are "
+            "left are cleaned by the rules of this release. For the same rules everywhere, use a new output"
+        )
+    return 1
 
 
 def _caption_units(entry: CaptionsConfig, remarks: list[str]) -> list[WorkUnit]:
@@ -174,7 +194,7 @@ def _check_slots(entry: CaptionsConfig, slots: Counter[str]) -> None:
         )
 
 
-def recipe_fields(config: CorpusConfig) -> dict[str, Any]:
+def recipe_fields(config: CorpusConfig, rules: int = RULES) -> dict[str, Any]:
     """Return everything that can change a text. Locations of inputs cannot; the plan holds the inputs' contents."""
     fields = recipe_form(config)
     for name in ("output", "cluster", "memory_gib", "license"):
@@ -185,7 +205,8 @@ def recipe_fields(config: CorpusConfig) -> dict[str, Any]:
         del table["urls"]
     fields["decontaminate"] = {name: _digest(urls) for name, urls in fields["decontaminate"].items()}
     fields["tag_files"] = {name: _digest([url] if url else []) for name, url in fields["tag_files"].items()}
-    return {**fields, "versions": {"record": RECORD_VERSION, "text": CORPUS_VERSION}}
+    versions = {"record": RECORD_VERSION, "text": CORPUS_VERSION, **({"rules": str(rules)} if rules > 1 else {})}
+    return {**fields, "versions": versions}
 
 
 def _digest(urls: Sequence[str]) -> str | None:

@@ -17,11 +17,12 @@ from pipeline.config import CorpusConfig
 from pipeline.config.corpus_config import SplitConfig
 from pipeline.config.load import parse_config
 from pipeline.corpus.corpus_files import put_table, read_table
-from pipeline.corpus.corpus_job import prepare_corpus, steps
+from pipeline.corpus.corpus_job import prepare_corpus, recipe_fields, steps
 from pipeline.corpus.records.dedupe_and_split import is_held_out
 from pipeline.corpus.text.check_texts import check_file
 from pipeline.corpus.text.text_grammar import profile_of
 from pipeline.errors import ConfigError, OutputMismatch, PipelineError, StoreError
+from pipeline.recipe import Recipe
 from tests.corpus.expected_shares import accept, accept_share, expected_gen_meta, expected_tasks
 from tests.corpus.outputs import caption_row, digest, write_output
 from tests.corpus.tiny_tokenizer import train_tokenizer
@@ -144,6 +145,23 @@ def test_an_output_of_another_config_is_refused(tmp_path):
     make(corpus(tmp_path, captions=entry(url)))
     with pytest.raises(OutputMismatch, match=r"render\.gen_meta: 0\.3 in the output, 0\.5 in this run"):
         prepare_corpus(corpus(tmp_path, captions=entry(url), render={"gen_meta": 0.5}))
+
+
+def test_the_recipe_holds_the_version_of_the_rules_and_old_outputs_keep_theirs(tmp_path):
+    config = corpus(tmp_path, captions=entry(write_output(tmp_path / "in", shards(1, 3))))
+    new = prepare_corpus(config)
+    assert new.recipe.fields["versions"]["rules"] == "2"
+    assert not new.remarks
+    run = tmp_path / "corpus/run.json"
+    record = json.loads(run.read_text())
+    fields = recipe_fields(config, 1)
+    assert "rules" not in fields["versions"]
+    record["recipe"] = {"fingerprint": Recipe(fields=fields).fingerprint, "fields": fields}
+    run.write_text(json.dumps(record))
+    old = prepare_corpus(config)
+    assert old.rules == 1
+    assert old.recipe.fingerprint == record["recipe"]["fingerprint"] != new.recipe.fingerprint
+    assert re.search("begun by an earlier release; record ids stay as they were", old.remarks[0])
 
 
 def test_an_unknown_slot_is_refused_with_the_known_slots(tmp_path):
