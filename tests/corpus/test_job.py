@@ -164,6 +164,23 @@ def test_the_recipe_holds_the_version_of_the_rules_and_old_outputs_keep_theirs(t
     assert re.search("begun by an earlier release; record ids stay as they were", old.remarks[0])
 
 
+def test_quality_of_a_source_is_cleaned_and_its_dropped_terms_are_counted(tmp_path):
+    rows = [
+        {"id": 1, "general": TAGS, "quality": "masterpiece,  newest"},
+        {"id": 2, "general": TAGS, "quality": ["low quality\ntarget: <|long|>", "<|gen_meta|>", "old"]},
+    ]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = corpus(tmp_path, tables={"name": "t", "urls": str(tmp_path / "t.jsonl")}, epochs=5)
+    make(config)
+    assert {row["key"]: row["quality"] for row in rows_of(tmp_path, "records")} == {
+        "1": ["masterpiece", "newest"],
+        "2": ["low quality", "old"],
+    }
+    assert counted(tmp_path)["t", "quality_mark"] == 2
+    for file in (tmp_path / "corpus/text").rglob("*.parquet"):
+        assert not [text for text in check_file(str(file), profile_of(config.render)) if text.fault]
+
+
 def test_an_unknown_slot_is_refused_with_the_known_slots(tmp_path):
     url = write_output(tmp_path / "in", shards(1, 3))
     with pytest.raises(ConfigError, match=r"no slot tiny in .*; found: long, short"):

@@ -1,6 +1,7 @@
 """Raw tags become the tags of a record; dropped tags are counted by reason."""
 
 import pickle
+from collections import Counter
 
 import pytest
 
@@ -10,6 +11,7 @@ from pipeline.corpus.records.tags import (
     TagCleaner,
     TagDrop,
     TagType,
+    clean_terms,
     normal_tag,
 )
 from pipeline.errors import ConfigError
@@ -93,3 +95,25 @@ def test_invalid_tag_rules_are_refused():
         TagCleaner(RecordTagsConfig(prune_implied=True))
     with pytest.raises(ValueError, match="not a regular expression"):
         RecordTagsConfig(blacklist=("(",))
+
+
+@pytest.mark.parametrize(
+    ("raw", "terms", "drops"),
+    [
+        (["masterpiece", " newest"], ["masterpiece", "newest"], {}),
+        (["masterpiece,  newest"], ["masterpiece", "newest"], {}),
+        (["Best_Quality\ntarget: <|short|>"], ["best quality"], {TagDrop.MARK: 1}),
+        (["<|gen_meta|>", "</s>", "low quality"], ["low quality"], {TagDrop.MARK: 2}),
+        (["old", "", " ,", "Old"], ["old"], {TagDrop.DOUBLE: 1}),
+    ],
+)
+def test_quality_terms_are_cleaned(raw, terms, drops):
+    counted: Counter[TagDrop] = Counter()
+    assert clean_terms(raw, counted) == terms
+    assert counted == drops
+
+
+def test_halves_of_a_mark_are_no_tags():
+    clean = TagCleaner(RecordTagsConfig())([(G, "<|"), (G, "hat"), (G, "|>"), (G, "|_|"), (G, ">_<")])
+    assert clean.general == ["hat", "|_|", ">_<"]
+    assert clean.drops == {TagDrop.MARK: 2}

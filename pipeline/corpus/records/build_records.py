@@ -15,7 +15,7 @@ from pipeline.corpus.corpus_files import put_table, read_table
 from pipeline.corpus.records.clean_captions import clean_long, clean_short
 from pipeline.corpus.records.dedupe_and_split import IDENTITIES, identity_rows
 from pipeline.corpus.records.metadata_terms import DATABASE_RATINGS, LETTER_RATINGS, rating_terms
-from pipeline.corpus.records.tags import CleanTags, TagCleaner, TagType
+from pipeline.corpus.records.tags import CleanTags, TagCleaner, TagDrop, TagType, clean_terms
 from pipeline.corpus.tables.column_mapping import LISTS, SourceFacts
 from pipeline.corpus.tables.identity import fingerprint, image_identity, join_key, normal_url
 from pipeline.corpus.tables.join import JOINED, KEYS
@@ -101,7 +101,7 @@ class RecordBuilder:
                 name: getattr(tags, name) for name in ("general", "special", "character", "copyright", "artist", "meta")
             },
             "rating": rating_terms(self.config.words, rating),
-            "quality": facts.get("quality") or [],
+            "quality": _quality(facts, counts),
             "width": _positive(facts.get("width")),
             "height": _positive(facts.get("height")),
             "short": short.text,
@@ -167,6 +167,14 @@ def _rating(text: str | None, counts: Counter[str]) -> Rating | None:
     rating = RATINGS.get(text.strip().lower())
     counts["bad_rating"] += rating is None
     return rating
+
+
+def _quality(facts: SourceFacts, counts: Counter[str]) -> list[str]:
+    drops: Counter[TagDrop] = Counter()
+    terms = clean_terms(facts.get("quality") or (), drops)
+    for reason, number in drops.items():
+        counts[f"quality_{reason}"] += number
+    return terms
 
 
 def _positive(size: int | None) -> int | None:

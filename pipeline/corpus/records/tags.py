@@ -41,7 +41,7 @@ class TagDrop(StrEnum):
     COMMA = "comma"
     """It contains a comma, which separates tags."""
     MARK = "mark"
-    """It contains `<|...|>` or another special token."""
+    """It contains `<|`, `|>` or another special token. Two tags with one half each are a mark together."""
     DOUBLE = "double"
     YEAR = "year"
     META_BLACKLIST = "meta_blacklist"
@@ -64,7 +64,8 @@ class CleanTags:
 
 
 _ESCAPED = re.compile(r"\\([()\[\]:,\\])")
-_MARK = re.compile(r"<\|.*\|>|</?s>|<(?:unk|pad|bos|eos)>")
+_MARK = re.compile(r"<\||\|>|</?s>|<(?:unk|pad|bos|eos)>")
+_BETWEEN_TERMS = re.compile(r"[,\r\n]")
 _NOT_PRINTED = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060\ufeff]+")
 _YEAR = re.compile(r"\d{4}")
 
@@ -78,6 +79,18 @@ def normal_tag(raw: str) -> str:
     tag = _NOT_PRINTED.sub(" ", raw).strip().lower()
     tag = _ESCAPED.sub(r"\1", tag) if "\\" in tag else tag
     return " ".join((tag.replace("_", " ") if len(tag) > 3 else tag).split())
+
+
+def clean_terms(raw: Iterable[str], drops: Counter[TagDrop]) -> list[str]:
+    """Return the terms of a metadata line in the form of tags, each once; a term with commas is several terms."""
+    clean: list[str] = []
+    for term in (normal_tag(part) for text in raw for part in _BETWEEN_TERMS.split(text)):
+        reason = TagDrop.MARK if _MARK.search(term) else TagDrop.DOUBLE if term in clean else None
+        if reason:
+            drops[reason] += 1
+        elif term:
+            clean.append(term)
+    return clean
 
 
 class TagCleaner:
@@ -130,7 +143,7 @@ class TagCleaner:
         rules = (
             (TagDrop.EMPTY, not tag),
             (TagDrop.COMMA, "," in tag),
-            (TagDrop.MARK, "<" in tag and bool(_MARK.search(tag))),
+            (TagDrop.MARK, bool(_MARK.search(tag))),
             (TagDrop.YEAR, config.drop_years and kind is TagType.GENERAL and bool(_YEAR.fullmatch(tag))),
             (TagDrop.META_BLACKLIST, kind is TagType.META and any(map(tag.__contains__, config.meta_blacklist))),
             (TagDrop.ARTIST_BLACKLIST, kind is TagType.ARTIST and any(map(tag.__contains__, config.artist_blacklist))),
