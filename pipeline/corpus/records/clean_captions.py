@@ -63,17 +63,33 @@ def _clean(text: str | None, *, joint: str) -> CleanCaption:
         return CleanCaption(None, CaptionDrop.EMPTY)
     text = _LINE_END.sub("\n", text)
     text = _NOT_PRINTED.sub(" ", text)
-    if _MARK.search(text) or find_special_tokens(text):
+    raw, text = text, _without_markdown(text)
+    # A mark may be in the raw text only (`<|a\nb|>`) or appear without the markdown (`` <`s`> ``).
+    if _has_mark(raw) or (text != raw and _has_mark(text)):
         return CleanCaption(None, CaptionDrop.MARK)
     if find_refusal(text):
         return CleanCaption(None, CaptionDrop.REFUSAL)
     if find_loop(words_of(text), text, tags=False):
         return CleanCaption(None, CaptionDrop.LOOP)
-    text = _MARKDOWN.sub("", text).replace("_", " ")
+    text = text.replace("_", " ")
     text = joint.join(" ".join(line.split()) for line in text.split("\n") if line.strip())
     text = _whole(_without_prefix(text))
     text = _colons_joined(text) if joint == "\n" else text
+    if _MARK.search(text):  # of two lines that were joined
+        return CleanCaption(None, CaptionDrop.MARK)
     return CleanCaption(text) if any(map(str.isalnum, text)) else CleanCaption(None, CaptionDrop.EMPTY)
+
+
+def _has_mark(text: str) -> bool:
+    return bool(_MARK.search(text) or find_special_tokens(text))
+
+
+def _without_markdown(text: str) -> str:
+    """Remove markdown until none is left: without `**`, `` `**` `` is markdown again."""
+    before = None
+    while text != before:
+        before, text = text, _MARKDOWN.sub("", text)
+    return text
 
 
 def _without_prefix(text: str) -> str:
