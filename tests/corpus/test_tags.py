@@ -117,3 +117,17 @@ def test_halves_of_a_mark_are_no_tags():
     clean = TagCleaner(RecordTagsConfig())([(G, "<|"), (G, "hat"), (G, "|>"), (G, "|_|"), (G, ">_<")])
     assert clean.general == ["hat", "|_|", ">_<"]
     assert clean.drops == {TagDrop.MARK: 2}
+
+
+def test_a_typed_tag_is_not_general_whatever_the_order_of_its_sources():
+    typed = [(G, "hatsune_miku"), (G, "bad_id"), (G, "hat"), (C, "hatsune miku"), (M, "bad_id"), (A, "hat"), (W, "hat")]
+    clean = TagCleaner(RecordTagsConfig())(typed)
+    assert (clean.general, clean.character, clean.meta) == ([], ["hatsune miku"], [])
+    assert (clean.artist, clean.copyright) == (["hat"], [])
+    assert clean.drops == {TagDrop.META_BLACKLIST: 1, TagDrop.DOUBLE: 4}
+
+
+def test_words_for_a_missing_value_are_no_general_tags():
+    clean = TagCleaner(RecordTagsConfig())([(G, "NaN"), (G, "none"), (G, "null"), (A, "null"), (G, "no one")])
+    assert (clean.general, clean.artist) == (["no one"], ["null"])
+    assert clean.drops == {TagDrop.NOT_A_TAG: 3}
