@@ -24,6 +24,10 @@ from pipeline.corpus.records.clean_captions import CaptionDrop, clean_long, clea
         ("A cat on a mat", "A cat on a mat"),
         ('A sign says "Stop."', 'A sign says "Stop."'),
         ("A U.S. flag of 3.5 m.", "A U.S. flag of 3.5 m."),
+        ("iPhone on a table.", "iPhone on a table."),
+        ("The image is iPhone advertising.", "iPhone advertising."),
+        ("a cat sits. a dog lies.", "a cat sits. a dog lies."),
+        ("बिल्ली बैठी है। कुत्ता लेटा है।", "बिल्ली बैठी है। कुत्ता लेटा है।"),
     ],
 )
 def test_a_caption_is_cleaned(raw, text):

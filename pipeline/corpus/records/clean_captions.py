@@ -40,7 +40,7 @@ _PREFIX = re.compile(r"\A(?:The|This) image (?:is|depicts|features) ")
 """Prefix that v1's trainer removes from Pixtral's captions; the rest then begins with a capital letter."""
 _MARKDOWN = re.compile(r"\*\*|__|`+|^[ ]*(?:#{1,6}|[-*•>]|\d{1,2}[.)]) +", re.MULTILINE)
 _MARK = re.compile(r"<\|.*?\|>")
-SENTENCE_ENDS = (".", "!", "?", "…", "。", "！", "？")
+SENTENCE_ENDS = (".", "!", "?", "…", "。", "！", "？", "｡", "।", "॥", "۔", "؟", "։", "።")
 _CLOSERS = "\"'”’»)]』」）"
 
 
@@ -93,12 +93,17 @@ def _without_markdown(text: str) -> str:
 
 
 def _without_prefix(text: str) -> str:
-    """Remove an opening such as `The image shows` if a sentence remains."""
+    """Remove an opening such as `The image shows` if a sentence remains, which then begins with a capital."""
     kept = remove_opening(text)
-    if kept is None or kept == text:
-        match = _PREFIX.match(text)
-        kept = text[match.end() :] if match else text
-    return kept[:1].upper() + kept[1:]
+    if kept is not None and kept != text:
+        return kept
+    match = _PREFIX.match(text)
+    if not match:
+        return text
+    kept = text[match.end() :]
+    first_word = kept.partition(" ")[0]
+    # A name such as `iPhone` keeps its form.
+    return kept[:1].upper() + kept[1:] if first_word == first_word.lower() else kept
 
 
 def _whole(text: str) -> str:
