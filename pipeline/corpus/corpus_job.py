@@ -16,7 +16,7 @@ import hashlib
 import io
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -26,6 +26,7 @@ import fsspec
 from pipeline.config import CorpusConfig, SourceConfig
 from pipeline.config.corpus_config import CaptionsConfig
 from pipeline.config.recipe_form import recipe_form
+from pipeline.config.suggestions import did_you_mean
 from pipeline.corpus import corpus_layout
 from pipeline.corpus.corpus_files import put_json, put_table, read_json
 from pipeline.corpus.publish_corpus import Publisher
@@ -40,6 +41,7 @@ from pipeline.errors import ConfigError, StoreError
 from pipeline.ledger.layout import CAPTIONS, RUN
 from pipeline.ledger.run_record import claim_run, read_run
 from pipeline.ledger.shard_plan import claim_plan, read_plan, remaining
+from pipeline.prompts.request import CUSTOM
 from pipeline.readers import list_shards
 from pipeline.recipe import Recipe
 from pipeline.storage import Store, open_store, probe
@@ -154,9 +156,12 @@ def _caption_units(entry: CaptionsConfig, remarks: list[str]) -> list[WorkUnit]:
     """Return a work unit for each shard that all outputs of the entry have committed."""
     files: list[dict[str, Shard]] = []
     slots: Counter[str] = Counter()
+    modes: dict[str, set[str]] = {}
     for url in entry.outputs:
         store = open_store(url)
-        slots.update(read_run(store).about.get("slots", ()))
+        about = read_run(store).about
+        slots.update(about.get("slots", ()))
+        modes |= _slot_modes(about)
         planned = read_plan(store)
         missing = len(planned.shards) - len(remaining(store, planned).committed)
         if missing:
@@ -167,6 +172,7 @@ def _caption_units(entry: CaptionsConfig, remarks: list[str]) -> list[WorkUnit]:
         listed = list_shards(SourceConfig(urls=(f"{url.rstrip('/')}/{CAPTIONS}",)), (".parquet",))
         files.append({file.path.removesuffix(".parquet"): file for file in listed})
     _check_slots(entry, slots)
+    _check_modes(entry, modes)
     shared = sorted(set(files[0]).intersection(*files[1:]))
     if not shared:
         raise ConfigError(
@@ -192,6 +198,27 @@ def _check_slots(entry: CaptionsConfig, slots: Counter[str]) -> None:
             f"captions {entry.name}: no slot {', '.join(unknown)} in {', '.join(entry.outputs)}; "
             f"found: {', '.join(sorted(slots))}"
         )
+
+
+def _slot_modes(about: Mapping[str, Any]) -> dict[str, set[str]]:
+    """Return the modes of each slot of the job that made an output."""
+    modes: dict[str, set[str]] = {}
+    for slot in about.get("job", {}).get("captions", ()):
+        own = {request.get("mode") or CUSTOM for request in slot.get("mix") or [slot]}
+        names = [slot["slot"], *(f"{slot['slot']}.{number}" for number in range(2, slot.get("samples", 1) + 1))]
+        modes |= dict.fromkeys(names, own)
+    return modes
+
+
+def _check_modes(entry: CaptionsConfig, modes: Mapping[str, Collection[str]]) -> None:
+    for feed in (*entry.long, *entry.short, *entry.tags):
+        unknown = sorted(set(feed.modes).difference(modes.get(feed.slot, feed.modes)))
+        if unknown:
+            allowed = sorted(modes[feed.slot])
+            raise ConfigError(
+                f"captions {entry.name}: slot {feed.slot} has no mode {', '.join(unknown)}; "
+                f"found: {', '.join(allowed)}{did_you_mean(unknown, allowed)}"
+            )
 
 
 def recipe_fields(config: CorpusConfig, rules: int = RULES) -> dict[str, Any]:
@@ -270,7 +297,7 @@ def steps(prepared: PreparedCorpus) -> Iterator[Step]:
         work=TableChunker(store),
     )
     units = work_units(prepared)
-    builder = RecordBuilder(store=store, config=config, cleaner=prepared.cleaner)
+    builder = RecordBuilder(store=store, config=config, cleaner=prepared.cleaner, rules=prepared.rules)
     if config.joins:
         joined = [unit for unit in units if joins_of(config, unit.source)]
         yield Step(name="keys", items=_remaining(store, joined, corpus_layout.keys_path), work=builder.keys)

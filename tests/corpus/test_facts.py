@@ -96,6 +96,11 @@ def test_what_is_no_tag_is_counted(value, tags, faults):
     assert +counted == faults
 
 
+def test_half_a_surrogate_pair_is_replaced():
+    row = {"key": "a\ud800", "tags": ["hat\udfff", "帽子"], "long": "A \ud83d cat 😀."}
+    assert facts_of(row, {}, Counter()) == {"key": "a?", "tags": ["hat?", "帽子"], "long": "A ? cat 😀."}
+
+
 def test_numbers_beyond_their_field_are_null_and_counted():
     counted: Counter[str] = Counter()
     row = {"width": 2**31, "height": 2**31 - 1, "score": float("inf"), "fav_count": "1e400"}

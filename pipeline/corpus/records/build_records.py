@@ -47,13 +47,15 @@ class RecordBuilder:
     store: Store
     config: CorpusConfig
     cleaner: TagCleaner
+    rules: int
+    """Version of the rules (`corpus_job.RULES`)."""
 
     def keys(self, unit: WorkUnit) -> str:
         """Write the join keys of the images of a work unit; return the unit's name."""
         kinds = sorted({table.join.by for table in joins_of(self.config, unit.source) if table.join})
         rows = [
             {"row": image.row, "by": str(by), "key": join_key(image.facts, by)}
-            for image in images_of(unit, _entry(self.config, unit), self.store, Counter())
+            for image in images_of(unit, _entry(self.config, unit), self.store, Counter(), self.rules)
             for by in kinds
         ]
         put_table(self.store, corpus_layout.keys_path(unit.name), pa.Table.from_pylist(rows, schema=KEYS), KEYS)
@@ -66,7 +68,7 @@ class RecordBuilder:
         joined = [(table, _joined(self.store, table.name, unit.name)) for table in joins]
         records: list[dict[str, Any]] = []
         identities: list[dict[str, Any]] = []
-        for image in images_of(unit, _entry(self.config, unit), self.store, counts):
+        for image in images_of(unit, _entry(self.config, unit), self.store, counts, self.rules):
             counts["images"] += 1
             facts = _merged(image, joined, counts)
             record = self._record(image.record_id, unit.source, facts, counts) if facts else None

@@ -82,7 +82,7 @@ def _known(value: Any) -> bool:  # noqa: ANN401 - JSON
 
 def _value(field: str, values: list[tuple[str, Any]], faults: Counter[str]) -> Any:  # noqa: ANN401 - a field
     if field in LISTS:
-        return [tag for name, value in values for tag in _tag_list(name, value, faults)]
+        return [_unicode(tag) for name, value in values for tag in _tag_list(name, value, faults)]
     value = values[0][1]
     read = _READ.get(field, _text)
     return _or_fault(lambda: read(value), f"bad_{field}", faults)
@@ -98,10 +98,15 @@ def _or_fault(read: Callable[[], Any], reason: str, faults: Counter[str]) -> Any
 
 def _text(value: Any) -> str:  # noqa: ANN401 - JSON
     if isinstance(value, list):
-        return ", ".join(map(str, value))
+        return _unicode(", ".join(map(str, value)))
     if isinstance(value, dict):
         raise ValueError("not a text")
-    return value if isinstance(value, str) else str(int(value) if isinstance(value, bool) else value)
+    return _unicode(value if isinstance(value, str) else str(int(value) if isinstance(value, bool) else value))
+
+
+def _unicode(text: str) -> str:
+    # JSON may escape half of a surrogate pair, which no file of text holds.
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def _integer(limit: int, value: Any) -> int:  # noqa: ANN401 - JSON
