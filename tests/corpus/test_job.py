@@ -241,7 +241,9 @@ def test_a_style_of_no_source_is_refused(tmp_path):
     corpus(tmp_path, tables=table, preset="tipo-v1", render={"styles": {"danbooru": {"trim": False}}})
 
 
-@pytest.mark.parametrize(("name", "text"), [("t.csv", "foo,bar\n1,2\n"), ("t.jsonl", '{"foo": 1}\n{"bar": 2}\n')])
+@pytest.mark.parametrize(
+    ("name", "text"), [("t.csv", "foo,bar\n1,2\n"), ("t.csv", "foo,bar\n"), ("t.jsonl", '{"foo": 1}\n{"bar": 2}\n')]
+)
 def test_a_table_without_a_known_column_is_refused(tmp_path, name, text):
     (tmp_path / name).write_text(text)
     table = {"name": "t", "urls": str(tmp_path / name)}

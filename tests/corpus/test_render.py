@@ -315,7 +315,7 @@ def test_the_title_is_the_short_caption_as_often_as_the_style_says():
     image = record(source="gbc", general=[], special=[], title="The image shows a dog\n**on** a mat")
     drawn = Counter(planner(image, seed).short for seed in range(2000))
     assert set(drawn) == {SHORT, "A dog on a mat"}
-    accept_share(drawn[SHORT], 2000, 0.5)
+    assert accept_share(drawn[SHORT], 2000, 0.5).p > 1e-4
     for title in (None, "<|long|>"):
         unusable = record(source="gbc", general=[], special=[], title=title)
         assert {planner(unusable, seed).short for seed in range(20)} == {SHORT}

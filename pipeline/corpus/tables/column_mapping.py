@@ -146,7 +146,7 @@ def _tag_list(name: str, value: Any, faults: Counter[str]) -> list[str]:  # noqa
 
 
 def _listed(values: Iterable[Any], faults: Counter[str]) -> list[str]:
-    known = [value for value in values if _known(value)]
+    known = [value for value in values if isinstance(value, str) or _known(value)]
     tags = [str(value) for value in known if isinstance(value, str | int) and not isinstance(value, bool)]
     if len(tags) < len(known):
         faults["bad_tag"] += len(known) - len(tags)
