@@ -7,8 +7,9 @@ from pydantic import Field, field_validator, model_validator
 
 from pipeline.config.base import AS_LIST, ConfigPart, Url, refuse_repeats
 from pipeline.config.cluster_config import ClusterConfig
-from pipeline.config.corpus_presets import Preset
+from pipeline.config.corpus_presets import PRESETS, Preset
 from pipeline.config.render_config import RecordTagsConfig, RenderConfig, WordsConfig
+from pipeline.config.suggestions import did_you_mean
 
 NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$"
 
@@ -247,6 +248,7 @@ class CorpusConfig(ConfigPart):
         refuse_repeats("names in captions and tables", [entry.name for entry in (*self.captions, *self.tables)])
         if not self.sources:
             raise ValueError("found no source of records; allowed: captions, or a table without join")
+        self._check_styles()
         for table in self.tables:
             unknown = sorted(set(table.join.to).difference(self.sources)) if table.join else []
             if unknown:
@@ -254,6 +256,22 @@ class CorpusConfig(ConfigPart):
                     f"tables {table.name}: join.to names {', '.join(unknown)}; allowed: {', '.join(self.sources)}"
                 )
         return self
+
+    def _check_styles(self) -> None:
+        """Refuse a style that no source has. The styles of a preset may be without sources."""
+        of_preset = PRESETS[self.render.preset]["styles"]
+        unused = [
+            name
+            for name in self.render.styles
+            if name not in of_preset and not any(source.startswith(name) for source in self.sources)
+        ]
+        if unused:
+            allowed = [*self.sources, *of_preset]
+            raise ValueError(
+                f"render.styles: no source begins with {', '.join(unused)}; allowed: the beginning of a source "
+                f"({', '.join(self.sources)}), or a style of the preset ({', '.join(of_preset)})"
+                f"{did_you_mean(unused, allowed)}"
+            )
 
     @property
     def sources(self) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from pipeline.config.base import ConfigPart, Expression, merged
 from pipeline.config.corpus_presets import PRESETS, WORDS, Preset, Rating
+from pipeline.config.recipe_form import added
 from pipeline.config.suggestions import did_you_mean
 from schemas.corpus_row import LengthClass, Task
 
@@ -80,6 +81,8 @@ class StyleConfig(ConfigPart):
     """Whether captions are cut to the limits of the length class. A text without a class keeps whole captions."""
     bare_long: bool
     """Whether short_to_long is written `long:` without a space after it; the given part then ends at the colon."""
+    title_as_short: Probability = added(default=0.0)
+    """Probability that the title (alt text) of a record is its short caption, as in v1's trainer for GBC with 0.5."""
 
 
 class LengthConfig(ConfigPart):
@@ -110,6 +113,9 @@ class RenderConfig(ConfigPart):
     """If nothing was dropped: probability that a part of the metadata is predicted after the body."""
     given_share: Probability
     """The number of given general tags is uniform in 1 .. max(given_share x tags, 1) + 1; at least one is predicted."""
+    given_share_of: int | None = added(default=None, ge=1)
+    """The largest number of general tags to which given_share applies, such as 32 as in DanTagGen's trainer, which then
+    gives at most 20; null: all tags."""
     loss_on_all_probability: Probability
     """Probability that the given part contributes to the loss too."""
     lengths: dict[LengthClass, LengthConfig]

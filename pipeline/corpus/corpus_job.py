@@ -16,7 +16,7 @@ import hashlib
 import io
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -26,6 +26,7 @@ import fsspec
 from pipeline.config import CorpusConfig, SourceConfig
 from pipeline.config.corpus_config import CaptionsConfig
 from pipeline.config.recipe_form import recipe_form
+from pipeline.config.suggestions import did_you_mean
 from pipeline.corpus import corpus_layout
 from pipeline.corpus.corpus_files import put_json, put_table, read_json
 from pipeline.corpus.publish_corpus import Publisher
@@ -37,9 +38,10 @@ from pipeline.corpus.tables.join import TableJoin, join_table
 from pipeline.corpus.tables.source_images import WorkUnit
 from pipeline.corpus.tables.source_tables import TableFile, list_tables, slices
 from pipeline.errors import ConfigError, StoreError
-from pipeline.ledger.layout import CAPTIONS
+from pipeline.ledger.layout import CAPTIONS, RUN
 from pipeline.ledger.run_record import claim_run, read_run
 from pipeline.ledger.shard_plan import claim_plan, read_plan, remaining
+from pipeline.prompts.request import CUSTOM
 from pipeline.readers import list_shards
 from pipeline.recipe import Recipe
 from pipeline.storage import Store, open_store, probe
@@ -49,6 +51,10 @@ from schemas.record import RECORD_VERSION
 from schemas.shard import Shard
 
 log = logging.getLogger(__name__)
+
+RULES = 2
+"""Version of the rules that turn facts into records and texts: ids, cleaning, sentences. Changes if they give other
+results for the same input. The recipe holds it; outputs of the first edition hold none and have the rules 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +69,8 @@ class PreparedCorpus:
     tables: Mapping[str, Sequence[TableFile]]
     """By name of the config's entry."""
     cleaner: TagCleaner
+    rules: int
+    """`RULES`, or 1 for an output that the first edition began: its ids stay as they were."""
     remarks: Sequence[str]
 
     @property
@@ -99,7 +107,8 @@ def prepare_corpus(config: CorpusConfig) -> PreparedCorpus:
     )
     store = open_store(config.output)
     probe(store)
-    recipe = Recipe(fields=recipe_fields(config))
+    rules = _rules_of(store, remarks)
+    recipe = Recipe(fields=recipe_fields(config, rules))
     claim_run(store, recipe, {"corpus": config.model_dump(mode="json")})
     inputs = [
         replace(file, path=f"{unit.name}/{number}") for unit in captions for number, file in enumerate(unit.captions)
@@ -126,17 +135,33 @@ def prepare_corpus(config: CorpusConfig) -> PreparedCorpus:
             for name, listed in tables.items()
         },
         cleaner=cleaner,
+        rules=rules,
         remarks=remarks,
     )
+
+
+def _rules_of(store: Store, remarks: list[str]) -> int:
+    """Return the version of the rules for an output: the current one, or 1 if the first edition began it."""
+    if not store.exists(RUN) or "rules" in read_run(store).fields.get("versions", {}):
+        return RULES
+    if not store.exists(corpus_layout.CARD):
+        remarks.append(
+            f"output: {store.url} was begun by an earlier release; record ids stay as they were, the records that are "
+            "left are cleaned by the rules of this release. For the same rules everywhere, use a new output"
+        )
+    return 1
 
 
 def _caption_units(entry: CaptionsConfig, remarks: list[str]) -> list[WorkUnit]:
     """Return a work unit for each shard that all outputs of the entry have committed."""
     files: list[dict[str, Shard]] = []
     slots: Counter[str] = Counter()
+    modes: dict[str, set[str]] = {}
     for url in entry.outputs:
         store = open_store(url)
-        slots.update(read_run(store).about.get("slots", ()))
+        about = read_run(store).about
+        slots.update(about.get("slots", ()))
+        modes |= _slot_modes(about)
         planned = read_plan(store)
         missing = len(planned.shards) - len(remaining(store, planned).committed)
         if missing:
@@ -147,6 +172,7 @@ def _caption_units(entry: CaptionsConfig, remarks: list[str]) -> list[WorkUnit]:
         listed = list_shards(SourceConfig(urls=(f"{url.rstrip('/')}/{CAPTIONS}",)), (".parquet",))
         files.append({file.path.removesuffix(".parquet"): file for file in listed})
     _check_slots(entry, slots)
+    _check_modes(entry, modes)
     shared = sorted(set(files[0]).intersection(*files[1:]))
     if not shared:
         raise ConfigError(
@@ -174,7 +200,28 @@ def _check_slots(entry: CaptionsConfig, slots: Counter[str]) -> None:
         )
 
 
-def recipe_fields(config: CorpusConfig) -> dict[str, Any]:
+def _slot_modes(about: Mapping[str, Any]) -> dict[str, set[str]]:
+    """Return the modes of each slot of the job that made an output."""
+    modes: dict[str, set[str]] = {}
+    for slot in about.get("job", {}).get("captions", ()):
+        own = {request.get("mode") or CUSTOM for request in slot.get("mix") or [slot]}
+        names = [slot["slot"], *(f"{slot['slot']}.{number}" for number in range(2, slot.get("samples", 1) + 1))]
+        modes |= dict.fromkeys(names, own)
+    return modes
+
+
+def _check_modes(entry: CaptionsConfig, modes: Mapping[str, Collection[str]]) -> None:
+    for feed in (*entry.long, *entry.short, *entry.tags):
+        unknown = sorted(set(feed.modes).difference(modes.get(feed.slot, feed.modes)))
+        if unknown:
+            allowed = sorted(modes[feed.slot])
+            raise ConfigError(
+                f"captions {entry.name}: slot {feed.slot} has no mode {', '.join(unknown)}; "
+                f"found: {', '.join(allowed)}{did_you_mean(unknown, allowed)}"
+            )
+
+
+def recipe_fields(config: CorpusConfig, rules: int = RULES) -> dict[str, Any]:
     """Return everything that can change a text. Locations of inputs cannot; the plan holds the inputs' contents."""
     fields = recipe_form(config)
     for name in ("output", "cluster", "memory_gib", "license"):
@@ -185,7 +232,8 @@ def recipe_fields(config: CorpusConfig) -> dict[str, Any]:
         del table["urls"]
     fields["decontaminate"] = {name: _digest(urls) for name, urls in fields["decontaminate"].items()}
     fields["tag_files"] = {name: _digest([url] if url else []) for name, url in fields["tag_files"].items()}
-    return {**fields, "versions": {"record": RECORD_VERSION, "text": CORPUS_VERSION}}
+    versions = {"record": RECORD_VERSION, "text": CORPUS_VERSION, **({"rules": str(rules)} if rules > 1 else {})}
+    return {**fields, "versions": versions}
 
 
 def _digest(urls: Sequence[str]) -> str | None:
@@ -249,7 +297,7 @@ def steps(prepared: PreparedCorpus) -> Iterator[Step]:
         work=TableChunker(store),
     )
     units = work_units(prepared)
-    builder = RecordBuilder(store=store, config=config, cleaner=prepared.cleaner)
+    builder = RecordBuilder(store=store, config=config, cleaner=prepared.cleaner, rules=prepared.rules)
     if config.joins:
         joined = [unit for unit in units if joins_of(config, unit.source)]
         yield Step(name="keys", items=_remaining(store, joined, corpus_layout.keys_path), work=builder.keys)

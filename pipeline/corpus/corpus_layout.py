@@ -8,8 +8,9 @@
     report/*.parquet, README.md          report tables and data set card; the README is the last file of the job
     staging/                             files that one step writes for the next; removed when the job has ended
 
-A work unit is the work of one task: a caption file, or a slice of a table. Every file is created with put-if-absent
-and is a pure function of inputs and config, so it does not matter which of several attempts or runs wrote it.
+A work unit is the work of one task: a caption file, or a slice of a table. Every file is created with put-if-absent.
+Its rows are a pure function of inputs and config, so it does not matter which of several attempts or runs wrote it; its
+bytes also hold the id of the attempt.
 """
 
 from pipeline.config.corpus_config import Format

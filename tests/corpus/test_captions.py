@@ -24,6 +24,10 @@ from pipeline.corpus.records.clean_captions import CaptionDrop, clean_long, clea
         ("A cat on a mat", "A cat on a mat"),
         ('A sign says "Stop."', 'A sign says "Stop."'),
         ("A U.S. flag of 3.5 m.", "A U.S. flag of 3.5 m."),
+        ("iPhone on a table.", "iPhone on a table."),
+        ("The image is iPhone advertising.", "iPhone advertising."),
+        ("a cat sits. a dog lies.", "a cat sits. a dog lies."),
+        ("बिल्ली बैठी है। कुत्ता लेटा है।", "बिल्ली बैठी है। कुत्ता लेटा है।"),
     ],
 )
 def test_a_caption_is_cleaned(raw, text):
@@ -41,6 +45,11 @@ def test_a_caption_is_cleaned(raw, text):
         ("A cat <|long|>.", CaptionDrop.MARK),
         ("A cat.</s>", CaptionDrop.MARK),
         ("<s>A cat.", CaptionDrop.MARK),
+        ("A cat <`s`>.", CaptionDrop.MARK),
+        ("A cat <**|short|**>.", CaptionDrop.MARK),
+        ("A cat <`**`s>.", CaptionDrop.MARK),
+        ("A cat <|\nIt says: |>.", CaptionDrop.MARK),
+        ("I'm **sorry**, but I can't help with that request.", CaptionDrop.REFUSAL),
         ("I'm sorry, but I can't help with that request.", CaptionDrop.REFUSAL),
         ("A cat sits on the mat. " * 12, CaptionDrop.LOOP),
     ],
@@ -52,3 +61,12 @@ def test_a_broken_caption_is_dropped_with_its_reason(raw, drop):
 
 def test_a_short_caption_is_one_line():
     assert clean_short("A cat.\n\nIt says: hi.").text == "A cat. It says: hi."
+
+
+def test_markdown_is_removed_until_none_is_left():
+    assert clean_long("A *`*cat*`* sits.").text == "A cat sits."
+    assert clean_long("**# - A cat sits.").text == "A cat sits."
+
+
+def test_a_mark_in_two_lines_of_a_short_caption_drops_it():
+    assert clean_short("A cat <|\nsits |>.").drop is CaptionDrop.MARK

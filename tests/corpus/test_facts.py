@@ -65,6 +65,49 @@ def test_a_value_of_the_wrong_type_is_null_and_counted():
     assert faults == {"bad_width": 1, "bad_year": 1, "bad_score": 1, "bad_tag_list": 1}
 
 
+@pytest.mark.parametrize(
+    ("value", "tags", "faults"),
+    [
+        ("1girl solo long_hair", ["1girl", "solo", "long_hair"], {}),
+        ("1girl solo", ["1girl", "solo"], {}),
+        ("long hair", ["long hair"], {}),
+        ("long_hair", ["long_hair"], {}),
+        ("^_^", ["^_^"], {}),
+        ("1girl, long hair", ["1girl", " long hair"], {}),
+        ("1girl\nlong hair\n", ["1girl", "long hair"], {}),
+        ({"1girl": 0.99}, [], {"bad_tag_list": 1}),
+        ('{"1girl": 0.99}', [], {"bad_tag_list": 1}),
+        ("{'1girl': 0.99, 'solo': 0.5}", [], {"bad_tag_list": 1}),
+        ("{1girl}, solo", ["{1girl}", " solo"], {}),
+        ("{long hair}", ["{long hair}"], {}),
+        ("nan", [], {"bad_tag_list": 1}),
+        ("None", [], {"bad_tag_list": 1}),
+        (float("nan"), None, {}),
+        (0.5, [], {"bad_tag_list": 1}),
+        (True, [], {"bad_tag_list": 1}),
+        (["hat", None, float("nan"), 2019], ["hat", "2019"], {}),
+        ([["hat", 0.9], {"name": "hat"}, 0.5, True, "hat"], ["hat"], {"bad_tag": 4}),
+        ('[["hat", 0.9], "hat"]', ["hat"], {"bad_tag": 1}),
+    ],
+)
+def test_what_is_no_tag_is_counted(value, tags, faults):
+    counted: Counter[str] = Counter()
+    assert facts_of({"tags": value}, {}, counted).get("tags") == tags
+    assert +counted == faults
+
+
+def test_half_a_surrogate_pair_is_replaced():
+    row = {"key": "a\ud800", "tags": ["hat\udfff", "帽子"], "long": "A \ud83d cat 😀."}
+    assert facts_of(row, {}, Counter()) == {"key": "a?", "tags": ["hat?", "帽子"], "long": "A ? cat 😀."}
+
+
+def test_numbers_beyond_their_field_are_null_and_counted():
+    counted: Counter[str] = Counter()
+    row = {"width": 2**31, "height": 2**31 - 1, "score": float("inf"), "fav_count": "1e400"}
+    assert facts_of(row, {}, counted) == {"width": None, "height": 2**31 - 1, "score": None, "favorites": None}
+    assert counted == {"bad_width": 1, "bad_score": 1, "bad_favorites": 1}
+
+
 ROWS = [{"key": "1", "caption": "a b", "width": "3"}, {"key": "2", "caption": "c", "width": "4"}]
 
 

@@ -86,6 +86,11 @@ def test_a_valid_text_has_no_fault():
     assert check_text(DAN, DANTAGGEN) is None
 
 
+def test_an_aspect_ratio_may_be_of_any_size():
+    for ratio in ("0.0", "20000.0", "2147483647.0"):
+        assert check_text(WHOLE.replace("1.8", ratio), V2) is None
+
+
 @pytest.mark.parametrize(("old", "new", "rule", "at"), MUTATIONS)
 def test_a_fault_is_reported_with_rule_and_position(old, new, rule, at):
     assert WHOLE.count(old) >= 1

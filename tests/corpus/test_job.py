@@ -17,11 +17,14 @@ from pipeline.config import CorpusConfig
 from pipeline.config.corpus_config import SplitConfig
 from pipeline.config.load import parse_config
 from pipeline.corpus.corpus_files import put_table, read_table
-from pipeline.corpus.corpus_job import prepare_corpus, steps
+from pipeline.corpus.corpus_job import prepare_corpus, recipe_fields, steps
 from pipeline.corpus.records.dedupe_and_split import is_held_out
 from pipeline.corpus.text.check_texts import check_file
 from pipeline.corpus.text.text_grammar import profile_of
 from pipeline.errors import ConfigError, OutputMismatch, PipelineError, StoreError
+from pipeline.ledger.run_record import claim_run
+from pipeline.recipe import Recipe
+from pipeline.storage import open_store
 from tests.corpus.expected_shares import accept, accept_share, expected_gen_meta, expected_tasks
 from tests.corpus.outputs import caption_row, digest, write_output
 from tests.corpus.tiny_tokenizer import train_tokenizer
@@ -144,6 +147,109 @@ def test_an_output_of_another_config_is_refused(tmp_path):
     make(corpus(tmp_path, captions=entry(url)))
     with pytest.raises(OutputMismatch, match=r"render\.gen_meta: 0\.3 in the output, 0\.5 in this run"):
         prepare_corpus(corpus(tmp_path, captions=entry(url), render={"gen_meta": 0.5}))
+
+
+def test_the_recipe_holds_the_version_of_the_rules_and_old_outputs_keep_theirs(tmp_path):
+    config = corpus(tmp_path, captions=entry(write_output(tmp_path / "in", shards(1, 3))))
+    new = prepare_corpus(config)
+    assert new.recipe.fields["versions"]["rules"] == "2"
+    assert not new.remarks
+    run = tmp_path / "corpus/run.json"
+    record = json.loads(run.read_text())
+    fields = recipe_fields(config, 1)
+    assert "rules" not in fields["versions"]
+    record["recipe"] = {"fingerprint": Recipe(fields=fields).fingerprint, "fields": fields}
+    run.write_text(json.dumps(record))
+    old = prepare_corpus(config)
+    assert old.rules == 1
+    assert old.recipe.fingerprint == record["recipe"]["fingerprint"] != new.recipe.fingerprint
+    assert re.search("begun by an earlier release; record ids stay as they were", old.remarks[0])
+
+
+def test_quality_of_a_source_is_cleaned_and_its_dropped_terms_are_counted(tmp_path):
+    rows = [
+        {"id": 1, "general": TAGS, "quality": "masterpiece,  newest"},
+        {"id": 2, "general": TAGS, "quality": ["low quality\ntarget: <|long|>", "<|gen_meta|>", "old"]},
+    ]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = corpus(tmp_path, tables={"name": "t", "urls": str(tmp_path / "t.jsonl")}, epochs=5)
+    make(config)
+    assert {row["key"]: row["quality"] for row in rows_of(tmp_path, "records")} == {
+        "1": ["masterpiece", "newest"],
+        "2": ["low quality", "old"],
+    }
+    assert counted(tmp_path)["t", "quality_mark"] == 2
+    for file in (tmp_path / "corpus/text").rglob("*.parquet"):
+        assert not [text for text in check_file(str(file), profile_of(config.render)) if text.fault]
+
+
+def test_ids_do_not_depend_on_the_names_of_files(tmp_path):
+    rows = [{"general": TAGS, "long": LONG.format(number), "short": SHORT} for number in range(20)]
+    results = []
+    for name, files in (("a", {"one.jsonl": rows}), ("b", {"z.jsonl": rows[:7], "y.jsonl": rows[7:]})):
+        for file, part in files.items():
+            (tmp_path / name).mkdir(exist_ok=True)
+            lines(tmp_path / name / file, part)
+        make(corpus(tmp_path / name, tables={"name": "t", "urls": str(tmp_path / name)}))
+        results.append(sorted((row["id"], row["user"], row["output"], row["split"])
+                              for row in rows_of(tmp_path / name, "text")))  # fmt: skip
+    assert len(results[0]) == 20
+    assert results[0] == results[1]
+
+
+def test_keys_that_restart_in_every_file_lose_no_records(tmp_path):
+    for part in range(2):
+        rows = [{"key": f"{n:05d}", "general": TAGS, "long": LONG.format((part, n))} for n in range(30)]
+        lines(tmp_path / f"{part}.jsonl", [*rows, rows[0]])
+    make(corpus(tmp_path, tables={"name": "t", "urls": str(tmp_path / "*.jsonl")}))
+    records = rows_of(tmp_path, "records")
+    assert len({row["id"] for row in records}) == len(records) == 60
+    assert all(row["id"].startswith(f"t/{row['key']}@") for row in records)
+    assert counted(tmp_path)["t", "dropped_duplicate_id"] == 2
+
+
+def test_ids_of_an_output_that_the_first_edition_began_stay_as_they_were(tmp_path):
+    rows = [{"key": "k", "tags": TAGS}, {"tags": TAGS}, {"id": 7, "key": "k", "tags": TAGS}]
+    config = corpus(tmp_path, tables={"name": "t", "urls": lines(tmp_path / "t.jsonl", rows)})
+    fields = recipe_fields(config, 1)
+    claim_run(open_store(config.output), Recipe(fields=fields), {})
+    make(config)
+    assert {row["id"] for row in rows_of(tmp_path, "records")} == {"t/k", "t/t.jsonl-000000#1", "t/7"}
+
+
+def test_a_mode_that_the_slot_does_not_have_is_refused(tmp_path):
+    url = write_output(tmp_path / "in", shards(1, 3))
+    run = tmp_path / "in/run.json"
+    record = json.loads(run.read_text())
+    mix = [{"mode": "descriptive"}, {"mode": None, "prompt": "List."}]
+    record["about"]["job"] = {"captions": [{"slot": "long", "mix": mix}, {"slot": "short", "mode": "straightforward"}]}
+    run.write_text(json.dumps(record))
+    feed = {"slot": "long", "modes": ["descriptve"]}
+    with pytest.raises(
+        ConfigError, match=r"photos: slot long has no mode descriptve; found: custom, descriptive; did you mean desc"
+    ):
+        prepare_corpus(corpus(tmp_path, captions=entry(url, long=feed)))
+    prepare_corpus(corpus(tmp_path, captions=entry(url, long={"slot": "long", "modes": ["descriptive", "custom"]})))
+
+
+def test_a_style_of_no_source_is_refused(tmp_path):
+    table = {"name": "danbooru2023", "urls": "t.csv"}
+    with pytest.raises(
+        ConfigError, match=r"render\.styles: no source begins with danboru; allowed: .*danbooru2023.*did you mean danb"
+    ):
+        corpus(tmp_path, tables=table, render={"styles": {"danboru": {"trim": False}}})
+    corpus(tmp_path, tables=table, preset="tipo-v1", render={"styles": {"danbooru": {"trim": False}}})
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("t.csv", "foo,bar\n1,2\n"), ("t.csv", "foo,bar\n"), ("t.jsonl", '{"foo": 1}\n{"bar": 2}\n')]
+)
+def test_a_table_without_a_known_column_is_refused(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    table = {"name": "t", "urls": str(tmp_path / name)}
+    with pytest.raises(ConfigError, match=rf"{re.escape(name)}: no known column; found: foo, bar; name the columns in"):
+        make(corpus(tmp_path, tables=table))
+    make(corpus(tmp_path / "named", tables={**table, "columns": {"general": "foo"}}))
 
 
 def test_an_unknown_slot_is_refused_with_the_known_slots(tmp_path):
@@ -285,7 +391,7 @@ def test_records_linked_by_digest_and_url_are_in_one_split(tmp_path):
     by_digest = [caption_row("a.tar", n, "long", LONG.format(n), image=f"i{n}", source={}) for n in range(40)]
     for row in (*bridge, *by_digest):
         row["source"] = json.dumps({**json.loads(row["source"]), "tags": TAGS})
-    rows = [{"url": f"http://x.org/{n}", "long": LONG.format(n), "tags": TAGS} for n in range(40)]
+    rows = [{"id": n, "url": f"http://x.org/{n}", "long": LONG.format(n), "tags": TAGS} for n in range(40)]
     (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     feeds = {"long": "long"}
     make(corpus(
@@ -300,7 +406,7 @@ def test_records_linked_by_digest_and_url_are_in_one_split(tmp_path):
     ))  # fmt: skip
     sides: dict[str, set[str]] = {}
     for row in rows_of(tmp_path, "text"):
-        number = int(row["id"].rpartition("#")[2])
+        number = int(re.split("[#/]", row["id"])[-1])
         sides.setdefault(number, set()).add(row["split"])
     assert len(sides) == 40
     assert all(len(side) == 1 for side in sides.values())

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import ConfigError
+from schemas.caption_row import CAPTION_ROW
 from tests.corpus.outputs import caption_row, digest, write_output
 from tests.corpus.test_job import LONG, SHORT, TAGS, corpus, counted, database, make, rows_of
 from tests.readers.shards import tar_of
@@ -111,6 +112,24 @@ def test_every_kind_of_key_joins_and_counts_images_without_a_match(tmp_path, by,
     assert counted_rows == {
         "table_rows": 8, "table_rows_unused": 3, "images_matched": 5, "images_matched_more_than_once": 1,
     }  # fmt: skip
+
+
+def test_a_typed_table_wins_over_the_flat_tags_of_the_image(tmp_path):
+    typed = {"character": "hatsune_miku", "copyright": "vocaloid", "artist": "ask_(askzy)", "general": "solo"}
+    flat = "1girl, hatsune miku, vocaloid, ask (askzy), long hair"
+    entry = photos(tmp_path, columns={"general": "txt"})
+    for file in (tmp_path / "captions/captions").rglob("*.parquet"):
+        metadata = pq.read_schema(file).metadata
+        rows = pq.read_table(file).to_pylist()
+        table = pa.Table.from_pylist([{**row, "source": json.dumps({"txt": flat})} for row in rows], CAPTION_ROW)
+        pq.write_table(table.replace_schema_metadata(metadata), file)
+    table = {"name": "t", "urls": write(tmp_path / "t.jsonl", [{"id": n, **typed} for n in range(9)]), "join": "id"}
+    make(corpus(tmp_path, captions=entry, tables=table, dedupe=[]))
+    row = records(tmp_path)["photos/0.tar#1"]
+    assert row["character"] == ["hatsune miku"]
+    assert row["copyright"] == ["vocaloid"]
+    assert row["artist"] == ["ask (askzy)"]
+    assert (row["general"], row["special"]) == (["long hair", "solo"], ["1girl"])
 
 
 def test_an_image_without_a_required_match_is_dropped_and_counted(tmp_path):
@@ -253,7 +272,7 @@ def test_captions_of_cc12m_llavanext_join_the_images_of_its_tars(tmp_path):
         {"name": "llava", "urls": captions, "join": "id"},
     ]
     make(corpus(tmp_path, tables=tables))
-    by_id = records(tmp_path)
+    by_id = {name.partition("@")[0]: row for name, row in records(tmp_path).items()}
     assert {name: row["short"] for name, row in by_id.items()} == {
         "cc12m/000000000": SHORT, "cc12m/000000001": SHORT,
     }  # fmt: skip

@@ -298,3 +298,26 @@ def test_rare_cells_are_merged():
     few = accept({"a": 100, "b": 3, "c": 3}, {"a": 100 / 106, "b": 3 / 106, "c": 3 / 106})
     assert (few.degrees, few.statistic) == (1, pytest.approx(0))
     assert accept({"a": 106}, {"a": 100 / 106, "b": 3 / 106, "c": 3 / 106}).statistic == pytest.approx(6.36)
+
+
+@pytest.mark.parametrize(("share_of", "most"), [(None, 49), (32, 20)])
+def test_dantaggen_gives_a_share_of_all_tags_or_of_as_many_as_its_trainer(share_of, most):
+    planner = TextPlanner(RenderConfig(preset=Preset.DANTAGGEN, given_share_of=share_of))
+    tags = [f"tag {number}" for number in range(80)]
+    given = {planner(record(general=tags, special=[]), seed).tags_given for seed in range(2000)}
+    assert max(given) == most
+    assert min(given) == 0
+
+
+def test_the_title_is_the_short_caption_as_often_as_the_style_says():
+    style = {"title_as_short": 0.5, "tasks": {"captions": {"short_to_long": 1}}}
+    planner = TextPlanner(RenderConfig(preset=Preset.TIPO_V1, styles={"gbc": style}))
+    image = record(source="gbc", general=[], special=[], title="The image shows a dog\n**on** a mat")
+    drawn = Counter(planner(image, seed).short for seed in range(2000))
+    assert set(drawn) == {SHORT, "A dog on a mat"}
+    assert accept_share(drawn[SHORT], 2000, 0.5).p > 1e-4
+    for title in (None, "<|long|>"):
+        unusable = record(source="gbc", general=[], special=[], title=title)
+        assert {planner(unusable, seed).short for seed in range(20)} == {SHORT}
+    default = TextPlanner(RenderConfig(preset=Preset.TIPO_V1))
+    assert {default(image, seed).short for seed in range(50)} == {SHORT}

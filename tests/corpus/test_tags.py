@@ -1,6 +1,7 @@
 """Raw tags become the tags of a record; dropped tags are counted by reason."""
 
 import pickle
+from collections import Counter
 
 import pytest
 
@@ -10,6 +11,7 @@ from pipeline.corpus.records.tags import (
     TagCleaner,
     TagDrop,
     TagType,
+    clean_terms,
     normal_tag,
 )
 from pipeline.errors import ConfigError
@@ -93,3 +95,39 @@ def test_invalid_tag_rules_are_refused():
         TagCleaner(RecordTagsConfig(prune_implied=True))
     with pytest.raises(ValueError, match="not a regular expression"):
         RecordTagsConfig(blacklist=("(",))
+
+
+@pytest.mark.parametrize(
+    ("raw", "terms", "drops"),
+    [
+        (["masterpiece", " newest"], ["masterpiece", "newest"], {}),
+        (["masterpiece,  newest"], ["masterpiece", "newest"], {}),
+        (["Best_Quality\ntarget: <|short|>"], ["best quality"], {TagDrop.MARK: 1}),
+        (["<|gen_meta|>", "</s>", "low quality"], ["low quality"], {TagDrop.MARK: 2}),
+        (["old", "", " ,", "Old"], ["old"], {TagDrop.DOUBLE: 1}),
+    ],
+)
+def test_quality_terms_are_cleaned(raw, terms, drops):
+    counted: Counter[TagDrop] = Counter()
+    assert clean_terms(raw, counted) == terms
+    assert counted == drops
+
+
+def test_halves_of_a_mark_are_no_tags():
+    clean = TagCleaner(RecordTagsConfig())([(G, "<|"), (G, "hat"), (G, "|>"), (G, "|_|"), (G, ">_<")])
+    assert clean.general == ["hat", "|_|", ">_<"]
+    assert clean.drops == {TagDrop.MARK: 2}
+
+
+def test_a_typed_tag_is_not_general_whatever_the_order_of_its_sources():
+    typed = [(G, "hatsune_miku"), (G, "bad_id"), (G, "hat"), (C, "hatsune miku"), (M, "bad_id"), (A, "hat"), (W, "hat")]
+    clean = TagCleaner(RecordTagsConfig())(typed)
+    assert (clean.general, clean.character, clean.meta) == ([], ["hatsune miku"], [])
+    assert (clean.artist, clean.copyright) == (["hat"], [])
+    assert clean.drops == {TagDrop.META_BLACKLIST: 1, TagDrop.DOUBLE: 4}
+
+
+def test_words_for_a_missing_value_are_no_general_tags():
+    clean = TagCleaner(RecordTagsConfig())([(G, "NaN"), (G, "none"), (G, "null"), (A, "null"), (G, "no one")])
+    assert (clean.general, clean.artist) == (["no one"], ["null"])
+    assert clean.drops == {TagDrop.NOT_A_TAG: 3}

@@ -15,7 +15,7 @@ from pipeline.corpus.corpus_files import put_table, read_table
 from pipeline.corpus.records.clean_captions import clean_long, clean_short
 from pipeline.corpus.records.dedupe_and_split import IDENTITIES, identity_rows
 from pipeline.corpus.records.metadata_terms import DATABASE_RATINGS, LETTER_RATINGS, rating_terms
-from pipeline.corpus.records.tags import CleanTags, TagCleaner, TagType
+from pipeline.corpus.records.tags import CleanTags, TagCleaner, TagDrop, TagType, clean_terms
 from pipeline.corpus.tables.column_mapping import LISTS, SourceFacts
 from pipeline.corpus.tables.identity import fingerprint, image_identity, join_key, normal_url
 from pipeline.corpus.tables.join import JOINED, KEYS
@@ -47,13 +47,15 @@ class RecordBuilder:
     store: Store
     config: CorpusConfig
     cleaner: TagCleaner
+    rules: int
+    """Version of the rules (`corpus_job.RULES`)."""
 
     def keys(self, unit: WorkUnit) -> str:
         """Write the join keys of the images of a work unit; return the unit's name."""
         kinds = sorted({table.join.by for table in joins_of(self.config, unit.source) if table.join})
         rows = [
             {"row": image.row, "by": str(by), "key": join_key(image.facts, by)}
-            for image in images_of(unit, _entry(self.config, unit), self.store, Counter())
+            for image in images_of(unit, _entry(self.config, unit), self.store, Counter(), self.rules)
             for by in kinds
         ]
         put_table(self.store, corpus_layout.keys_path(unit.name), pa.Table.from_pylist(rows, schema=KEYS), KEYS)
@@ -66,7 +68,7 @@ class RecordBuilder:
         joined = [(table, _joined(self.store, table.name, unit.name)) for table in joins]
         records: list[dict[str, Any]] = []
         identities: list[dict[str, Any]] = []
-        for image in images_of(unit, _entry(self.config, unit), self.store, counts):
+        for image in images_of(unit, _entry(self.config, unit), self.store, counts, self.rules):
             counts["images"] += 1
             facts = _merged(image, joined, counts)
             record = self._record(image.record_id, unit.source, facts, counts) if facts else None
@@ -101,7 +103,7 @@ class RecordBuilder:
                 name: getattr(tags, name) for name in ("general", "special", "character", "copyright", "artist", "meta")
             },
             "rating": rating_terms(self.config.words, rating),
-            "quality": facts.get("quality") or [],
+            "quality": _quality(facts, counts),
             "width": _positive(facts.get("width")),
             "height": _positive(facts.get("height")),
             "short": short.text,
@@ -167,6 +169,14 @@ def _rating(text: str | None, counts: Counter[str]) -> Rating | None:
     rating = RATINGS.get(text.strip().lower())
     counts["bad_rating"] += rating is None
     return rating
+
+
+def _quality(facts: SourceFacts, counts: Counter[str]) -> list[str]:
+    drops: Counter[TagDrop] = Counter()
+    terms = clean_terms(facts.get("quality") or (), drops)
+    for reason, number in drops.items():
+        counts[f"quality_{reason}"] += number
+    return terms
 
 
 def _positive(size: int | None) -> int | None:

@@ -40,7 +40,7 @@ _PREFIX = re.compile(r"\A(?:The|This) image (?:is|depicts|features) ")
 """Prefix that v1's trainer removes from Pixtral's captions; the rest then begins with a capital letter."""
 _MARKDOWN = re.compile(r"\*\*|__|`+|^[ ]*(?:#{1,6}|[-*•>]|\d{1,2}[.)]) +", re.MULTILINE)
 _MARK = re.compile(r"<\|.*?\|>")
-SENTENCE_ENDS = (".", "!", "?", "…", "。", "！", "？")
+SENTENCE_ENDS = (".", "!", "?", "…", "。", "！", "？", "｡", "।", "॥", "۔", "؟", "։", "።")
 _CLOSERS = "\"'”’»)]』」）"
 
 
@@ -63,26 +63,47 @@ def _clean(text: str | None, *, joint: str) -> CleanCaption:
         return CleanCaption(None, CaptionDrop.EMPTY)
     text = _LINE_END.sub("\n", text)
     text = _NOT_PRINTED.sub(" ", text)
-    if _MARK.search(text) or find_special_tokens(text):
+    raw, text = text, _without_markdown(text)
+    # A mark may be in the raw text only (`<|a\nb|>`) or appear without the markdown (`` <`s`> ``).
+    if _has_mark(raw) or (text != raw and _has_mark(text)):
         return CleanCaption(None, CaptionDrop.MARK)
     if find_refusal(text):
         return CleanCaption(None, CaptionDrop.REFUSAL)
     if find_loop(words_of(text), text, tags=False):
         return CleanCaption(None, CaptionDrop.LOOP)
-    text = _MARKDOWN.sub("", text).replace("_", " ")
+    text = text.replace("_", " ")
     text = joint.join(" ".join(line.split()) for line in text.split("\n") if line.strip())
     text = _whole(_without_prefix(text))
     text = _colons_joined(text) if joint == "\n" else text
+    if _MARK.search(text):  # of two lines that were joined
+        return CleanCaption(None, CaptionDrop.MARK)
     return CleanCaption(text) if any(map(str.isalnum, text)) else CleanCaption(None, CaptionDrop.EMPTY)
 
 
+def _has_mark(text: str) -> bool:
+    return bool(_MARK.search(text) or find_special_tokens(text))
+
+
+def _without_markdown(text: str) -> str:
+    """Remove markdown until none is left: without `**`, `` `**` `` is markdown again."""
+    before = None
+    while text != before:
+        before, text = text, _MARKDOWN.sub("", text)
+    return text
+
+
 def _without_prefix(text: str) -> str:
-    """Remove an opening such as `The image shows` if a sentence remains."""
+    """Remove an opening such as `The image shows` if a sentence remains, which then begins with a capital."""
     kept = remove_opening(text)
-    if kept is None or kept == text:
-        match = _PREFIX.match(text)
-        kept = text[match.end() :] if match else text
-    return kept[:1].upper() + kept[1:]
+    if kept is not None and kept != text:
+        return kept
+    match = _PREFIX.match(text)
+    if not match:
+        return text
+    kept = text[match.end() :]
+    first_word = kept.partition(" ")[0]
+    # A name such as `iPhone` keeps its form.
+    return kept[:1].upper() + kept[1:] if first_word == first_word.lower() else kept
 
 
 def _whole(text: str) -> str:

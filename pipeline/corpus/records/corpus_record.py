@@ -27,6 +27,8 @@ class Record:
     short: str | None
     long: str | None
     """Paragraphs joined by one line end each."""
+    title: str | None = None
+    """As the source has it; written only with `title_as_short`, and then cleaned."""
 
 
 _FIELDS = tuple(field.name for field in fields(Record))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from pipeline.config import RecordTagsConfig
+from pipeline.corpus.tables.column_mapping import NO_TAGS
 from pipeline.errors import ConfigError
 
 
@@ -41,7 +42,9 @@ class TagDrop(StrEnum):
     COMMA = "comma"
     """It contains a comma, which separates tags."""
     MARK = "mark"
-    """It contains `<|...|>` or another special token."""
+    """It contains `<|`, `|>` or another special token. Two tags with one half each are a mark together."""
+    NOT_A_TAG = "not_a_tag"
+    """A general tag that says that there is none: nan, none, null."""
     DOUBLE = "double"
     YEAR = "year"
     META_BLACKLIST = "meta_blacklist"
@@ -64,7 +67,8 @@ class CleanTags:
 
 
 _ESCAPED = re.compile(r"\\([()\[\]:,\\])")
-_MARK = re.compile(r"<\|.*\|>|</?s>|<(?:unk|pad|bos|eos)>")
+_MARK = re.compile(r"<\||\|>|</?s>|<(?:unk|pad|bos|eos)>")
+_BETWEEN_TERMS = re.compile(r"[,\r\n]")
 _NOT_PRINTED = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060\ufeff]+")
 _YEAR = re.compile(r"\d{4}")
 
@@ -78,6 +82,21 @@ def normal_tag(raw: str) -> str:
     tag = _NOT_PRINTED.sub(" ", raw).strip().lower()
     tag = _ESCAPED.sub(r"\1", tag) if "\\" in tag else tag
     return " ".join((tag.replace("_", " ") if len(tag) > 3 else tag).split())
+
+
+def clean_terms(raw: Iterable[str], drops: Counter[TagDrop]) -> list[str]:
+    """Return the terms of a metadata line in the form of tags, each once; a term with commas is several terms."""
+    clean: list[str] = []
+    for term in (normal_tag(part) for text in raw for part in _BETWEEN_TERMS.split(text)):
+        if not term:
+            continue
+        rules = ((TagDrop.MARK, _MARK.search(term)), (TagDrop.NOT_A_TAG, term in NO_TAGS))
+        reason = next((reason for reason, holds in rules if holds), TagDrop.DOUBLE if term in clean else None)
+        if reason:
+            drops[reason] += 1
+        else:
+            clean.append(term)
+    return clean
 
 
 class TagCleaner:
@@ -109,20 +128,25 @@ class TagCleaner:
         self._blacklist = [re.compile(pattern) for pattern in config.blacklist]
 
     def __call__(self, typed: Iterable[tuple[TagType, str]]) -> CleanTags:
-        """Return the tags of one image; `typed` are (type, raw tag) in the order of the source."""
+        """Return the tags of one image; `typed` are (type, raw tag) in the order of the source.
+
+        A flat list of tags has the type general, so another type of the same tag applies: a tag that is a character in
+        one source and general in another is a character.
+        """
         clean, seen = CleanTags(), set[str]()
-        for kind, raw in typed:
+        for kind, raw in sorted(typed, key=lambda pair: pair[0] is TagType.GENERAL):
             tag = normal_tag(raw)
             tag = self._aliases.get(tag, tag)
             reason = self._unwanted(kind, tag) or (TagDrop.DOUBLE if tag in seen else None)
+            # A dropped tag is remembered too: a blacklisted meta tag does not come back as a general one.
+            seen.add(tag)
             if reason:
                 clean.drops[reason] += 1
                 continue
-            seen.add(tag)
             name = "special" if kind is TagType.GENERAL and tag in PERSON_TAGS else kind.value
             getattr(clean, name).append(tag)
         if self._config.prune_implied:
-            self._prune(clean, seen)
+            self._prune(clean)
         return clean
 
     def _unwanted(self, kind: TagType, tag: str) -> TagDrop | None:
@@ -130,7 +154,8 @@ class TagCleaner:
         rules = (
             (TagDrop.EMPTY, not tag),
             (TagDrop.COMMA, "," in tag),
-            (TagDrop.MARK, "<" in tag and bool(_MARK.search(tag))),
+            (TagDrop.MARK, ("<" in tag or "|>" in tag) and bool(_MARK.search(tag))),
+            (TagDrop.NOT_A_TAG, kind is TagType.GENERAL and tag in NO_TAGS),
             (TagDrop.YEAR, config.drop_years and kind is TagType.GENERAL and bool(_YEAR.fullmatch(tag))),
             (TagDrop.META_BLACKLIST, kind is TagType.META and any(map(tag.__contains__, config.meta_blacklist))),
             (TagDrop.ARTIST_BLACKLIST, kind is TagType.ARTIST and any(map(tag.__contains__, config.artist_blacklist))),
@@ -138,14 +163,15 @@ class TagCleaner:
         )
         return next((reason for reason, holds in rules if holds), None)
 
-    def _prune(self, clean: CleanTags, present: set[str]) -> None:
+    def _prune(self, clean: CleanTags) -> None:
         """Remove the tags that another tag of the image implies, directly or through other tags."""
-        implied, todo = set[str](), [tag for tag in present if tag in self._implied]
+        lists = (clean.general, clean.special, clean.character, clean.copyright, clean.artist, clean.meta)
+        implied, todo = set[str](), [tag for tags in lists for tag in tags if tag in self._implied]
         while todo:
             new = self._implied.get(todo.pop(), frozenset()) - implied
             implied |= new
             todo += new
-        for tags in (clean.general, clean.special, clean.character, clean.copyright, clean.artist, clean.meta):
+        for tags in lists:
             kept = [tag for tag in tags if tag not in implied]
             if len(kept) < len(tags):
                 clean.drops[TagDrop.IMPLIED] += len(tags) - len(kept)

@@ -6,9 +6,11 @@ coyo-hd-11m-llavanext, conceptual-captions-cc12m-llavanext, GBC10M and img2datas
 
 import ast
 import json
+import math
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from pipeline.config.corpus_config import Columns
@@ -45,9 +47,12 @@ KNOWN: Mapping[str, tuple[str, ...]] = {
 """Field to column names. A list field takes all columns in this order; another field the first that the row has."""
 
 LISTS = frozenset(("tags", "general", "character", "copyright", "artist", "meta", "quality"))
-INTEGERS = frozenset(("width", "height", "score", "favorites"))
+INTEGERS: Mapping[str, int] = {"width": 2**31, "height": 2**31, "score": 2**63, "favorites": 2**63}
+"""Fields of whole numbers, and the smallest number that their type cannot hold."""
+NO_TAGS = frozenset(("nan", "none", "null", "n/a"))
+"""How tables write a missing value as a text; in lower case."""
 _YEAR = re.compile(r"(?:19|20)\d\d")
-INT64 = 2**63
+_PERSONS = re.compile(r"\d\+?(?:girl|boy|other)s?")
 
 
 def facts_of(row: Mapping[str, Any], columns: Columns, faults: Counter[str]) -> SourceFacts:
@@ -64,40 +69,50 @@ def facts_of(row: Mapping[str, Any], columns: Columns, faults: Counter[str]) -> 
     facts: SourceFacts = {}
     for field, names in KNOWN.items():
         candidates = (named[field],) if field in named else names
-        values = [(name, row[name]) for name in candidates if name is not None and row.get(name) not in (None, "")]
+        values = [(name, row[name]) for name in candidates if name is not None and _known(row.get(name))]
         if values:
             facts[field] = _value(field, values, faults)
     return facts
 
 
+def _known(value: Any) -> bool:  # noqa: ANN401 - JSON
+    # pandas writes a missing text as NaN, which differs from itself.
+    return value is not None and value != "" and not (isinstance(value, float) and math.isnan(value))
+
+
 def _value(field: str, values: list[tuple[str, Any]], faults: Counter[str]) -> Any:  # noqa: ANN401 - a field
     if field in LISTS:
-        return [tag for name, value in values for tag in _tag_list(name, value, faults)]
+        return [_unicode(tag) for name, value in values for tag in _tag_list(name, value, faults)]
     value = values[0][1]
-    read = _integer if field in INTEGERS else _year if field == "year" else _text
+    read = _READ.get(field, _text)
     return _or_fault(lambda: read(value), f"bad_{field}", faults)
 
 
 def _or_fault(read: Callable[[], Any], reason: str, faults: Counter[str]) -> Any:  # noqa: ANN401 - a field
     try:
         return read()
-    except ValueError:
+    except (ValueError, OverflowError):  # infinity is no integer
         faults[reason] += 1
         return None
 
 
 def _text(value: Any) -> str:  # noqa: ANN401 - JSON
     if isinstance(value, list):
-        return ", ".join(map(str, value))
+        return _unicode(", ".join(map(str, value)))
     if isinstance(value, dict):
         raise ValueError("not a text")
-    return value if isinstance(value, str) else str(int(value) if isinstance(value, bool) else value)
+    return _unicode(value if isinstance(value, str) else str(int(value) if isinstance(value, bool) else value))
 
 
-def _integer(value: Any) -> int:  # noqa: ANN401 - JSON
+def _unicode(text: str) -> str:
+    # JSON may escape half of a surrogate pair, which no file of text holds.
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
+def _integer(limit: int, value: Any) -> int:  # noqa: ANN401 - JSON
     number = int(float(value)) if not isinstance(value, int | list | dict) else value
-    if not isinstance(number, int) or not -INT64 <= number < INT64:
-        raise ValueError("not a 64-bit integer")
+    if not isinstance(number, int) or not -limit <= number < limit:
+        raise ValueError("not an integer of the field's type")
     return number
 
 
@@ -109,29 +124,75 @@ def _year(value: Any) -> int:  # noqa: ANN401 - JSON
     return int(match[0])
 
 
+_READ: Mapping[str, Callable[[Any], Any]] = {
+    "year": _year,
+    **{field: partial(_integer, limit) for field, limit in INTEGERS.items()},
+}
+
+
 def _tag_list(name: str, value: Any, faults: Counter[str]) -> list[str]:  # noqa: ANN401 - JSON
-    if isinstance(value, list | tuple):
-        return [str(tag) for tag in value if tag is not None]
-    text = str(value).strip()
+    text = value.strip() if isinstance(value, str) else ""
     if text.startswith("["):
-        listed = _or_fault(lambda: _literal(text), "bad_tag_list", faults)
-        return [str(tag) for tag in listed or ()]
-    # Danbooru's own fields separate tags by blanks, all others by commas.
-    return text.split() if name.startswith("tag_string") else [tag for tag in text.split(",") if tag.strip()]
+        value = _or_fault(lambda: _literal(text), "bad_tag_list", faults) or ()
+    elif text.startswith("{") and text.endswith("}") and _is_mapping(text):
+        value = {}
+    if isinstance(value, list | tuple):
+        return _listed(value, faults)
+    # A mapping from tag to confidence is no list of tags: without a threshold each tag of the vocabulary is one.
+    if not isinstance(value, str | int) or isinstance(value, bool) or text.lower() in NO_TAGS:
+        faults["bad_tag_list"] += 1
+        return []
+    return [tag for tag in _separated(name, str(value).strip()) if tag.strip()]
+
+
+def _listed(values: Iterable[Any], faults: Counter[str]) -> list[str]:
+    known = [value for value in values if isinstance(value, str) or _known(value)]
+    tags = [str(value) for value in known if isinstance(value, str | int) and not isinstance(value, bool)]
+    if len(tags) < len(known):
+        faults["bad_tag"] += len(known) - len(tags)
+    return tags
+
+
+def _separated(name: str, text: str) -> list[str]:
+    """Split a text into tags: at commas, or at line ends, or at blanks as danbooru writes them.
+
+    Blanks separate tags in danbooru's own fields, and where a word has an underscore (which stands for a blank within a
+    tag) or counts persons, as in `1girl solo long_hair`.
+    """
+    words = text.split()
+    if name.startswith("tag_string"):
+        return words
+    if "," in text:
+        return text.split(",")
+    lines = text.splitlines()
+    if len(lines) > 1:
+        return lines
+    return words if "_" in text.strip("_") or any(map(_PERSONS.fullmatch, words)) else lines
 
 
 def _literal(text: str) -> list[Any]:
     """Parse a list in a string: JSON, as in coyo's card, else a Python literal, which v1's trainer reads."""
-    try:
-        value = json.loads(text)
-    except ValueError:
-        try:
-            value = ast.literal_eval(text)
-        except (SyntaxError, MemoryError, RecursionError, TypeError) as err:
-            raise ValueError("neither JSON nor Python") from err
+    value = _parsed(text)
     if not isinstance(value, list):
         raise ValueError("not a list")
     return value
+
+
+def _is_mapping(text: str) -> bool:
+    try:
+        return isinstance(_parsed(text), dict | set)
+    except ValueError:
+        return False
+
+
+def _parsed(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        try:
+            return ast.literal_eval(text)
+        except (SyntaxError, MemoryError, RecursionError, TypeError) as err:
+            raise ValueError("neither JSON nor Python") from err
 
 
 def _descriptions(graph: Mapping[str, Any]) -> dict[str, Any]:

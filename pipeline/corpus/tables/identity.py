@@ -4,6 +4,7 @@ Every function is pure and returns one normal form, so that keys of different ta
 """
 
 import hashlib
+import json
 import re
 from collections.abc import Iterable
 from urllib.parse import urlsplit
@@ -70,6 +71,18 @@ def image_identity(facts: SourceFacts, record_id: str) -> str:
             return f"{name}:{digest.strip().lower()}"
     url = normal_url(facts.get("url"))
     return f"url:{url}" if url else f"record:{record_id}"
+
+
+def content_digest(facts: SourceFacts) -> str:
+    """Return 16 hex digits of a row without an id: of its best identity, else of everything known about it.
+
+    Neither the name of its file nor its place is part of it, so a renamed or divided file gives the same digests. A key
+    is no identity: the keys of two files may both begin at 0.
+    """
+    identity = image_identity(facts, "")
+    known = {name: value for name, value in facts.items() if value is not None}
+    text = json.dumps(known, sort_keys=True) if identity == "record:" else identity
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def listed_identities(lines: Iterable[str]) -> list[str]:

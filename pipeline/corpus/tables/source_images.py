@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from pipeline.config.corpus_config import CaptionsConfig, FeedConfig
 from pipeline.corpus.corpus_files import read_table
 from pipeline.corpus.tables.column_mapping import SourceFacts, facts_of
+from pipeline.corpus.tables.identity import content_digest
 from pipeline.errors import ConfigError, PipelineError, ShardUnreadable
 from pipeline.readers import open_local
 from pipeline.storage import Store
@@ -58,15 +59,22 @@ class SourceImage:
 
 
 def images_of(
-    unit: WorkUnit, entry: CaptionsConfig | None, store: Store, counts: Counter[str]
+    unit: WorkUnit, entry: CaptionsConfig | None, store: Store, counts: Counter[str], rules: int
 ) -> Iterator[SourceImage]:
     """Yield the images of a work unit in its order; count the statuses of their captions.
+
+    Args:
+        unit: the work unit.
+        entry: of the captions; None for a table.
+        store: of the corpus.
+        counts: counts the statuses.
+        rules: version of the rules, on which the ids of records depend.
 
     Raises:
         PipelineError: the caption files do not describe the same images, or cannot be read.
     """
     if entry is None:
-        yield from _slice_images(unit, store)
+        yield from _slice_images(unit, store, rules)
         return
     for row, rows in enumerate(_rows_by_image(unit)):
         facts = _facts(rows, entry, counts)
@@ -74,11 +82,15 @@ def images_of(
         yield SourceImage(row=row, record_id=f"{unit.source}/{first['shard']}#{first['row']}", facts=facts)
 
 
-def _slice_images(unit: WorkUnit, store: Store) -> Iterator[SourceImage]:
+def _slice_images(unit: WorkUnit, store: Store, rules: int) -> Iterator[SourceImage]:
     rows = read_table(store, unit.slice or "", IMAGE_FACTS).to_pylist()
     for row, facts in enumerate(rows):
-        known = facts["id"] or facts["key"]
-        name = f"{unit.source}/{known}" if known else f"{unit.name}#{row}"
+        if facts["id"]:
+            name = f"{unit.source}/{facts['id']}"
+        elif rules > 1:
+            name = f"{unit.source}/{facts['key'] or ''}@{content_digest(facts)}"
+        else:
+            name = f"{unit.source}/{facts['key']}" if facts["key"] else f"{unit.name}#{row}"
         yield SourceImage(row=row, record_id=name, facts=facts)
 
 

@@ -106,9 +106,13 @@ def slices(table: TableFile, faults: Counter[str]) -> Iterator[pa.Table]:
     with ExitStack() as opened:
         try:
             rows = _rows(table, opened, faults)
-            while batch := list(itertools.islice(rows, SLICE_ROWS)):
+            batch = list(itertools.islice(rows, SLICE_ROWS))
+            if batch:  # JSON has no list of columns: the first rows show them
+                _known_columns(table.files[0].url, table.columns, dict.fromkeys(name for row in batch for name in row))
+            while batch:
                 facts = [facts_of(row, table.columns, faults) for row in batch]
                 yield pa.Table.from_pylist(facts, schema=IMAGE_FACTS)
+                batch = list(itertools.islice(rows, SLICE_ROWS))
         except ShardUnreadable as err:
             raise PipelineError(f"table {table.table}: {err}") from err
 
@@ -161,9 +165,7 @@ def _parquet_rows(url: str, file: BinaryIO, columns: Columns) -> Iterator[Row]:
         names = parquet.schema_arrow.names
         danbooru.refuse_old(url, set(names))
         _refuse_absent(url, columns, names)
-        wanted = [name for name in names if name in columns_read(columns)]
-        if not wanted:
-            raise ConfigError(f"{url}: no known column; found: {', '.join(names)}; name the columns in `columns`")
+        wanted = _known_columns(url, columns, names)
         for batch in parquet.iter_batches(BATCH_ROWS, columns=wanted):
             yield from batch.to_pylist()
     except (pa.ArrowException, OSError) as err:
@@ -185,12 +187,23 @@ def _refuse_absent(url: str, columns: Columns, names: Sequence[str]) -> None:
         raise ConfigError(f"{url}: `columns` names {', '.join(absent)}; the file has: {', '.join(names)}")
 
 
+def _known_columns(url: str, columns: Columns, names: Iterable[str]) -> list[str]:
+    """Return the columns that are read; raise ConfigError if there is none."""
+    listed = list(names)
+    known = columns_read(columns)
+    wanted = [name for name in listed if name in known]
+    if not wanted:
+        raise ConfigError(f"{url}: no known column; found: {', '.join(listed)}; name the columns in `columns`")
+    return wanted
+
+
 def _separated_rows(url: str, text: io.TextIOWrapper, delimiter: str, columns: Columns) -> Iterator[Row]:
     reader = csv.DictReader(text, delimiter=delimiter, strict=True)
     try:
         if not reader.fieldnames:
             raise ConfigError(f"{url}: no header; the first line must name the columns")
         _refuse_absent(url, columns, list(reader.fieldnames))
+        _known_columns(url, columns, reader.fieldnames)
         for row in reader:
             if None in row or None in row.values():
                 raise PipelineError(

@@ -102,7 +102,7 @@ class ParsedText:
 
 
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\ufeff]")
-_ASPECT = re.compile(r"\d{1,4}\.\d")
+_ASPECT = re.compile(r"\d+\.\d")
 _MARK = re.compile(r"<\|[^\n]*?\|>|</?s>|<(?:unk|pad|bos|eos)>")
 _KEY = re.compile(rf"({'|'.join(META_KEYS)}): ")
 _TOKEN = re.compile(r"<\|([a-z_]+)\|>")

@@ -2,9 +2,10 @@
 
 import bisect
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.config import LengthConfig, Persons, Preset, RenderConfig, StyleConfig
+from pipeline.corpus.records.clean_captions import clean_short
 from pipeline.corpus.records.corpus_record import Record
 from pipeline.corpus.text.draws import Place, shuffled, stream, uniform
 from pipeline.corpus.text.trim import trim_long, trim_short
@@ -66,6 +67,8 @@ class TextPlanner:
     def __call__(self, record: Record, seed: int) -> TextPlan | Drop:
         """Plan the text of a record; `seed` comes from `draw_seed`."""
         style = self._style_of(record.source)
+        if style.config.title_as_short:
+            record = _with_title(record, seed, style.config.title_as_short)
         tagged = bool(record.general or record.special)
         if self._dantaggen and not tagged:
             return Drop.NO_TAGS
@@ -121,7 +124,8 @@ class TextPlanner:
         if drop_all:
             return num_first
         # 1e-9 corrects rounding: 0.58 x 50 is 28.999999999999996 as a float.
-        choices = max(int(num_general * self._config.given_share + 1e-9), 1) + 1
+        share_of = min(num_general, self._config.given_share_of or num_general)
+        choices = max(int(share_of * self._config.given_share + 1e-9), 1) + 1
         drawn = 1 + int(uniform(words[Place.TAGS_GIVEN]) * choices)
         return num_first + min(drawn, num_general - 1)
 
@@ -162,6 +166,13 @@ class TextPlanner:
             short = short and trim_short(short, length.sentences, seed)
             long = long and trim_long(long, length.paragraphs, length.sentences, seed)
         return short, long
+
+
+def _with_title(record: Record, seed: int, probability: float) -> Record:
+    """Return the record with its title as the short caption, if that is drawn and the title is a caption."""
+    [word] = stream(seed, b"title", 1)
+    title = clean_short(record.title).text if uniform(word) < probability else None
+    return replace(record, short=title) if title else record
 
 
 def _within(name: LengthClass, longest: LengthClass) -> bool:

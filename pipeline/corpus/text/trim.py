@@ -2,7 +2,7 @@
 
 from pipeline.corpus.records.clean_captions import SENTENCE_ENDS
 from pipeline.corpus.text.draws import first_and_some, stream
-from pipeline.corpus.text.sentences import split_sentences
+from pipeline.corpus.text.sentences import join_sentences, split_sentences
 
 
 def trim_short(text: str, sentences: int, seed: int) -> str:
@@ -24,4 +24,4 @@ def _trim_paragraph(text: str, sentences: int, seed: int, purpose: bytes) -> str
     parts = split_sentences(text)
     if len(parts) <= sentences:
         return text
-    return " ".join(first_and_some(parts, sentences, stream(seed, purpose, len(parts))))
+    return join_sentences(first_and_some(parts, sentences, stream(seed, purpose, len(parts))))
