@@ -17,11 +17,14 @@ from pipeline.config import CorpusConfig
 from pipeline.config.corpus_config import SplitConfig
 from pipeline.config.load import parse_config
 from pipeline.corpus.corpus_files import put_table, read_table
-from pipeline.corpus.corpus_job import prepare_corpus, steps
+from pipeline.corpus.corpus_job import prepare_corpus, recipe_fields, steps
 from pipeline.corpus.records.dedupe_and_split import is_held_out
 from pipeline.corpus.text.check_texts import check_file
 from pipeline.corpus.text.text_grammar import profile_of
 from pipeline.errors import ConfigError, OutputMismatch, PipelineError, StoreError
+from pipeline.ledger.run_record import claim_run
+from pipeline.recipe import Recipe
+from pipeline.storage import open_store
 from tests.corpus.expected_shares import accept, accept_share, expected_gen_meta, expected_tasks
 from tests.corpus.outputs import caption_row, digest, write_output
 from tests.corpus.tiny_tokenizer import train_tokenizer
@@ -394,6 +397,56 @@ def test_each_text_of_a_job_is_in_one_pack_or_counted_as_too_long(tmp_path, toke
         assert sum(ends.values()) == sum(lengths[row] for row in fits)
     assert unpacked == 2
     assert counted(tmp_path)["posts", "texts_in_no_pack"] == 2
+
+
+def trained_at(path: Path, vocab: int = 400) -> str:
+    """Train a tokenizer into this file; return its path."""
+    path.parent.mkdir(exist_ok=True)
+    train_tokenizer([LONG, SHORT, ", ".join(TAGS)], path, vocab)
+    return str(path)
+
+
+def test_a_tokenizer_that_cannot_be_used_ends_a_job_before_any_work(tmp_path):
+    url = write_output(tmp_path / "in", shards(1, 3))
+    absent, file = str(tmp_path / "no.json"), trained_at(tmp_path / "t.json")
+    for tokenizer, message in (
+        (absent, r"no\.json: cannot be read"),
+        ({"path": file, "eos": "<end>"}, r"t\.json: has no EOS token; looked for <end>"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            prepare_corpus(corpus(tmp_path, captions=entry(url), tokenizer=tokenizer))
+    assert not (tmp_path / "corpus").exists()
+
+
+def test_the_content_of_the_tokenizer_counts_and_not_its_path(tmp_path):
+    url = write_output(tmp_path / "in", shards(1, 3))
+    file = trained_at(tmp_path / "a" / "tokenizer.json")
+    make(corpus(tmp_path, captions=entry(url), tokenizer=file), until="publish")
+    moved = (tmp_path / "a").rename(tmp_path / "b")
+    make(corpus(tmp_path, captions=entry(url), tokenizer=str(moved)))
+    assert all(row["n_tokens"] for row in rows_of(tmp_path, "text"))
+    other = trained_at(tmp_path / "a" / "tokenizer.json", vocab=350)
+    with pytest.raises(
+        OutputMismatch, match=r"tokenizer\.digest: '[0-9a-f]{16}' in the output, '[0-9a-f]{16}' in this"
+    ):
+        prepare_corpus(corpus(tmp_path, captions=entry(url), tokenizer=other))
+
+
+def test_an_output_that_is_bound_to_the_path_of_its_tokenizer_is_resumed(tmp_path):
+    url, file = write_output(tmp_path / "in", shards(1, 3)), trained_at(tmp_path / "t.json")
+    config = corpus(tmp_path, captions=entry(url), tokenizer=file)
+    # As the first edition wrote run.json.
+    fields = {**recipe_fields(config, None), "tokenizer": config.tokenizer.model_dump(mode="json")}
+    first = Recipe(fields=fields)
+    claim_run(open_store(config.output), first, {"corpus": config.model_dump(mode="json")})
+    prepared = prepare_corpus(config)
+    assert prepared.recipe.fingerprint == first.fingerprint
+    assert re.search(r"an earlier version began .* and recorded only the path .*t\.json", prepared.remarks[0])
+    make(config)
+    assert all(row["n_tokens"] for row in rows_of(tmp_path, "text"))
+    moved = (tmp_path / "t.json").rename(tmp_path / "u.json")
+    with pytest.raises(OutputMismatch, match=r"tokenizer\.path: '.*t\.json' in the output, '.*u\.json' in this run"):
+        prepare_corpus(corpus(tmp_path, captions=entry(url), tokenizer=str(moved)))
 
 
 def lines(path: Path, rows: list) -> str:
