@@ -31,9 +31,7 @@ from pipeline.corpus.text.tokenizer import TextTokenizer
 from pipeline.storage import Store, put_if_absent
 from schemas.corpus_row import CORPUS_ROW, CORPUS_VERSION
 from schemas.footer import FooterKey
-from schemas.record import RECORD, RECORD_VERSION, V1_TEXTS, Split
-
-PUBLISHED: pa.Schema = pa.schema([*RECORD, *V1_TEXTS])
+from schemas.record import PUBLISHED, RECORD, RECORD_VERSION, Split
 
 _SKIPPABLE = (0x184D2A50).to_bytes(4, "little")
 """Begins a zstd frame that readers skip (RFC 8878, 3.1.2); it holds the id of the attempt."""

@@ -4,8 +4,10 @@ import json
 import re
 import sqlite3
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,6 +27,8 @@ from pipeline.errors import ConfigError, OutputMismatch, PipelineError, StoreErr
 from pipeline.ledger.run_record import claim_run
 from pipeline.recipe import Recipe
 from pipeline.storage import open_store
+from schemas.corpus_row import CORPUS_ROW
+from schemas.record import PUBLISHED
 from tests.corpus.expected_shares import accept, accept_share, expected_gen_meta, expected_tasks
 from tests.corpus.outputs import caption_row, digest, write_output
 from tests.corpus.tiny_tokenizer import train_tokenizer
@@ -324,6 +328,48 @@ def test_json_lines_have_the_rows_of_the_parquet(tmp_path):
     [file] = (tmp_path / "corpus/text").rglob("*.jsonl.zst")
     lines = pa.input_stream(str(file), compression="zstd").read().decode().splitlines()
     assert [json.loads(line) for line in lines] == rows_of(tmp_path, "text")
+
+
+def json_lines_corpus(folder: Path) -> Path:
+    """Make a corpus as JSON Lines whose first file has no text with a length class; return its folder."""
+    rows = [{"id": number, "long": LONG.format(number), "short": SHORT} for number in range(3)]
+    tables = [
+        {"name": "a", "urls": lines(folder / "a.jsonl", rows)},
+        {"name": "b", "urls": lines(folder / "b.jsonl", [{**row, "id": row["id"] + 9, "tags": TAGS} for row in rows])},
+    ]
+    make(corpus(folder, tables=tables, formats=["jsonl"], split={"validation": 0}))
+    return folder / "corpus"
+
+
+def test_json_lines_whose_first_file_has_nulls_are_loaded_with_the_types_of_the_card(tmp_path):
+    out = json_lines_corpus(tmp_path)
+    for file in (out / "text").rglob("*.jsonl.zst"):
+        data = pa.input_stream(str(file), compression="zstd").read()
+        file.rename(file.with_suffix("")).write_bytes(data)
+    card = out / "README.md"
+    card.write_text(card.read_text().replace(".jsonl.zst", ".jsonl"))
+    loaded = datasets.load_dataset(str(out), cache_dir=str(tmp_path / "cache"))["train"]
+    assert [row["source"] for row in loaded] == ["a"] * 3 + ["b"] * 3
+    assert [row["length"] for row in loaded][:3] == [None] * 3
+    assert {row["length"] for row in loaded} == {None, "very_short"}
+    assert datasets.get_dataset_config_names(str(out)) == ["text"]
+
+
+def test_the_card_names_texts_and_records_with_their_types(tmp_path):
+    make(corpus(tmp_path, captions=entry(write_output(tmp_path / "in", shards(1, 5)))))
+    loads = partial(datasets.load_dataset, str(tmp_path / "corpus"), split="train", cache_dir=str(tmp_path / "cache"))
+    texts, records = loads(), loads("records")
+    for loaded, schema, kind in ((texts, CORPUS_ROW, "text"), (records, PUBLISHED, "records")):
+        assert loaded.features == datasets.Features.from_arrow_schema(schema)
+        assert list(loaded) == [row for row in rows_of(tmp_path, kind) if row["id"] in set(loaded["id"])]
+
+
+def test_compressed_json_lines_are_loaded_by_the_folder(tmp_path):
+    pytest.importorskip("zstandard", reason="of the extra `corpus`; datasets needs it for .zst")
+    out = json_lines_corpus(tmp_path)
+    loaded = datasets.load_dataset(str(out), split="train", cache_dir=str(tmp_path / "cache"))
+    assert len(loaded) == 6
+    assert {row["length"] for row in loaded} == {None, "very_short"}
 
 
 CONTEXT, PACK = 70, 128
