@@ -68,7 +68,7 @@ class Publisher:
             "source": unit.source,
             "recipe": self.fingerprint,
             "records": dict(Counter(splits)),
-            "without_size": records["width"].null_count,
+            "without_size": records.filter(pc.field("width").is_null() | pc.field("height").is_null()).num_rows,
             "counts": dict(counts),
             "texts": texts,
             "samples": samples,

@@ -330,6 +330,16 @@ def test_json_lines_have_the_rows_of_the_parquet(tmp_path):
     assert [json.loads(line) for line in lines] == rows_of(tmp_path, "text")
 
 
+def test_the_card_counts_records_that_lack_width_or_height_and_claims_no_trainer(tmp_path):
+    sizes = [{}, {"width": 5}, {"height": 5}, {"width": 4, "height": 4}, {"width": 0, "height": 4}]
+    rows = [{"id": number, "tags": TAGS, **size} for number, size in enumerate(sizes)]
+    make(corpus(tmp_path, tables={"name": "posts", "urls": lines(tmp_path / "posts.jsonl", rows)}))
+    card = (tmp_path / "corpus/README.md").read_text()
+    assert "Of 4 records the width or the height is unknown" in card
+    assert "readable by the TIPO" not in card
+    assert "The public trainers do not read it as it is" in card
+
+
 def json_lines_corpus(folder: Path) -> Path:
     """Make a corpus as JSON Lines whose first file has no text with a length class; return its folder."""
     rows = [{"id": number, "long": LONG.format(number), "short": SHORT} for number in range(3)]
