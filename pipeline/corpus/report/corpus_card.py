@@ -29,7 +29,8 @@ def card(config: CorpusConfig, census: Census, tags: pa.Table) -> str:
         f"{total:,} training texts in {config.epochs} epochs, drawn from {census.records.total():,} records by "
         "JoyFleet. A text is `user + output`; if `loss` is `output`, no loss is computed on the user half. `records/` "
         "holds the records from which the texts were drawn. The public trainers do not read it as it is: v2 never "
-        "reads `special`, and v1 needs tags, captions and sizes that a record may lack. Of "
+        "reads `special`, and v1 needs tags, captions and sizes that a record may lack. "
+        "`joyfleet export-corpus` writes the files of each trainer. Of "
         f"{census.without_size:,} records the width or the height is unknown, so their texts have no aspect ratio.",
         "## Texts",
         _pivot(rows, "split", "epoch"),
