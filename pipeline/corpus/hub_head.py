@@ -40,7 +40,7 @@ def hub_head(keys: Mapping[str, Any], configs: Mapping[str, tuple[Mapping[str, s
 
 def _features(schema: pa.Schema) -> Sequence[Mapping[str, str]]:
     return [
-        {"name": field.name, "list": _dtype(field.type.value_type)}
+        {"name": field.name, "sequence": _dtype(field.type.value_type)}
         if pa.types.is_list(field.type)
         else {"name": field.name, "dtype": _dtype(field.type)}
         for field in schema

@@ -52,8 +52,12 @@ def danbooru_row(record: Row) -> dict[str, Any] | None:
 
 
 def coyo_row(record: Row) -> dict[str, Any] | None:
-    """Return a row of the coyo file, or None if its renderer cannot use the record; it has no metadata."""
-    tags = [*record["special"], *record["general"]]
+    """Return a row of the coyo file, or None if its renderer cannot use the record; it has no metadata.
+
+    The renderer puts a blank for each underscore, also in `^_^`. Done here, a tag such as `_` is left out.
+    """
+    spaced = (" ".join(tag.replace("_", " ").split()) for tag in (*record["special"], *record["general"]))
+    tags = [tag for tag in dict.fromkeys(spaced) if tag]
     if len(tags) < MIN_TAGS or not (record["short"] and record["long"]):
         return None
     return {
