@@ -202,6 +202,18 @@ def test_the_v1_export_is_the_three_files_of_the_trainer(corpus, tmp_path):
             assert set(pq.read_table(file)["id"].to_pylist()) <= set(ids)
 
 
+def test_small_files_of_a_corpus_become_large_row_groups(corpus, tmp_path, monkeypatch):
+    groups = []
+    for rows in (20_000, 15):
+        monkeypatch.setattr("pipeline.corpus.export.export_corpus.ROW_GROUP_ROWS", rows)
+        export(corpus, tmp_path / str(rows), to="tipo-v1")
+        files = sorted((tmp_path / str(rows)).rglob("*.parquet"))
+        groups.append([pq.read_metadata(file).num_row_groups for file in files])
+    assert set(groups[0]) == {1}
+    assert max(groups[1]) > 1
+    assert pq.read_table(files[0]).equals(pq.read_table(tmp_path / "20000" / files[0].relative_to(tmp_path / "15")))
+
+
 def test_the_v2_export_is_a_record_source_by_index(corpus, tmp_path):
     export(corpus, tmp_path / "v2", to="tipo-v2")
     rows = load(tmp_path / "v2", tmp_path)

@@ -29,6 +29,7 @@ from pipeline.errors import ConfigError, OutputMismatch, PipelineError
 from pipeline.ledger.layout import PLAN
 from pipeline.ledger.run_record import differences, read_run
 from pipeline.storage import Store
+from pipeline.storage.parquet import ROW_GROUP_ROWS
 from schemas.corpus_row import CORPUS_ROW
 from schemas.record import RECORD, Split
 
@@ -183,10 +184,11 @@ def _opened(folder: Path, form: CorpusForm, split: Split) -> Iterator[Callable[[
 
 
 class _ParquetFile:
-    """A Parquet file that gets its name when it is whole."""
+    """A Parquet file that gets its name when it is whole. Its row groups are large, also of many small tables."""
 
     def __init__(self, folder: Path, path: str, schema: pa.Schema) -> None:
         self._target = folder / path
+        self._pending: list[pa.Table] = []
         self._temporary = _temporary(folder, path)
         self._writer = pq.ParquetWriter(self._temporary, schema, compression="zstd", write_page_checksum=True)
 
@@ -194,9 +196,18 @@ class _ParquetFile:
         return self
 
     def append(self, table: pa.Table) -> None:
-        self._writer.write_table(table)
+        self._pending.append(table)
+        if sum(part.num_rows for part in self._pending) >= ROW_GROUP_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._pending:
+            self._writer.write_table(pa.concat_tables(self._pending), row_group_size=ROW_GROUP_ROWS)
+            self._pending = []
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._flush()
         self._writer.close()
         _publish(self._temporary, self._target, whole=kind is None)
 
@@ -240,7 +251,8 @@ class _LinesFile:
 
 
 def _temporary(folder: Path, path: str) -> Path:
-    temporary = folder / ".joyfleet" / f"{path.replace('/', '-')}.part"
+    # A hash, since a path may be longer than a name can be.
+    temporary = folder / ".joyfleet" / f"{hashlib.sha256(path.encode()).hexdigest()[:16]}.part"
     temporary.parent.mkdir(parents=True, exist_ok=True)
     return temporary
 
