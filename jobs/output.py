@@ -114,7 +114,10 @@ def open_output(url: str, sources: Sequence[str] = ()) -> Output:
 
 def _job_of(url: str, record: RunRecord) -> Mapping[str, Any]:
     if "job" not in record.about:
-        raise ConfigError(f"{url}: is a corpus, and this verb takes captions; `joyfleet corpus` resumes a corpus")
+        raise ConfigError(
+            f"{url}: is a corpus, and this verb takes captions; `joyfleet corpus` resumes a corpus, "
+            "and `joyfleet export-corpus` writes the files of a trainer"
+        )
     return with_new_names(record.about["job"])
 
 

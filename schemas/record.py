@@ -59,3 +59,6 @@ V1_TEXTS: tuple[pa.Field, ...] = (
     field("phi3v_horny", pa.string(), "null, as florence_long", nullable=True),
 )
 """Columns of published records in addition to RECORD, for the public v1 trainer."""
+
+PUBLISHED: pa.Schema = pa.schema([*RECORD, *V1_TEXTS])
+"""Columns of the files below `records/`."""

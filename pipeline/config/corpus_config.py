@@ -159,7 +159,8 @@ class TokenizerConfig(ConfigPart):
     short_form = "path"
 
     path: str
-    """A tokenizer.json of Hugging Face, or a folder with one; it must exist on every machine of the cluster."""
+    """A tokenizer.json of Hugging Face, or a folder with one. It must exist on every machine of the cluster with the
+    same content. The content is part of the recipe, the path is not."""
     context: int = Field(default=1024, ge=16)
     """Tokens of a text that a model sees. Longer texts are counted, not cut."""
     bos: str | None = None

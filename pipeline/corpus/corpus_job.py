@@ -37,6 +37,7 @@ from pipeline.corpus.report.corpus_report import write_report
 from pipeline.corpus.tables.join import TableJoin, join_table
 from pipeline.corpus.tables.source_images import WorkUnit
 from pipeline.corpus.tables.source_tables import TableFile, list_tables, slices
+from pipeline.corpus.text.tokenizer import TextTokenizer
 from pipeline.errors import ConfigError, StoreError
 from pipeline.ledger.layout import CAPTIONS, RUN
 from pipeline.ledger.run_record import claim_run, read_run
@@ -71,6 +72,8 @@ class PreparedCorpus:
     cleaner: TagCleaner
     rules: int
     """`RULES`, or 1 for an output that the first edition began: its ids stay as they were."""
+    tokenizer: str | None
+    """Digest of the tokenizer's file, if tokens are counted."""
     remarks: Sequence[str]
 
     @property
@@ -93,11 +96,12 @@ def prepare_corpus(config: CorpusConfig) -> PreparedCorpus:
     """Check a corpus, list its inputs and claim its output.
 
     Raises:
-        ConfigError: an input does not exist, or an output does not have a slot.
+        ConfigError: an input does not exist, an output does not have a slot, or the tokenizer cannot be used.
         OutputMismatch: the output belongs to another corpus, or an input has changed since it was planned.
         StoreError: the storage of the output has no atomic create.
     """
     remarks: list[str] = []
+    tokenizer = _tokenizer_digest(config)
     captions = [unit for entry in config.captions for unit in _caption_units(entry, remarks)]
     tables = {table.name: list_tables(table, config.memory_gib) for table in config.tables}
     cleaner = TagCleaner(
@@ -108,7 +112,7 @@ def prepare_corpus(config: CorpusConfig) -> PreparedCorpus:
     store = open_store(config.output)
     probe(store)
     rules = _rules_of(store, remarks)
-    recipe = Recipe(fields=recipe_fields(config, rules))
+    recipe = _recipe(config, tokenizer, rules, store, remarks)
     claim_run(store, recipe, {"corpus": config.model_dump(mode="json")})
     inputs = [
         replace(file, path=f"{unit.name}/{number}") for unit in captions for number, file in enumerate(unit.captions)
@@ -136,6 +140,7 @@ def prepare_corpus(config: CorpusConfig) -> PreparedCorpus:
         },
         cleaner=cleaner,
         rules=rules,
+        tokenizer=tokenizer,
         remarks=remarks,
     )
 
@@ -150,6 +155,26 @@ def _rules_of(store: Store, remarks: list[str]) -> int:
             "left are cleaned by the rules of this release. For the same rules everywhere, use a new output"
         )
     return 1
+
+
+def _tokenizer_digest(config: CorpusConfig) -> str | None:
+    """Open the tokenizer, so that a wrong path or token ends the job before any work is done."""
+    if config.tokenizer is None:
+        return None
+    return TextTokenizer(config.tokenizer.path, bos=config.tokenizer.bos, eos=config.tokenizer.eos).digest
+
+
+def _recipe(config: CorpusConfig, tokenizer: str | None, rules: int, store: Store, remarks: list[str]) -> Recipe:
+    """Return the recipe; for an output of the first edition, with the tokenizer's path in place of its digest."""
+    fields = recipe_fields(config, tokenizer, rules)
+    bound = (read_run(store).fields.get("tokenizer") or {}) if tokenizer and store.exists(RUN) else {}
+    if "path" in bound:
+        fields["tokenizer"] = recipe_form(config)["tokenizer"]
+        remarks.append(
+            f"tokenizer: an earlier version began {config.output} and recorded only the path {bound['path']}; the "
+            "counts of the texts are right only if the file is still the same"
+        )
+    return Recipe(fields=fields)
 
 
 def _caption_units(entry: CaptionsConfig, remarks: list[str]) -> list[WorkUnit]:
@@ -221,9 +246,15 @@ def _check_modes(entry: CaptionsConfig, modes: Mapping[str, Collection[str]]) ->
             )
 
 
-def recipe_fields(config: CorpusConfig, rules: int = RULES) -> dict[str, Any]:
-    """Return everything that can change a text. Locations of inputs cannot; the plan holds the inputs' contents."""
+def recipe_fields(config: CorpusConfig, tokenizer: str | None, rules: int = RULES) -> dict[str, Any]:
+    """Return everything that can change a text or a count.
+
+    Locations of inputs cannot: the plan holds the inputs' contents, and `tokenizer` is the digest of its file.
+    """
     fields = recipe_form(config)
+    if fields["tokenizer"] is not None:
+        del fields["tokenizer"]["path"]
+        fields["tokenizer"]["digest"] = tokenizer
     for name in ("output", "cluster", "memory_gib", "license"):
         del fields[name]
     for entry in fields["captions"]:
@@ -306,7 +337,9 @@ def steps(prepared: PreparedCorpus) -> Iterator[Step]:
     yield Step(name="records", items=_remaining(store, units, corpus_layout.built_records_path), work=builder.records)
     plan = _split_plan(config, units)
     yield Step(name="dedupe", driver_work=partial(dedupe_and_split, store, plan, config.memory_gib))
-    publisher = Publisher(store=store, config=config, fingerprint=prepared.recipe.fingerprint)
+    publisher = Publisher(
+        store=store, config=config, fingerprint=prepared.recipe.fingerprint, tokenizer=prepared.tokenizer
+    )
     yield Step(name="publish", items=_remaining(store, units, corpus_layout.commit_path), work=publisher)
     yield Step(name="report", driver_work=partial(_finish, prepared, units))
 

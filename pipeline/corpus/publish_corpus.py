@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -17,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.config import CorpusConfig, Rating
-from pipeline.config.corpus_config import Format, TokenizerConfig
+from pipeline.config.corpus_config import Format
 from pipeline.corpus import corpus_layout
 from pipeline.corpus.corpus_files import put_json, put_table, read_table
 from pipeline.corpus.records.build_records import BUILT_RECORD, COUNTS
@@ -25,15 +24,14 @@ from pipeline.corpus.records.dedupe_and_split import CHOICES, POPULARITY
 from pipeline.corpus.records.metadata_terms import Popularity, QualityTerms
 from pipeline.corpus.report.census import TAG_COUNTS, count_tags, count_texts, pick_samples
 from pipeline.corpus.tables.source_images import WorkUnit
-from pipeline.corpus.text.count_tokens import TokenCounter
+from pipeline.corpus.text.count_tokens import count_tokens
 from pipeline.corpus.text.pack_texts import PACKING, pack
 from pipeline.corpus.text.render_texts import render_table
+from pipeline.corpus.text.tokenizer import TextTokenizer
 from pipeline.storage import Store, put_if_absent
 from schemas.corpus_row import CORPUS_ROW, CORPUS_VERSION
 from schemas.footer import FooterKey
-from schemas.record import RECORD, RECORD_VERSION, V1_TEXTS, Split
-
-PUBLISHED: pa.Schema = pa.schema([*RECORD, *V1_TEXTS])
+from schemas.record import PUBLISHED, RECORD, RECORD_VERSION, Split
 
 _SKIPPABLE = (0x184D2A50).to_bytes(4, "little")
 """Begins a zstd frame that readers skip (RFC 8878, 3.1.2); it holds the id of the attempt."""
@@ -46,6 +44,8 @@ class Publisher:
     store: Store
     config: CorpusConfig
     fingerprint: str
+    tokenizer: str | None
+    """Digest of the tokenizer's file on the driver; a worker with another file is refused."""
 
     def __call__(self, unit: WorkUnit) -> str:
         """Publish a work unit; return its name."""
@@ -68,7 +68,7 @@ class Publisher:
             "source": unit.source,
             "recipe": self.fingerprint,
             "records": dict(Counter(splits)),
-            "without_size": records["width"].null_count,
+            "without_size": records.filter(pc.field("width").is_null() | pc.field("height").is_null()).num_rows,
             "counts": dict(counts),
             "texts": texts,
             "samples": samples,
@@ -115,7 +115,7 @@ class Publisher:
         rendered = render_table(records, self.config.render, epoch=epoch, seed=self.config.seed, splits=splits)
         for reason, number in rendered.drops.items():
             counts[f"unrendered_{reason}"] += number
-        rows = rendered.rows if self._tokens is None else self._tokens.count(rendered.rows)
+        rows = rendered.rows if self._tokens is None else count_tokens(rendered.rows, self._tokens)
         for split in Split:
             table = rows.filter(pc.field("split") == str(split))
             if not table.num_rows:
@@ -129,9 +129,9 @@ class Publisher:
         return rows
 
     @cached_property
-    def _tokens(self) -> TokenCounter | None:
+    def _tokens(self) -> TextTokenizer | None:
         config = self.config.tokenizer
-        return TokenCounter(tokenizer_file(config), bos=config.bos, eos=config.eos) if config else None
+        return TextTokenizer(config.path, bos=config.bos, eos=config.eos, digest=self.tokenizer) if config else None
 
     def _put_texts(self, path: str, table: pa.Table, form: Format) -> None:
         if form is Format.JSONL:
@@ -140,12 +140,6 @@ class Publisher:
             return
         metadata = {str(FooterKey.SCHEMA_VERSION): CORPUS_VERSION, str(FooterKey.RECIPE): self.fingerprint}
         put_table(self.store, path, table, CORPUS_ROW, metadata)
-
-
-def tokenizer_file(config: TokenizerConfig) -> str:
-    """Return the path of the tokenizer's file, which may be given by its folder."""
-    path = Path(config.path).expanduser()
-    return str(path / "tokenizer.json" if path.is_dir() else path)
 
 
 def json_lines(table: pa.Table, attempt: str) -> bytes:

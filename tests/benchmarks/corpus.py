@@ -18,9 +18,10 @@ import pyarrow as pa
 
 from pipeline.config import Preset, RenderConfig
 from pipeline.corpus.records.corpus_record import records_of
-from pipeline.corpus.text.count_tokens import TokenCounter
+from pipeline.corpus.text.count_tokens import count_tokens
 from pipeline.corpus.text.render_texts import render_table
 from pipeline.corpus.text.text_grammar import check_row, parse_text, profile_of
+from pipeline.corpus.text.tokenizer import TextTokenizer
 from tests.corpus.expected_shares import accept, accept_share, expected_gen_meta, expected_tasks, kind_of, style_name
 from tests.corpus.public_parser import parse_public, representable
 from tests.corpus.records import draw_records
@@ -90,9 +91,9 @@ def tokens_per_second(tables: list[pa.Table]) -> float:
         path = Path(folder, "tokenizer.json")
         texts = [row["user"] + row["output"] for row in tables[0].to_pylist()]
         train_tokenizer(texts, path, vocab=4000)
-        counter = TokenCounter(str(path))
+        tokenizer = TextTokenizer(str(path))
         started = time.process_time()
-        counter.count(rows)
+        count_tokens(rows, tokenizer)
         return rows.num_rows / (time.process_time() - started)
 
 

@@ -15,16 +15,17 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from pipeline.config import CorpusConfig, JobConfig
+from pipeline.config import CorpusConfig, JobConfig, corpus_export_config, export_config
 from pipeline.config.config_errors import models_in
-from pipeline.config.export_config import ExportConfig, flag_of
+from pipeline.config.corpus_export_config import CorpusExportConfig
+from pipeline.config.export_config import ExportConfig
 
 PAGE = Path(__file__).parents[2] / "docs" / "config.md"
 COMMAND = "python -m tests.config.config_docs"
 
 INTRODUCTION = f"""# Configuration
 
-All keys of a captioning job, a corpus and an export. `{COMMAND}` writes this page from the
+All keys of a captioning job, a corpus and their exports. `{COMMAND}` writes this page from the
 docstrings of `pipeline/config`; do not edit it.
 
 - A key is given in the YAML file, in the environment (`JOYFLEET_SAMPLING__TEMPERATURE=0.4`) or on the command line
@@ -37,7 +38,10 @@ ROOTS: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("Job", JobConfig, "The file of `joyfleet caption`, `preview`, `plan`, `submit` and `playground`."),
     ("Corpus", CorpusConfig, "The file of `joyfleet corpus`. `render` and `words` have the defaults of the preset."),
     ("Export", ExportConfig, "The options of `joyfleet export`, which takes no file."),
+    ("Corpus export", CorpusExportConfig, "The options of `joyfleet export-corpus`, which takes no file."),
 )
+FLAGS = {ExportConfig: export_config.flag_of, CorpusExportConfig: corpus_export_config.flag_of}
+"""Configs whose keys are options of a command."""
 
 
 def page() -> str:
@@ -81,7 +85,8 @@ def _section(path: str, part: type[BaseModel]) -> str:
         "\n| key | type | default | meaning |\n|---|---|---|---|\n",
     ]
     for name, field in part.model_fields.items():
-        shown = flag_of(name) if part is ExportConfig else f"{path}.{name}".lstrip(".")
+        flag = FLAGS.get(part)
+        shown = flag(name) if flag else f"{path}.{name}".lstrip(".")
         limits = _limits(field)
         kind = _cell(_type(field.annotation)) + (f", {_cell(limits)}" if limits else "")
         meaning = " ".join(filter(None, (_text(docs[name]), _choices(field.annotation))))

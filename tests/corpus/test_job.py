@@ -4,8 +4,10 @@ import json
 import re
 import sqlite3
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,6 +27,8 @@ from pipeline.errors import ConfigError, OutputMismatch, PipelineError, StoreErr
 from pipeline.ledger.run_record import claim_run
 from pipeline.recipe import Recipe
 from pipeline.storage import open_store
+from schemas.corpus_row import CORPUS_ROW
+from schemas.record import PUBLISHED
 from tests.corpus.expected_shares import accept, accept_share, expected_gen_meta, expected_tasks
 from tests.corpus.outputs import caption_row, digest, write_output
 from tests.corpus.tiny_tokenizer import train_tokenizer
@@ -156,7 +160,7 @@ def test_the_recipe_holds_the_version_of_the_rules_and_old_outputs_keep_theirs(t
     assert not new.remarks
     run = tmp_path / "corpus/run.json"
     record = json.loads(run.read_text())
-    fields = recipe_fields(config, 1)
+    fields = recipe_fields(config, None, 1)
     assert "rules" not in fields["versions"]
     record["recipe"] = {"fingerprint": Recipe(fields=fields).fingerprint, "fields": fields}
     run.write_text(json.dumps(record))
@@ -211,7 +215,7 @@ def test_keys_that_restart_in_every_file_lose_no_records(tmp_path):
 def test_ids_of_an_output_that_the_first_edition_began_stay_as_they_were(tmp_path):
     rows = [{"key": "k", "tags": TAGS}, {"tags": TAGS}, {"id": 7, "key": "k", "tags": TAGS}]
     config = corpus(tmp_path, tables={"name": "t", "urls": lines(tmp_path / "t.jsonl", rows)})
-    fields = recipe_fields(config, 1)
+    fields = recipe_fields(config, None, 1)
     claim_run(open_store(config.output), Recipe(fields=fields), {})
     make(config)
     assert {row["id"] for row in rows_of(tmp_path, "records")} == {"t/k", "t/t.jsonl-000000#1", "t/7"}
@@ -429,6 +433,58 @@ def test_json_lines_have_the_rows_of_the_parquet(tmp_path):
     assert [json.loads(line) for line in lines] == rows_of(tmp_path, "text")
 
 
+def test_the_card_counts_records_that_lack_width_or_height_and_claims_no_trainer(tmp_path):
+    sizes = [{}, {"width": 5}, {"height": 5}, {"width": 4, "height": 4}, {"width": 0, "height": 4}]
+    rows = [{"id": number, "tags": TAGS, **size} for number, size in enumerate(sizes)]
+    make(corpus(tmp_path, tables={"name": "posts", "urls": lines(tmp_path / "posts.jsonl", rows)}))
+    card = (tmp_path / "corpus/README.md").read_text()
+    assert "Of 4 records the width or the height is unknown" in card
+    assert "readable by the TIPO" not in card
+    assert "The public trainers do not read it as it is" in card
+
+
+def json_lines_corpus(folder: Path) -> Path:
+    """Make a corpus as JSON Lines whose first file has no text with a length class; return its folder."""
+    rows = [{"id": number, "long": LONG.format(number), "short": SHORT} for number in range(3)]
+    tables = [
+        {"name": "a", "urls": lines(folder / "a.jsonl", rows)},
+        {"name": "b", "urls": lines(folder / "b.jsonl", [{**row, "id": row["id"] + 9, "tags": TAGS} for row in rows])},
+    ]
+    make(corpus(folder, tables=tables, formats=["jsonl"], split={"validation": 0}))
+    return folder / "corpus"
+
+
+def test_json_lines_whose_first_file_has_nulls_are_loaded_with_the_types_of_the_card(tmp_path):
+    out = json_lines_corpus(tmp_path)
+    for file in (out / "text").rglob("*.jsonl.zst"):
+        data = pa.input_stream(str(file), compression="zstd").read()
+        file.rename(file.with_suffix("")).write_bytes(data)
+    card = out / "README.md"
+    card.write_text(card.read_text().replace(".jsonl.zst", ".jsonl"))
+    loaded = datasets.load_dataset(str(out), cache_dir=str(tmp_path / "cache"))["train"]
+    assert [row["source"] for row in loaded] == ["a"] * 3 + ["b"] * 3
+    assert [row["length"] for row in loaded][:3] == [None] * 3
+    assert {row["length"] for row in loaded} == {None, "very_short"}
+    assert datasets.get_dataset_config_names(str(out)) == ["text"]
+
+
+def test_the_card_names_texts_and_records_with_their_types(tmp_path):
+    make(corpus(tmp_path, captions=entry(write_output(tmp_path / "in", shards(1, 5)))))
+    loads = partial(datasets.load_dataset, str(tmp_path / "corpus"), split="train", cache_dir=str(tmp_path / "cache"))
+    texts, records = loads(), loads("records")
+    for loaded, schema, kind in ((texts, CORPUS_ROW, "text"), (records, PUBLISHED, "records")):
+        assert loaded.features == datasets.Features.from_arrow_schema(schema)
+        assert list(loaded) == [row for row in rows_of(tmp_path, kind) if row["id"] in set(loaded["id"])]
+
+
+def test_compressed_json_lines_are_loaded_by_the_folder(tmp_path):
+    pytest.importorskip("zstandard", reason="of the extra `corpus`; datasets needs it for .zst")
+    out = json_lines_corpus(tmp_path)
+    loaded = datasets.load_dataset(str(out), split="train", cache_dir=str(tmp_path / "cache"))
+    assert len(loaded) == 6
+    assert {row["length"] for row in loaded} == {None, "very_short"}
+
+
 CONTEXT, PACK = 70, 128
 
 
@@ -500,6 +556,56 @@ def test_each_text_of_a_job_is_in_one_pack_or_counted_as_too_long(tmp_path, toke
         assert sum(ends.values()) == sum(lengths[row] for row in fits)
     assert unpacked == 2
     assert counted(tmp_path)["posts", "texts_in_no_pack"] == 2
+
+
+def trained_at(path: Path, vocab: int = 400) -> str:
+    """Train a tokenizer into this file; return its path."""
+    path.parent.mkdir(exist_ok=True)
+    train_tokenizer([LONG, SHORT, ", ".join(TAGS)], path, vocab)
+    return str(path)
+
+
+def test_a_tokenizer_that_cannot_be_used_ends_a_job_before_any_work(tmp_path):
+    url = write_output(tmp_path / "in", shards(1, 3))
+    absent, file = str(tmp_path / "no.json"), trained_at(tmp_path / "t.json")
+    for tokenizer, message in (
+        (absent, r"no\.json: cannot be read"),
+        ({"path": file, "eos": "<end>"}, r"t\.json: has no EOS token; looked for <end>"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            prepare_corpus(corpus(tmp_path, captions=entry(url), tokenizer=tokenizer))
+    assert not (tmp_path / "corpus").exists()
+
+
+def test_the_content_of_the_tokenizer_counts_and_not_its_path(tmp_path):
+    url = write_output(tmp_path / "in", shards(1, 3))
+    file = trained_at(tmp_path / "a" / "tokenizer.json")
+    make(corpus(tmp_path, captions=entry(url), tokenizer=file), until="publish")
+    moved = (tmp_path / "a").rename(tmp_path / "b")
+    make(corpus(tmp_path, captions=entry(url), tokenizer=str(moved)))
+    assert all(row["n_tokens"] for row in rows_of(tmp_path, "text"))
+    other = trained_at(tmp_path / "a" / "tokenizer.json", vocab=350)
+    with pytest.raises(
+        OutputMismatch, match=r"tokenizer\.digest: '[0-9a-f]{16}' in the output, '[0-9a-f]{16}' in this"
+    ):
+        prepare_corpus(corpus(tmp_path, captions=entry(url), tokenizer=other))
+
+
+def test_an_output_that_is_bound_to_the_path_of_its_tokenizer_is_resumed(tmp_path):
+    url, file = write_output(tmp_path / "in", shards(1, 3)), trained_at(tmp_path / "t.json")
+    config = corpus(tmp_path, captions=entry(url), tokenizer=file)
+    # As the first edition wrote run.json.
+    fields = {**recipe_fields(config, None), "tokenizer": config.tokenizer.model_dump(mode="json")}
+    first = Recipe(fields=fields)
+    claim_run(open_store(config.output), first, {"corpus": config.model_dump(mode="json")})
+    prepared = prepare_corpus(config)
+    assert prepared.recipe.fingerprint == first.fingerprint
+    assert re.search(r"an earlier version began .* and recorded only the path .*t\.json", prepared.remarks[0])
+    make(config)
+    assert all(row["n_tokens"] for row in rows_of(tmp_path, "text"))
+    moved = (tmp_path / "t.json").rename(tmp_path / "u.json")
+    with pytest.raises(OutputMismatch, match=r"tokenizer\.path: '.*t\.json' in the output, '.*u\.json' in this run"):
+        prepare_corpus(corpus(tmp_path, captions=entry(url), tokenizer=str(moved)))
 
 
 def lines(path: Path, rows: list) -> str:

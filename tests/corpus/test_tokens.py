@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from pipeline.config import RenderConfig
-from pipeline.corpus.text.count_tokens import TokenCounter
+from pipeline.corpus.text.count_tokens import count_tokens
 from pipeline.corpus.text.pack_texts import PACKING, pack
 from pipeline.corpus.text.render_texts import render_table
+from pipeline.corpus.text.tokenizer import TextTokenizer
 from pipeline.errors import ConfigError
 from schemas.corpus_row import CORPUS_ROW
 from tests.corpus.records import draw_records
@@ -37,14 +38,14 @@ def encoded(tokenizer, user, output, *, all_trained):
 
 
 def test_token_counts_match_ids_and_mask(rows, tokenizer_file):
-    counter, plain = TokenCounter(tokenizer_file), Tokenizer.from_file(tokenizer_file)
-    counted = counter.count(rows)
+    own, plain = TextTokenizer(tokenizer_file), Tokenizer.from_file(tokenizer_file)
+    counted = count_tokens(rows, own)
     assert counted.schema.equals(CORPUS_ROW, check_metadata=True)
     losses = set()
     for row in counted.to_pylist():
         ids, trained = encoded(plain, row["user"], row["output"], all_trained=row["loss"] == "all")
         assert (len(ids), sum(trained)) == (row["n_tokens"], row["n_trained"])
-        assert ids.count(counter.bos_id) == ids.count(counter.eos_id) == 1
+        assert ids.count(own.bos_id) == ids.count(own.eos_id) == 1
         learnt = [token for token, bears in zip(ids, trained, strict=True) if bears]
         expected = row["user"] + row["output"] if row["loss"] == "all" else row["output"]
         assert plain.decode(learnt[:-1], skip_special_tokens=False) == expected
@@ -62,9 +63,18 @@ def test_a_file_that_is_not_a_tokenizer_is_refused(tmp_path, tokenizer_file):
     path = tmp_path / "x.json"
     path.write_text("{}")
     with pytest.raises(ConfigError, match=r"x\.json: not a tokenizer file .*give a tokenizer\.json"):
-        TokenCounter(str(path))
+        TextTokenizer(str(path))
     with pytest.raises(ConfigError, match=r"has no BOS token; looked for <nope>; set tokenizer\.bos to its name"):
-        TokenCounter(tokenizer_file, bos="<nope>")
+        TextTokenizer(tokenizer_file, bos="<nope>")
+    with pytest.raises(ConfigError, match=r"none\.json: cannot be read .*; give the path of a tokenizer\.json"):
+        TextTokenizer(str(tmp_path / "none.json"))
+
+
+def test_a_tokenizer_with_another_digest_than_on_the_driver_is_refused(tokenizer_file):
+    digest = TextTokenizer(tokenizer_file).digest
+    assert TextTokenizer(tokenizer_file, digest=digest).digest == digest
+    with pytest.raises(ConfigError, match=rf"has the digest {digest} on this machine, and 0123 where the job was"):
+        TextTokenizer(tokenizer_file, digest="0123")
 
 
 @given(st.lists(st.integers(1, 120), max_size=80), st.integers(50, 100))

@@ -85,7 +85,7 @@ def test_an_added_setting_of_a_corpus_is_in_its_recipe_only_if_it_is_not_at_its_
         return parse_config(kind, data, (), origin="test")
 
     def print_of(config):
-        return Recipe(fields=recipe_fields(config)).fingerprint
+        return Recipe(fields=recipe_fields(config, None)).fingerprint
 
     before = print_of(fields())
     assert print_of(fields(ToyCorpus)) == before

@@ -6,20 +6,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
-import yaml
 
 from pipeline.config import CorpusConfig
 from pipeline.config.corpus_config import Format
 from pipeline.corpus import corpus_layout
+from pipeline.corpus.hub_head import hub_head
 from pipeline.corpus.report.census import Census
-from schemas.record import Split
+from schemas.corpus_row import CORPUS_ROW
+from schemas.record import PUBLISHED, Split
 
 SHOWN_TAGS = 15
-SIZES = (
-    *((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")),
-    *((10_000_000, "1M<n<10M"), (100_000_000, "10M<n<100M"), (1_000_000_000, "100M<n<1B")),
-)
-"""Hugging Face's classes for the number of rows."""
 
 
 def card(config: CorpusConfig, census: Census, tags: pa.Table) -> str:
@@ -28,12 +24,14 @@ def card(config: CorpusConfig, census: Census, tags: pa.Table) -> str:
     total = sum(row["rows"] for row in rows)
     counts = [(row["source"], row["reason"], f"{row['number']:,}") for row in census.count_rows()]
     sections = [
-        f"---\n{yaml.safe_dump(_front(config, census, total), sort_keys=False, allow_unicode=True)}---",
+        _head(config, census, total),
         f"# TIPO training text, preset {config.preset}",
         f"{total:,} training texts in {config.epochs} epochs, drawn from {census.records.total():,} records by "
         "JoyFleet. A text is `user + output`; if `loss` is `output`, no loss is computed on the user half. `records/` "
-        "holds the records from which the texts were drawn, readable by the TIPO v1 and v2 trainers; "
-        f"{census.without_size:,} records have no width and height, which the v1 trainer requires.",
+        "holds the records from which the texts were drawn. The public trainers do not read it as it is: v2 never "
+        "reads `special`, and v1 needs tags, captions and sizes that a record may lack. "
+        "`joyfleet export-corpus` writes the files of each trainer. Of "
+        f"{census.without_size:,} records the width or the height is unknown, so their texts have no aspect ratio.",
         "## Texts",
         _pivot(rows, "split", "epoch"),
         _pivot(rows, "source", "split"),
@@ -51,24 +49,23 @@ def card(config: CorpusConfig, census: Census, tags: pa.Table) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def _front(config: CorpusConfig, census: Census, total: int) -> dict[str, Any]:
-    suffix = corpus_layout.SUFFIXES[Format.PARQUET if Format.PARQUET in config.formats else Format.JSONL]
-    splits = [split for split in Split if census.records[split]]
-    kinds = ((corpus_layout.TEXT, f"**/*{suffix}", True), (corpus_layout.RECORDS, "**/*.parquet", False))
-    return {
+def _head(config: CorpusConfig, census: Census, total: int) -> str:
+    form = Format.PARQUET if Format.PARQUET in config.formats else Format.JSONL
+    kinds = {corpus_layout.TEXT: (f"**/*{corpus_layout.SUFFIXES[form]}", CORPUS_ROW)}
+    # `datasets` reads all configs of a folder with one builder, so records are not listed beside JSON Lines.
+    if form is Format.PARQUET:
+        kinds[corpus_layout.RECORDS] = ("**/*.parquet", PUBLISHED)
+    keys = {
         **({"license": config.license} if config.license else {}),
         "task_categories": ["text-generation"],
         "tags": ["tipo", str(config.preset)],
-        "size_categories": [next((name for limit, name in SIZES if total < limit), "n>1B")],
-        "configs": [
-            {
-                "config_name": kind,
-                **({"default": True} if default else {}),
-                "data_files": [{"split": str(split), "path": f"{kind}/{split}/{glob}"} for split in splits],
-            }
-            for kind, glob, default in kinds
-        ],
     }
+    splits = [split for split in Split if census.records[split]]
+    configs = {
+        kind: ({str(split): f"{kind}/{split}/{glob}" for split in splits}, schema)
+        for kind, (glob, schema) in kinds.items()
+    }
+    return hub_head(keys, configs, total)
 
 
 def _pivot(rows: Sequence[Mapping[str, Any]], down: str, across: str) -> str:

@@ -1,0 +1,1 @@
+"""Writes a finished corpus as the files that a trainer reads."""
