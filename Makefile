@@ -9,9 +9,8 @@ unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .PHONY: help setup demo playground check lint test test-all test-five chaos bench lock standin docs clean
 
-# A worker more than cores: a test of Ray or of a server waits for much of its time. tests/workers.py hands them out.
-WORKERS := $(shell n=$$(nproc); echo $$((n < 3 ? n + 1 : 4)))
-PYTEST := $(BIN)/pytest -n $(WORKERS) --dist loadscope
+# Two workers on two cores: a test of Ray or of a server waits for much of its time. tests/workers.py hands them out.
+PYTEST := $(BIN)/pytest -n auto --maxprocesses 4 --dist loadscope
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'

@@ -71,6 +71,7 @@ def test_every_node_of_a_cluster_is_checked_and_gpu_nodes_with_an_old_driver_fai
     }
 
 
+@pytest.mark.long
 def test_a_good_cluster_passes_with_a_caption_from_one_node(drawn):
     job = write_job(drawn, drawn / "in", drawn / "out", own_ray=False, engine=VLLM)
     with nodes(1, gpus=0) as cluster:

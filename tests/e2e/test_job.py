@@ -23,6 +23,7 @@ from tests.standin.check_caption import parse_caption, visible
 pytestmark = pytest.mark.slow
 
 NUM_IMAGES = 160
+BATCH_IMAGES = 4
 CAPTIONS = [
     {"slot": "long", "mode": "descriptive", "length": "long"},
     {"slot": "tags", "mix": [{"weight": 1, "mode": "booru-tags"}, {"weight": 1, "mode": "training-prompt"}]},
@@ -64,7 +65,8 @@ def num_fragments(output: Path) -> int:
 def test_a_job_survives_the_death_of_its_engine_and_of_its_driver(tmp_path):
     truth = draw_dataset(tmp_path / "in", num_images=NUM_IMAGES, seed=11, shard_rows=40)
     output = tmp_path / "out"
-    engine = {"kind": "vllm", "batch_images": 8, "max_num_seqs": 8, "batches_in_flight": 2}
+    # A shard has more batches than the gate lets pass: a complete shard would be committed, and leave staging.
+    engine = {"kind": "vllm", "batch_images": BATCH_IMAGES, "max_num_seqs": 8, "batches_in_flight": 2}
     job = write_job(tmp_path, tmp_path / "in", output, captions=CAPTIONS, engine=engine, sampling={"temperature": 0})
     gate = Gate(tmp_path / "gate")
     process = start(tmp_path, "caption", job, **gate.environment)
@@ -93,7 +95,7 @@ def test_a_job_survives_the_death_of_its_engine_and_of_its_driver(tmp_path):
     assert Counter((row["shard"], row["row"], row["slot"]) for row in rows).most_common(1)[0][1] == 1
     assert len(rows) == 2 * NUM_IMAGES
     by_identity = {(row["shard"], row["row"], row["slot"]): row for row in rows}
-    assert len(staged) == 5 * 8 * 2
+    assert len(staged) == 5 * BATCH_IMAGES * 2
     assert all(by_identity[row["shard"], row["row"], row["slot"]] == row for row in staged)
     assert_true_to_the_drawings(rows, truth)
     assert_as_recorded(rows)
