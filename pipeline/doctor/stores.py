@@ -96,12 +96,14 @@ def clock(context: Context) -> Finding:
     job = job_of(context)
     offsets: dict[str, float] = {}
     for server in timed_servers((*job.source.urls, job.output)):
-        asked = time.time()
-        told = server_time(server)
-        if told is None:
-            return warning(f"{server} did not tell its time", "check the network of this node")
+        sent_at = time.time()
+        server_s = server_time(server)
+        if server_s is None:
+            return warning(
+                f"{server}: no time; it does not answer, or sends no Date header", "check the network of this node"
+            )
         # A Date header has whole seconds; the answer took some of the time.
-        offsets[server] = (asked + time.time()) / 2 - told - 0.5
+        offsets[server] = (sent_at + time.time()) / 2 - server_s - 0.5
     if not offsets:
         return ok("neither source nor output is in an object store")
     server, offset = max(offsets.items(), key=lambda item: abs(item[1]))

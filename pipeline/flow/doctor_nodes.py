@@ -86,7 +86,7 @@ def _with_free_gpus(nodes: Sequence[_Node], num_gpus: float) -> list[_Node]:
 
 @ray.remote
 def _begin() -> None:
-    """Begin, and end."""
+    """Do nothing: that it starts shows that the GPUs are free."""
 
 
 def _alive() -> list[_Node]:

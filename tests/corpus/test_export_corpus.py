@@ -345,6 +345,13 @@ def test_an_export_that_was_ended_begins_again_and_makes_the_same_files(corpus, 
         assert files_of(folder) == files_of(tmp_path / f"{name}-whole")
 
 
+def test_an_export_that_was_killed_before_its_lock_starts_again(corpus, tmp_path):
+    (tmp_path / "out/.joyfleet").mkdir(parents=True)
+    export(corpus, tmp_path / "out", to="tipo-v1")
+    export(corpus, tmp_path / "whole", to="tipo-v1")
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
+
+
 def test_a_folder_with_something_else_is_refused(corpus, tokenizer, tmp_path):
     (tmp_path / "full").mkdir()
     export(corpus, tmp_path / "out", to="tipo-v1")

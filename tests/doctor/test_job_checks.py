@@ -156,7 +156,10 @@ def test_a_clock_that_is_off_is_found(store, skew_s, level, message):
 def test_a_store_without_a_time_and_a_job_without_a_store_are_told(store, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     finding = run("clock", context(output="s3://out/doctor"))
-    assert (finding.level, finding.message) == (Level.WARNING, "http://127.0.0.1:9 did not tell its time")
+    assert (finding.level, finding.message) == (
+        Level.WARNING,
+        "http://127.0.0.1:9: no time; it does not answer, or sends no Date header",
+    )
     assert run("clock", context()).message == "neither source nor output is in an object store"
 
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from ray.exceptions import RayTaskError
@@ -57,8 +58,11 @@ def test_no_thread_of_an_execution_outlives_its_stream(tmp_path, how, rows):
 
 def test_an_error_of_ours_is_taken_out_of_rays_wrapping():
     error = StoreError("s3://bucket/a.tar: not found")
-    wrapped = RayTaskError("read", "Traceback ...", error)
-    assert unwrap(wrapped.as_instanceof_cause()) is error
+    wrapped: Any = RayTaskError("read", "Traceback ...", error).as_instanceof_cause()
+    assert unwrap(wrapped) is error
+    # Ray's wrapper is a StoreError too; without the error inside, its text is a traceback.
+    wrapped.cause = None
+    assert type(unwrap(wrapped)) is PipelineError
     assert unwrap(error) is error
     other = unwrap(RayTaskError("read", "Traceback ...", ValueError("five")).as_instanceof_cause())
     assert type(other) is PipelineError

@@ -125,9 +125,10 @@ def _options(config: CorpusExportConfig, tokenizer: TextTokenizer | None) -> dic
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Hold the folder, since the temporary names of two exports are the same; the kernel ends the hold of a process."""
-    if not (folder / LOCK).exists() and folder.exists() and any(folder.iterdir()):
-        raise OutputMismatch(f"{folder}: is not empty and holds no corpus export; give an empty folder")
     lock = folder / LOCK
+    # An export that was killed before it made the lock leaves the lock's folder.
+    if not lock.exists() and folder.exists() and any(entry != lock.parent for entry in folder.iterdir()):
+        raise OutputMismatch(f"{folder}: is not empty and holds no corpus export; give an empty folder")
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("ab") as file:
         try:

@@ -44,7 +44,7 @@ class TagDrop(StrEnum):
     MARK = "mark"
     """It contains `<|`, `|>` or another special token. Two tags with one half each are a mark together."""
     NOT_A_TAG = "not_a_tag"
-    """A general tag that says that there is none: nan, none, null."""
+    """A word for a missing value in place of a general tag: nan, none, null."""
     DOUBLE = "double"
     YEAR = "year"
     META_BLACKLIST = "meta_blacklist"

@@ -188,7 +188,7 @@ def _refuse_absent(url: str, columns: Columns, names: Sequence[str]) -> None:
 
 
 def _known_columns(url: str, columns: Columns, names: Iterable[str]) -> list[str]:
-    """Return the columns that are read; raise ConfigError if there is none."""
+    """Return the columns that are read; raise ConfigError if the table has none of them."""
     listed = list(names)
     known = columns_read(columns)
     wanted = [name for name in listed if name in known]
