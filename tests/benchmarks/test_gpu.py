@@ -49,7 +49,7 @@ def test_the_parts_import_nothing_of_ours_but_each_other(name):
     assert {module for module in modules if (module or "").startswith("tests")} <= {"tests.benchmarks"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_parts_run_and_write_a_row_each(tmp_path):
     file = tmp_path / "parts.jsonl"
     out = run("gpu_parts", "--reps", 2, "--json", file)
@@ -64,7 +64,7 @@ def test_the_parts_run_and_write_a_row_each(tmp_path):
     assert all(row["ms"] >= 0 for row in rows)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_gpu_benchmark_runs_both_ways_and_writes_a_row_each(tmp_path):
     words = ("--images", 4, "--caption-tokens", 8, "--rounds", 1, "--slots", 1, 2, "--peaked")
     out = run("gpu", *words, "--json", tmp_path / "gpu.json")

@@ -119,7 +119,7 @@ def test_a_greedy_run_draws_when_it_asks_again(running, tmp_path):
 
 def test_clean_pictures_lose_nothing(running, tmp_path):
     rng = random.Random(3)
-    rows = captioned(running, tmp_path, [sample_scene(rng) for _ in range(60)], ALL)
+    rows = captioned(running, tmp_path, [sample_scene(rng) for _ in range(24)], ALL)
     assert [row for row in rows if row["status"] != "ok" or row["attempts"] != 1] == []
     without = captioned(running, tmp_path, [], ALL, sampling={"stop_loops": False})
     assert [row["caption"] for row in without] == [row["caption"] for row in rows]
