@@ -47,14 +47,14 @@ class Point:
     """Exit code of another run on the output; None without one."""
 
     def fault(self) -> str | None:
-        told = [line for line in self.lines if not line.startswith("joyfleet: note: ")]
+        printed = [line for line in self.lines if not line.startswith("joyfleet: note: ")]
         if self.left:
             return f"{self.left} processes are left"
         if self.next_code:
             return f"the next run ended with {self.next_code}"
-        if not self.ready or self.code == 0 or (self.code == 4 and len(told) == 1):
+        if not self.ready or self.code == 0 or (self.code == 4 and len(printed) == 1):
             return None
-        return f"exit code {self.code} and {len(told)} lines"
+        return f"exit code {self.code} and {len(printed)} lines"
 
 
 def strike(folder: Path, verb: list[str], number: signal.Signals, at_s: float, *, resume: bool = False) -> Point:
@@ -130,13 +130,13 @@ def sweep(root: Path, moments: list[float], numbers: list[signal.Signals], jobs:
 
 
 def line(point: Point) -> str:
-    told = "; ".join(point.lines)[:110]
+    lines = "; ".join(point.lines)[:110]
     after = "" if point.next_code is None else f" next {point.next_code}"
     fault = point.fault()
     state = "" if point.ready else " (Python was starting)"
     return (
         f"{point.at_s:5.2f} s  {point.number.name:7}  exit {point.code:3}  after {point.took_s:5.1f} s  "
-        f"left {point.left}{after}  {told}{f'  <-- {fault}' if fault else ''}{state}"
+        f"left {point.left}{after}  {lines}{f'  <-- {fault}' if fault else ''}{state}"
     )
 
 

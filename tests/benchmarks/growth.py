@@ -2,7 +2,7 @@
 
 `python -m tests.benchmarks.growth [--images N] [--shards S]`. The runs use the echo engine. The bookkeeping is the
 driver's own, fed with receipts as they would come from S shards of 1,000 images, 64 shards open at a time:
-plan written and read, receipts counted, progress told; no images, no Ray.
+plan written and read, receipts counted, progress reported; no images, no Ray.
 """
 
 from __future__ import annotations

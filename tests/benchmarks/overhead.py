@@ -3,7 +3,7 @@
 `python -m tests.benchmarks.overhead [--images N] [--rounds R]`. The loop reads the same tar files
 with `tarfile` and does what decoding must: open, RGB, LANCZOS, 384 x 384, on every core at once. CPU
 of the pipeline is that of the driver and all of Ray's processes, between 30 and 95 % of the images:
-what a run costs once (Ray's start, imports of the workers) is told apart, in `cpu_with_start`. Rounds
+what a run costs once (Ray's start, imports of the workers) is reported apart, in `cpu_with_start`. Rounds
 alternate, so that noise hits both.
 """
 

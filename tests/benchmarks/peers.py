@@ -102,17 +102,17 @@ def joyfleet(shards: Path, output: Path) -> None:
     from pipeline.flow.prepared_job import prepare_job
     from pipeline.flow.run_result import RunResult
 
-    made, told = Made(output), 0
+    made, counted = Made(output), 0
 
     def report(now: Any) -> None:
-        nonlocal told
-        made.count(now.captions - told)
-        told = now.captions
+        nonlocal counted
+        made.count(now.captions - counted)
+        counted = now.captions
 
     prepared = prepare_job(job)
     outcome = RunResult.of(prepared)
     run_job(prepared, outcome, report, threading.Event())
-    made.count(sum(outcome.statuses.values()) - told)
+    made.count(sum(outcome.statuses.values()) - counted)
 
 
 def kept_by_joyfleet(output: Path) -> int:

@@ -141,12 +141,12 @@ def run(shards: Path, output: Path, num_images: int, seconds: int) -> dict[str, 
     sampled, prepared = Sampled(KEPT, seconds), prepare_job(job)
     read_detail = flow.read_detail
 
-    def told(progress_actor: Any) -> Any:
+    def recorded(progress_actor: Any) -> Any:
         detail = read_detail(progress_actor)
         sampled.add(detail)
         return detail
 
-    flow.read_detail = told
+    flow.read_detail = recorded
     outcome = flow.RunResult.of(prepared)
     flow.run_job(prepared, outcome, lambda now: sampled.look(now, num_images), threading.Event())
     return sampled.found()

@@ -81,14 +81,14 @@ def run(shards: Path, output: Path, seconds: float, batch_images: int) -> dict[s
 
     prepared, stop = prepare_job(job), threading.Event()
     outcome, began = RunResult.of(prepared), time.monotonic()
-    told = os.open(_counter(output), os.O_CREAT | os.O_WRONLY)
+    counter = os.open(_counter(output), os.O_CREAT | os.O_WRONLY)
     timer = threading.Timer(seconds, stop.set)
     timer.daemon = True
     timer.start()
 
     def tell(now: Snapshot) -> None:
         # Always the same number of bytes, so that no reader finds half of a number.
-        os.pwrite(told, b"%020d" % now.images_done, 0)
+        os.pwrite(counter, b"%020d" % now.images_done, 0)
 
     with suppress(Interrupted):
         run_job(prepared, outcome, tell, stop)

@@ -221,7 +221,7 @@ class _Attack:
         return [(finish(driver), self._struck) for driver in self._drivers if driver.poll() is not None]
 
     def clear(self) -> None:
-        """Wait until all that was started is gone; what does not go is killed and told."""
+        """Wait until all that was started is gone; what does not go is killed and reported."""
         self._resume(now=True)
         self._ballast.unlink(missing_ok=True)
         _, alive = psutil.wait_procs(self._below.values(), timeout=GONE_S)

@@ -12,10 +12,10 @@ KEY = 'sk-"odd/key\\ é'
 
 @pytest.mark.parametrize("form", [KEY, json.dumps(KEY), repr(KEY), quote(KEY, safe=""), f"Bearer {KEY}, {KEY}"])
 def test_a_known_secret_is_blotted_out_in_every_form(form):
-    told = without_secrets(f"before {form} after", KEY)
-    assert "odd" not in told
-    assert told.startswith("before ")
-    assert told.endswith(" after")
+    cleaned = without_secrets(f"before {form} after", KEY)
+    assert "odd" not in cleaned
+    assert cleaned.startswith("before ")
+    assert cleaned.endswith(" after")
 
 
 @pytest.mark.parametrize("name", ["OPENAI_API_KEY", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "DB_PASSWORD", "my_token"])

@@ -68,8 +68,8 @@ def test_a_job_survives_the_death_of_its_server_and_says_what_was_drawn(tmp_path
     assert Counter((row["shard"], row["row"], row["slot"]) for row in rows).most_common(1)[0][1] == 1
     assert len(rows) == 2 * NUM_IMAGES
     assert {row["status"] for row in rows} <= {"ok", "rejected"}
-    told = [row for row in rows if row["caption"]]
-    right = [parse_caption(row["caption"]).color == visible(truth[row["key"]]).color for row in told]
+    captioned = [row for row in rows if row["caption"]]
+    right = [parse_caption(row["caption"]).color == visible(truth[row["key"]]).color for row in captioned]
     assert sum(right) >= 0.95 * len(right)
 
 

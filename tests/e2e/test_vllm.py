@@ -131,7 +131,7 @@ def test_greedy_vllm_says_what_transformers_says(running):
         theirs.append(
             processor.tokenizer.decode(made[0][inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
         )
-    assert sum(mine == reference for mine, reference in zip(ours, theirs, strict=True)) >= 0.95 * 50
+    assert sum(answer == reference for answer, reference in zip(ours, theirs, strict=True)) >= 0.95 * 50
 
 
 def test_vllm_is_handed_what_it_would_make_of_a_raw_prompt(running):
@@ -152,14 +152,14 @@ def test_vllm_is_handed_what_it_would_make_of_a_raw_prompt(running):
             for form in (raw, engine._input(asked, ids))
         )
         assert ours.prompt_token_ids == theirs.prompt_token_ids
-        [mine], [reference] = ours.mm_features, theirs.mm_features
-        assert (mine.identifier, mine.mm_position, mine.modality) == (
+        [answer], [reference] = ours.mm_features, theirs.mm_features
+        assert (answer.identifier, answer.mm_position, answer.modality) == (
             reference.identifier,
             reference.mm_position,
             reference.modality,
         )
-        assert torch.equal(mine.data["pixel_values"].data, reference.data["pixel_values"].data)
-        assert mine.data["pixel_values"].data.dtype == reference.data["pixel_values"].data.dtype
+        assert torch.equal(answer.data["pixel_values"].data, reference.data["pixel_values"].data)
+        assert answer.data["pixel_values"].data.dtype == reference.data["pixel_values"].data.dtype
 
 
 def test_text_decoded_at_the_end_is_text_decoded_on_the_way(running):

@@ -384,13 +384,13 @@ class Echoing(Script):
 )
 def test_a_key_that_a_server_says_back_is_in_no_message_row_or_log(monkeypatch, caplog, status, at, error):
     monkeypatch.setenv("SERVERS", "marker-5e0f3c")
-    told, raised = [], None
+    messages, raised = [], None
     with serving(Echoing(status, at)) as url, caplog.at_level(logging.INFO, logger="pipeline"):
         try:
-            told += [str(answer.message) for answer in ask(spec(url, api_key_env="SERVERS"), question())]
+            messages += [str(answer.message) for answer in ask(spec(url, api_key_env="SERVERS"), question())]
         except PipelineError as err:
             raised = type(err)
-            told += traceback.format_exception(err)
+            messages += traceback.format_exception(err)
     assert raised is error
-    assert "Incorrect API key provided: Bearer ***" in "".join(told)
-    assert "marker-5e0f3c" not in "".join(told) + caplog.text
+    assert "Incorrect API key provided: Bearer ***" in "".join(messages)
+    assert "marker-5e0f3c" not in "".join(messages) + caplog.text

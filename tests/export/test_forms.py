@@ -169,9 +169,9 @@ def test_an_export_of_an_earlier_release_is_resumed(tmp_path):
     write_tars(tmp_path / "in", 2, 2)
     export(caption_all(tmp_path / "in", tmp_path / "out", only=1), tmp_path / "x", "csv")
     record = tmp_path / "x/.joyfleet/export.json"
-    told = json.loads(record.read_text())
-    del told["options"]["escape_formulas"]
-    record.write_text(json.dumps(told))
+    stored = json.loads(record.read_text())
+    del stored["options"]["escape_formulas"]
+    record.write_text(json.dumps(stored))
 
     assert export(caption_all(tmp_path / "in", tmp_path / "out"), tmp_path / "x", "csv").num_shards == 2
 

@@ -116,9 +116,9 @@ def test_every_odd_file_becomes_one_row(odd):
 def test_an_image_that_kills_the_reader_becomes_a_failed_row(odd):
     rows = odd.rows["deadly.tar"]
     size = len(deadly_images()[f"{DEADLY_ROW}.jpg"])
-    told = f"the decoder process died on this image of {size} bytes, the only one in it"
+    message = f"the decoder process died on this image of {size} bytes, the only one in it"
     failed = [(row["row"], row["reason"], row["message"]) for row in rows if row["status"] != "ok"]
-    assert failed == [(DEADLY_ROW, "decoder_killed", told)]
+    assert failed == [(DEADLY_ROW, "decoder_killed", message)]
     assert [row["row"] for row in rows] == list(range(20))
 
 

@@ -23,8 +23,8 @@ def digests(output: Path) -> dict[str, str]:
 
 
 def lost(out: str) -> set[str]:
-    told = "committed by another run: "
-    return {line.removeprefix(told) for line in out.splitlines() if line.startswith(told)}
+    prefix = "committed by another run: "
+    return {line.removeprefix(prefix) for line in out.splitlines() if line.startswith(prefix)}
 
 
 def won(out: str) -> int:

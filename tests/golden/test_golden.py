@@ -134,10 +134,10 @@ def test_status_tells_shards_fragments_quarantine_and_how_the_runs_ended(folder)
 
 
 def test_plan_finds_what_is_left(folder):
-    told = json.loads(invoke(golden.PLAN, "job.yaml", "--json"))
-    assert told["left"]["shards"] == 1
-    assert told["resumed"]["shards_done"] == 5
-    assert told["remarks"] == []
+    planned = json.loads(invoke(golden.PLAN, "job.yaml", "--json"))
+    assert planned["left"]["shards"] == 1
+    assert planned["resumed"]["shards_done"] == 5
+    assert planned["remarks"] == []
 
 
 def test_verify_finds_nothing_wrong_but_the_shard_that_is_not_committed(folder):

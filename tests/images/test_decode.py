@@ -401,7 +401,7 @@ def test_warnings_of_pillow_are_silenced_in_all_threads_and_only_there():
         try:
             for _ in range(50):
                 decode(data, CONFIG, (8, 8))
-        except BaseException as err:  # noqa: BLE001 - told to the test
+        except BaseException as err:  # noqa: BLE001 - reported to the test
             failures.append(err)
 
     before = list(warnings.filters)

@@ -109,10 +109,10 @@ def test_plan_prints_an_estimate_and_writes_nothing(tmp_path):
     draw_dataset(tmp_path / "in", num_images=12, seed=0, shard_rows=4)
     result = plan_of(tmp_path, "--json", "--price", "h100=3.6")
     assert result.exit_code == 0, result
-    told = json.loads(result.stdout)
-    assert (told["source"]["images"], told["source"]["counted"], told["left"]["images"]) == (12, True, 12)
-    assert told["estimate"]["captions"] == 12
-    times = {one["name"]: one for one in told["estimate"]["times"]}
+    planned = json.loads(result.stdout)
+    assert (planned["source"]["images"], planned["source"]["counted"], planned["left"]["images"]) == (12, True, 12)
+    assert planned["estimate"]["captions"] == 12
+    times = {one["name"]: one for one in planned["estimate"]["times"]}
     assert times["h100"]["cost"] == pytest.approx(12 / times["h100"]["images_per_s"] / 3600 * 3.6)
     assert times["a100"]["cost"] is None
     assert "roofline" in times["h100"]["source"]
@@ -129,10 +129,10 @@ def test_plan_takes_off_what_the_output_holds_and_learns_from_it(tmp_path):
     data = io.BytesIO()
     pq.write_table(pa.table({"caption_tokens": [30, 50, None, 40]}), data)
     prepared.store.put(committed_path(done), data.getvalue())
-    told = json.loads(plan_of(tmp_path, "--json").stdout)
-    assert told["resumed"] == {"shards_done": 1, "images_done": 12 - told["left"]["images"]}
-    assert told["left"]["images"] == pytest.approx(8, abs=1)
-    assert (told["tokens"]["caption"], told["tokens"]["source"]) == (30.0, "measured: 4 rows")
+    planned = json.loads(plan_of(tmp_path, "--json").stdout)
+    assert planned["resumed"] == {"shards_done": 1, "images_done": 12 - planned["left"]["images"]}
+    assert planned["left"]["images"] == pytest.approx(8, abs=1)
+    assert (planned["tokens"]["caption"], planned["tokens"]["source"]) == (30.0, "measured: 4 rows")
     other = json.loads(plan_of(tmp_path, "--json", "--set", "seed=9").stdout)
     assert other["left"]["shards"] == other["source"]["shards"]
     assert "bound to another recipe" in other["remarks"][0]

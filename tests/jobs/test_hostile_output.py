@@ -46,7 +46,7 @@ def test_an_ordinary_output_is_retried_without_consent(output):
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "told", "again"),
+    ("key", "value", "message", "again"),
     [
         ("engine.trust_remote_code", True, "engine.trust_remote_code: True (runs code of the model)", "true"),
         ("engine.trust_remote_code", "yes", "engine.trust_remote_code: True", "true"),
@@ -63,14 +63,14 @@ def test_an_ordinary_output_is_retried_without_consent(output):
         ("source", "ftp://evil/x.tar", "source.urls: ['ftp://evil/x.tar']", "[s3://mine/x]"),
     ],
 )
-def test_a_setting_that_needs_consent_is_refused_until_it_is_repeated(output, key, value, told, again):
+def test_a_setting_that_needs_consent_is_refused_until_it_is_repeated(output, key, value, message, again):
     tamper(output, key, value)
     with pytest.raises(ConfigError) as caught:
         job_of_output(str(output), None, ["sampling.temperature=0.3"])
     assert "run.json: these settings come from the output and need your consent:\n  " in str(caught.value)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert "(--job job.yaml), or repeat each: --set KEY=VALUE" in str(caught.value)
-    said = told.partition(":")[0]
+    said = message.partition(":")[0]
     node = job_of_output(str(output), None, [f"{said}={again}"]).model_dump(mode="json")
     for name in said.split("."):
         node = node[name]

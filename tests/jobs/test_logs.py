@@ -1,4 +1,4 @@
-"""The terminal keeps to what people need, and nothing is told to the log alone."""
+"""The terminal keeps to what people need, and nothing is written to the log alone."""
 
 import json
 import os
@@ -26,8 +26,8 @@ def test_noise_goes_to_the_log_and_an_unexpected_error_to_both(tmp_path):
     assert done.stdout == "summary\n"
     assert done.stderr == "joyfleet: KeyError: 'nobody expected this'; the traceback is in run.log\n"
     log = (tmp_path / "run.log").read_text()
-    for told in ("noise\n", "noise from C\n", "WARNING x a warning", "Traceback"):
-        assert told in log
+    for expected in ("noise\n", "noise from C\n", "WARNING x a warning", "Traceback"):
+        assert expected in log
 
 
 JSON_SCRIPT = """

@@ -68,7 +68,7 @@ def test_status_names_every_shard_and_every_run(tmp_path):
     assert 500 < seen["runs"][1]["eta_s"] <= 540
 
     text = CliRunner().invoke(cli, ["status", str(tmp_path)]).stdout
-    for told in (
+    for expected in (
         "committed   1, 52.9% of the bytes",
         "left        2, of which 1 are partly staged (1 fragments)",
         "photos/3.tar: 0 bytes",
@@ -78,7 +78,7 @@ def test_status_names_every_shard_and_every_run(tmp_path):
         "replicas 2  10.0/s  ETA 0:0",
         "no heartbeat for 0:00:0",
     ):
-        assert told in text, told
+        assert expected in text, expected
 
 
 def test_status_of_an_output_without_run_events(tmp_path):

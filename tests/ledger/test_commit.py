@@ -54,10 +54,10 @@ def test_fragments_become_one_sorted_file_and_staging_is_removed(store):
 def test_the_footer_describes_the_file(store):
     commit(store, [stage(store, range(10))])
     metadata = pq.read_metadata(pa.BufferReader(committed(store))).metadata
-    told = {key.decode(): value.decode() for key, value in metadata.items() if key.startswith(b"joyfleet.")}
-    assert len(told.pop("joyfleet.attempt")) == 32
-    assert told.pop("joyfleet.captions_sha256") == captions_sha256(from_parquet(committed(store)), RUN.slots)
-    assert told == {
+    stored = {key.decode(): value.decode() for key, value in metadata.items() if key.startswith(b"joyfleet.")}
+    assert len(stored.pop("joyfleet.attempt")) == 32
+    assert stored.pop("joyfleet.captions_sha256") == captions_sha256(from_parquet(committed(store)), RUN.slots)
+    assert stored == {
         "joyfleet.schema_version": "2",
         "joyfleet.recipe": "recipe-1",
         "joyfleet.shard": SHARD.path,

@@ -1,4 +1,4 @@
-"""A second chance for rows that failed: one replacement, success beats failure, and of two retries one is told."""
+"""A second chance for rows that failed: one replacement, success beats failure, and of two retries the second is refused."""
 
 import contextlib
 from dataclasses import replace

@@ -101,16 +101,16 @@ def test_a_killed_run_becomes_silent_and_an_ended_one_does_not(store):
     log = RunLog(store, ABOUT, every_s=60)
     log.start()
     now = datetime.now(UTC)
-    (told,) = read_runs(store, newest=5)
-    assert (told.state(now), told.progress) == ("running", None)
-    assert told.state(now + timedelta(seconds=179)) == "running"
-    assert told.state(now + timedelta(seconds=181)) == "silent"
+    (status,) = read_runs(store, newest=5)
+    assert (status.state(now), status.progress) == ("running", None)
+    assert status.state(now + timedelta(seconds=179)) == "running"
+    assert status.state(now + timedelta(seconds=181)) == "silent"
     log.heartbeat(MOMENT)
     log.end(EventType.ABORT, 4, "stopped")
-    (told,) = read_runs(store, newest=5)
-    assert (told.state(now + timedelta(days=9)), told.exit_code, told.message) == ("abort", 4, "stopped")
-    assert told.progress == MOMENT
-    assert told.points == ((60.0, 600, 99.5),)
+    (status,) = read_runs(store, newest=5)
+    assert (status.state(now + timedelta(days=9)), status.exit_code, status.message) == ("abort", 4, "stopped")
+    assert status.progress == MOMENT
+    assert status.points == ((60.0, 600, 99.5),)
 
 
 def test_the_file_of_a_run_of_weeks_stays_small(store):
@@ -120,9 +120,9 @@ def test_the_file_of_a_run_of_weeks_stays_small(store):
     log.heartbeat(replace(MOMENT, seconds=60.0 * 20_000, captions=600 * 20_000))
     log._writer.join()
     assert len(store.get(log.path)) < 10_000
-    (told,) = read_runs(store, newest=5)
-    assert told.points[-1][:2] == (1_200_000.0, 12_000_000)
-    assert {end[1] / end[0] for end in told.points if end[0]} == {10.0}
+    (status,) = read_runs(store, newest=5)
+    assert status.points[-1][:2] == (1_200_000.0, 12_000_000)
+    assert {end[1] / end[0] for end in status.points if end[0]} == {10.0}
 
 
 def test_only_the_newest_runs_are_read_and_other_files_are_let_be(store):

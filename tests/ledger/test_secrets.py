@@ -42,9 +42,9 @@ def test_no_secret_is_in_the_messages_of_failures(monkeypatch, caplog, fault):
         server.faults = [fault] * 20
         with pytest.raises(PipelineError) as caught:
             probe(open_store("s3://bucket/out"))
-    told, err = [caplog.text], caught.value
+    messages, err = [caplog.text], caught.value
     while err:
-        told.append(f"{err} {err!r}")
+        messages.append(f"{err} {err!r}")
         err = err.__cause__ or err.__context__
-    assert MARKER not in "".join(told)
-    assert "s3://bucket/out/staging/.probe-" in told[1]
+    assert MARKER not in "".join(messages)
+    assert "s3://bucket/out/staging/.probe-" in messages[1]

@@ -55,9 +55,9 @@ def test_the_quality_review_shows_the_rejected_texts(folder, capsys):
     store = open_store(write_output(folder / "out/demo", captions()))
     write_report(store, measure_quality(store))
     run_cells("review_quality")
-    told = capsys.readouterr().out
-    assert "a.tar 1 short loop ['loop'] | no, no, no" in told
-    assert "1 of 8 rows were rejected" in told
+    printed = capsys.readouterr().out
+    assert "a.tar 1 short loop ['loop'] | no, no, no" in printed
+    assert "1 of 8 rows were rejected" in printed
 
 
 def test_exploring_a_corpus_shows_a_text_of_each_task_and_the_census(folder, capsys):
@@ -66,6 +66,6 @@ def test_exploring_a_corpus_shows_a_text_of_each_task_and_the_census(folder, cap
     corpora.make(config.model_copy(update={"output": str(folder / "out/corpus-demo")}))
     names = run_cells("explore_a_corpus")
     assert names["seen"] == set(names["texts"]["task"].to_pylist())
-    told = capsys.readouterr().out
-    assert "--- counts.parquet" in told
-    assert "⟦" in told
+    printed = capsys.readouterr().out
+    assert "--- counts.parquet" in printed
+    assert "⟦" in printed

@@ -22,7 +22,7 @@ def memory():
 
 
 class Faulty:
-    """A store whose creations fail as told: `before` them or `after` them."""
+    """A store whose creations fail as set: `before` them or `after` them."""
 
     def __init__(self, store, faults):
         self.store, self.faults, self.num_deletes = store, list(faults), 0
