@@ -276,45 +276,45 @@ def zips() -> Iterator[BadInput]:
 
 
 def folders() -> Iterator[BadInput]:
-    def one(name: str, rows: tuple[str, ...], **files: bytes) -> BadInput:
+    def bad_folder(name: str, rows: tuple[str, ...], **files: bytes) -> BadInput:
         return BadInput(f"folder-{name}", {file.replace("__", "."): data for file, data in files.items()}, rows)
 
-    yield one("notes", _ok(1), a__jpg=GOOD, a__txt=b"t", readme__md=b"#", notes__json=b"{}", b__txt=b"t")
-    yield one("hidden", _ok(1), a__jpg=GOOD, __DS_Store=b"x", LICENSE=b"x")
-    yield one("zero-bytes", ("empty_file", "ok"), a__jpg=b"", b__jpg=GOOD)
-    yield one("html", ("unsupported_format", "ok"), a__jpg=b"<html></html>", b__jpg=GOOD)
-    yield one("truncated", ("truncated_image", "ok"), a__jpg=GOOD[: len(GOOD) // 2], b__jpg=GOOD)
-    yield one("too-many-bytes", ("too_many_bytes", "ok"), a__jpg=GOOD + bytes(1 << 20), b__jpg=GOOD)
-    yield one("dotted-names", _ok(3), figure1__jpg=GOOD, figure1__1__jpg=GOOD, figure1__mask__png=GOOD)
-    yield one("two-of-a-name", _ok(2), a__jpg=GOOD, a__PNG=encode(picture(), "PNG"))
-    yield one("json-broken", _ok(1), a__jpg=GOOD, a__json=b'{"x": ')
+    yield bad_folder("notes", _ok(1), a__jpg=GOOD, a__txt=b"t", readme__md=b"#", notes__json=b"{}", b__txt=b"t")
+    yield bad_folder("hidden", _ok(1), a__jpg=GOOD, __DS_Store=b"x", LICENSE=b"x")
+    yield bad_folder("zero-bytes", ("empty_file", "ok"), a__jpg=b"", b__jpg=GOOD)
+    yield bad_folder("html", ("unsupported_format", "ok"), a__jpg=b"<html></html>", b__jpg=GOOD)
+    yield bad_folder("truncated", ("truncated_image", "ok"), a__jpg=GOOD[: len(GOOD) // 2], b__jpg=GOOD)
+    yield bad_folder("too-many-bytes", ("too_many_bytes", "ok"), a__jpg=GOOD + bytes(1 << 20), b__jpg=GOOD)
+    yield bad_folder("dotted-names", _ok(3), figure1__jpg=GOOD, figure1__1__jpg=GOOD, figure1__mask__png=GOOD)
+    yield bad_folder("two-of-a-name", _ok(2), a__jpg=GOOD, a__PNG=encode(picture(), "PNG"))
+    yield bad_folder("json-broken", _ok(1), a__jpg=GOOD, a__json=b'{"x": ')
 
 
 def images() -> Iterator[BadInput]:
-    def one(name: str, data: bytes, row: str) -> BadInput:
+    def bad_image(name: str, data: bytes, row: str) -> BadInput:
         return BadInput(f"image-{name}.tar", tar_of([("a.jpg", data), ("b.jpg", GOOD)]), (row, "ok"))
 
-    yield one("zero-bytes", b"", "empty_file")
-    yield one("html", b"<!DOCTYPE html><html></html>", "unsupported_format")
-    yield one("eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n", "unsupported_format")
-    yield one("truncated-jpeg", GOOD[: len(GOOD) // 2], "truncated_image")
-    yield one("truncated-png", encode(picture(), "PNG")[:200], "truncated_image")
-    yield one("bomb", png(60_000, 60_000, 8, 6, rows=4), "too_many_pixels")
-    yield one("1-x-5000", encode(picture(1, 5000), "PNG"), "ok")
-    yield one("5000-x-1", encode(picture(5000, 1), "JPEG"), "ok")
-    yield one("1-x-1", encode(picture(1, 1), "GIF"), "ok")
-    yield one("cmyk", encode(picture().convert("CMYK"), "JPEG"), "ok")
-    yield one("animated", encode(picture(), "GIF", save_all=True, append_images=[picture().rotate(90)]), "ok")
-    yield one("too-many-bytes", GOOD + bytes(1 << 20), "too_many_bytes")
+    yield bad_image("zero-bytes", b"", "empty_file")
+    yield bad_image("html", b"<!DOCTYPE html><html></html>", "unsupported_format")
+    yield bad_image("eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n", "unsupported_format")
+    yield bad_image("truncated-jpeg", GOOD[: len(GOOD) // 2], "truncated_image")
+    yield bad_image("truncated-png", encode(picture(), "PNG")[:200], "truncated_image")
+    yield bad_image("bomb", png(60_000, 60_000, 8, 6, rows=4), "too_many_pixels")
+    yield bad_image("1-x-5000", encode(picture(1, 5000), "PNG"), "ok")
+    yield bad_image("5000-x-1", encode(picture(5000, 1), "JPEG"), "ok")
+    yield bad_image("1-x-1", encode(picture(1, 1), "GIF"), "ok")
+    yield bad_image("cmyk", encode(picture().convert("CMYK"), "JPEG"), "ok")
+    yield bad_image("animated", encode(picture(), "GIF", save_all=True, append_images=[picture().rotate(90)]), "ok")
+    yield bad_image("too-many-bytes", GOOD + bytes(1 << 20), "too_many_bytes")
 
 
 PARTS: tuple[Callable[[], Iterator[BadInput]], ...] = (tars, parquets, zips, folders, images)
 
 
 def bad_inputs() -> list[BadInput]:
-    found = [case for part in PARTS for case in part()]
-    assert len({case.name for case in found}) == len(found)
-    return found
+    result = [case for part in PARTS for case in part()]
+    assert len({case.name for case in result}) == len(result)
+    return result
 
 
 def table() -> str:

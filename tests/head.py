@@ -57,10 +57,10 @@ def _wait_for(address: str, process: subprocess.Popen, log: Path) -> None:
 
 def _free_ports(number: int) -> list[int]:
     held = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
-    found = [one.getsockname()[1] for one in held]
-    for one in held:
-        one.close()
-    return found
+    result = [item.getsockname()[1] for item in held]
+    for item in held:
+        item.close()
+    return result
 
 
 def copy_project(folder: Path) -> Path:

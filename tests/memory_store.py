@@ -22,10 +22,10 @@ class MemoryStore:
 
     def get(self, path: str) -> bytes:
         with _LOCK:
-            found = _FILES.get((self.url, checked(path)))
-        if found is None:
+            result = _FILES.get((self.url, checked(path)))
+        if result is None:
             raise FileNotFoundError(f"{self.url}/{path}")
-        return found
+        return result
 
     def put(self, path: str, data: bytes) -> None:
         with _LOCK:
@@ -43,10 +43,10 @@ class MemoryStore:
 
     def replace(self, path: str, data: bytes, version: str) -> None:
         with _LOCK:
-            found = _FILES.get((self.url, checked(path)))
-            if found is None:
+            result = _FILES.get((self.url, checked(path)))
+            if result is None:
                 raise StoreError(f"{self.url}/{path}: the file is gone, so it cannot be replaced; restore it")
-            if hashlib.sha256(found).hexdigest() != version:
+            if hashlib.sha256(result).hexdigest() != version:
                 raise FileExistsError(f"{self.url}/{path}")
             self._write(path, data)
 

@@ -124,8 +124,8 @@ def _patiently(start: Callable[[], Started]) -> Started:
 
 def _card(kind: str = "") -> dict:
     """What Ray gives a node with a card of this type."""
-    found = {"labels": {"ray.io/accelerator-type": kind}, "resources": {f"accelerator_type:{kind}": 1}}
-    return found if kind else {}
+    result = {"labels": {"ray.io/accelerator-type": kind}, "resources": {f"accelerator_type:{kind}": 1}}
+    return result if kind else {}
 
 
 def _processes_of(node) -> list:

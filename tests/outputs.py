@@ -30,9 +30,9 @@ def mark(fragments: list[Path]) -> set[tuple[str, int]]:
     """Mark the captions of staged rows, so that they can be told from those that are made again."""
     rows: set[tuple[str, int]] = set()
     for file in fragments:
-        data, found = marked(file.read_bytes())
+        data, result = marked(file.read_bytes())
         file.write_bytes(data)
-        rows |= {(shard, row) for shard, row, _ in found}
+        rows |= {(shard, row) for shard, row, _ in result}
     return rows
 
 
@@ -47,8 +47,8 @@ def marked(data: bytes) -> tuple[bytes, set[tuple[str, int, str]]]:
     with pq.ParquetWriter(sink, table.schema, compression="zstd", write_page_checksum=True) as writer:
         writer.add_key_value_metadata({key: value for key, value in metadata.items() if key != b"ARROW:schema"})
         writer.write_table(table)
-    found = {(row["shard"], row["row"], row["slot"]) for row in table.to_pylist() if row["caption"] is not None}
-    return sink.getvalue().to_pybytes(), found
+    result = {(row["shard"], row["row"], row["slot"]) for row in table.to_pylist() if row["caption"] is not None}
+    return sink.getvalue().to_pybytes(), result
 
 
 def expected(source: Path, num_images: int) -> list[tuple[str, int, str]]:

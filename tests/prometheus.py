@@ -20,10 +20,10 @@ OBSERVABILITY = Path(__file__).parents[1] / "infra" / "observability"
 
 def binary(name: str) -> str:
     """Return the path of `prometheus` or `promtool`, or skip the test."""
-    found = shutil.which(name)
-    if found is None:
+    result = shutil.which(name)
+    if result is None:
         pytest.skip(f"{name} is not installed; on Debian: apt-get install prometheus")
-    return found
+    return result
 
 
 def free_port() -> int:

@@ -114,7 +114,7 @@ def prepare(folder: Path, latency_s: float = 1.0) -> list[str]:
 
 
 def sweep(root: Path, moments: list[float], numbers: list[signal.Signals], jobs: int, resume_every: int) -> list[Point]:
-    def one(number: int) -> Point:
+    def sweep_point(number: int) -> Point:
         at_s, which = moments[number // len(numbers)], numbers[number % len(numbers)]
         folder = root / f"{number:04d}"
         resume = bool(resume_every) and number % resume_every == 0
@@ -126,7 +126,7 @@ def sweep(root: Path, moments: list[float], numbers: list[signal.Signals], jobs:
         return point
 
     with ThreadPoolExecutor(jobs) as pool:
-        return list(pool.map(one, range(len(moments) * len(numbers))))
+        return list(pool.map(sweep_point, range(len(moments) * len(numbers))))
 
 
 def line(point: Point) -> str:

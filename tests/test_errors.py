@@ -7,7 +7,7 @@ import pytest
 from pipeline import errors
 from schemas.status import Reason
 
-ALL = [one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, errors.PipelineError)]
+ALL = [item for item in vars(errors).values() if isinstance(item, type) and issubclass(item, errors.PipelineError)]
 
 
 @pytest.mark.parametrize("kind", ALL)

@@ -28,7 +28,7 @@ def find(pid: int, kind: str) -> list[psutil.Process]:
     """The processes of a kind of the run whose driver is `pid`, by id."""
     if kind == "driver":
         return tree(pid)[:1]
-    return sorted((process for process in tree(pid)[1:] if KINDS[kind] in _words(process)), key=lambda one: one.pid)
+    return sorted((process for process in tree(pid)[1:] if KINDS[kind] in _words(process)), key=lambda item: item.pid)
 
 
 def _words(process: psutil.Process) -> str:

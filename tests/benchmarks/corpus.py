@@ -49,7 +49,7 @@ def render(preset: Preset, num_rows: int) -> tuple[list[pa.Table], float]:
 def examine(preset: Preset, tables: list[pa.Table]) -> dict[str, float]:
     """Return the shares of rows that pass, and the smallest p of the chi-square tests."""
     config = RenderConfig(preset=preset)
-    profile, kinds = profile_of(config), {one.id: one for one in records_of(draw_records(DRAWN))}
+    profile, kinds = profile_of(config), {item.id: item for item in records_of(draw_records(DRAWN))}
     tasks: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     counts: Counter[str] = Counter()
     for row in (row for table in tables for row in table.to_pylist()):

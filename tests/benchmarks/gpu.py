@@ -171,7 +171,7 @@ async def with_vllm(engine: Any, pictures: list[Any], slots: int, name: str) -> 
     engine._tokens.encode = lambda _, prompt: prompts[prompt]
     window = asyncio.Semaphore(max(1, 2 * engine._size.max_num_seqs // slots))
 
-    async def one(number: int) -> None:
+    async def caption_picture(number: int) -> None:
         async with window:
             await asyncio.gather(
                 *(
@@ -190,7 +190,7 @@ async def with_vllm(engine: Any, pictures: list[Any], slots: int, name: str) -> 
             )
 
     began = time.monotonic()
-    await asyncio.gather(*(one(number) for number in range(len(pictures))))
+    await asyncio.gather(*(caption_picture(number) for number in range(len(pictures))))
     return time.monotonic() - began
 
 
@@ -218,12 +218,12 @@ async def with_captioner(engine: Any, args: argparse.Namespace, slots: int, tabl
     cluster = Cluster(num_cpus=1, num_gpus=0.0 if args.tiny else 1.0, logs=None)
     window = asyncio.Semaphore(batches_in_flight(engine._spec.config, engine._tokens.dims, slots, cluster))
 
-    async def one(table: Any) -> int:
+    async def caption_table(table: Any) -> int:
         async with window:
             return (await captioner.rows(table)).num_rows
 
     began = time.monotonic()
-    num_rows = sum(await asyncio.gather(*map(one, tables)))
+    num_rows = sum(await asyncio.gather(*map(caption_table, tables)))
     seconds = time.monotonic() - began
     engine._tokens.encode = encode
     expected = slots * sum(len(table["images"][0]) for table in tables)

@@ -138,12 +138,12 @@ def main() -> None:
     args = arguments("overhead", __doc__, images=6000, rounds=3)
     if args.part:
         what, shards, output, *extra = args.part
-        one = (
+        item = (
             run_pipeline(Path(shards), Path(output), args.images, extra)
             if what == "pipeline"
             else pillow_loop(Path(shards))
         )
-        print(json.dumps(one))
+        print(json.dumps(item))
         return
     rows: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as scratch:

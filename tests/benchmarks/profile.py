@@ -51,7 +51,7 @@ class Sampled:
         if detail is not None and self._samplers and not self._tasks:
             self._details.append(detail)
 
-    def found(self) -> dict[str, Any]:
+    def result(self) -> dict[str, Any]:
         if not self._tasks:
             raise RuntimeError("the run ended before py-spy did: more images or fewer seconds are needed")
         return {"roles": self._roles(), "tasks": self._tasks, "engine": self._engine()}
@@ -101,9 +101,9 @@ class Sampled:
             return {}
         asked = stats[-1].prefix_tokens - stats[0].prefix_tokens
         return {
-            "requests running, mean": round(sum(one.requests_running for one in stats) / len(stats), 1),
-            "requests waiting, mean": round(sum(one.requests_waiting for one in stats) / len(stats), 1),
-            "KV cache used, mean": round(sum(one.kv_cache_used for one in stats) / len(stats), 3),
+            "requests running, mean": round(sum(item.requests_running for item in stats) / len(stats), 1),
+            "requests waiting, mean": round(sum(item.requests_waiting for item in stats) / len(stats), 1),
+            "KV cache used, mean": round(sum(item.kv_cache_used for item in stats) / len(stats), 3),
             "prompt tokens from the prefix cache": round(
                 (stats[-1].prefix_hits - stats[0].prefix_hits) / max(1, asked), 3
             ),
@@ -119,11 +119,11 @@ def _lines(file: Path) -> list[str]:
 def processes() -> dict[str, psutil.Process]:
     """The processes of this driver's run by role: one replica, its engine's core, the readers, Ray's own."""
     me = os.getpid()
-    found = {f"{kind}{number or ''}": one for kind in KINDS for number, one in enumerate(find(me, kind))}
-    for one in psutil.Process(me).children(recursive=True):
-        if ENGINE in " ".join(one.cmdline()):
-            found["engine core"] = one
-    return {"driver": psutil.Process(me)} | found
+    result = {f"{kind}{number or ''}": item for kind in KINDS for number, item in enumerate(find(me, kind))}
+    for item in psutil.Process(me).children(recursive=True):
+        if ENGINE in " ".join(item.cmdline()):
+            result["engine core"] = item
+    return {"driver": psutil.Process(me)} | result
 
 
 def run(shards: Path, output: Path, num_images: int, seconds: int) -> dict[str, Any]:
@@ -149,7 +149,7 @@ def run(shards: Path, output: Path, num_images: int, seconds: int) -> dict[str, 
     flow.read_detail = recorded
     outcome = flow.RunResult.of(prepared)
     flow.run_job(prepared, outcome, lambda now: sampled.look(now, num_images), threading.Event())
-    return sampled.found()
+    return sampled.result()
 
 
 def main() -> None:
@@ -162,10 +162,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         shards = Path(folder, "shards")
         draw_dataset(shards, num_images=args.images, seed=4, shard_rows=120)
-        found = part("profile", "run", shards, Path(folder, "out"), images=args.images, seconds=args.seconds)
-    tasks = sorted(found["tasks"].items(), key=lambda entry: -sum(entry[1]))[:TOP]
+        result = part("profile", "run", shards, Path(folder, "out"), images=args.images, seconds=args.seconds)
+    tasks = sorted(result["tasks"].items(), key=lambda entry: -sum(entry[1]))[:TOP]
     summary = {f"Ray: {name}": f"{len(spans)} x {sum(spans) / len(spans):.3f} s" for name, spans in tasks}
-    publish(args, found["roles"], {**summary, **{f"vLLM: {name}": value for name, value in found["engine"].items()}})
+    publish(args, result["roles"], {**summary, **{f"vLLM: {name}": value for name, value in result["engine"].items()}})
 
 
 if __name__ == "__main__":

@@ -31,8 +31,8 @@ def cost_us(captions: list[Labelled]) -> float:
     best = float("inf")
     for _ in range(ROUNDS):
         started = time.process_time()
-        for one in captions:
-            evaluate(RULES, one, one.text, "stop")
+        for item in captions:
+            evaluate(RULES, item, item.text, "stop")
         best = min(best, time.process_time() - started)
     return best / len(captions) * 1e6
 

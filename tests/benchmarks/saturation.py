@@ -169,17 +169,17 @@ def main() -> None:
 
 def _round(args: Namespace, number: int, shards: Path, folder: Path) -> dict[str, float]:
     names = ["bare", "pipeline"] if number % 2 == 0 else ["pipeline", "bare"]
-    found = {
+    result = {
         name: part("saturation", name, shards, folder / f"{name}{number}", images=args.images, rounds=args.rounds)
         for name in names
     }
     return {
-        "bare_captions_per_s": found["bare"]["per_s"],
-        "pipeline_captions_per_s": found["pipeline"]["per_s"],
-        "ratio": found["pipeline"]["per_s"] / found["bare"]["per_s"],
-        "bare_cpu_ms": found["bare"]["cpu_ms"],
-        "pipeline_cpu_ms": found["pipeline"]["cpu_ms"],
-        "cpu_ratio": found["pipeline"]["cpu_ms"] / found["bare"]["cpu_ms"],
+        "bare_captions_per_s": result["bare"]["per_s"],
+        "pipeline_captions_per_s": result["pipeline"]["per_s"],
+        "ratio": result["pipeline"]["per_s"] / result["bare"]["per_s"],
+        "bare_cpu_ms": result["bare"]["cpu_ms"],
+        "pipeline_cpu_ms": result["pipeline"]["cpu_ms"],
+        "cpu_ratio": result["pipeline"]["cpu_ms"] / result["bare"]["cpu_ms"],
     }
 
 

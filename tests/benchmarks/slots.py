@@ -114,7 +114,7 @@ async def ask(engine: Any, pictures: list[Any], slots: list[int], name: str) -> 
 
     window = asyncio.Semaphore(max(1, IN_FLIGHT // len(slots)))
 
-    async def one(number: int) -> None:
+    async def caption_picture(number: int) -> None:
         async with window:
             await asyncio.gather(
                 *(
@@ -133,7 +133,7 @@ async def ask(engine: Any, pictures: list[Any], slots: list[int], name: str) -> 
             )
 
     began = time.monotonic()
-    await asyncio.gather(*(one(number) for number in range(len(pictures))))
+    await asyncio.gather(*(caption_picture(number) for number in range(len(pictures))))
     return len(pictures) * len(slots) / (time.monotonic() - began)
 
 

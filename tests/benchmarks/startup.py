@@ -44,12 +44,12 @@ def first_caption_s(folder: Path, shards: Path, name: str) -> tuple[float, float
     while not any((output / "staging").rglob("*.parquet")):
         if process.poll() is not None:
             raise RuntimeError(f"the run ended before its first caption: {process.communicate()}")
-        for one in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
+        for item in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
             try:
-                times = one.cpu_times()
+                times = item.cpu_times()
             except psutil.NoSuchProcess:
                 continue
-            seen[one.pid] = times.user + times.system
+            seen[item.pid] = times.user + times.system
         time.sleep(0.1)
     seconds = time.monotonic() - began
     process.terminate()

@@ -90,13 +90,13 @@ def test_a_slope_is_not_bent_by_a_few_wild_samples():
     assert slope(images, memory) == pytest.approx(3, abs=0.1)
 
 
-def test_a_soak_tells_growth_that_ends_from_growth_that_goes_on():
+def test_a_soak_distinguishes_growth_that_ends_from_growth_that_continues():
     # One sample a second, 10,000 images a second; the warm-up is the first quarter of 400 s.
     def row(*memory: float) -> str:
         points = [(float(second), 10_000 * second, mb, mb, mb) for second, mb in enumerate(memory)]
-        found = row_of(Series(points=points), 400)
-        assert found
-        return found["per_million_by_quarter"]
+        result = row_of(Series(points=points), 400)
+        assert result
+        return result["per_million_by_quarter"]
 
     assert row(*(100 + 0.02 * second for second in range(401))) == "2.0 2.0 2.0 2.0"
     assert row(*(100 + 0.02 * min(second, 250) for second in range(401))) == "2.0 2.0 0.0 0.0"
@@ -105,7 +105,7 @@ def test_a_soak_tells_growth_that_ends_from_growth_that_goes_on():
 @pytest.mark.parametrize("card", [GpuPreset.H100, GpuPreset.A10G])
 def test_a_rate_at_the_roofline_is_all_of_it(card):
     at_best = roofline(JOYCAPTION, GPUS[card], 2, 800, 120)
-    found = shares(JOYCAPTION, f"NVIDIA {GPUS[card].marks[0]}", 2, 800, 120, at_best)
-    assert found["of_roofline"] == pytest.approx(1)
-    assert 0.2 < found["of_stated_flops"] <= 0.45
+    result = shares(JOYCAPTION, f"NVIDIA {GPUS[card].marks[0]}", 2, 800, 120, at_best)
+    assert result["of_roofline"] == pytest.approx(1)
+    assert 0.2 < result["of_stated_flops"] <= 0.45
     assert shares(JOYCAPTION, "Tesla T4", 2, 800, 120, at_best) == {}

@@ -63,9 +63,9 @@ class World:
     def mark_fragments(self) -> None:
         """Mark what is staged, so that it can be told from what is made again."""
         for path in set(self.fragments()) - self.corrupted:
-            data, found = marked(self.output.get(path))
+            data, result = marked(self.output.get(path))
             self.output.put(path, data)
-            self.survivors |= found
+            self.survivors |= result
 
     def corrupt_fragment(self, rng: random.Random) -> bool:
         """Cut a fragment or flip bits in it; its rows may be lost, no others."""
@@ -74,15 +74,15 @@ class World:
             return False
         path = rng.choice(paths)
         data = bytearray(self.output.get(path))
-        _, found = marked(bytes(data))
+        _, result = marked(bytes(data))
         if rng.random() < 0.5:
             data = data[: rng.randrange(len(data))]
         else:
             for _ in range(5):
                 data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
         self.output.put(path, bytes(data))
-        self.survivors -= found
-        self.rows_corrupted += len(found)
+        self.survivors -= result
+        self.rows_corrupted += len(result)
         self.corrupted.add(path)
         return True
 
@@ -115,13 +115,13 @@ class World:
             for entry in self.output.list("captions")
             for row in pq.read_table(pa.BufferReader(self.output.get(entry.path))).to_pylist()
         ]
-        found = identities(rows)
+        result = identities(rows)
         kept = {
             (row["shard"], row["row"], row["slot"])
             for row in rows
             if row["caption"] and row["caption"].startswith(MARK)
         }
-        return self.expected() - found, found - self.expected(), self.survivors - kept
+        return self.expected() - result, result - self.expected(), self.survivors - kept
 
 
 @contextlib.contextmanager

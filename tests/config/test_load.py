@@ -199,7 +199,7 @@ def test_unknown_keys_types_modes_tones_lengths_and_options_are_reported_in_one_
             {"slot": "d", "modes": "descriptive"},
         ],
     }
-    found = mistakes_of(data, ["images.max_bytes=-1"])
+    result = mistakes_of(data, ["images.max_bytes=-1"])
     for wanted in (
         r"job.yaml: temperature: unknown key; .*did you mean sampling\.temperature\?",
         r"job.yaml: sampling\.temprature: unknown key; .*did you mean temperature\?",
@@ -214,8 +214,8 @@ def test_unknown_keys_types_modes_tones_lengths_and_options_are_reported_in_one_
         r"environment variable JOYFLEET_IMAGES__MAX_PIXEL: images\.max_pixel: unknown key; .*mean max_pixels\?",
         r"--set images.max_bytes: images\.max_bytes: found -1; ",
     ):
-        assert [line for line in found if re.match(wanted, line)], (wanted, found)
-    assert len(found) == 12
+        assert [line for line in result if re.match(wanted, line)], (wanted, result)
+    assert len(result) == 12
 
 
 @pytest.mark.parametrize(

@@ -109,9 +109,9 @@ def test_rows_are_those_that_the_public_loaders_rendered(name):
 @pytest.mark.parametrize("name", RECORDED_FACTS["files"])
 def test_texts_of_the_public_loaders_have_no_fault_but_those_of_their_renderers(name):
     texts = [text for entry in RECORDED_FACTS["files"][name] for text in entry["texts"]]
-    found = [checked(name, text) for text in texts]
-    assert [fault for fault, known in found if fault and not known] == []
-    assert sum(fault is None for fault, _ in found) > len(texts) * 0.8
+    actual = [checked(name, text) for text in texts]
+    assert [fault for fault, known in actual if fault and not known] == []
+    assert sum(fault is None for fault, _ in actual) > len(texts) * 0.8
 
 
 @pytest.mark.parametrize("way", ["whole", "halves"])

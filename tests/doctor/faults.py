@@ -35,9 +35,9 @@ def checks(done: Done) -> list[dict]:
 
 def by_name(done: Done) -> dict[str, tuple[str, str]]:
     """Level and message of each check on the only node."""
-    found = {check["check"]: (check["level"], check["message"]) for check in checks(done)}
-    assert len(found) == len(checks(done))
-    return found
+    result = {check["check"]: (check["level"], check["message"]) for check in checks(done)}
+    assert len(result) == len(checks(done))
+    return result
 
 
 def not_ok(done: Done) -> dict[str, tuple[str, str]]:

@@ -30,9 +30,9 @@ def drawn(tmp_path):
 def test_the_known_caption_comes_out_of_the_jobs_own_engine(drawn):
     job = write_job(drawn, drawn / "in", drawn / "out", engine=VLLM)
     done = run(drawn, "doctor", job, "--json")
-    found = by_name(done)
-    assert set(found) == {"source", *NODE, *MODEL, "golden image"}
-    level, message = found["golden image"]
+    result = by_name(done)
+    assert set(result) == {"source", *NODE, *MODEL, "golden image"}
+    level, message = result["golden image"]
     assert (level, message.partition("; ")[2]) == (
         "ok",
         "the 33 tokens of the known caption: 'This image shows a large red circle on a plain white background. It is "
@@ -45,9 +45,9 @@ def test_the_known_caption_comes_out_of_the_jobs_own_engine(drawn):
 def test_the_engine_is_not_started_where_another_check_failed(drawn):
     job = write_job(drawn, drawn / "nowhere", drawn / "out", engine=VLLM)
     done = run(drawn, "doctor", job, "--json")
-    found = by_name(done)
-    assert found["source"][0] == found["reading"][0] == "failed"
-    assert found["golden image"] == ("warning", "not run, since another check of this node failed")
+    result = by_name(done)
+    assert result["source"][0] == result["reading"][0] == "failed"
+    assert result["golden image"] == ("warning", "not run, since another check of this node failed")
     table = run(drawn, "doctor", job)
     assert table.code == 1
     assert "-> see the check of the source" in table.out
@@ -58,15 +58,15 @@ def test_every_node_of_a_cluster_is_checked_and_gpu_nodes_with_an_old_driver_fai
     job = write_job(drawn, drawn / "in", drawn / "out", own_ray=False, engine=VLLM)
     with nodes(2, PATH=path) as cluster:
         done = run(drawn, "doctor", job, "--json", **cluster.environment)
-    found = checks(done)
+    result = checks(done)
     assert done.code == 1
-    assert Counter(check["check"] for check in found) == {
+    assert Counter(check["check"] for check in result) == {
         "source": 1, **dict.fromkeys(NODE | MODEL, 3), "golden image": 2,
     }  # fmt: skip
-    assert len({check["node"] for check in found}) == 4  # three nodes and the driver
-    assert [check["level"] for check in found if check["check"] == "driver"] == ["failed"] * 3
-    assert {check["level"] for check in found if check["check"] in ("reading", "output", "layout")} == {"ok"}
-    assert {check["message"] for check in found if check["check"] == "golden image"} == {
+    assert len({check["node"] for check in result}) == 4  # three nodes and the driver
+    assert [check["level"] for check in result if check["check"] == "driver"] == ["failed"] * 3
+    assert {check["level"] for check in result if check["check"] in ("reading", "output", "layout")} == {"ok"}
+    assert {check["message"] for check in result if check["check"] == "golden image"} == {
         "not run, since another check of this node failed"
     }
 
@@ -81,10 +81,10 @@ def test_a_good_cluster_passes_with_a_caption_from_one_node(drawn):
         machines = run(drawn, "doctor", "--json", "--address", address, **environment)
         words = ["--set", "engine.num_gpus=2", "--json", "--address", address]
         without = run(drawn, "doctor", job, *words, **environment)
-    found = checks(done)
+    result = checks(done)
     assert done.code == 0, done
-    assert Counter(check["check"] for check in found)["layout"] == 2
-    [golden] = [check for check in found if check["check"] == "golden image"]
+    assert Counter(check["check"] for check in result)["layout"] == 2
+    [golden] = [check for check in result if check["check"] == "golden image"]
     assert (golden["level"], "the 33 tokens of the known caption" in golden["message"]) == ("ok", True)
     assert "checking 2 nodes" in done.err
     [golden] = [check for check in checks(without) if check["check"] == "golden image"]

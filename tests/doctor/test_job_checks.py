@@ -54,8 +54,8 @@ def drawn(tmp_path):
 
 
 def surveyed(**fields):
-    found = context(**fields)
-    return replace(found, survey=run("source", found).survey)
+    result = context(**fields)
+    return replace(result, survey=run("source", result).survey)
 
 
 def test_a_source_that_can_be_read_is_counted_and_an_image_of_it_is_read(drawn):
@@ -72,10 +72,10 @@ def test_a_source_that_is_not_there_has_failed(tmp_path):
 
 
 def test_a_shard_that_this_node_cannot_read_has_failed(drawn):
-    found = surveyed(source=drawn)
-    Path(found.survey.smallest.url).unlink()
+    result = surveyed(source=drawn)
+    Path(result.survey.smallest.url).unlink()
     with pytest.raises(ShardUnreadable, match="cannot be opened"):
-        run("reading", found)
+        run("reading", result)
 
 
 def test_a_shard_without_an_image_is_a_warning(tmp_path):
@@ -153,7 +153,7 @@ def test_a_clock_that_is_off_is_found(store, skew_s, level, message):
     assert message in finding.message
 
 
-def test_a_store_without_a_time_and_a_job_without_a_store_are_told(store, monkeypatch):
+def test_a_store_without_a_time_and_a_job_without_a_store_are_reported(store, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     finding = run("clock", context(output="s3://out/doctor"))
     assert (finding.level, finding.message) == (
@@ -171,14 +171,14 @@ def test_the_servers_of_a_job_are_named_once(s3_environment, monkeypatch):  # no
 
 
 def test_large_remote_shards_need_space_for_all_readers(drawn):
-    found = surveyed(source=drawn)
-    shard = replace(found.survey.smallest, url="s3://out/a.tar")
-    large = replace(found, num_readers=7, survey=Survey(smallest=shard, largest_bytes=1 << 50))
+    result = surveyed(source=drawn)
+    shard = replace(result.survey.smallest, url="s3://out/a.tar")
+    large = replace(result, num_readers=7, survey=Survey(smallest=shard, largest_bytes=1 << 50))
     finding = run("disk", large)
     assert finding.level is Level.FAILED
     assert "; 7 shards of up to 1048576.0 GiB may need 7340032.0 GiB" in finding.message
     assert "cluster.max_concurrent_reads" in finding.remedy
-    in_place = replace(large, survey=replace(large.survey, smallest=found.survey.smallest))
+    in_place = replace(large, survey=replace(large.survey, smallest=result.survey.smallest))
     assert "7 shards" not in run("disk", in_place).message
 
 

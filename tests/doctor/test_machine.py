@@ -33,10 +33,10 @@ def shell(folder: Path, before: str, *words: str, **environment: str) -> Done:
 
 def test_a_good_machine_is_checked_without_a_job_and_nothing_is_written(tmp_path):
     done = run(tmp_path, "doctor", "--json")
-    found = by_name(done)
-    assert list(found) == MACHINE
-    assert {name for name in found if name not in ("open files", "shared memory", "disk")} <= {
-        name for name, (level, _) in found.items() if level == "ok"
+    actual = by_name(done)
+    assert list(actual) == MACHINE
+    assert {name for name in actual if name not in ("open files", "shared memory", "disk")} <= {
+        name for name, (level, _) in actual.items() if level == "ok"
     }
     assert list(tmp_path.iterdir()) == []
 
@@ -62,8 +62,8 @@ def test_a_compiler_without_pythons_headers_is_found_out(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("limit", "level"), [(3000, "failed"), (5000, "warning"), (10000, "ok")])
 def test_a_low_limit_of_open_files_is_found(tmp_path, limit, level):
-    found = by_name(shell(tmp_path, f"ulimit -n {limit};"))["open files"]
-    assert (found[0], found[1].partition(";")[0]) == (level, f"a process may open {limit:,} files")
+    actual = by_name(shell(tmp_path, f"ulimit -n {limit};"))["open files"]
+    assert (actual[0], actual[1].partition(";")[0]) == (level, f"a process may open {limit:,} files")
 
 
 def test_small_shared_memory_and_a_full_disk_are_found(tmp_path):
@@ -73,10 +73,10 @@ def test_small_shared_memory_and_a_full_disk_are_found(tmp_path):
     small = tmp_path / "small"
     small.mkdir()
     mounts = f"mount -t tmpfs -o size=64m none /dev/shm; mount -t tmpfs -o size=300m none {small};"
-    found = not_ok(shell(tmp_path, mounts, *unshare, TMPDIR=str(small)))
-    assert found["shared memory"][0] == "warning"
-    assert found["shared memory"][1].startswith("/dev/shm: 64 MiB of 64 MiB are free; Ray's object store takes ")
-    assert found["disk"] == ("failed", f"{small}: 0.3 GiB are free; Ray may need 1.0 GiB")
+    actual = not_ok(shell(tmp_path, mounts, *unshare, TMPDIR=str(small)))
+    assert actual["shared memory"][0] == "warning"
+    assert actual["shared memory"][1].startswith("/dev/shm: 64 MiB of 64 MiB are free; Ray's object store takes ")
+    assert actual["disk"] == ("failed", f"{small}: 0.3 GiB are free; Ray may need 1.0 GiB")
 
 
 @pytest.mark.parametrize(
@@ -106,13 +106,13 @@ def test_a_node_with_gpus_for_ray_and_without_a_driver_has_failed(monkeypatch, t
 
 
 def test_a_gpu_in_use_and_the_cpu_build_beside_a_gpu_are_found(tmp_path):
-    found = not_ok(run(tmp_path, "doctor", "--json", PATH=fake_nvidia_smi(tmp_path / "bin", free=20480)))
-    assert found["GPU memory"] == (
+    actual = not_ok(run(tmp_path, "doctor", "--json", PATH=fake_nvidia_smi(tmp_path / "bin", free=20480)))
+    assert actual["GPU memory"] == (
         "warning",
         "GPU 0 NVIDIA H100 80GB HBM3: 20.0 of 79.6 GiB are free; an engine claims 71.7 GiB "
         "(engine.gpu_memory_utilization 0.9)",
     )
-    level, message = found["CUDA"]
+    level, message = actual["CUDA"]
     assert level == "failed"
     assert message.endswith("is a build for the CPU, and this node has GPUs")
 

@@ -70,7 +70,7 @@ def captioned(running, folder, scenes, captions, **rest):
     return [row for table in tables for row in table.to_pylist()]
 
 
-def test_a_loop_that_cannot_be_mended_is_stopped_refused_and_told(running, tmp_path):
+def test_a_loop_that_no_retry_ends_is_stopped_rejected_and_reported(running, tmp_path):
     scenes = [Scene(special=Special.GLITCH)] * 8
     rows = captioned(running, tmp_path, scenes, TAGS)
     for row in rows:
@@ -92,7 +92,7 @@ def test_stopping_a_loop_saves_most_of_its_tokens(running, tmp_path):
     assert tokens[True] <= 0.25 * tokens[False]
 
 
-def test_a_loop_by_chance_is_mended_by_asking_again(running, tmp_path):
+def test_a_retry_ends_a_loop_that_was_chance(running, tmp_path):
     scenes = [Scene(special=Special.STATIC)] * 48
     first = captioned(running, tmp_path, scenes, TAGS, quality={"retry": {"attempts": 0}})
     looped = [(row["row"], row["slot"]) for row in first if row["status"] == "rejected"]
@@ -138,12 +138,12 @@ def test_the_whole_way_from_the_command_line(tmp_path):
     assert measured.code == 0, measured
     print(measured.out)
     folder = tmp_path / "out" / "report" / "quality"
-    groups = {one["mode"]: one for one in pq.read_table(folder / "groups.parquet").to_pylist()}
-    assert sum(one["rows"] for one in groups.values()) == 120 * len(ALL)
+    groups = {item["mode"]: item for item in pq.read_table(folder / "groups.parquet").to_pylist()}
+    assert sum(item["rows"] for item in groups.values()) == 120 * len(ALL)
     assert groups["booru-tags"]["repaired"] > 0
     assert groups["booru-tags"]["rejected"] > groups["descriptive"]["rejected"]
     reasons = pq.read_table(folder / "reasons.parquet").to_pylist()
-    names = {one["name"] for one in reasons if one["kind"] == "rejected"}
+    names = {item["name"] for item in reasons if item["kind"] == "rejected"}
     assert names == {"loop", "empty_caption"}
     rows = pq.read_table(tmp_path / "out" / "captions").to_pylist()
     assert max(row["caption"].count("magenta") for row in rows if row["status"] == "ok") <= 2

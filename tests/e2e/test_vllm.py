@@ -55,7 +55,7 @@ def question(name, pixels, prompt, seed=0):
 
 def ask(running, questions):
     async def all_of_them():
-        return await asyncio.gather(*(running.engine.answer(one) for one in questions))
+        return await asyncio.gather(*(running.engine.answer(item) for item in questions))
 
     return [answer.text for answer in running.do(all_of_them())]
 
@@ -110,7 +110,7 @@ def test_modes_tones_and_lengths_are_followed(running):
         assert sum(num_words(text) <= words for text in texts) >= 8, (words, texts)
 
 
-def test_greedy_vllm_says_what_transformers_says(running):
+def test_greedy_vllm_gives_the_texts_of_transformers(running):
     import torch
     from transformers import AutoProcessor, LlavaForConditionalGeneration
 
@@ -134,7 +134,7 @@ def test_greedy_vllm_says_what_transformers_says(running):
     assert sum(answer == reference for answer, reference in zip(ours, theirs, strict=True)) >= 0.95 * 50
 
 
-def test_vllm_is_handed_what_it_would_make_of_a_raw_prompt(running):
+def test_vllm_receives_the_input_that_it_would_build_from_a_raw_prompt(running):
     import torch
     from vllm import SamplingParams
 
@@ -167,14 +167,14 @@ def test_text_decoded_at_the_end_is_text_decoded_on_the_way(running):
 
     from pipeline.engines.vllm import _sampling
 
-    async def both(one):
+    async def both(item):
         engine = running.engine
-        sampling = _sampling(engine._spec, one)
+        sampling = _sampling(engine._spec, item)
         sampling.detokenize, sampling.output_kind = True, RequestOutputKind.FINAL_ONLY
-        form = engine._input(one, engine._tokens.encode(SYSTEM, one.prompt))
-        async for output in engine._llm.generate(form, sampling, request_id=f"{one.id}#own"):
+        form = engine._input(item, engine._tokens.encode(SYSTEM, item.prompt))
+        async for output in engine._llm.generate(form, sampling, request_id=f"{item.id}#own"):
             last = output
-        return last.outputs[0].text.strip(), (await engine.answer(one)).text
+        return last.outputs[0].text.strip(), (await engine.answer(item)).text
 
     for number, (_, pixels) in enumerate(pictures(8, seed=109)):
         theirs, ours = running.do(both(question(f"d{number}", pixels, prompt_of(*STYLES[number % len(STYLES)]))))
@@ -231,7 +231,7 @@ def test_a_wrong_token_layout_ruins_the_captions(running, monkeypatch, fault):
     assert shape < 0.5
 
 
-def test_a_seed_gives_the_same_text_alone_and_in_a_crowd(running):
+def test_a_seed_gives_the_same_text_alone_and_among_other_requests(running):
     [(_, pixels)] = pictures(1, seed=105)
     engine = running.engine
     sampled = engine._spec.sampling.model_copy(update={"temperature": 1.0})
@@ -265,7 +265,7 @@ def test_a_prompt_that_does_not_fit_fails_alone(running):
     assert fine.text
 
 
-def test_the_engine_tells_what_its_caches_spared(running):
+def test_the_engine_reports_what_its_caches_saved(running):
     [(_, pixels)] = pictures(1, seed=108)
     before = running.engine.stats()
     ask(running, [question(f"c{n}", pixels, f"{LONG} {n}") for n in range(8)])

@@ -273,7 +273,7 @@ def answers_of_vllm(folder: Path) -> list[dict]:
     engine = start_engine(spec)
 
     async def ask() -> list[dict]:
-        found = []
+        result = []
         for number, (pixels, prompt) in enumerate(_questions()):
             request = EngineRequest(
                 id=str(number), pixels=pixels, image_id=str(number // 2), system=SYSTEM, prompt=prompt, seed=None
@@ -281,7 +281,7 @@ def answers_of_vllm(folder: Path) -> list[dict]:
             ids = engine._tokens.encode(SYSTEM, prompt)
             completion = (await engine._generate(request, ids)).outputs[0]
             response = await engine.answer(EngineRequest(**{**_fields(request), "id": f"{number}#text"}))
-            found.append(
+            result.append(
                 {
                     "prompt": list(ids),
                     "prompt_tokens": response.prompt_tokens,
@@ -290,7 +290,7 @@ def answers_of_vllm(folder: Path) -> list[dict]:
                     "text": response.text,
                 }
             )
-        return found
+        return result
 
     try:
         return asyncio.run(ask())
@@ -309,7 +309,7 @@ def answers_of_transformers(folder: Path) -> list[dict]:
 
     processor = AutoProcessor.from_pretrained(folder)
     model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=getattr(torch, DTYPE)).eval()
-    found = []
+    result = []
     for pixels, prompt in _questions():
         turns = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": prompt}]
         text = processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
@@ -327,7 +327,7 @@ def answers_of_transformers(folder: Path) -> list[dict]:
         top = torch.stack(made.logits)[:, 0].topk(2).values
         asked = inputs["input_ids"][0].tolist()
         ids = made.sequences[0, len(asked) :].tolist()
-        found.append(
+        result.append(
             {
                 "prompt": asked,
                 "ids": ids,
@@ -336,7 +336,7 @@ def answers_of_transformers(folder: Path) -> list[dict]:
                 "rope": model.config.text_config.rope_parameters,
             }
         )
-    return found
+    return result
 
 
 def main() -> None:

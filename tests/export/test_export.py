@@ -40,7 +40,7 @@ def rows():
 def chosen(**options):
     config = ExportConfig(to="jsonl", **options)
     choice = choose(rows(), config.slots_of(SLOTS), config)
-    return [(one.row, one.text or tuple(one.captions)) for one in choice.chosen], choice.dropped
+    return [(item.row, item.text or tuple(item.captions)) for item in choice.chosen], choice.dropped
 
 
 @pytest.mark.parametrize(
@@ -56,13 +56,13 @@ def chosen(**options):
     ],
 )
 def test_a_filter_leaves_out_matching_captions_and_counts_them(options, kept, dropped):
-    found, told = chosen(**options)
-    assert (len(found), told) == (kept, dropped)
+    result, told = chosen(**options)
+    assert (len(result), told) == (kept, dropped)
 
 
 def test_a_template_combines_slots_key_and_metadata_fields():
-    found, _ = chosen(template="{key}: {long} ({source.tags}; {source.n})")
-    assert found[3] == (3, "k3: long3 (a, b; 3)")
+    result, _ = chosen(template="{key}: {long} ({source.tags}; {source.n})")
+    assert result[3] == (3, "k3: long3 (a, b; 3)")
 
 
 def test_a_template_of_a_field_that_is_not_there_is_refused():

@@ -47,11 +47,11 @@ def test_a_data_set_folder_is_loaded_by_datasets_with_its_features(tmp_path, par
     captioned = caption_all(tmp_path / "two" / "in", tmp_path / "two" / "out")
 
     exported = export(captioned, tmp_path / "hub", "hf", slots=("long",), column="joy-caption", fields=("mode",))
-    found = datasets.load_dataset(str(tmp_path / "hub"), cache_dir=str(tmp_path / "cache"))
+    result = datasets.load_dataset(str(tmp_path / "hub"), cache_dir=str(tmp_path / "cache"))
 
     assert exported.num_exported == 13
-    assert {split: rows.num_rows for split, rows in found.items()} == {"train": 10, "test": 3}
-    train = found["train"]
+    assert {split: rows.num_rows for split, rows in result.items()} == {"train": 10, "test": 3}
+    train = result["train"]
     assert train.column_names == ["image", "label", "im_name", "joy-caption", "mode"]
     assert train.features["image"] == datasets.Image()
     assert train.features["label"].names == ["cat", "dog"]
@@ -157,14 +157,14 @@ def test_csv_and_json_lines_hold_the_same_rows(tmp_path, tars):
 
     assert len(table) == len(rows) == 10
     assert list(table.columns) == list(rows[0])
-    for (_, one), row in zip(table.iterrows(), rows, strict=True):
-        assert one["key"] == row["key"]
-        assert one["caption_long"] == row["caption_long"] == caption_of(row["key"], "long")
+    for (_, item), row in zip(table.iterrows(), rows, strict=True):
+        assert item["key"] == row["key"]
+        assert item["caption_long"] == row["caption_long"] == caption_of(row["key"], "long")
         assert row["source"]["n"] == int(row["key"][2:])
-        assert json.loads(one["source"]) == row["source"]
+        assert json.loads(item["source"]) == row["source"]
         rejected = int(row["key"][2:]) % 5 == 4
         assert row["status_tags"] == ("rejected" if rejected else "ok")
-        assert (row["caption_tags"] is None) == rejected == pandas.isna(one["caption_tags"])
+        assert (row["caption_tags"] is None) == rejected == pandas.isna(item["caption_tags"])
 
 
 def test_a_table_of_a_parquet_source_keeps_its_columns_and_types(tmp_path, parquets):
@@ -223,9 +223,9 @@ def test_fine_tuning_examples_have_the_prompts_of_the_run(tmp_path, tars):
 
     examples = json.loads((tmp_path / "tune/train.json").read_text())
     assert len(examples) == 18
-    for one in examples:
-        user, assistant = one["messages"]
-        [path] = one["images"]
+    for item in examples:
+        user, assistant = item["messages"]
+        [path] = item["images"]
         key = path.rpartition("-")[2].removesuffix(".png")
         slot = user["content"].removeprefix("Write ").removesuffix(".")
         assert (user["role"], assistant["role"]) == ("user", "assistant")

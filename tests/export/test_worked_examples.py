@@ -49,8 +49,8 @@ def test_the_commands_make_a_data_set_with_captions(tmp_path, monkeypatch, name,
         done = run(tmp_path, *words)
         assert done.code == 0, done.err
 
-    found = datasets.load_dataset(str(tmp_path / export[2]), cache_dir=str(tmp_path / "cache"))
-    assert set(found) == ({"train"} if generation == "alpha-two" else {"train", "test"})
-    assert found["train"].column_names == ["image", "label", "im_name", "joy-caption"]
-    assert found["train"]["im_name"] == [f"{number}.png" for number in range(6)]
-    assert all(found["train"]["joy-caption"])
+    result = datasets.load_dataset(str(tmp_path / export[2]), cache_dir=str(tmp_path / "cache"))
+    assert set(result) == ({"train"} if generation == "alpha-two" else {"train", "test"})
+    assert result["train"].column_names == ["image", "label", "im_name", "joy-caption"]
+    assert result["train"]["im_name"] == [f"{number}.png" for number in range(6)]
+    assert all(result["train"]["joy-caption"])

@@ -6,7 +6,7 @@ from pipeline.export.form import File, Finished, Form, ShardCaptions
 
 
 def files(captions: ShardCaptions) -> Iterator[File]:
-    lines = [f"{one.key}: {one.text.upper()}\n" for one in captions.chosen]
+    lines = [f"{item.key}: {item.text.upper()}\n" for item in captions.chosen]
     yield File(f"{captions.shard.path}.{captions.config.suffix}", "".join(lines).encode())
 
 

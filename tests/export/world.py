@@ -88,7 +88,7 @@ def _commit(store: LocalStore, config: SourceConfig, shard: Shard) -> None:
         source=config, images=ImagesConfig(max_bytes=MAX_BYTES), geometry=FixedSize(8, 8), batch_images=1000
     )
     [batch] = [table.to_pylist()[0] for table in read_shard(spec, shard, [])]
-    rows = [_row(shard, one, slot) for one in batch["images"] for slot in SLOTS]
+    rows = [_row(shard, item, slot) for item in batch["images"] for slot in SLOTS]
     table = pa.Table.from_pylist(rows, schema=CAPTION_ROW)
     fragment = write_fragment(store, RUN, shard, batch["num_images"], table)
     commit_shard(store, RUN, shard, batch["num_images"], [fragment])
@@ -116,5 +116,5 @@ def export(captioned: Captioned, folder: Path, to: str, workers: int = 1, **opti
 
 def files_of(folder: Path) -> dict[str, bytes]:
     """The data of an export."""
-    found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    return {name: path.read_bytes() for name, path in sorted(found.items()) if not name.startswith(".")}
+    result = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    return {name: path.read_bytes() for name, path in sorted(result.items()) if not name.startswith(".")}

@@ -38,9 +38,9 @@ def job(folder: Path, name: str = "corpus") -> str:
 def texts(output: Path) -> dict[tuple[str, int], str]:
     """Return the digest of each text by its identity; a text must not occur twice."""
     rows = [row for file in sorted((output / "text").rglob("*.parquet")) for row in pq.read_table(file).to_pylist()]
-    found = {(row["id"], row["epoch"]): hashlib.sha256(str(row).encode()).hexdigest() for row in rows}
-    assert len(found) == len(rows)
-    return found
+    result = {(row["id"], row["epoch"]): hashlib.sha256(str(row).encode()).hexdigest() for row in rows}
+    assert len(result) == len(rows)
+    return result
 
 
 def committed(output: Path) -> set[str]:
@@ -80,7 +80,7 @@ def test_two_concurrent_runs_make_one_corpus(tmp_path):
     wait_until(lambda: len(gate.holders()) == 2, runs[0], "2 runs that publish")
     gate.open()
     both = [finish(process) for process in runs]
-    assert [one.code for one in both] == [0, 0], both
+    assert [item.code for item in both] == [0, 0], both
     assert len(texts(tmp_path / "corpus")) == SHARDS * ROWS * EPOCHS
 
 

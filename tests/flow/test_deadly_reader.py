@@ -10,7 +10,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.long
-def test_an_error_that_nobody_expects_of_a_repeated_reader_is_told_on_the_terminal(tmp_path):
+def test_an_unexpected_error_of_a_repeated_reader_is_printed_on_the_terminal(tmp_path):
     (tmp_path / "in").mkdir()
     tar_of(tmp_path / "in" / "a.tar", {f"{number:02d}.jpg": jpeg((number, 0, 0)) for number in range(12)})
     job = write_job(tmp_path, tmp_path / "in", tmp_path / "out", engine={"batch_images": 4})

@@ -138,7 +138,7 @@ def test_a_model_of_another_shape_ends_the_run_with_one_line(tmp_path):
     assert done.err.splitlines()[-1].startswith(f"joyfleet: {model}: image_token_index is 7, but the tokenizer's")
 
 
-def test_a_defect_of_a_reader_costs_its_shard_and_the_run_goes_on(tmp_path):
+def test_a_defect_of_a_reader_costs_its_shard_and_the_run_continues(tmp_path):
     (tmp_path / "in").mkdir()
     files = {f"{number}.jpg": jpeg("red") for number in range(8)}
     tar_of(tmp_path / "in" / "a.tar", {**files, "0.mask.png": jpeg("blue")})

@@ -40,7 +40,7 @@ def test_all_such_keys_are_named_at_once(environment):
 
 
 @pytest.mark.parametrize("address", [None, "", "local"])
-def test_a_local_ray_accepts_them(environment, address):
+def test_a_local_ray_accepts_keys_of_a_local_ray(environment, address):
     if address is not None:
         environment["RAY_ADDRESS"] = address
     config = ClusterConfig(num_cpus=2, object_store_gib=0.3, metrics_port=8080)

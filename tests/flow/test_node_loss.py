@@ -42,11 +42,11 @@ def test_a_node_that_vanishes_costs_no_row(tmp_path, how):
 
 def not_loopback(pid: int) -> list[str]:
     """Sockets of the cluster that others on the network could reach."""
-    found: list[str] = []
+    result: list[str] = []
     for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
         try:
-            listening = [one for one in process.net_connections("inet") if one.status == psutil.CONN_LISTEN]
+            listening = [item for item in process.net_connections("inet") if item.status == psutil.CONN_LISTEN]
         except psutil.Error:
             continue
-        found += [f"{process.name()} {one.laddr}" for one in listening if one.laddr.ip not in LOOPBACK]
-    return found
+        result += [f"{process.name()} {item.laddr}" for item in listening if item.laddr.ip not in LOOPBACK]
+    return result

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 
 
-def test_looking_at_captions_runs_from_top_to_bottom(tmp_path, monkeypatch, capsys):
+def test_the_caption_notebook_runs_from_top_to_bottom(tmp_path, monkeypatch, capsys):
     write_tars(tmp_path / "in", 2, 10)
     caption_all(tmp_path / "in", tmp_path / "out/demo")
     (tmp_path / "notebooks").mkdir()
@@ -42,7 +42,7 @@ def drawn_shapes(folder):
 
 
 @pytest.mark.parametrize("steps", [150, pytest.param(None, marks=pytest.mark.long, id="as it stands")])
-def test_a_small_model_learns_from_a_corpus_and_goes_on_where_a_prompt_ends(tmp_path, monkeypatch, steps):
+def test_a_small_model_learns_from_a_corpus_and_continues_a_prompt(tmp_path, monkeypatch, steps):
     style = {"tasks": {"all": dict.fromkeys(Task, 0) | {"tag_to_long": 1}}}
     config = corpus(
         tmp_path,

@@ -124,7 +124,7 @@ CARDS = {"A100": {"max_num_seqs": 512}, "L4": {"max_num_seqs": 64, "enforce_eage
 
 
 @pytest.mark.long
-def test_each_replica_is_what_its_card_asks_for_and_a_pool_of_one_type_keeps_to_it(tmp_path, gate):
+def test_each_replica_has_the_settings_of_its_accelerator_and_a_pool_of_one_type_uses_only_it(tmp_path, gate):
     with nodes(0, **gate.environment) as cluster:
         assert [cluster.tell("add L4"), cluster.tell("add A100")] == ["added", "added"]
         process = begin(tmp_path, cluster, gate, 80, 2, per_accelerator=CARDS)
@@ -147,7 +147,7 @@ def test_each_replica_is_what_its_card_asks_for_and_a_pool_of_one_type_keeps_to_
         assert "the types in the cluster (A100, L4)" in unknown.err
 
 
-def test_a_card_changes_only_what_it_names():
+def test_settings_of_an_accelerator_type_change_only_what_they_name():
     engine = EngineConfig.model_validate({"max_num_seqs": 128, "per_accelerator": CARDS})
     assert engine.on("A100").max_num_seqs == 512
     assert engine.on("L4").enforce_eager is True
@@ -156,7 +156,7 @@ def test_a_card_changes_only_what_it_names():
     assert engine.on(None) == engine
 
 
-def test_a_card_changes_no_recipe():
+def test_settings_of_an_accelerator_type_leave_the_recipe_unchanged():
     from pipeline.flow.prepared_job import check_job
 
     base = {

@@ -86,7 +86,7 @@ def test_a_signal_while_ray_starts_ends_the_run_with_one_line_and_leaves_nothing
     scratch, mark = tmp_path / "scratch", uuid.uuid4().hex
     scratch.mkdir()
     process = start(tmp_path, *words, **{MARK: mark, "TMPDIR": str(scratch), "RAY_TMPDIR": "/tmp"})
-    wait_until(lambda: any("gcs_server" in " ".join(one.cmdline()) for one in marked(mark)), process, "a GCS")
+    wait_until(lambda: any("gcs_server" in " ".join(item.cmdline()) for item in marked(mark)), process, "a GCS")
     process.send_signal(number)
     done = finish(process)
     assert done.code == 4, done
@@ -116,7 +116,7 @@ def test_shards_that_are_complete_within_the_drain_timeout_are_committed(tmp_pat
 
 
 @pytest.mark.chaos
-def test_the_grace_ends_in_time_with_an_engine_that_does_not_answer(tmp_path):
+def test_the_drain_timeout_ends_a_run_whose_engine_does_not_answer(tmp_path):
     _, process, _ = begin(tmp_path, drain_timeout_s=2)
     process.send_signal(signal.SIGTERM)
     since = time.monotonic()

@@ -59,15 +59,15 @@ def test_failed_and_rejected_rows_are_asked_again_and_the_rest_stays(tmp_path, o
     assert "0 images in 0 shards" in run(tmp_path, "retry", str(output), "--rows", "failed").out
 
 
-def test_of_two_retries_at_once_one_is_told_that_it_lost(tmp_path, output):
+def test_of_two_concurrent_retries_one_reports_that_it_lost(tmp_path, output):
     gate = Gate(tmp_path / "gate")
     words = ("retry", str(output), "--rows", "failed,rejected")
     both = [start(tmp_path, *words, **gate.environment) for _ in range(2)]
     wait_until(lambda: len(gate.holders()) == 2, both[0], "2 retries with batches in flight")
     gate.open()
     done = [finish(process) for process in both]
-    assert [one.code for one in done] == [0, 0], done
-    assert sum("committed by another run: " in one.out for one in done) == 1, done
+    assert [item.code for item in done] == [0, 0], done
+    assert sum("committed by another run: " in item.out for item in done) == 1, done
     assert run(tmp_path, "verify", str(output)).code == 0
 
 

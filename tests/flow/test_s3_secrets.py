@@ -20,8 +20,8 @@ CREDENTIALS = {"AWS_SECRET_ACCESS_KEY": SECRET, "AWS_SESSION_TOKEN": TOKEN}
 def leaks(folder: Path, *texts: str) -> list[str]:
     """Files below the folder, and texts, that hold a credential."""
     words = [SECRET.encode(), TOKEN.encode()]
-    found = [str(file) for file in folder.rglob("*") if file.is_file() and holds(file.read_bytes(), words)]
-    return found + [text for text in texts if holds(text.encode(), words)]
+    result = [str(file) for file in folder.rglob("*") if file.is_file() and holds(file.read_bytes(), words)]
+    return result + [text for text in texts if holds(text.encode(), words)]
 
 
 def holds(data: bytes, words: list[bytes]) -> bool:
@@ -53,7 +53,7 @@ def test_a_whole_job_leaves_no_credential_anywhere(tmp_path, photos):
     assert {"run.json", "plan.parquet"} < objects.keys()
     words = [SECRET.encode(), TOKEN.encode()]
     assert [path for path, data in objects.items() if holds(data, words)] == []
-    assert leaks(tmp_path, *(text for one in done for text in said(one))) == []
+    assert leaks(tmp_path, *(text for item in done for text in said(item))) == []
     [logs] = [
         line.removeprefix("logs of Ray's workers and vLLM: ") for line in done[0].out.splitlines() if "vLLM:" in line
     ]
@@ -64,14 +64,14 @@ def test_a_whole_job_leaves_no_credential_anywhere(tmp_path, photos):
     ("source", "output"),
     [("s3://no-such-bucket/photos", "s3://out/x"), ("s3://out/secrets/photos", "s3://no-such-bucket/captions")],
 )
-def test_a_missing_bucket_is_told_without_a_credential(tmp_path, photos, source, output):
+def test_a_missing_bucket_is_reported_without_a_credential(tmp_path, photos, source, output):
     done = run(tmp_path, "caption", write_job(tmp_path, source, output), **CREDENTIALS)
     assert done.code in (1, 2), done
     assert "no-such-bucket" in done.err
     assert leaks(tmp_path, *said(done)) == []
 
 
-def test_refused_credentials_are_told_and_not_repeated(tmp_path, photos, s3_environment):  # noqa: F811 - a fixture
+def test_refused_credentials_are_reported_and_not_repeated(tmp_path, photos, s3_environment):  # noqa: F811 - a fixture
     job = write_job(tmp_path, photos, "s3://out/secrets/refused")
     with s3_proxy(s3_environment["AWS_ENDPOINT_URL"], refuses=True) as (endpoint, _):
         done = run(tmp_path, "caption", job, AWS_ENDPOINT_URL=endpoint, **CREDENTIALS)

@@ -36,7 +36,7 @@ def failing(monkeypatch):
 TIMED_OUT = Exception("The current node timed out during startup.")
 
 
-def test_a_ray_that_did_not_start_in_time_is_tried_again_after_its_processes_were_killed(failing, monkeypatch):
+def test_a_start_of_ray_that_timed_out_is_retried_after_its_processes_were_killed(failing, monkeypatch):
     left = failing(2, TIMED_OUT)
     assert cluster._init({"address": cluster.LOCAL_RAY}, "text") == "context"
     assert [psutil.pid_exists(process.pid) for process in left] == [False, False]

@@ -90,7 +90,7 @@ def shard_names(tmp_path):
     return sorted(path.relative_to(tmp_path / "in").as_posix() for path in (tmp_path / "in").rglob("*.*"))
 
 
-def test_an_output_that_stays_unwritable_ends_the_run_and_the_next_goes_on(tmp_path, photos):
+def test_an_output_that_stays_unwritable_ends_the_run_and_the_next_run_resumes(tmp_path, photos):
     prefix, server = photos
     output = f"s3://out/{prefix}/captions"
     job = write_job(

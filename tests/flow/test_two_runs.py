@@ -32,7 +32,7 @@ def won(out: str) -> int:
     return int(line.split()[2])
 
 
-def test_two_runs_at_once_both_end_well_and_tell_what_they_lost(tmp_path):
+def test_two_concurrent_runs_succeed_and_report_what_the_other_committed(tmp_path):
     draw_dataset(tmp_path / "in", num_images=160, seed=2, shard_rows=40)
     output = tmp_path / "out"
     job = write_job(tmp_path, tmp_path / "in", output, engine=ENGINE)
@@ -41,11 +41,11 @@ def test_two_runs_at_once_both_end_well_and_tell_what_they_lost(tmp_path):
     wait_until(lambda: len(gate.holders()) == 2, both[0], "2 runs with batches in flight")
     gate.open()
     done = [finish(process) for process in both]
-    assert [one.code for one in done] == [0, 0], done
+    assert [item.code for item in done] == [0, 0], done
     assert identities(committed_rows(output)) == identities_expected(tmp_path, 160)
     assert won(done[0].out) + won(done[1].out) == 4
-    for one in done:
-        assert len(lost(one.out)) + won(one.out) == 4
+    for item in done:
+        assert len(lost(item.out)) + won(item.out) == 4
     assert not lost(done[0].out) & lost(done[1].out)
     assert run(tmp_path, "verify", str(output)).code == 0
 
@@ -56,7 +56,7 @@ def identities_expected(tmp_path, num_images):
     )
 
 
-def test_a_run_that_comes_back_from_the_dead_changes_nothing(tmp_path):
+def test_a_run_that_resumes_after_its_work_was_committed_by_another_changes_nothing(tmp_path):
     draw_dataset(tmp_path / "in", num_images=160, seed=2, shard_rows=40)
     output = tmp_path / "out"
     job = write_job(tmp_path, tmp_path / "in", output, engine=ENGINE)

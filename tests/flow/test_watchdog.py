@@ -21,7 +21,7 @@ from pipeline.flow.watchdog import Watchdog, stalled_stage
         (Counts(read=64, dispatched=64, staged=64, replicas=1), 2, "commit: 2 shards wait for the output's storage"),
     ],
 )
-def test_the_stage_that_holds_the_others_up_is_named(counts, commits, stage):
+def test_the_stage_that_blocks_the_others_is_named(counts, commits, stage):
     assert stalled_stage(counts, commits).startswith(stage)
 
 

@@ -138,11 +138,11 @@ def about(number: int) -> dict:
 def members(numbers: range, form: str) -> list[tuple[str, bytes]]:
     """An image and its JSON for each number."""
     suffix = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}[form]
-    found = []
+    result = []
     for number in numbers:
-        found += [(f"p{number:03d}.{suffix}", picture(number, form))]
-        found += [(f"p{number:03d}.json", json.dumps(about(number)).encode())]
-    return found
+        result += [(f"p{number:03d}.{suffix}", picture(number, form))]
+        result += [(f"p{number:03d}.json", json.dumps(about(number)).encode())]
+    return result
 
 
 def tar_of(files: list[tuple[str, bytes]]) -> bytes:
@@ -198,9 +198,9 @@ def start(root: Path, *words: str) -> subprocess.Popen[str]:
 
 
 def run(root: Path, *words: str, code: int) -> None:
-    found = start(root, *words).wait(600)
-    if found != code:
-        raise SystemExit(f"{words}: exit code {found}, not {code}")
+    result = start(root, *words).wait(600)
+    if result != code:
+        raise SystemExit(f"{words}: exit code {result}, not {code}")
 
 
 def wait_until(seen: Callable[[], bool], process: subprocess.Popen[str]) -> None:
@@ -212,9 +212,9 @@ def wait_until(seen: Callable[[], bool], process: subprocess.Popen[str]) -> None
 
 def kill_tree(process: subprocess.Popen[str]) -> None:
     top = psutil.Process(process.pid)
-    for one in [*top.children(recursive=True), top]:
+    for item in [*top.children(recursive=True), top]:
         try:
-            one.send_signal(signal.SIGKILL)
+            item.send_signal(signal.SIGKILL)
         except psutil.NoSuchProcess:
             continue
     process.wait()

@@ -31,9 +31,9 @@ DAMAGED_IMAGES, UNFINISHED_IMAGES, STAGED_IMAGES = 3, 12, 6
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """A copy of the golden folder, and the working directory: its sources are relative paths."""
-    found = golden.copy_of(FIRST, tmp_path / "golden")
-    monkeypatch.chdir(found)
-    return found
+    result = golden.copy_of(FIRST, tmp_path / "golden")
+    monkeypatch.chdir(result)
+    return result
 
 
 def invoke(verb: tuple[str, ...], *words: str, code: int = 0) -> str:
@@ -81,7 +81,7 @@ def test_the_same_job_has_the_same_fingerprint(folder, job, output):
 
 
 @JOBS
-def test_the_job_that_run_json_holds_means_what_it_meant(folder, job, output):
+def test_the_job_in_run_json_is_read_with_its_old_meaning(folder, job, output):
     described = json.loads((folder / output / "run.json").read_text())["about"]["job"]
     assert read_stored(JobConfig, with_new_names(described), f"{output}/run.json") == load_job(job)
 
@@ -103,13 +103,13 @@ def test_a_job_with_another_recipe_is_refused(folder):
     assert bytes_of(folder) == before
 
 
-def test_every_image_is_asked_the_same_questions_with_the_same_seeds(folder):
+def test_every_image_has_the_same_requests_with_the_same_seeds(folder):
     job = load_job("job.yaml")
     asker = RequestSampler(job)
     rows = [*committed_rows(folder / OUTPUT), *staged_rows(folder)]
     assert len(rows) == 2 * (sum(IMAGES.values()) + STAGED_IMAGES)
     for row in rows:
-        [request] = [one for one in asker.requests(row["shard"], row["row"]) if one.slot == row["slot"]]
+        [request] = [item for item in asker.requests(row["shard"], row["row"]) if item.slot == row["slot"]]
         for name in ("mode", "tone", "length_kind", "length_words", "length_class", "name", "prompt", "system"):
             assert getattr(request, name) == row[name], (row["shard"], row["row"], name)
         assert list(request.options) == row["options"]
@@ -117,7 +117,7 @@ def test_every_image_is_asked_the_same_questions_with_the_same_seeds(folder):
         assert draw_seed(job.seed, row["shard"], row["row"], row["slot"], attempt) == row["seed"]
 
 
-def test_status_tells_shards_fragments_quarantine_and_how_the_runs_ended(folder):
+def test_status_shows_shards_fragments_quarantine_and_how_the_runs_ended(folder):
     seen = json.loads(invoke(golden.STATUS, OUTPUT, "--json"))
     assert seen["shards"] == {"planned": 6, "committed": 4, "left": 1, "partly_staged": 1, "quarantined": 1}
     assert seen["fragments_staged"] == 3
@@ -192,7 +192,7 @@ def test_the_texts_of_the_corpus_keep_the_grammar(folder):
 
 
 @pytest.mark.slow
-def test_a_run_resumes_takes_what_is_staged_and_asks_again_what_failed(folder):
+def test_a_run_resumes_keeps_staged_rows_and_requests_failed_ones_again(folder):
     output = folder / OUTPUT
     before, staged = bytes_of(output / "captions"), staged_rows(folder)
     golden.repair(folder)

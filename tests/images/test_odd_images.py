@@ -40,9 +40,9 @@ def test_every_odd_image_has_its_expected_result(odd_images):
     assert len(odd_images) > 600
     wrong = []
     for case in odd_images:
-        found = outcome(case.data, ImagesConfig())
-        if case.decodes not in (None, found is None) or (case.reason and case.reason != found):
-            wrong.append((case.name, found, case.reason, case.decodes))
+        result = outcome(case.data, ImagesConfig())
+        if case.decodes not in (None, result is None) or (case.reason and case.reason != result):
+            wrong.append((case.name, result, case.reason, case.decodes))
 
     assert not wrong
 

@@ -45,13 +45,13 @@ def render(folder: Path) -> list[dict[str, Any]]:
 def strict(schema: Any) -> Any:
     """A structural schema as JSON Schema, with unknown keys refused."""
     if isinstance(schema, list):
-        return [strict(one) for one in schema]
+        return [strict(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
     if schema.get("x-kubernetes-int-or-string"):
         return {"anyOf": [{"type": "integer"}, {"type": "string"}]}
     made = {
-        key: {name: strict(one) for name, one in value.items()} if key == "properties" else strict(value)
+        key: {name: strict(item) for name, item in value.items()} if key == "properties" else strict(value)
         for key, value in schema.items()
         if not key.startswith("x-")
     }
@@ -69,8 +69,8 @@ def faults(manifest: dict[str, Any], folder: Path) -> list[str]:
         except (kubernetes_validate.ValidationError, kubernetes_validate.SchemaNotFoundError) as err:
             return [str(err)]
         return []
-    found = _validator(folder, manifest["apiVersion"], manifest["kind"]).iter_errors(manifest)
-    return [f"{'/'.join(map(str, one.absolute_path))}: {one.message[:200]}" for one in found]
+    result = _validator(folder, manifest["apiVersion"], manifest["kind"]).iter_errors(manifest)
+    return [f"{'/'.join(map(str, item.absolute_path))}: {item.message[:200]}" for item in result]
 
 
 @functools.cache
@@ -78,7 +78,7 @@ def _validator(folder: Path, api_version: str, kind: str) -> jsonschema.Draft202
     [text] = [file.read_text() for file in folder.glob(f"ray.io_{kind.lower()}s*.yaml")]
     # 25,000 lines: the loader in C takes a tenth of the time.
     definition = yaml.load(text, yaml.CSafeLoader)
-    version = next(one for one in definition["spec"]["versions"] if f"ray.io/{one['name']}" == api_version)
+    version = next(item for item in definition["spec"]["versions"] if f"ray.io/{item['name']}" == api_version)
     schema = strict(version["schema"]["openAPIV3Schema"])
     schema["properties"]["metadata"] = {"type": "object"}
     return jsonschema.Draft202012Validator(schema)

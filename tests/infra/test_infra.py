@@ -37,10 +37,10 @@ def test_the_workflow_calls_verbs_and_options_that_there_are():
     steps = yaml.safe_load((INFRA / "ci" / "caption.yml").read_text())["jobs"]["caption"]["steps"]
     lines = [line for step in steps for line in step.get("run", "").splitlines()]
     called = [re.search(r"joyfleet (\w+)(.*)", line) for line in lines if ".venv/bin/joyfleet" in line]
-    assert [one[1] for one in called] == ["submit", "verify", "quality"]
-    for one in called:
-        known = {option for parameter in cli.get_command(None, one[1]).params for option in parameter.opts}
-        assert set(re.findall(r"--[a-z-]+", one[2])) <= known
+    assert [item[1] for item in called] == ["submit", "verify", "quality"]
+    for item in called:
+        known = {option for parameter in cli.get_command(None, item[1]).params for option in parameter.opts}
+        assert set(re.findall(r"--[a-z-]+", item[2])) <= known
 
 
 def test_the_aws_cluster_is_of_rays_form_and_keeps_tasks_off_the_head():
@@ -52,7 +52,7 @@ def test_the_aws_cluster_is_of_rays_form_and_keeps_tasks_off_the_head():
     types = cluster["available_node_types"]
     assert types[cluster["head_node_type"]]["resources"] == {"CPU": 0}
     assert types["replicas"]["min_workers"] == 0
-    assert sum(one.get("max_workers", 0) for one in types.values()) == cluster["max_workers"]
+    assert sum(item.get("max_workers", 0) for item in types.values()) == cluster["max_workers"]
 
 
 def test_the_image_is_pinned_and_its_user_is_not_root():

@@ -15,10 +15,10 @@ OVERLAYS = sorted(path.name for path in (KUBERAY / "overlays").iterdir())
 
 
 def cluster_of(manifests):
-    for one in manifests:
-        if one["kind"] == "RayJob":
-            return one["spec"]["rayClusterSpec"]
-    return next(one["spec"] for one in manifests if one["kind"] == "RayCluster")
+    for item in manifests:
+        if item["kind"] == "RayJob":
+            return item["spec"]["rayClusterSpec"]
+    return next(item["spec"] for item in manifests if item["kind"] == "RayCluster")
 
 
 def pods_of(spec):
@@ -53,16 +53,16 @@ def test_every_key_of_the_base_is_known(file):
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_every_key_of_an_overlay_is_known(overlay):
     manifests = render(KUBERAY / "overlays" / overlay)
-    kinds = {one["kind"] for one in manifests}
+    kinds = {item["kind"] for item in manifests}
     assert ("RayJob" in kinds, "RayCluster" in kinds) == ((True, False) if "job" in overlay else (False, True))
-    for one in manifests:
-        assert faults(one, crds()) == [], one["kind"]
-        assert one["metadata"]["namespace"] == "joyfleet"
+    for item in manifests:
+        assert faults(item, crds()) == [], item["kind"]
+        assert item["metadata"]["namespace"] == "joyfleet"
 
 
 def test_all_components_go_together(tmp_path):
     manifests = composed(tmp_path, "spot", "redis", "job")
-    assert [fault for one in manifests for fault in faults(one, crds())] == []
+    assert [fault for item in manifests for fault in faults(item, crds())] == []
     spec = cluster_of(manifests)
     password = spec["gcsFaultToleranceOptions"]["redisPassword"]
     assert password["valueFrom"]["secretKeyRef"]["name"] == "joyfleet"
@@ -72,7 +72,7 @@ def test_all_components_go_together(tmp_path):
 def test_only_replicas_go_to_spot_nodes():
     spot, fixed = (cluster_of(render(KUBERAY / "overlays" / name)) for name in ("spot", "on-demand"))
     assert [("nodeSelector" in pod) for pod in pods_of(spot)] == [False, False, True]
-    assert {one["value"] for one in pods_of(spot)[2]["tolerations"] if "value" in one} == {"spot"}
+    assert {item["value"] for item in pods_of(spot)[2]["tolerations"] if "value" in item} == {"spot"}
     assert not any("nodeSelector" in pod for pod in pods_of(fixed))
 
 
@@ -116,7 +116,7 @@ def test_no_pod_runs_as_root_or_writes_into_its_image(base):
             assert {"startupProbe", "readinessProbe", "livenessProbe"} <= container.keys()
             written = {mount["mountPath"] for mount in container["volumeMounts"]}
             assert {"/work", "/tmp", "/dev/shm", "/models"} <= written
-            assert {mount["name"] for mount in container["volumeMounts"]} <= {one["name"] for one in pod["volumes"]}
+            assert {mount["name"] for mount in container["volumeMounts"]} <= {item["name"] for item in pod["volumes"]}
 
 
 def test_no_secret_is_written_down(base):

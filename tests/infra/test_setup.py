@@ -164,7 +164,7 @@ def test_a_new_driver_gets_the_hashed_gpu_lock_and_torch_is_checked_after(copy):
     assert (copy.setup().stdout, len(copy.installed())) == ("", num_calls), "a finished set-up is left alone"
 
 
-def test_an_image_without_nvidia_smi_is_built_and_told_the_driver_it_needs(copy):
+def test_an_image_without_nvidia_smi_is_built_with_a_note_on_the_driver_it_needs(copy):
     copy.torch_with_cuda("13.0")
     done = copy.setup("gpu")
     assert done.returncode == 0, done.stderr

@@ -112,7 +112,7 @@ def test_plan_prints_an_estimate_and_writes_nothing(tmp_path):
     planned = json.loads(result.stdout)
     assert (planned["source"]["images"], planned["source"]["counted"], planned["left"]["images"]) == (12, True, 12)
     assert planned["estimate"]["captions"] == 12
-    times = {one["name"]: one for one in planned["estimate"]["times"]}
+    times = {item["name"]: item for item in planned["estimate"]["times"]}
     assert times["h100"]["cost"] == pytest.approx(12 / times["h100"]["images_per_s"] / 3600 * 3.6)
     assert times["a100"]["cost"] is None
     assert "roofline" in times["h100"]["source"]

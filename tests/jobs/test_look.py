@@ -53,5 +53,5 @@ def test_images_of_folders_and_zips_are_counted(tmp_path):
 
     for folder, images in (("loose", 5), ("zips", 3)):
         source = SourceConfig(urls=(str(tmp_path / folder),))
-        found = estimate_counts(list_shards(source), source)
-        assert (found.images, found.exact, found.unreadable) == (images, True, {})
+        result = estimate_counts(list_shards(source), source)
+        assert (result.images, result.exact, result.unreadable) == (images, True, {})

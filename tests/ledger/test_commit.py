@@ -79,8 +79,8 @@ def test_an_empty_shard_is_an_empty_file(store):
 
 
 def test_all_slots_of_a_row_come_from_the_first_fragment_by_name(store):
-    one, two = stage(store, range(5), text="one"), stage(store, range(3, 10), text="two")
-    commit(store, [two, one, two])
+    item, two = stage(store, range(5), text="one"), stage(store, range(3, 10), text="two")
+    commit(store, [two, item, two])
     table = rows_of(committed(store))
     texts = [
         caption or message
@@ -232,17 +232,17 @@ def test_of_two_committers_one_wins_and_both_know(request, kind):
 
 
 @pytest.mark.parametrize(
-    ("changes", "found"),
+    ("changes", "actual"),
     [
         ({"run": replace(RUN, recipe="recipe-2")}, "recipe is 'recipe-1', expected 'recipe-2'"),
         ({"shard": replace(SHARD, etag="new")}, "etag is 'etag-1', expected 'new'"),
         ({"num_images": 11}, "written for 10 images, expected 11"),
     ],
 )
-def test_a_committed_file_of_another_shard_is_refused_and_nothing_is_removed(store, changes, found):
+def test_a_committed_file_of_another_shard_is_refused_and_nothing_is_removed(store, changes, actual):
     commit(store, [stage(store, range(10))])
     late = stage(store, range(10))
-    with pytest.raises(OutputMismatch, match=f"{found}; nothing was removed. Give the run its own output"):
+    with pytest.raises(OutputMismatch, match=f"{actual}; nothing was removed. Give the run its own output"):
         commit(store, [late], **changes)
     assert paths(store) == [committed_path(SHARD.path), late]
 

@@ -96,11 +96,11 @@ def test_an_empty_fragment_is_refused(store):
 def test_a_fragment_of_another_run_or_shard_is_invalid(store, caplog, run, shard, reason):
     path = stage(store, [0, 1])
     with caplog.at_level(logging.WARNING):
-        found = read(store, path, run, shard)
-    assert isinstance(found, Invalid)
+        result = read(store, path, run, shard)
+    assert isinstance(result, Invalid)
     assert len(caplog.records) == 1
     assert path in caplog.text
-    assert re.search(reason, found.reason)
+    assert re.search(reason, result.reason)
 
 
 def test_versions_and_url_are_no_part_of_the_check(store):
@@ -131,9 +131,9 @@ def test_a_flipped_byte_is_never_another_caption(store):
     noticed = 0
     for at in range(4, len(whole) - footer_bytes, 7):
         store.put(path, whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
-        found = read(store, path)
-        noticed += isinstance(found, Invalid)
-        if isinstance(found, FragmentInfo):
+        result = read(store, path)
+        noticed += isinstance(result, Invalid)
+        if isinstance(result, FragmentInfo):
             assert pq.read_table(pa.BufferReader(store.get(path))).equals(before)
     assert noticed > 50
 
@@ -167,9 +167,9 @@ def spoiled_footer(store, path, changes):
 def test_a_footer_that_does_not_match_its_rows_is_invalid(store, changes, reason):
     path = stage(store, [0, 1])
     spoiled_footer(store, path, changes)
-    found = read(store, path)
-    assert isinstance(found, Invalid)
-    assert reason in found.reason
+    result = read(store, path)
+    assert isinstance(result, Invalid)
+    assert reason in result.reason
 
 
 def test_fragment_infos_pickle(store):

@@ -96,8 +96,8 @@ class Ledger(OneShard):
     def start(self, driver):
         """A driver starts anew: it knows what the store shows. One that never does so again is a zombie."""
         left = remaining(self.store, PLAN).fragments.get(SHARD.path, ())
-        found = [read_fragment_info(self.store, path, RUN, SHARD) for path in left]
-        self.known[driver] = {facts.path: set(facts.rows) for facts in found if isinstance(facts, FragmentInfo)}
+        actual = [read_fragment_info(self.store, path, RUN, SHARD) for path in left]
+        self.known[driver] = {facts.path: set(facts.rows) for facts in actual if isinstance(facts, FragmentInfo)}
 
     @rule(driver=DRIVERS, first=st.integers(0, NUM_IMAGES - 1), count=st.integers(1, NUM_IMAGES))
     def stage(self, driver, first, count):

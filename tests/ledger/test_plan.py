@@ -37,7 +37,7 @@ def test_the_url_is_that_of_today(store):
 
 
 @pytest.mark.parametrize(
-    ("now", "found"),
+    ("now", "result"),
     [
         (
             [*SHARDS[:4], replace(SHARDS[4], size=7)],
@@ -51,9 +51,9 @@ def test_the_url_is_that_of_today(store):
         ),
     ],
 )
-def test_a_shard_that_changed_or_went_is_refused(store, now, found):
+def test_a_shard_that_changed_or_went_is_refused(store, now, result):
     claim_plan(store, SHARDS)
-    with pytest.raises(OutputMismatch, match=found):
+    with pytest.raises(OutputMismatch, match=result):
         claim_plan(store, now)
 
 
@@ -84,8 +84,8 @@ def test_two_drivers_at_once_end_with_the_same_plan(local):
         return claim_plan(Interposed(local, before=meet), shards)
 
     with ThreadPoolExecutor(2) as pool:
-        one, two = pool.map(drive, [SHARDS, list(reversed(SHARDS))])
-    assert list(one.shards) == list(two.shards) == list(read_plan(local).shards)
+        item, two = pool.map(drive, [SHARDS, list(reversed(SHARDS))])
+    assert list(item.shards) == list(two.shards) == list(read_plan(local).shards)
 
 
 def test_a_lost_answer_is_still_a_plan(store):

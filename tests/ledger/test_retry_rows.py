@@ -1,4 +1,4 @@
-"""A second chance for rows that failed: one replacement, success beats failure, and of two retries the second is refused."""
+"""Retried rows: one replacement, success beats failure, and of two concurrent retries the second is refused."""
 
 import contextlib
 from dataclasses import replace

@@ -53,8 +53,8 @@ def check_event(event):
         assert dataset["name"]
         assert set(dataset) <= {"namespace", "name", "facets", "inputFacets", "outputFacets"}
     facets = [*event["run"]["facets"].values()]
-    facets += [facet for one in event["inputs"] for facet in one.get("inputFacets", {}).values()]
-    facets += [facet for one in event["outputs"] for facet in one.get("outputFacets", {}).values()]
+    facets += [facet for item in event["inputs"] for facet in item.get("inputFacets", {}).values()]
+    facets += [facet for item in event["outputs"] for facet in item.get("outputFacets", {}).values()]
     for uri in (event["producer"], event["schemaURL"], *(facet[key] for facet in facets for key in BASE_FACET)):
         assert urlsplit(uri).scheme
         assert re.fullmatch(r"\S+", uri)
@@ -77,7 +77,7 @@ def test_a_run_leaves_a_start_its_last_heartbeat_and_its_end_as_openlineage_has_
     for event in events:
         check_event(event)
     assert len({event["run"]["runId"] for event in events}) == 1
-    assert [(one["namespace"], one["name"]) for one in events[0]["inputs"]][::2] == [
+    assert [(item["namespace"], item["name"]) for item in events[0]["inputs"]][::2] == [
         ("s3://bucket", "photos/*.tar"),
         ("gs://other", "/"),
     ]

@@ -62,8 +62,8 @@ STRANGE = (
 def test_files_with_foreign_names_are_kept_and_listed(local):
     for path in STRANGE:
         local.put(path, b"theirs")
-    found = clean(local, RUN, PLAN)
-    assert found == Cleaned([], dict.fromkeys(sorted(STRANGE), "its name is not one of JoyFleet's temporary files"))
+    result = clean(local, RUN, PLAN)
+    assert result == Cleaned([], dict.fromkeys(sorted(STRANGE), "its name is not one of JoyFleet's temporary files"))
     assert paths(local) == sorted(STRANGE)
 
 
@@ -81,9 +81,9 @@ def test_nothing_behind_a_link_is_removed(local, tmp_path, link):
     if at.is_dir():
         at.rmdir()
     at.symlink_to(other)
-    found = clean(local, RUN, PLAN)
-    assert found.removed == []
-    assert set(found.kept.values()) <= {"it is a link, or behind a link"}
+    result = clean(local, RUN, PLAN)
+    assert result.removed == []
+    assert set(result.kept.values()) <= {"it is a link, or behind a link"}
     assert all((other / name).read_bytes() == b"theirs" for name in names)
     assert at.is_symlink()
 

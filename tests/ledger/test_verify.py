@@ -103,9 +103,9 @@ def test_swapped_captions_are_reported(store):
 def test_captions_of_another_shard_under_the_name_of_a_shard_are_reported(done):
     """Keys repeat from shard to shard in many data sets, so that hashes alone tell it."""
     others = [SourceImage(image.key, f"{number + 100:064x}") for number, image in enumerate(IMAGES)]
-    (found,) = violations(done, others)
-    assert found.kind is ViolationKind.IMAGE
-    assert found.detail.startswith("20: (0, long) image_sha256 '000")
+    (result,) = violations(done, others)
+    assert result.kind is ViolationKind.IMAGE
+    assert result.detail.startswith("20: (0, long) image_sha256 '000")
 
 
 def test_an_image_that_could_not_be_read_then_and_can_be_now_is_no_violation(done):
@@ -115,8 +115,8 @@ def test_an_image_that_could_not_be_read_then_and_can_be_now_is_no_violation(don
 
 def test_a_text_that_is_no_utf8_is_a_damaged_file(done):
     rewrite(done, lambda table: table.set_column(0, "shard", pa.array([b"\xff"] * 20, pa.binary()).view(pa.string())))
-    (found,) = violations(done)
-    assert found.kind is ViolationKind.UNREADABLE
+    (result,) = violations(done)
+    assert result.kind is ViolationKind.UNREADABLE
 
 
 def test_a_whole_shard_has_no_violation(done):
@@ -166,10 +166,10 @@ def test_a_whole_shard_has_no_violation(done):
 )
 def test_every_violation_in_the_rows_is_reported(done, change, kind, detail):
     rewrite(done, change)
-    found = [violation for violation in violations(done) if violation.kind == kind]
-    assert len(found) == 1
-    assert found[0].shard == SHARD.path
-    assert detail in found[0].detail
+    result = [violation for violation in violations(done) if violation.kind == kind]
+    assert len(result) == 1
+    assert result[0].shard == SHARD.path
+    assert detail in result[0].detail
 
 
 @pytest.mark.parametrize(
@@ -191,9 +191,9 @@ def test_every_violation_in_the_rows_is_reported(done, change, kind, detail):
 )
 def test_every_violation_in_the_footer_is_reported(done, footer, kind, detail):
     rewrite(done, footer=footer)
-    (found,) = violations(done)
-    assert found.kind == kind
-    assert detail in found.detail
+    (result,) = violations(done)
+    assert result.kind == kind
+    assert detail in result.detail
 
 
 def test_a_source_that_has_more_or_fewer_images_is_seen(done):
@@ -208,8 +208,8 @@ def test_an_absent_or_torn_file_is_reported(done):
     whole = committed(done)
     for length in range(0, len(whole), 7):
         done.put(committed_path(SHARD.path), whole[:length])
-        (found,) = violations(done)
-        assert found.kind is ViolationKind.UNREADABLE
+        (result,) = violations(done)
+        assert result.kind is ViolationKind.UNREADABLE
     done.delete([committed_path(SHARD.path)])
     assert violations(done) == [Violation(SHARD.path, ViolationKind.NOT_COMMITTED, "no committed file")]
 

@@ -51,8 +51,8 @@ def resume(store, chunk=4):
     left = remaining(store, PLAN)
     if SHARD.path in left.committed:
         return None
-    found = [read_fragment_info(store, path, RUN, SHARD) for path in left.fragments[SHARD.path]]
-    valid = [facts for facts in found if isinstance(facts, FragmentInfo)]
+    result = [read_fragment_info(store, path, RUN, SHARD) for path in left.fragments[SHARD.path]]
+    valid = [facts for facts in result if isinstance(facts, FragmentInfo)]
     covered = {int(row) for facts in valid for row in facts.rows}
     missing = [row for row in range(NUM_IMAGES) if row not in covered]
     fragments = [facts.path for facts in valid]

@@ -122,11 +122,11 @@ def test_nothing_but_the_family_knows_its_tokens_sizes_and_parts():
         for file in package.rglob("*.py")
         if file not in exempt and file.relative_to(package).parts[0] not in folders
     ]
-    found = {
+    result = {
         f"{file.relative_to(package)}: {line.strip()}"
         for file in files
         for line in file.read_text(encoding="utf-8").splitlines()
         if KNOWN_TO_THE_FAMILY_ALONE.search(line)
     }
     assert len(files) > 100
-    assert found == set()
+    assert result == set()

@@ -217,8 +217,8 @@ def test_samples_are_the_same_question_with_other_seeds_and_names_of_their_own()
 
 
 def test_the_first_sample_is_the_caption_of_a_slot_without_samples():
-    one, three = ({"slot": "a", "mode": "descriptive", "samples": samples} for samples in (1, 3))
-    assert RequestSampler(job_of(one)).requests("s.tar", 7)[0] == RequestSampler(job_of(three)).requests("s.tar", 7)[0]
+    item, three = ({"slot": "a", "mode": "descriptive", "samples": samples} for samples in (1, 3))
+    assert RequestSampler(job_of(item)).requests("s.tar", 7)[0] == RequestSampler(job_of(three)).requests("s.tar", 7)[0]
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ def start(rng: random.Random) -> str:
 
 
 def sentence(rng: random.Random) -> str:
-    options = [one for text in texts.PROSE for one in text.rstrip(".").split(". ") if 6 <= len(one.split()) <= 20]
+    options = [item for text in texts.PROSE for item in text.rstrip(".").split(". ") if 6 <= len(item.split()) <= 20]
     return rng.choice(options)
 
 

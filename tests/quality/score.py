@@ -32,26 +32,26 @@ class Score:
 
 
 def judged() -> list[tuple[Labelled, Verdict]]:
-    return [(one, evaluate(RULES, one, one.text, one.finish_reason)) for one in labelled()]
+    return [(item, evaluate(RULES, item, item.text, item.finish_reason)) for item in labelled()]
 
 
 def scores() -> dict[Reason, Score]:
-    found: defaultdict[Reason, Score] = defaultdict(Score)
-    for one, verdict in judged():
-        if one.reason:
-            found[one.reason].labelled += 1
-            found[one.reason].right += one.reason is verdict.reason
+    result: defaultdict[Reason, Score] = defaultdict(Score)
+    for item, verdict in judged():
+        if item.reason:
+            result[item.reason].labelled += 1
+            result[item.reason].right += item.reason is verdict.reason
         if verdict.reason:
-            found[verdict.reason].given += 1
-    return dict(found)
+            result[verdict.reason].given += 1
+    return dict(result)
 
 
 def false_rejects() -> list[tuple[Labelled, Verdict]]:
-    return [(one, verdict) for one, verdict in judged() if not one.reason and verdict.reason]
+    return [(item, verdict) for item, verdict in judged() if not item.reason and verdict.reason]
 
 
 def missed(reason: Reason) -> list[tuple[Labelled, Verdict]]:
-    return [(one, verdict) for one, verdict in judged() if one.reason is reason and verdict.reason is not reason]
+    return [(item, verdict) for item, verdict in judged() if item.reason is reason and verdict.reason is not reason]
 
 
 def main() -> None:
@@ -60,15 +60,15 @@ def main() -> None:
     for reason, score in scores().items():
         table.add_row(str(reason), str(score.labelled), f"{score.recall:.3f}", f"{score.precision:.3f}")
     console.print(table)
-    by_rule = Counter(str(verdict.message).split(":")[0] for one, verdict in judged() if verdict.reason is Reason.LOOP)
+    by_rule = Counter(str(verdict.message).split(":")[0] for item, verdict in judged() if verdict.reason is Reason.LOOP)
     console.print("loops by rule: " + ", ".join(f"{rule} {count}" for rule, count in by_rule.most_common()))
-    kinds = Counter(one.kind for one in labelled() if not one.reason)
+    kinds = Counter(item.kind for item in labelled() if not item.reason)
     console.print(
         f"clean: {sum(kinds.values())} texts: " + ", ".join(f"{count} {kind}" for kind, count in kinds.items())
     )
     console.print(f"false rejects: {len(false_rejects())}; texts in all: {len(labelled())}")
-    for one, verdict in [*false_rejects(), *(pair for reason in scores() for pair in missed(reason))]:
-        console.print(f"  {one.kind}: {verdict.message}: {one.text[:100]!r}", markup=False)
+    for item, verdict in [*false_rejects(), *(pair for reason in scores() for pair in missed(reason))]:
+        console.print(f"  {item.kind}: {verdict.message}: {item.text[:100]!r}", markup=False)
 
 
 if __name__ == "__main__":

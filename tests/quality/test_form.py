@@ -12,7 +12,7 @@ SPACED = "looking at viewer, hand on own hip, blue sky, red dress, long hair, sm
 
 
 @pytest.mark.parametrize(
-    ("form", "text", "found"),
+    ("form", "text", "result"),
     [
         (Form.TAGS, SENTENCES, True),
         (Form.PROSE, SENTENCES, False),
@@ -33,5 +33,5 @@ SPACED = "looking at viewer, hand on own hip, blue sky, red dress, long hair, sm
         (Form.PROSE, ", ".join(["small red wooden fishing boats drifting slowly"] * 6), False),
     ],
 )
-def test_only_what_is_certainly_of_the_wrong_form_is_found(form, text, found):
-    assert bool(find_wrong_form(form, words_of(text), text)) is found
+def test_only_what_is_certainly_of_the_wrong_form_is_found(form, text, result):
+    assert bool(find_wrong_form(form, words_of(text), text)) is result

@@ -41,8 +41,8 @@ def test_every_mode_has_a_form():
 
 def test_a_rule_rejects_flags_or_is_off():
     text = "I cannot help with that."
-    found = [verdict(text, actions={"refusal": action}) for action in ("reject", "flag", "off")]
-    assert [(one.reason, one.flags) for one in found] == [(Reason.REFUSAL, ()), (None, ("refusal",)), (None, ())]
+    result = [verdict(text, actions={"refusal": action}) for action in ("reject", "flag", "off")]
+    assert [(item.reason, item.flags) for item in result] == [(Reason.REFUSAL, ()), (None, ("refusal",)), (None, ())]
 
 
 def test_every_rule_with_an_action_has_its_flag():
@@ -51,16 +51,16 @@ def test_every_rule_with_an_action_has_its_flag():
 
 
 def test_a_stopped_loop_is_refused_whatever_its_text_and_the_actions():
-    found = verdict("A boat.", finish_reason="repetition", actions={"loop": "off"})
-    assert (found.reason, found.message) == (Reason.LOOP, "stopped_loop: the engine stopped a repetition")
+    result = verdict("A boat.", finish_reason="repetition", actions={"loop": "off"})
+    assert (result.reason, result.message) == (Reason.LOOP, "stopped_loop: the engine stopped a repetition")
 
 
 def test_truncated_text_is_rejected_flagged_or_cut():
-    found = {how: verdict(PROSE, finish_reason="length", truncated=how) for how in ("reject", "flag", "cut")}
-    assert found["reject"].reason is Reason.TRUNCATED
-    assert (found["flag"].text, found["flag"].flags) == (PROSE, ("truncated",))
-    assert found["cut"].text == "A red boat lies on the beach. Two gulls stand on it."
-    assert found["cut"].flags == ("truncated", "cut")
+    result = {how: verdict(PROSE, finish_reason="length", truncated=how) for how in ("reject", "flag", "cut")}
+    assert result["reject"].reason is Reason.TRUNCATED
+    assert (result["flag"].text, result["flag"].flags) == (PROSE, ("truncated",))
+    assert result["cut"].text == "A red boat lies on the beach. Two gulls stand on it."
+    assert result["cut"].flags == ("truncated", "cut")
     assert verdict("A red boat that", finish_reason="length", truncated="cut").reason is Reason.TRUNCATED
 
 
@@ -85,8 +85,8 @@ def test_words_are_held_against_the_request_and_never_cut():
     for words, flags in ((69, ("too_short",)), (70, ()), (130, ()), (131, ("too_long",))):
         text = some(words)
         asked = Labelled("test", text, length_kind="words", length_words=100)
-        found = verdict(text, asked=asked)
-        assert (found.flags, found.text) == (flags, text), words
+        result = verdict(text, asked=asked)
+        assert (result.flags, result.text) == (flags, text), words
 
 
 @pytest.mark.parametrize("name", CLASS_WORDS)
@@ -101,14 +101,14 @@ def test_neighbouring_classes_share_no_words():
     def kept(words):
         text = some(words)
         asked = [Labelled("t", text, length_kind="class", length_class=name) for name in CLASS_WORDS]
-        return sum(not verdict(text, asked=one, length_tolerance=0).flags for one in asked)
+        return sum(not verdict(text, asked=item, length_tolerance=0).flags for item in asked)
 
     assert {kept(words) for words in (1, 28, 29, 48, 49, 77, 78, 141, 142, 400)} == {1}
 
 
 def test_tags_keep_their_order_and_lose_their_doubles():
-    found = verdict("1girl,  solo, Long_Hair, long hair,, solo,\nblue_eyes.", "danbooru-tags")
-    assert (found.text, found.flags) == ("1girl, solo, Long_Hair, blue_eyes", ("tags_normalized",))
+    result = verdict("1girl,  solo, Long_Hair, long hair,, solo,\nblue_eyes.", "danbooru-tags")
+    assert (result.text, result.flags) == ("1girl, solo, Long_Hair, blue_eyes", ("tags_normalized",))
     clean = "1girl, solo, :d, ;d"
     assert (verdict(clean, "danbooru-tags").text, verdict(clean, "danbooru-tags").flags) == (clean, ())
     assert verdict("sky, Sky, a_b, a b", "danbooru-tags").text == "sky, a_b"
@@ -139,8 +139,8 @@ def test_unknown_tags_are_counted(tmp_path):
     config = QualityConfig(tags=TagsConfig(vocabulary=str(file)))
     vocabulary = load_vocabulary(config)
     assert vocabulary == {"1girl", "long_hair", "solo"}
-    found = verdict("1girl, long hair, sky, sea, artist:x", "danbooru-tags", vocabulary=vocabulary)
-    assert (found.unknown_tags, found.flags) == (3, ("unknown_tags",))
+    result = verdict("1girl, long hair, sky, sea, artist:x", "danbooru-tags", vocabulary=vocabulary)
+    assert (result.unknown_tags, result.flags) == (3, ("unknown_tags",))
     assert verdict("A boat.", vocabulary=vocabulary).unknown_tags is None
     assert vocabulary_digest(vocabulary) != vocabulary_digest(vocabulary | {"sky"})
     for content, message in ((None, "cannot be read"), ("# only\n", "contains no tag")):
@@ -171,10 +171,10 @@ def test_an_opening_is_taken_away_where_a_sentence_is_left(text, kept):
 def test_openings_are_flagged_removed_or_rejected():
     text = "This image shows a red boat."
     assert meta_opening(text) == "This image shows"
-    found = {how: verdict(text, openings=how) for how in ("flag", "remove", "reject")}
-    assert (found["flag"].text, found["flag"].flags) == (text, ("meta_opening",))
-    assert (found["remove"].text, found["remove"].flags) == ("A red boat.", ("opening_removed",))
-    assert found["reject"].reason is Reason.META_OPENING
+    result = {how: verdict(text, openings=how) for how in ("flag", "remove", "reject")}
+    assert (result["flag"].text, result["flag"].flags) == (text, ("meta_opening",))
+    assert (result["remove"].text, result["remove"].flags) == ("A red boat.", ("opening_removed",))
+    assert result["reject"].reason is Reason.META_OPENING
     assert verdict("The image is calm.", openings="remove").reason is Reason.META_OPENING
 
 
@@ -212,7 +212,7 @@ def test_a_verdict_does_not_change_with_the_call():
 
 
 @pytest.mark.parametrize(
-    ("prompt", "text", "found"),
+    ("prompt", "text", "result"),
     [
         ("Write a long detailed description for this image.", "Write a long detailed description for this image", True),
         ("Write a long letter about the old boats there today.", "Write a long letter about the old boats again", True),
@@ -222,9 +222,9 @@ def test_a_verdict_does_not_change_with_the_call():
         ("What is this?", "What is this? A boat lies there.", False),
     ],
 )
-def test_a_prompt_is_echoed_by_its_opening_or_whole(prompt, text, found):
+def test_a_prompt_is_echoed_by_its_opening_or_whole(prompt, text, result):
     reason = verdict(text, asked=Labelled("t", text, "custom", prompt)).reason
-    assert reason is (Reason.PROMPT_ECHO if found else None)
+    assert reason is (Reason.PROMPT_ECHO if result else None)
 
 
 @pytest.mark.parametrize(

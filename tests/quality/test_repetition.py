@@ -28,10 +28,10 @@ def test_four_repeats_of_a_longer_stretch_are_a_run():
 
 def test_three_words_ten_times_and_a_fifth_of_the_text_are_a_loop():
     other = [f"w{n} x{n} " for n in range(40)]
-    looped = "".join(f"of the boat {one}" for one in other[:10])
+    looped = "".join(f"of the boat {item}" for item in other[:10])
     assert run(looped).check == "repeated_words"
-    assert run("".join(f"of the boat {one}" for one in other[:9])) is None
-    assert run("".join(f"of the boat {one}" for one in [*other[:8], other[7]])) is None
+    assert run("".join(f"of the boat {item}" for item in other[:9])) is None
+    assert run("".join(f"of the boat {item}" for item in [*other[:8], other[7]])) is None
     assert run(looped + "".join(other[10:20])) is None
 
 
@@ -41,7 +41,7 @@ def test_a_period_is_found_although_a_word_returns_inside_it():
 
 def test_a_sentence_is_a_loop_when_it_is_half_of_the_text():
     others = [f"Then line {n} says quite another thing" for n in range(9)]
-    looped = ". ".join(f"{one}. The sea is calm tonight" for one in others[:5])
+    looped = ". ".join(f"{item}. The sea is calm tonight" for item in others[:5])
 
     def find(text):
         return rules.find_repeated_sentence(words_of(text), text)
@@ -60,10 +60,10 @@ def test_few_words_are_a_loop_only_in_long_text():
     assert rules.find_duplicate_words([f"word{n}" for n in range(100)] * 2) is None
 
 
-@pytest.mark.parametrize(("copies", "found"), [(6, True), (5, False)])
-def test_six_copies_of_a_tag_are_a_loop(copies, found):
+@pytest.mark.parametrize(("copies", "result"), [(6, True), (5, False)])
+def test_six_copies_of_a_tag_are_a_loop(copies, result):
     tags = [f"tag{letter}" for letter in "abcdefgh"]
-    assert bool(rules.find_repeated_tag(", ".join(tags + ["loop"] * copies))) is found
+    assert bool(rules.find_repeated_tag(", ".join(tags + ["loop"] * copies))) is result
 
 
 def test_a_cycle_of_tags_is_a_loop():
@@ -74,17 +74,17 @@ def test_a_cycle_of_tags_is_a_loop():
 
 def test_one_word_with_everything_is_a_flood():
     things = [f"thing{a}{b}" for a in "abcde" for b in "abcde"]
-    assert "first word" in rules.find_repeated_tag(", ".join(f"blue_{one}" for one in things)).detail
-    assert "last word" in rules.find_repeated_tag(", ".join(f"{one} hair" for one in things)).detail
-    mixed = [f"blue_{one}" for one in things[:20]] + things[:14]
+    assert "first word" in rules.find_repeated_tag(", ".join(f"blue_{item}" for item in things)).detail
+    assert "last word" in rules.find_repeated_tag(", ".join(f"{item} hair" for item in things)).detail
+    mixed = [f"blue_{item}" for item in things[:20]] + things[:14]
     assert rules.find_repeated_tag(", ".join(mixed)) is None
 
 
-@pytest.mark.parametrize(("numbers", "found"), [(15, True), (14, False)])
-def test_fifteen_numbers_of_one_stem_are_a_loop(numbers, found):
+@pytest.mark.parametrize(("numbers", "result"), [(15, True), (14, False)])
+def test_fifteen_numbers_of_one_stem_are_a_loop(numbers, result):
     for stem in ("flower_", "tag "):
         text = ", ".join(f"{stem}{n}" for n in range(numbers + 1, 1, -1)) + ", from 10 to 24 in 2019 and 2020"
-        assert bool(rules.find_numbered_suffixes(words_of(text), text, tags=True)) is found
+        assert bool(rules.find_numbered_suffixes(words_of(text), text, tags=True)) is result
     listed = ", ".join(str(n) for n in range(40))
     assert rules.find_numbered_suffixes(words_of(listed), listed, tags=True) is None
 

@@ -37,14 +37,14 @@ def stopped_after():
 
 
 def test_no_clean_text_is_cut(stopped_after):
-    cut = [(one.kind, one.text) for one in labelled() if not one.reason and stopped_after(one.text)[0]]
+    cut = [(item.kind, item.text) for item in labelled() if not item.reason and stopped_after(item.text)[0]]
     assert cut == []
 
 
 def test_short_loops_are_cut_early(stopped_after):
     kinds = ("loop: tag", "loop: word", "loop: stand-in")
-    found = [stopped_after(one.text) for one in labelled() if one.reason is Reason.LOOP and one.kind in kinds]
-    assert sum(end is not None for end, _ in found) >= 0.8 * len(found)
-    spared = sum(total - end for end, total in found if end)
-    print(f"{spared} of {sum(total for _, total in found)} tokens of {len(found)} loops spared")
-    assert spared >= 0.3 * sum(total for _, total in found)
+    result = [stopped_after(item.text) for item in labelled() if item.reason is Reason.LOOP and item.kind in kinds]
+    assert sum(end is not None for end, _ in result) >= 0.8 * len(result)
+    spared = sum(total - end for end, total in result if end)
+    print(f"{spared} of {sum(total for _, total in result)} tokens of {len(result)} loops spared")
+    assert spared >= 0.3 * sum(total for _, total in result)

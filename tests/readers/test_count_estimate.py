@@ -36,8 +36,8 @@ def test_small_shards_of_all_formats_are_counted(tmp_path):
     (tmp_path / "a.tar").write_bytes(tar_of([100] * 7))
     (tmp_path / "b.tar.gz").write_bytes(gzip.compress(tar_of([100] * 5)))
     pq.write_table(pa.table({"jpg": [b"x"] * 11, "key": list("abcdefghijk")}), tmp_path / "c.parquet")
-    found = estimate(tmp_path)
-    assert (found.images, found.exact, found.error, found.sampled) == (23, True, 0.0, 3)
+    result = estimate(tmp_path)
+    assert (result.images, result.exact, result.error, result.sampled) == (23, True, 0.0, 3)
 
 
 @pytest.mark.parametrize("pack", [lambda data: data, lambda data: gzip.compress(data, 0)])
@@ -46,9 +46,9 @@ def test_a_long_tar_is_extrapolated_from_its_head(tmp_path, pack):
     data = pack(tar_of(sizes))
     assert len(data) > 5 * COUNT_BYTES
     (tmp_path / ("a.tar" if data[:2] != b"\x1f\x8b" else "a.tgz")).write_bytes(data)
-    found = estimate(tmp_path)
-    assert not found.exact
-    assert found.images == pytest.approx(400, rel=0.15)
+    result = estimate(tmp_path)
+    assert not result.exact
+    assert result.images == pytest.approx(400, rel=0.15)
 
 
 def test_many_shards_are_sampled_and_the_standard_error_is_returned(tmp_path):
@@ -57,21 +57,21 @@ def test_many_shards_are_sampled_and_the_standard_error_is_returned(tmp_path):
         sizes = rng.integers(100, 9000, rng.integers(5, 15))
         (tmp_path / f"{index:03d}.tar").write_bytes(tar_of(sizes))
         images += len(sizes)
-    found = estimate(tmp_path)
-    assert found.sampled == MAX_SHARDS
-    assert 0 < found.error < 0.1
-    assert found.images == pytest.approx(images, rel=4 * found.error)
+    result = estimate(tmp_path)
+    assert result.sampled == MAX_SHARDS
+    assert 0 < result.error < 0.1
+    assert result.images == pytest.approx(images, rel=4 * result.error)
 
 
 def test_unreadable_shards_are_named_and_not_counted(tmp_path):
     (tmp_path / "a.tar").write_bytes(tar_of([100] * 6))
     (tmp_path / "b.tar").write_bytes(b"no tar at all" * 1000)
     pq.write_table(pa.table({"url": ["http://x"]}), tmp_path / "c.parquet")
-    found = estimate(tmp_path)
-    assert set(found.unreadable) == {"b.tar", "c.parquet"}
-    assert "no tar header" in found.unreadable["b.tar"]
-    assert "set source.image_column" in found.unreadable["c.parquet"]
-    assert not found.exact
+    result = estimate(tmp_path)
+    assert set(result.unreadable) == {"b.tar", "c.parquet"}
+    assert "no tar header" in result.unreadable["b.tar"]
+    assert "set source.image_column" in result.unreadable["c.parquet"]
+    assert not result.exact
 
 
 def test_an_empty_source_has_no_images(tmp_path):

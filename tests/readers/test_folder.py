@@ -126,19 +126,19 @@ def test_a_folder_in_an_object_store_is_read_in_stretches(monkeypatch):
 def test_shards_win_over_loose_images_and_this_is_reported(tmp_path):
     fill(tmp_path, "1.tar", "cover.jpg")
 
-    found = list_source(config(tmp_path))
+    result = list_source(config(tmp_path))
 
-    assert [shard.path for shard in found.shards] == ["1.tar"]
-    assert found.remarks == (f"{tmp_path}: 1 loose images beside 1 shards are not read",)
+    assert [shard.path for shard in result.shards] == ["1.tar"]
+    assert result.remarks == (f"{tmp_path}: 1 loose images beside 1 shards are not read",)
 
 
 def test_a_table_beside_images_is_no_shard(tmp_path):
     fill(tmp_path, "cat/1.jpg", "metadata.parquet")
 
-    found = list_source(config(tmp_path))
+    result = list_source(config(tmp_path))
 
-    assert [shard.path for shard in found.shards] == ["images-00000"]
-    assert found.remarks == (f"{tmp_path}: metadata.parquet is not read",)
+    assert [shard.path for shard in result.shards] == ["images-00000"]
+    assert result.remarks == (f"{tmp_path}: metadata.parquet is not read",)
 
 
 def test_folders_beside_each_other_keep_their_names(tmp_path):
@@ -235,10 +235,10 @@ def test_pipes_and_links_to_devices_are_left_out_and_listed(tmp_path):
     (tmp_path / "b.txt").symlink_to(tmp_path / "nothing")
     source = config(tmp_path, metadata_fields=("*",))
 
-    found = list_source(source)
+    result = list_source(source)
 
-    assert [row.key for shard in found.shards for row in rows_of(source, shard)] == ["a", "b"]
-    assert found.remarks == (
+    assert [row.key for shard in result.shards for row in rows_of(source, shard)] == ["a", "b"]
+    assert result.remarks == (
         f"{tmp_path}: 1 file with the name of an image is not read (a named pipe, not a regular file): pipe.jpg",
         f"{tmp_path}: 1 file with the name of an image is not read (a character device, not a regular file): zero.jpg",
     )

@@ -30,10 +30,10 @@ def test_img2dataset_tars_have_their_records_left_out(tmp_path):
     stats(tmp_path, "00000")
     stats(tmp_path, "00001")
 
-    found = list_source(SourceConfig(urls=(str(tmp_path),)))
+    result = list_source(SourceConfig(urls=(str(tmp_path),)))
 
-    assert [shard.path for shard in found.shards] == ["00000.tar", "00001.tar", "other.parquet"]
-    assert found.remarks == (f"{tmp_path}: 2 Parquet files are img2dataset's records, not read",)
+    assert [shard.path for shard in result.shards] == ["00000.tar", "00001.tar", "other.parquet"]
+    assert result.remarks == (f"{tmp_path}: 2 Parquet files are img2dataset's records, not read",)
 
 
 def test_img2dataset_files_are_a_folder_of_images(tmp_path):
@@ -59,10 +59,10 @@ def test_failed_downloads_are_added_up(tmp_path):
     stats(tmp_path, "00001", **{"HTTP Error 404": 3})
     (tmp_path / "00002_stats.json").write_text("[]")
 
-    found = downloads([str(path) for path in tmp_path.iterdir()], str(tmp_path))
+    result = downloads([str(path) for path in tmp_path.iterdir()], str(tmp_path))
 
-    assert (found.files, found.unreadable, found.requested, found.downloaded) == (2, 1, 20, 14)
-    assert found.reasons == (("HTTP Error 404", 5), ("timed out", 1))
+    assert (result.files, result.unreadable, result.requested, result.downloaded) == (2, 1, 20, 14)
+    assert result.reasons == (("HTTP Error 404", 5), ("timed out", 1))
 
 
 def test_an_index_beside_a_tar_is_no_shard_and_not_believed(tmp_path):
@@ -103,7 +103,7 @@ def test_one_split_is_read(tmp_path):
 def test_a_split_of_loose_images_is_that_of_their_folder(tmp_path):
     fill(tmp_path, "train/test-kitchen.jpg", "train/1.jpg", "test/1.jpg")
 
-    found = list_source(SourceConfig(urls=(str(tmp_path),), split="train"))
+    result = list_source(SourceConfig(urls=(str(tmp_path),), split="train"))
 
-    [shard] = found.shards
+    [shard] = result.shards
     assert [row.key for row in read(shard, split="train")] == ["train/1", "train/test-kitchen"]

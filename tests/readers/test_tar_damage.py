@@ -147,7 +147,7 @@ def test_the_damage_row_can_be_left_out(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("data", "found"),
+    ("data", "result"),
     [
         (b"", "0 bytes; restore the shard"),
         (b"not a tar", "nothing to read before byte 0: 9 of 512 bytes of a header"),
@@ -157,8 +157,8 @@ def test_the_damage_row_can_be_left_out(tmp_path):
         (b"\x1f\x8b" + bytes(50), "nothing to read before byte 0: .*gzip: Unknown compression method"),
     ],
 )
-def test_a_file_that_gives_nothing_is_unreadable(tmp_path, data, found):
-    with pytest.raises(ShardUnreadable, match=rf"a\.tar: {found}"):
+def test_a_file_that_gives_nothing_is_unreadable(tmp_path, data, result):
+    with pytest.raises(ShardUnreadable, match=rf"a\.tar: {result}"):
         read(shard_of(tmp_path / "a.tar", data))
 
 

@@ -44,8 +44,8 @@ def test_grouping_follows_the_written_rules(names):
 
     grouping = group(members)
 
-    found = [(sample.key, sample.image.name if sample.image else None) for sample in grouping.samples]
-    assert found == model(names)
+    result = [(sample.key, sample.image.name if sample.image else None) for sample in grouping.samples]
+    assert result == model(names)
 
 
 @given(st.lists(NAMES, max_size=25))

@@ -84,9 +84,9 @@ def test_an_image_that_the_source_has_replaced_is_not_shown(tmp_path):
     source = SourceConfig(urls=(str(tmp_path / "in"),))
     shards = {shard.path: shard for shard in list_shards(source)}
     rows = [shown.row for shown in output_stats(open_store(url))[0].gallery.rows()]
-    found = read_thumbnails(ImageSource(shards, source, ImagesConfig()), rows)
-    assert found["0.tar", 0].missing == "the source has another image in this row now"
-    assert found["0.tar", 1].uri is not None
+    result = read_thumbnails(ImageSource(shards, source, ImagesConfig()), rows)
+    assert result["0.tar", 0].missing == "the source has another image in this row now"
+    assert result["0.tar", 1].uri is not None
 
 
 def test_a_source_that_is_gone_leaves_a_page_without_pictures(tmp_path):
@@ -128,8 +128,8 @@ def test_the_gallery_is_bounded_and_of_few_shards():
     gallery.end()
     shown = gallery.rows()
     assert len(shown) == OF_A_KIND
-    assert len({one.row["shard"] for one in shown}) == 4
-    assert all(one.row["caption"] for one in shown)
+    assert len({item.row["shard"] for item in shown}) == 4
+    assert all(item.row["caption"] for item in shown)
 
 
 def test_a_single_shard_fills_the_gallery_alone():
@@ -147,17 +147,17 @@ def test_the_worst_are_those_with_most_flags_and_attempts():
     gallery.begin("a.tar")
     gallery.take(_batch(rows), rows)
     gallery.end()
-    worst = [one.row for one in gallery.rows() if one.worst]
+    worst = [item.row for item in gallery.rows() if item.worst]
     assert len(worst) == 24
-    assert [len(one["flags"]) for one in worst[:10]] == [2] * 10
-    assert all(one["flags"] for one in worst)
+    assert [len(item["flags"]) for item in worst[:10]] == [2] * 10
+    assert all(item["flags"] for item in worst)
 
 
 def test_the_smallest_keys_are_kept_in_order():
     smallest = Smallest(3)
     for key in (5, 1, 4, 2, 3):
         smallest.add((0, key, 0), {"key": key})
-    assert [found["key"] for _, found in smallest.items] == [1, 2, 3]
+    assert [result["key"] for _, result in smallest.items] == [1, 2, 3]
     assert smallest.wants((0, 0, 0))
     assert not smallest.wants((0, 9, 0))
 

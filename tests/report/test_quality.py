@@ -57,17 +57,17 @@ def test_rows_are_counted_by_mode_length_and_status(store):
         ],
     )
     report = measure_quality(store)
-    groups = {(one["mode"], one["length"]): one for one in report.groups.to_pylist()}
+    groups = {(item["mode"], item["length"]): item for item in report.groups.to_pylist()}
     assert set(groups) == {("descriptive", "none"), ("descriptive", "40 words"), ("booru-tags", "long")}
     none, words = groups["descriptive", "none"], groups["descriptive", "40 words"]
     assert [none[name] for name in ("rows", "ok", "repaired", "rejected", "failed")] == [4, 1, 1, 1, 1]
     assert (none["length_kept"], words["length_kept"], words["too_short"], words["too_long"]) == (None, 0.5, 0.5, 0)
     assert [none[name] for name in ("words_mean", "words_p10", "words_p90")] == [7, 7, 7]
-    assert {(one["kind"], one["name"], one["rows"]) for one in report.reasons.to_pylist()} == {
+    assert {(item["kind"], item["name"], item["rows"]) for item in report.reasons.to_pylist()} == {
         ("rejected", "loop", 1), ("failed", "undecodable", 1), ("earlier", "loop", 3), ("earlier", "refusal", 1),
         ("flag", "too_short", 1),
     }  # fmt: skip
-    assert {(one["mode"], one["words"], one["rows"]) for one in report.words.to_pylist()} == {
+    assert {(item["mode"], item["words"], item["rows"]) for item in report.words.to_pylist()} == {
         ("descriptive", 7, 2), ("booru-tags", 2, 1),
     }  # fmt: skip
     assert report.openings.to_pylist()[-1]["opening"] == "a red boat"
@@ -96,7 +96,7 @@ def test_the_order_of_files_does_not_matter(tmp_path):
     there, back = open_store(str(tmp_path / "there")), open_store(str(tmp_path / "back"))
     for name, other in (("a.tar", "b.tar"), ("b.tar", "a.tar")):
         commit(there, parts[name], name)
-        commit(back, [one | {"shard": name} for one in parts[other]], name)
+        commit(back, [item | {"shard": name} for item in parts[other]], name)
     first, second = (measure_quality(store) for store in (there, back))
     for name in ("reasons", "words", "openings"):
         assert getattr(first, name) == getattr(second, name)
@@ -113,9 +113,9 @@ def test_memory_does_not_grow_with_the_output(store):
             commit(store, [row(n, name, " ".join(rng.choices(words, k=30))) for n in range(400)], name)
         tracemalloc.start()
         measure_quality(store, Duplicates(exact_texts=300, near_texts=100))
-        found = tracemalloc.get_traced_memory()[1]
+        actual = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        return found
+        return actual
 
     small = peak(5)
     assert peak(15) < 1.3 * small

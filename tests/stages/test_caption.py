@@ -176,12 +176,12 @@ def test_rejected_empty_and_truncated_texts_have_different_reasons(shard, tmp_pa
         return EngineResponse(id=question.id, text=None, reason=Reason.PROMPT_TOO_LONG, message="too long")
 
     *_, rows = caption(shard, tmp_path, answer)
-    found = {
+    result = {
         row["row"]: (row["status"], row["reason"], row["caption"], row["rejected_text"], row["flags"]) for row in rows
     }
-    assert found[0] == ("rejected", "empty_caption", None, "  ", [])
-    assert found[1] == ("ok", None, "cut off", None, ["truncated", "too_short"])
-    assert found[3] == ("failed", "prompt_too_long", None, None, [])
+    assert result[0] == ("rejected", "empty_caption", None, "  ", [])
+    assert result[1] == ("ok", None, "cut off", None, ["truncated", "too_short"])
+    assert result[3] == ("failed", "prompt_too_long", None, None, [])
 
 
 def test_answers_are_matched_by_id_not_by_position(shard, tmp_path):
@@ -233,8 +233,8 @@ def test_a_rejected_request_is_retried_with_another_seed_and_a_higher_temperatur
     *_, rows = caption(shard, tmp_path, loops_at_first)
     for row in (row for row in rows if row["row"] != 2):
         questions = asked[f"s.tar#{row['row']}#{row['slot']}"]
-        assert [one.temperature for one in questions] == [None, 0.8, 1.0]
-        assert len({one.seed for one in questions}) == 3
+        assert [item.temperature for item in questions] == [None, 0.8, 1.0]
+        assert len({item.seed for item in questions}) == 3
         assert (row["status"], row["caption"], row["attempts"]) == ("ok", "a red square", 3)
         assert (row["earlier_reasons"], row["rejected_text"]) == (["loop", "loop"], LOOPED)
         assert row["seed"] == questions[-1].seed
@@ -284,5 +284,5 @@ def test_only_rejected_requests_are_retried(shard, tmp_path):
         return EngineResponse(id=question.id, text=LOOPED if loops else "fine", finish_reason="stop")
 
     caption(shard, tmp_path, one_loops)
-    assert sorted(one for one in asked if not one.endswith("#0")) == ["s.tar#1#long#1", "s.tar#1#long#2"]
+    assert sorted(item for item in asked if not item.endswith("#0")) == ["s.tar#1#long#1", "s.tar#1#long#2"]
     assert len(asked) == 8 + 2

@@ -34,7 +34,7 @@ def spec_of(url):
 def drawn(url, num_images, seed=0):
     spec = spec_of(url)
     sample = draw_sample(spec, list_shards(spec.source), seed, num_images)
-    return [(one.shard.path, row.row) for one in sample.shards for row in one.rows], sample
+    return [(item.shard.path, row.row) for item in sample.shards for row in item.rows], sample
 
 
 def test_the_same_images_every_time_others_with_another_seed(tmp_path):
@@ -50,9 +50,9 @@ def test_the_same_images_every_time_others_with_another_seed(tmp_path):
 def test_more_shards_than_are_opened_at_once_cost_nothing(tmp_path):
     for number in range(3 * SHARDS):
         (tmp_path / f"{number:02d}.tar").write_bytes(tar_of(4))
-    found, _ = drawn(str(tmp_path), 2 * SHARDS)
-    assert len(found) == 2 * SHARDS
-    assert len({shard for shard, _ in found}) == SHARDS
+    result, _ = drawn(str(tmp_path), 2 * SHARDS)
+    assert len(result) == 2 * SHARDS
+    assert len({shard for shard, _ in result}) == SHARDS
 
 
 def test_small_shards_are_complemented_by_further_shards(tmp_path):
@@ -64,8 +64,8 @@ def test_small_shards_are_complemented_by_further_shards(tmp_path):
 def test_a_shard_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "a.tar").write_bytes(b"no tar" * 100)
     (tmp_path / "b.tar").write_bytes(tar_of(5))
-    found, sample = drawn(str(tmp_path), 4)
-    assert {shard for shard, _ in found} == {"b.tar"}
+    result, sample = drawn(str(tmp_path), 4)
+    assert {shard for shard, _ in result} == {"b.tar"}
     assert len(sample.unreadable) == 1
     assert "a.tar" in sample.unreadable[0]
 

@@ -33,10 +33,10 @@ class Seen:
 
 def parse_caption(text: str) -> Seen:
     """Return what the first mention of an object and of a background says."""
-    found, ground = _OBJECT.search(text.lower()), _GROUND.search(text.lower())
+    result, ground = _OBJECT.search(text.lower()), _GROUND.search(text.lower())
     return Seen(
-        color=Color(found[1]) if found else None,
-        shape=Shape(found[2]) if found else None,
+        color=Color(result[1]) if result else None,
+        shape=Shape(result[2]) if result else None,
         background=Color(ground[1]) if ground else None,
     )
 

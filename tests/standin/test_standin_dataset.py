@@ -37,11 +37,11 @@ def test_the_folder_holds_half_tar_and_half_parquet(tmp_path: Path):
 def test_every_row_carries_its_truth(tmp_path: Path):
     truth = draw_dataset(tmp_path, num_images=12, seed=2, shard_rows=100)
     tar = read_tar(tmp_path / "tar/00000.tar")
-    found = {name[:6]: json.loads(data) for name, data in tar.items() if name.endswith(".json")}
+    result = {name[:6]: json.loads(data) for name, data in tar.items() if name.endswith(".json")}
     table = pq.read_table(tmp_path / "parquet/00000.parquet")
     assert table.schema.equals(PARQUET_SCHEMA)
-    found |= {row["key"]: json.loads(row["scene"]) for row in table.to_pylist()}
-    assert found == {key: asdict(scene) for key, scene in truth.items()}
+    result |= {row["key"]: json.loads(row["scene"]) for row in table.to_pylist()}
+    assert result == {key: asdict(scene) for key, scene in truth.items()}
     assert f"{truth['000000'].color}, " in tar["000000.txt"].decode()
 
 

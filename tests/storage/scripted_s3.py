@@ -42,11 +42,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         self.script.requests.append(("GET", None))
-        found = self.script.objects.get(self.path)
-        if found is None:
+        result = self.script.objects.get(self.path)
+        if result is None:
             self.answer(404, ERROR.format(code="NoSuchKey", message="absent"))
         else:
-            self.answer(200, found)
+            self.answer(200, result)
 
     def do_POST(self):
         self.rfile.read(int(self.headers["Content-Length"]))

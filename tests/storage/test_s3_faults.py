@@ -33,8 +33,8 @@ def test_a_body_with_a_wrong_checksum_and_an_internal_error_are_retried(proxied,
     store, script = proxied
     store.put("a", b"data")
     suffer(script, kind, at_most=2)
-    found = getattr(store, read)("a")
-    assert (found if read == "get" else found[0]) == b"data"
+    result = getattr(store, read)("a")
+    assert (result if read == "get" else result[0]) == b"data"
     assert script.counts[kind] == 2
 
 
