@@ -1,7 +1,5 @@
 """`joyfleet doctor [job.yaml]`: checks this machine, or every node of a cluster, before a run costs money."""
 
-from __future__ import annotations
-
 import platform
 import sys
 import threading

@@ -1,7 +1,5 @@
 """`joyfleet show OUTPUT`: the captions of a few images, as text."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import textwrap

@@ -1,7 +1,5 @@
 """The records of a check: what it knows, what it found, and where it runs. All of them pickle."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum

@@ -1,7 +1,5 @@
 """The table of checks. A new check is a function `(Context) -> Finding` and one entry here."""
 
-from __future__ import annotations
-
 from pipeline.doctor import golden, gpu, host, model, stores
 from pipeline.doctor.check import Check, Context, Place, Scope, hosts_model
 

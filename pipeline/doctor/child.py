@@ -1,7 +1,5 @@
 """The process that runs checks: `python -m pipeline.doctor.child DESCRIPTOR NAME...`, started by `examine`."""
 
-from __future__ import annotations
-
 import sys
 import traceback
 from multiprocessing.connection import Connection

@@ -1,7 +1,5 @@
 """Runs checks in a process of their own, so that one that hangs or crashes costs itself alone."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """One image through the job's own engine: greedy, and compared with the known caption where the model has one."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 

@@ -3,8 +3,6 @@
 `nvidia-smi` answers without PyTorch, and names the GPUs of a node also where Ray hides them from a task.
 """
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """What an engine and Ray need of a machine beside GPUs: a compiler, shared memory, open files, space on disks."""
 
-from __future__ import annotations
-
 import os
 import resource
 import shlex

@@ -1,7 +1,5 @@
 """Whether the files of the job's model are complete, and whether they are of the model family that the job means."""
 
-from __future__ import annotations
-
 import json
 import struct
 from collections.abc import Iterator

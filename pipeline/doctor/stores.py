@@ -1,7 +1,5 @@
 """Whether the job's source and output can be used from a node, with the credentials and the clock that are there."""
 
-from __future__ import annotations
-
 import logging
 import time
 import uuid

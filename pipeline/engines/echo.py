@@ -1,7 +1,5 @@
 """An engine without a model: it answers with the mean colour of the image, to test and measure the rest."""
 
-from __future__ import annotations
-
 import asyncio
 
 from pipeline.engines.protocol import EngineRequest, EngineResponse, EngineStats

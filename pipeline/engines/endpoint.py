@@ -5,8 +5,6 @@ literal `<image>` line), and no answer shows it. So the server's token ids of a 
 first request, at start and after an outage, and the number of prompt tokens with every answer.
 """
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import hashlib

@@ -1,7 +1,5 @@
 """Start the engine that the config names, and prepare the process before the import of its libraries."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 

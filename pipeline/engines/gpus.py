@@ -1,7 +1,5 @@
 """The supported GPUs: their arithmetic, memory bandwidth and memory size, from the makers' data sheets."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from pipeline.config import EngineConfig, GpuPreset

@@ -1,7 +1,5 @@
 """The tokenizer, config and image processor of a model: the only module that imports transformers."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 from collections.abc import Iterable, Sequence

@@ -10,8 +10,6 @@ whatever the clocks do, also of SIGKILL. Two things need one:
   half an hour later.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

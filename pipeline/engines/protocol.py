@@ -1,7 +1,5 @@
 """The interface between captioning and what computes captions: requests in, responses out, matched by id."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Protocol
 

@@ -5,8 +5,6 @@ slower. The two times are added, as if they never overlapped. System turn and im
 whatever its number of slots: only the text after them differs.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from pipeline.engines.gpus import Gpu

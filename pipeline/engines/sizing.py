@@ -5,8 +5,6 @@ by name and enter the recipe, and a device that does not support them is refused
 mixes two kinds of captions.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

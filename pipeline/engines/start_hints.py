@@ -4,8 +4,6 @@ The texts are those of vLLM 0.29, torch 2.13, CUDA and huggingface_hub 1; read i
 `tests/engines/test_start_failure.py` provokes.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 

@@ -4,8 +4,6 @@ vLLM's core is a process of its own. When it dies, the exception here says "See 
 and the stack trace is in a worker's log file, on Kubernetes in a pod that is gone.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import sys

@@ -8,8 +8,6 @@ requests of an image may run together: vLLM shares the KV blocks of their common
 4 prompts an image: 11,264 of 16,128 prompt tokens came from the cache, the same as when the first one ran alone).
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import textwrap

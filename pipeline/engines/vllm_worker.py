@@ -4,8 +4,6 @@ vLLM logs these choices at INFO only, in the process of its core. It must not im
 the only door, and the worker has loaded it already.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 

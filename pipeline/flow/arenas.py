@@ -6,8 +6,6 @@ arenas the free memory between blocks in use kept growing (10 to 12 MB), with tw
 of batches (docs/benchmarks.md). Workers keep the default, since they may compute in threads.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 

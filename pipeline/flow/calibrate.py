@@ -1,7 +1,5 @@
 """Measures the caption rate of this machine: runs the job on a few of its images, into a temporary output."""
 
-from __future__ import annotations
-
 import logging
 import threading
 from collections.abc import Sequence

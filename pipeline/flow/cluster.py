@@ -1,7 +1,5 @@
 """Connects to the Ray cluster at an address, or starts a local Ray that ends with this process."""
 
-from __future__ import annotations
-
 import logging
 import signal
 import threading

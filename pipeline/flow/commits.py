@@ -4,8 +4,6 @@ Ray tasks would be slower: Ray ends idle workers after a second, so that each ta
 0.9 s of CPU on imports (measured; the commit of a shard of 1,000 images takes 0.2 to 0.4 s).
 """
 
-from __future__ import annotations
-
 import itertools
 import time
 import uuid

@@ -4,8 +4,6 @@ The remaining work of each step is read from the output itself, so a driver may 
 resumes where it stopped.
 """
 
-from __future__ import annotations
-
 import logging
 import threading
 import time

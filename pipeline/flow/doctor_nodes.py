@@ -1,7 +1,5 @@
 """The doctor's checks on every node of a cluster: one task a node, pinned to it, that runs them in child processes."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence

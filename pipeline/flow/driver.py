@@ -4,8 +4,6 @@ The remaining work is always `planned - committed`, read from the output itself,
 the next run resumes from the staged fragments.
 """
 
-from __future__ import annotations
-
 import logging
 import pickle
 import threading

@@ -4,8 +4,6 @@ Nothing here makes anything exactly once: an item may be processed twice, after 
 same time. The output of an item must be put if absent and be the same whoever makes it; then it does not matter.
 """
 
-from __future__ import annotations
-
 import pickle
 import threading
 from collections.abc import Callable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """Prepares a job without Ray: checks it, claims its output, and lists the remaining shards."""
 
-from __future__ import annotations
-
 import platform
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -4,8 +4,6 @@ No decision about data depends on it. A restarted progress actor has lost its st
 flag again.
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from collections import Counter

@@ -5,8 +5,6 @@ each row a block of its own, so a batch reaches an actor as the reader made it, 
 reader re-emits the same blocks.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import math

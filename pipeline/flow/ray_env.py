@@ -1,7 +1,5 @@
 """Sets the environment variables that Ray reads when it is imported, so this module does not import Ray."""
 
-from __future__ import annotations
-
 import os
 import secrets
 import stat

@@ -7,8 +7,6 @@ nothing, so that Ray places no replica there for the rest of the run. The run en
 no device is left to try.
 """
 
-from __future__ import annotations
-
 import platform
 from collections import Counter
 from collections.abc import Callable, Collection

@@ -1,7 +1,5 @@
 """The unit of work: one shard, with the fragments that earlier runs staged for it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from pipeline.ledger.retry_rows import RetryRows

@@ -1,7 +1,5 @@
 """Ends a run that makes no progress, or in which no replica can start, and says why."""
 
-from __future__ import annotations
-
 import logging
 import time
 

@@ -1,7 +1,5 @@
 """A few images of an output with all their captions: one listing, and at most one committed file for each image."""
 
-from __future__ import annotations
-
 import heapq
 from collections import Counter
 from typing import Any

@@ -1,7 +1,5 @@
 """The time by the clock of an object store, from the `Date` header of any answer; no credentials are needed."""
 
-from __future__ import annotations
-
 import http.client
 import os
 import urllib.error

@@ -5,8 +5,6 @@ tasks, gen_meta and loss have the shares that the preset states (chi-square). Ro
 core, from a table of records to a table of rows, without tokens; and with those of a small byte-level BPE.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import tempfile

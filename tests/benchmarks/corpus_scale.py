@@ -6,8 +6,6 @@ Records are synthetic, as tests draw them, in Parquet tables of 100,000 rows. Ea
 and the peak of its resident memory is that of the largest step, DuckDB's included.
 """
 
-from __future__ import annotations
-
 import json
 import random
 import resource

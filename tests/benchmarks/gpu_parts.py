@@ -8,8 +8,6 @@ and written as soon as it is known, so a crash loses only those that were to com
 ends with exit code 2; --tiny runs the same code on a CPU, with small shapes, to see that it runs.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib.util
 import json

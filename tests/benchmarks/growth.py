@@ -5,8 +5,6 @@ driver's own, fed with receipts as they would come from S shards of 1,000 images
 plan written and read, receipts counted, progress reported; no images, no Ray.
 """
 
-from __future__ import annotations
-
 import json
 import resource
 import tempfile

@@ -4,8 +4,6 @@
 and turns N images with k prompts each into what would be sent to the engine's process; rounds alternate.
 """
 
-from __future__ import annotations
-
 import tempfile
 import time
 from pathlib import Path

@@ -7,8 +7,6 @@ what a run costs once (Ray's start, imports of the workers) is reported apart, i
 alternate, so that noise hits both.
 """
 
-from __future__ import annotations
-
 import argparse
 import io
 import json
@@ -138,12 +136,12 @@ def main() -> None:
     args = arguments("overhead", __doc__, images=6000, rounds=3)
     if args.part:
         what, shards, output, *extra = args.part
-        item = (
+        figures = (
             run_pipeline(Path(shards), Path(output), args.images, extra)
             if what == "pipeline"
             else pillow_loop(Path(shards))
         )
-        print(json.dumps(item))
+        print(json.dumps(figures))
         return
     rows: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as scratch:

@@ -9,8 +9,6 @@ lost are those that had been made and that no file holds.
 A caption counts as made when the peer's own code has its text in hand; JoyFleet's when it is staged.
 """
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import contextlib

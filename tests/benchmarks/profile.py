@@ -5,8 +5,6 @@ readers, caption actor and engine core for S seconds; Ray's timeline is taken be
 reads them) and the timeline (chrome://tracing, ui.perfetto.dev) stay in out/bench/profile.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -4,8 +4,6 @@ Figures of one run are compared with each other only: on another machine, or bes
 mean nothing. No benchmark asserts a time.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -5,8 +5,6 @@ objects, since a resume lists them and opens none. Told are the time from the co
 (the first shard asked for with GET), the LIST calls, and the driver's memory at its highest.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import tempfile

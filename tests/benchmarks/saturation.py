@@ -6,8 +6,6 @@ vLLM's own defaults but for what the CPU build needs to run at all. Both are tim
 images, so that neither start counts. Rounds alternate.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import tempfile

@@ -5,8 +5,6 @@ row of its batch, and on CUDA leaves FlashInfer's sampler for it (vllm/v1/sample
 The order turns from round to round.
 """
 
-from __future__ import annotations
-
 import asyncio
 from dataclasses import replace
 from typing import Any

@@ -6,8 +6,6 @@ are read at every step of its scheduler: requests running and waiting, share of 
 tokens that came from the prefix cache.
 """
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 import random

@@ -8,8 +8,6 @@ over all pairs of samples, after the first quarter of the time, which is warm-up
 the rest tells growth that goes on from growth that ends. All samples go to NAME.samples.jsonl beside the figures.
 """
 
-from __future__ import annotations
-
 import argparse
 import io
 import json

@@ -5,8 +5,6 @@ is asked to drop those of this environment before (which pages others use it kee
 just before. Beside it, in one process each: importing vLLM, and Ray's start.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Writes docs/config.md from the config's fields: `python -m tests.config.config_docs`."""
 
-from __future__ import annotations
-
 import ast
 import inspect
 import textwrap

@@ -4,8 +4,6 @@ Expected shares follow from the config and from the fields of the records. They 
 cannot pass by agreeing with itself.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Builds outputs with captions without an engine: committed files like those of a run."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import uuid

@@ -8,8 +8,6 @@ made, the texts that the loaders made of them, and token ids and labels of their
 `test_export_corpus.py` compares both with today's export. The folder may hold only the files that `load` imports.
 """
 
-from __future__ import annotations
-
 import copy
 import importlib
 import json
