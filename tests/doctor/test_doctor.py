@@ -27,6 +27,7 @@ def drawn(tmp_path):
     return tmp_path
 
 
+@pytest.mark.long
 def test_the_known_caption_comes_out_of_the_jobs_own_engine(drawn):
     job = write_job(drawn, drawn / "in", drawn / "out", engine=VLLM)
     done = run(drawn, "doctor", job, "--json")

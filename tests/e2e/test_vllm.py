@@ -116,8 +116,8 @@ def test_greedy_vllm_gives_the_texts_of_transformers(running):
 
     processor = AutoProcessor.from_pretrained(WEIGHTS.path)
     model = LlavaForConditionalGeneration.from_pretrained(WEIGHTS.path, dtype=torch.bfloat16).eval()
-    drawn = pictures(50, seed=103)
-    prompts = [prompt_of(*STYLES[n % len(STYLES)]) for n in range(50)]
+    drawn = pictures(24, seed=103)
+    prompts = [prompt_of(*STYLES[n % len(STYLES)]) for n in range(24)]
     ours = ask(
         running, [question(f"t{n}", p, prompt) for n, ((_, p), prompt) in enumerate(zip(drawn, prompts, strict=True))]
     )
@@ -131,7 +131,7 @@ def test_greedy_vllm_gives_the_texts_of_transformers(running):
         theirs.append(
             processor.tokenizer.decode(made[0][inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
         )
-    assert sum(answer == reference for answer, reference in zip(ours, theirs, strict=True)) >= 0.95 * 50
+    assert sum(answer == reference for answer, reference in zip(ours, theirs, strict=True)) >= 23
 
 
 def test_vllm_receives_the_input_that_it_would_build_from_a_raw_prompt(running):

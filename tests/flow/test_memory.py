@@ -46,7 +46,7 @@ class WriteStats(ExecutionCallback):
         Path(os.environ["STATS_FILE"]).write_text(json.dumps({"operators": operators, "arenas": arenas}))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_driver_keeps_no_statistics_of_blocks_and_few_arenas(tmp_path):
     draw_dataset(tmp_path / "in", num_images=NUM_IMAGES, seed=1, shard_rows=NUM_IMAGES // 2)
     job = write_job(tmp_path, tmp_path / "in", tmp_path / "out", engine={"batch_images": 1})
