@@ -52,13 +52,15 @@ def write_job(folder: Path, source: object, output: object, *, own_ray: bool = T
 
     A job that goes to a cluster has no Ray of its own to give anything.
     """
+    # vLLM's start and its restart are no progress, and take minutes beside other work.
+    stall_timeout_s = TIMEOUT_S if "vllm" in str(rest.get("engine")) else 120
     job = {
         "source": source if isinstance(source, dict) else str(source),
         "output": str(output),
         "model": "standin",
         "captions": [{"slot": "long", "mode": "descriptive"}],
         "engine": {"kind": "echo", "batch_images": 8},
-        "cluster": {**(OWN_RAY if own_ray else {}), "stall_timeout_s": 120},
+        "cluster": {**(OWN_RAY if own_ray else {}), "stall_timeout_s": stall_timeout_s},
     }
     for key, value in rest.items():
         job[key] = {**job[key], **value} if isinstance(value, dict) and isinstance(job.get(key), dict) else value
