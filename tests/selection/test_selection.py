@@ -52,7 +52,8 @@ def test_the_message_of_a_skip_is_the_condition_as_the_config_has_it():
     )
     assert skipped(tags=["bad"]) == "source.where.none_of: [{fields: {tags: {has_any: [bad]}}}]"
     assert skipped(tags=None) == "source.where.none_of: [{fields: {tags: {has_any: [bad]}}}] (missing)"
-    # A false condition is named before an undecided one that stands before it.
+    # Of several undecided conditions the first is named, and a false one before all of them.
+    assert skipped(rating=None, score=None) == "source.where.fields.rating: {one_of: [safe, general]} (missing)"
     assert skipped(rating=None, score=1) == "source.where.fields.score: {min: 5}"
 
 
