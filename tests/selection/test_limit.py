@@ -10,6 +10,7 @@ from pipeline.readers import list_shards
 from pipeline.stages import limit_rows
 from pipeline.stages.limit_rows import find_limit
 from tests.memory_store import MemoryStore
+from tests.readers.shards import tar_of
 from tests.selection.world import NUM_ROWS, caption, job_of, spec_of, write_parquet, write_tar
 
 
@@ -86,10 +87,13 @@ def test_a_source_with_fewer_rows_is_taken_whole(folder):
 
 
 def test_a_long_tar_is_counted_by_its_headers_and_not_by_its_bytes(monkeypatch, tmp_path):
-    monkeypatch.setattr("pipeline.readers.tar.COUNT_BYTES", 2000)
-    write_tar(tmp_path / "in", rows=40)
-    job = job_of(tmp_path / "in", limit=39)
-    assert find_limit(spec_of(job), list_shards(job.source), 39) == {"a.tar": 39}
+    monkeypatch.setattr("pipeline.readers.tar.COUNT_BYTES", 2500)
+    (tmp_path / "in").mkdir()
+    # By its first bytes it would hold half as many images.
+    files = [("000.png", b"x" * 1500), *((f"{row:03d}.png", b"x") for row in range(1, 61))]
+    (tmp_path / "in" / "a.tar").write_bytes(tar_of(files))
+    job = job_of(tmp_path / "in", limit=61)
+    assert find_limit(spec_of(job), list_shards(job.source), 61) == {"a.tar": 61}
 
 
 def test_the_first_record_of_a_limit_stays():

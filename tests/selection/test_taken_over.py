@@ -4,7 +4,8 @@ import pyarrow as pa
 import pytest
 
 from pipeline.errors import ConfigError, OutputMismatch, StoreError
-from pipeline.flow.prepared_job import check_job, prepare_job, run_identity_of
+from pipeline.flow.calibrate import prepare_trial
+from pipeline.flow.prepared_job import check_job, prepare_job, prepare_retry, run_identity_of
 from pipeline.ledger.caption_table import from_parquet, to_parquet, with_contents
 from pipeline.ledger.footer import read_footer
 from pipeline.ledger.layout import committed_path
@@ -13,6 +14,7 @@ from pipeline.readers import list_shards
 from pipeline.readers.tar import TarFiles
 from pipeline.storage import open_store
 from schemas.caption_row import CAPTION_ROW
+from schemas.status import Status
 from tests.selection.world import reusing, run_all, write_tar
 
 
@@ -168,3 +170,10 @@ def test_a_limited_output_is_resumed_with_its_own_shards(looked):
     assert prepared.plan.unplanned == ()
     assert prepared.tasks == []
     assert any("source.limit: the first 5 selected images are in 1 of 3 shards" in text for text in prepared.remarks)
+
+
+def test_a_calibration_and_a_retry_take_nothing_over(looked):
+    job = reusing(looked, "real", "look")
+    trial = prepare_trial(job, 10, str(looked / "trial"))
+    assert [task.earlier for task in trial.tasks] == [(), ()]
+    assert prepare_retry(job, [Status.FAILED]).earlier == []
