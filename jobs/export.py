@@ -96,7 +96,7 @@ def export(
         run=opened.run,
         plan=plan,
         source=opened.source if reads else opened.described_source,
-        max_bytes=opened.max_bytes,
+        max_bytes=opened.images.max_bytes,
     )
     count = workers or min(os.cpu_count() or 1, MAX_WORKERS)
     with click.progressbar(length=1, label="export", file=sys.stderr) as bar:

@@ -44,7 +44,7 @@ class Output:
     """As the output names it; to read it, use `source`."""
     sources: Sequence[str]
     """URLs that the caller gave instead of it."""
-    max_bytes: int
+    images: ImagesConfig
     fields: Mapping[str, Any]
     """The recipe's."""
     job: Mapping[str, Any]
@@ -106,7 +106,7 @@ def open_output(url: str, sources: Sequence[str] = ()) -> Output:
         plan=read_plan(store),
         described_source=source,
         sources=sources,
-        max_bytes=images.max_bytes,
+        images=images,
         fields=record.fields,
         job=job,
     )

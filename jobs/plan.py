@@ -14,16 +14,17 @@ from rich.table import Table
 from jobs.job_file import read_job, set_option
 from jobs.logs import Terminal, new_log, redirect_output
 from jobs.progress_line import clock, size
+from jobs.selected_work import selected_work
 from jobs.signals import DEFAULT, SIGNALS
 from jobs.source_summary import show_source
 from jobs.terminal import echo, print_table, printable, to_json
 from pipeline.config import JobConfig
 from pipeline.cost import Rate, Workload, captions_per_image, card_rates, estimate, guess_tokens, staged_tokens
 from pipeline.engines.gpus import GPUS
-from pipeline.errors import ConfigError, PipelineError
+from pipeline.errors import ConfigError, OutputMismatch, PipelineError
 from pipeline.flow.prepared_job import check_job, read_spec, refuse_output_in_source
 from pipeline.flow.ray_env import prepare_ray_env
-from pipeline.ledger.run_record import read_run
+from pipeline.ledger.run_record import read_run, refuse_other_selection
 from pipeline.ledger.shard_plan import read_plan, remaining
 from pipeline.readers import list_source
 from pipeline.readers.count_estimate import estimate_counts
@@ -65,7 +66,8 @@ def plan(
 ) -> None:
     """Check JOB_FILE and estimate what the job would take: images, tokens, hours, money, requests.
 
-    It reads footers and heads of at most 32 shards, and writes nothing. With --calibrate it runs the job's engine.
+    It reads footers and heads of at most 32 shards, with conditions also the first images of 8, and writes nothing.
+    With --calibrate it runs the job's engine.
     """
     job = read_job(job_file, overrides)
     priced = _prices(prices)
@@ -121,17 +123,21 @@ def make_plan(job: JobConfig, calibration: Calibration | None, prices: Mapping[s
     left = _left(job, recipe.fingerprint, shards, remarks)
     counted = estimate_counts(shards, job.source)
     total, todo = (sum(shard.size for shard in some) for some in (shards, left))
+    num_left = round(counted.images * todo / total) if total else 0
+    spec = read_spec(job, weights)
+    selected = selected_work(job, recipe, spec, left, num_left)
     work = Workload(
-        shards=len(left),
-        bytes=todo,
-        images=round(counted.images * todo / total) if total else 0,
-        largest_shard_bytes=max((shard.size for shard in left), default=0),
+        shards=len(selected.shards),
+        bytes=sum(shard.size for shard in selected.shards),
+        images=selected.images,
+        requests_per_image=selected.requests_per_image,
+        largest_shard_bytes=max((shard.size for shard in selected.shards), default=0),
         shards_planned=len(shards),
         remote_source=any("://" in shard.url for shard in shards),
     )
     tokens = calibration.tokens if calibration else staged_tokens(open_store(job.output), guess_tokens(job))
     rates = [*_machine(job, calibration), *card_rates(job, tokens)]
-    estimated = estimate(job, work, tokens, rates, prices, read_spec(job, weights).geometry.max_pixels)
+    estimated = estimate(job, work, tokens, rates, prices, spec.geometry.max_pixels)
     return {
         "source": {
             "shards": len(shards),
@@ -145,7 +151,8 @@ def make_plan(job: JobConfig, calibration: Calibration | None, prices: Mapping[s
             "left_out": [f"in the shards looked at: {left_out}" for left_out in counted.left_out],
         },
         "left": asdict(work),
-        "resumed": {"shards_done": len(shards) - len(left), "images_done": counted.images - work.images},
+        "selection": {**job.source.selection(), **selected.as_json()},
+        "resumed": {"shards_done": len(shards) - len(left), "images_done": counted.images - num_left},
         "slots": captions_per_image(job),
         "tokens": asdict(tokens),
         "calibration": None if calibration is None else asdict(calibration),
@@ -174,6 +181,11 @@ def _left(job: JobConfig, recipe: str, shards: Sequence[Shard], remarks: list[st
     if existing.fingerprint != recipe:
         remarks.append(f"{store.url}: bound to another recipe; a run with this job needs another output")
         return shards
+    try:
+        refuse_other_selection(store, existing, job.source.selection())
+    except OutputMismatch as err:
+        remarks.append(str(err))
+        return shards
     return [shard for shard in shards if shard.path in left.fragments]
 
 
@@ -186,6 +198,7 @@ def _print(summary: Mapping[str, Any], out: TextIO) -> None:
         ("source", f"{source['shards']:,} shards, {size(source['bytes'])}, {source['images']:,} images ({precision})"),
         ("done", f"{summary['resumed']['shards_done']:,} shards, about {summary['resumed']['images_done']:,} images"),
         ("left", f"{left['shards']:,} shards, {size(left['bytes'])}, {left['images']:,} images"),
+        *_selected(summary["selection"]),
         ("captions", f"{made['captions']:,}, {summary['slots']} of each image"),
         ("tokens", f"{tokens['prompt']:.0f} a prompt, {tokens['caption']:.0f} a caption ({tokens['source']})"),
         ("output", f"{size(made['output_bytes'])}, and at most as much in staging"),
@@ -199,6 +212,22 @@ def _print(summary: Mapping[str, Any], out: TextIO) -> None:
     for left_out in source["left_out"]:
         echo(f"note: {left_out}", file=out)
     Console(file=out, soft_wrap=True, highlight=False, width=WIDTH).print(_times(made["times"]))
+
+
+def _selected(selection: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """How the selection narrows the work; nothing without one."""
+    screened = selection["screened"]
+    rows: list[tuple[str, str]] = []
+    if screened:
+        most = sorted(screened["skipped"].items(), key=lambda item: -item[1])[:SHOWN]
+        skipped = "".join(f"; {count:,} skipped by {condition}" for condition, count in most)
+        rows.append(("screened", f"{screened['share']:.1%} of {screened['screened']:,} images are selected{skipped}"))
+    limits = [f"{key} {selection[key]:,}" for key in ("sample", "limit") if key in selection]
+    if rows or limits:
+        rows.append(("selected", ", ".join([f"about {selection['images']:,} images", *limits])))
+    if selection["taken_over"]:
+        rows.append(("taken over", f"about {selection['taken_over']:,} captions of the outputs of reuse"))
+    return rows
 
 
 def _times(times: Sequence[Mapping[str, Any]]) -> Table:

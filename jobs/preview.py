@@ -51,7 +51,8 @@ class Recipe:
 def preview(job_file: str, num_images: int, compare: str | None, page: str | None, overrides: Sequence[str]) -> None:
     """Caption a few images of JOB_FILE's source and show them on one page, without writing an output.
 
-    The images are sampled with the job's seed, so they are the same at each call. --set applies to both jobs.
+    The images are sampled with the job's seed, so they are the same at each call. --set applies to both jobs. Only
+    images that the first job's source.where and source.sample select are taken; source.limit is not applied.
     """
     files = [job_file, *([compare] if compare else [])]
     jobs = [read_job(file, overrides) for file in files]
@@ -61,9 +62,9 @@ def preview(job_file: str, num_images: int, compare: str | None, page: str | Non
         raise ConfigError(f"--page {page}: there is no folder {target.parent}; create it or name another")
     sample = draw_sample(recipes[0].read, list_shards(jobs[0].source), jobs[0].seed, num_images)
     if not sample.shards:
-        raise ConfigError(
-            f"{job_file}: no image could be read from the source: {'; '.join(sample.unreadable) or 'it is empty'}"
-        )
+        skipped = [f"{num_rows:,} images skipped by {condition}" for condition, num_rows in sample.skipped.items()]
+        why = "; ".join([*sample.unreadable, *skipped]) or "it is empty"
+        raise ConfigError(f"{job_file}: no image could be read from the source: {why}")
     _show(recipes, sample, target)
 
 

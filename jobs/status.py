@@ -105,6 +105,7 @@ def _run(run: RunStatus, now: datetime) -> dict[str, Any]:
         "images": progress.images if progress else 0,
         "captions": progress.captions if progress else 0,
         "statuses": progress.statuses if progress else {},
+        "skipped": progress.skipped if progress else {},
         "replicas": progress.replicas if progress else 0,
         "captions_per_s": progress.captions_per_s if progress else 0.0,
         "eta_s": None if eta_s is None else max(0.0, eta_s - silent_s),
@@ -150,6 +151,8 @@ def _run_lines(run: Mapping[str, Any]) -> list[str]:
         f"run         {run['started']} on {run['host']}, process {run['pid']}: {_state(run)}",
         f"            images {run['images']:,}  captions {run['captions']:,}  {statuses}  {clock(run['seconds'])}",
     ]
+    most = sorted(run["skipped"].items(), key=lambda item: -item[1])
+    lines += [f"            skipped {num_rows:,} rows by {condition}" for condition, num_rows in most[:SHOWN]]
     if run["state"] == "running":
         eta = "-" if run["eta_s"] is None else clock(run["eta_s"])
         lines[1] += f"  replicas {run['replicas']}  {run['captions_per_s']:.1f}/s  ETA {eta}"

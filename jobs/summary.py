@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from jobs.progress_line import clock
 from jobs.terminal import echo, print_table
+from schemas.status import Status
 
 if TYPE_CHECKING:
     from pipeline.flow.prepared_job import PreparedJob
@@ -21,6 +22,8 @@ def print_summary(out: TextIO, prepared: PreparedJob, result: RunResult, log_pat
     print_table(out, _rows(prepared, result))
     for shard, message in list(result.shards_quarantined.items())[:SHOWN]:
         echo(f"quarantined: {shard}: {message}", file=out)
+    for condition, num_rows in result.skipped_by_most():
+        echo(f"skipped: {num_rows:,} rows by {condition}", file=out)
     for left_out in result.left_out:
         echo(f"note: {left_out}", file=out)
     for shard in result.shards_lost[:SHOWN]:
@@ -34,9 +37,10 @@ def print_summary(out: TextIO, prepared: PreparedJob, result: RunResult, log_pat
 
 def _rows(prepared: PreparedJob, result: RunResult) -> list[tuple[str, str]]:
     done = result.shards_before + result.shards_committed + len(result.shards_lost)
-    captions = sum(result.statuses.values())
+    captions = sum(result.statuses.values()) - result.statuses.get(Status.SKIPPED, 0)
     statuses = ", ".join(f"{rows:,} {status}" for status, rows in result.statuses.items())
     rate = f"{captions / result.seconds:.1f}/s over all" if result.seconds else "-"
+    taken_over = f"{result.captions_taken_over:,} captions of {', '.join(prepared.job.reuse)}"
     return [
         ("output", prepared.job.output),
         ("recipe", prepared.recipe.fingerprint),
@@ -45,5 +49,6 @@ def _rows(prepared: PreparedJob, result: RunResult) -> list[tuple[str, str]]:
         ("other runs", f"committed {len(result.shards_lost):,} of these shards during this run"),
         ("captioned", f"{result.images_captioned:,} images"),
         ("resumed", f"{result.images_resumed:,} images staged by earlier runs"),
+        *([("taken over", taken_over)] if prepared.job.reuse else []),
         ("captions", f"{captions:,}: {statuses} ({rate})"),
     ]

@@ -2,19 +2,26 @@
 
 import hashlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Self
 
 import click
 
 from jobs.output import Output, open_output, source_option
 from jobs.terminal import echo
-from pipeline.config import SourceConfig
+from pipeline.config import ImagesConfig, SourceConfig
 from pipeline.errors import ShardUnreadable
+from pipeline.images import IsolatedDecoder
+from pipeline.ledger.limit_record import EndRows, read_limit
 from pipeline.ledger.shard_plan import remaining
 from pipeline.ledger.verification import ShardVerdict, SourceImage, Violation, ViolationKind, verify_shard, verify_tree
 from pipeline.readers import open_shard
+from pipeline.selection import JSON, Selection, selection_of
+from pipeline.stages.row_screen import RowScreen
 from schemas.shard import Shard
+from schemas.status import Reason
 
 THREADS = 8
 """Shards that are checked at the same time: most of the time is spent waiting for storage."""
@@ -26,7 +33,8 @@ THREADS = 8
 def verify(output: str, sources: Sequence[str]) -> None:
     """Check that every source row of OUTPUT's plan has each slot exactly once, and report every violation.
 
-    Keys and hashes of the images are compared with the source, captions with the digest of their commit.
+    Keys and hashes of the images are compared with the source, captions with the digest of their commit. Skipped rows
+    are those that the output's selection skips when it is evaluated again.
     Exit code 0: proven. 1: a violation. 3: proven, but shards are in quarantine.
     """
     opened = open_output(output, sources)
@@ -38,9 +46,9 @@ def verify(output: str, sources: Sequence[str]) -> None:
     quarantined = [violation for violation in verdict.violations if violation.kind is ViolationKind.QUARANTINED]
     broken = [violation for violation in verdict.violations if violation.kind is not ViolationKind.QUARANTINED]
     num_images = num_without_digest = 0
-    source = opened.source
+    check = _Check.of(opened)
     with ThreadPoolExecutor(THREADS) as pool:
-        for images, shard_verdict in pool.map(lambda shard: _check(opened, source, shard), shards):
+        for images, shard_verdict in pool.map(check.shard, shards):
             num_images += images
             num_without_digest += not shard_verdict.has_digest
             broken += shard_verdict.violations
@@ -66,16 +74,48 @@ def _undigested(num_without: int, num_shards: int) -> list[str]:
     ]
 
 
-def _check(opened: Output, source: SourceConfig, shard: Shard) -> tuple[int, ShardVerdict]:
-    try:
-        images = list(_images(opened, source, shard))
-    except ShardUnreadable as err:
-        violation = Violation(shard.path, ViolationKind.UNREADABLE, f"the source cannot be read: {err}")
-        return 0, ShardVerdict((violation,), True)
-    return len(images), verify_shard(opened.store, opened.run, shard, len(images), images)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Check:
+    """Checks shards of an output, with its selection evaluated again."""
 
+    opened: Output
+    source: SourceConfig
+    images: ImagesConfig
+    selection: Selection
+    end_rows: EndRows
 
-def _images(opened: Output, source: SourceConfig, shard: Shard) -> Iterator[SourceImage]:
-    with open_shard(shard, source, opened.max_bytes) as rows:
-        for row in rows.rows(None):
-            yield SourceImage(row.key, None if row.data is None else hashlib.sha256(row.data).hexdigest())
+    @classmethod
+    def of(cls, opened: Output) -> Self:
+        source = opened.source
+        names = source.where.field_names() if source.where else ()
+        return cls(
+            opened=opened,
+            source=source.with_tested_fields(names),
+            images=opened.images,
+            selection=selection_of(source),
+            end_rows=(read_limit(opened.store) if source.limit else None) or {},
+        )
+
+    def shard(self, shard: Shard) -> tuple[int, ShardVerdict]:
+        try:
+            images = list(self._images(shard))
+        except ShardUnreadable as err:
+            violation = Violation(shard.path, ViolationKind.UNREADABLE, f"the source cannot be read: {err}")
+            return 0, ShardVerdict((violation,), True)
+        return len(images), verify_shard(self.opened.store, self.opened.run, shard, len(images), images)
+
+    def _images(self, shard: Shard) -> Iterator[SourceImage]:
+        selection = self.selection.up_to(self.end_rows.get(shard.path))
+        answers: dict[int, tuple[Reason, str] | None] = {}
+        with IsolatedDecoder() as decoder, open_shard(shard, self.source, self.images.max_bytes) as opened:
+            screen = RowScreen(selection, self.images, shard.path, decoder.header)
+
+            def ask(row: int, fields: Mapping[str, JSON], num_bytes: int | None) -> None:
+                """Keep the answer, and have the image read in any case: its hash is checked."""
+                answers[row] = screen.before_image(row, fields, num_bytes)
+
+            for row in opened.rows(None, None if selection.selects_all else ask):
+                skip, answer = screen.skip_of(row), answers.get(row.row)
+                skipped_by = answer[1] if answer else skip.condition if skip else None
+                sha256 = None if row.data is None else hashlib.sha256(row.data).hexdigest()
+                yield SourceImage(row.key, sha256, skipped_by)

@@ -25,7 +25,7 @@ class BatchKind(StrEnum):
     """No images: the shard goes to quarantine for the reason in `message`."""
     COMMITTED = "committed"
     """No images: another run has committed the shard."""
-    SKIPPED = "skipped"
+    DRAINED = "drained"
     """No images, or none that were captioned: the run is stopping."""
     FATAL = "fatal"
     """No images: the run ends with `error`. As data, because Ray Data rewrites the text of exceptions."""
@@ -47,11 +47,18 @@ IMAGE: pa.StructType = pa.struct(
         field("pixels_width", pa.int32(), "px, of its pixels in the batch", nullable=True),
         field("pixels_height", pa.int32(), "px, of its pixels in the batch", nullable=True),
         field("source", pa.string(), "JSON object: the metadata fields of the source row"),
-        field("reason", pa.string(), "why it has no pixels, a Reason", nullable=True),
+        field("reason", pa.string(), "why no request is sent for it, a Reason", nullable=True),
         field("message", pa.string(), "details of the reason, for people", nullable=True),
+        field(
+            "existing",
+            pa.string(),
+            "JSON object: slot to the text that the source has for it, or to null where such a row is skipped; null "
+            "without any",
+            nullable=True,
+        ),
     ]
 )
-"""One image of a batch. `reason` is null exactly when the image has its pixels in the batch."""
+"""One image of a batch. It has pixels, and so `pixels_width`, exactly when a request is sent for it."""
 
 BATCH: pa.Schema = pa.schema(
     [
@@ -64,7 +71,13 @@ BATCH: pa.Schema = pa.schema(
         field(
             "pixels",
             pa.large_binary(),
-            "uint8 RGB of each image without reason, (pixels_height, pixels_width, 3), in order",
+            "uint8 RGB of each image with a pixels_width, (pixels_height, pixels_width, 3), in order",
+        ),
+        field(
+            "taken_over",
+            pa.large_binary(),
+            "caption rows of an earlier output, which need no request, as an Arrow IPC stream; null without any",
+            nullable=True,
         ),
         field("fragment", pa.string(), "RESUMED: path of the fragment in the output", nullable=True),
         field("rows", pa.list_(pa.int64()), "RESUMED: rows that it covers"),
@@ -82,6 +95,8 @@ RECEIPT: pa.Schema = pa.schema(
         field("fragment", pa.string(), "path of the fragment in the output; null if none", nullable=True),
         field("rows", pa.list_(pa.int64()), "rows that the fragment covers"),
         field("statuses", pa.map_(pa.string(), pa.int64()), "number of caption rows of the fragment by status"),
+        field("num_taken_over", pa.int64(), "caption rows of the fragment that come from an earlier output"),
+        field("num_skipped", pa.int64(), "images of the fragment that the selection skips"),
         field("message", pa.string(), "UNREADABLE: what was found", nullable=True),
         _TRACEBACK,
         _ERROR,

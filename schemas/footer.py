@@ -6,7 +6,7 @@ PREFIX = "joyfleet."
 
 
 class FooterKey(StrEnum):
-    """Keys of the footer, values UTF-8. All but the last three are in every file of captions/ and staging/.
+    """Keys of the footer, values UTF-8. All but the last four are in every file of captions/ and staging/.
 
     A later release may add keys: this one ignores them, and `retry --rows` keeps them in the file that it writes. So
     the value of an added key must stay true when rows are replaced; one that depends on the rows needs a new
@@ -32,6 +32,8 @@ class FooterKey(StrEnum):
     """JSON object: program to version."""
     STATUSES = "joyfleet.statuses"
     """captions/ only. JSON object: status to number of caption rows."""
+    SKIPPED = "joyfleet.skipped"
+    """captions/ only, absent without skipped rows. JSON object: condition to number of caption rows that it skipped."""
     CAPTIONS_SHA256 = "joyfleet.captions_sha256"
     """captions/ only, absent from files of earlier versions. Hex SHA-256 of the caption rows, see `DIGESTED`."""
     ROWS = "joyfleet.rows"

@@ -50,7 +50,9 @@ QUALITY_GROUPS: pa.Schema = pa.schema(
 QUALITY_REASONS: pa.Schema = pa.schema(
     [
         *GROUP,
-        field("kind", pa.string(), "rejected or failed: the row's reason; earlier: an earlier attempt's; flag"),
+        field(
+            "kind", pa.string(), "rejected, failed or skipped: the row's reason; earlier: an earlier attempt's; flag"
+        ),
         field("name", pa.string(), "the reason or the flag"),
         field("rows", pa.int64(), "rows with it; earlier: attempts"),
     ]

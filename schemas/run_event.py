@@ -60,5 +60,7 @@ class RunProgress:
     """None before the first rate is measured."""
     replicas: int
     """Engines that are running."""
+    skipped: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Condition to number of caption rows that it skipped, in the shards that this run has committed."""
     engines: Mapping[str, int] = field(default_factory=dict[str, int])
     """Their number by what they chose for their device: model runner, attention backend, KV tokens, sampler."""

@@ -12,6 +12,8 @@ class Status(StrEnum):
     """The quality rules rejected the text: it is in `rejected_text`, never in `caption`."""
     FAILED = "failed"
     """There is no text."""
+    SKIPPED = "skipped"
+    """The user's selection left the row out: no request was sent for it."""
 
 
 def no_rows() -> dict[str, int]:
@@ -20,7 +22,7 @@ def no_rows() -> dict[str, int]:
 
 
 class Reason(StrEnum):
-    """Why a row is `failed` or `rejected`. Details for people are in `message`."""
+    """Why a row is `failed`, `rejected` or `skipped`. Details for people are in `message`."""
 
     MISSING_IMAGE = "missing_image"
     """The sample has no image member, or the image column is null."""
@@ -69,6 +71,19 @@ class Reason(StrEnum):
     """The text opens with a phrase such as `This image shows`, and the config rejects it or could not remove it."""
     USER_RULE = "user_rule"
     """A rule of `quality.rules`; the message names it."""
+
+    FILTERED = "filtered"
+    """A condition of `source.where` is not met; the message is that condition."""
+    NOT_SAMPLED = "not_sampled"
+    """The row is not in the share `source.sample`."""
+    BEYOND_LIMIT = "beyond_limit"
+    """`source.limit` rows were selected before this row."""
+    HAS_CAPTION = "has_caption"
+    """The source has a text for the slot, and `captions[].existing` skips such rows."""
+
+
+SKIPS = frozenset({Reason.FILTERED, Reason.NOT_SAMPLED, Reason.BEYOND_LIMIT, Reason.HAS_CAPTION})
+"""The reasons of `skipped` rows. Their message is the condition alone, so that rows can be counted by it."""
 
 
 class Flag(StrEnum):

@@ -1,7 +1,13 @@
 """A checked config: a YAML file, overridden by the environment, overridden by the command line."""
 
 from pipeline.config.base import without_secrets
-from pipeline.config.captions_config import RequestConfig, SlotConfig, WordsDistribution
+from pipeline.config.captions_config import (
+    ExistingAction,
+    ExistingConfig,
+    RequestConfig,
+    SlotConfig,
+    WordsDistribution,
+)
 from pipeline.config.cluster_config import ClusterConfig
 from pipeline.config.corpus_config import CorpusConfig
 from pipeline.config.corpus_presets import Preset, Rating
@@ -35,16 +41,21 @@ from pipeline.config.render_config import (
 )
 from pipeline.config.sampling_config import SamplingConfig
 from pipeline.config.source_config import SourceConfig
+from pipeline.config.where_config import Condition, FieldTest, Range
 
 __all__ = [
     "ENV_PREFIX",
     "Action",
     "Categories",
     "ClusterConfig",
+    "Condition",
     "CorpusConfig",
     "EndpointConfig",
     "EngineConfig",
     "EngineKind",
+    "ExistingAction",
+    "ExistingConfig",
+    "FieldTest",
     "GpuPreset",
     "ImagesConfig",
     "JobConfig",
@@ -56,6 +67,7 @@ __all__ = [
     "Preset",
     "QualityBy",
     "QualityConfig",
+    "Range",
     "Rating",
     "RecordTagsConfig",
     "RenderConfig",

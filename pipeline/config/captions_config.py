@@ -4,11 +4,14 @@ Only the form is checked here. `pipeline.prompts` has the catalogue, and checks 
 tone or an option.
 """
 
-from typing import Annotated, Any, Self
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from pipeline.config.base import ConfigPart, refuse_repeats
+from pipeline.config.recipe_form import added
+from pipeline.config.where_config import FieldTest
 
 MAX_WORDS = 1000
 """No generation was trained on more: beta-one's longest request is 300 words."""
@@ -109,6 +112,41 @@ class WeightedRequest(RequestConfig):
     """Probability of the request, relative to the other weights of the mix."""
 
 
+class ExistingAction(StrEnum):
+    """What happens to a slot for which the source has a text."""
+
+    USE = "use"
+    """The text becomes the caption, with mode `existing`."""
+    SKIP = "skip"
+    """The row is `skipped`."""
+
+
+def _present(value: Any) -> Any:  # noqa: ANN401 - pydantic hands over raw YAML
+    return {"present": True} if value == "present" else value
+
+
+class ExistingConfig(ConfigPart):
+    """Texts of the source in place of captions. A name of a field is short for `{field: ...}`."""
+
+    short_form: ClassVar[str | None] = "field"
+
+    field: str = Field(min_length=1)
+    """Metadata field with the text: a column, a key of the `.json` member, or the extension of a text member. It need
+    not be in `source.metadata_fields`. Only a text that has a letter or digit counts."""
+    when: Annotated[FieldTest, BeforeValidator(_present)] = FieldTest(present=True)
+    """`present`, or tests of the text as in `source.where.fields`, such as `{min_length: 20}`. A text that does not
+    meet them is ignored: the request is sent."""
+    action: ExistingAction = ExistingAction.USE
+    """What happens to the slot."""
+
+    @field_validator("when")
+    @classmethod
+    def _of_a_text(cls, test: FieldTest) -> FieldTest:
+        if test.present is False:
+            raise ValueError("found present: false; allowed: tests of the text that is taken")
+        return test
+
+
 class SlotConfig(RequestConfig):
     """One of the captions of every image: a request, or a mix from which one request is drawn for each image."""
 
@@ -118,6 +156,16 @@ class SlotConfig(RequestConfig):
     """Requests from which one is drawn for each image, by weight; always the same one for the same image."""
     samples: int = Field(default=1, ge=1, le=64)
     """Captions sampled for the same prompt, each in its own row: slots `long`, `long.2`, `long.3`, ..."""
+    existing: ExistingConfig | None = added(default=None)
+    """Take the caption from the source where it has one; no request is sent for it."""
+
+    @model_validator(mode="after")
+    def _one_existing_text(self) -> Self:
+        if self.existing is not None and self.samples > 1:
+            raise ValueError(
+                f"found existing beside samples={self.samples}; the source has one text: allowed samples: 1"
+            )
+        return self
 
     @model_validator(mode="after")
     def _whole(self) -> Self:

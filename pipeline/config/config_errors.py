@@ -71,8 +71,9 @@ def _allowed_keys(location: Sequence[int | str], kind: type[ConfigPart]) -> list
     """Names of the fields of the part at a location, found by following the annotations."""
     models: list[type[BaseModel]] = [kind]
     for part in location:
-        if isinstance(part, str):
-            annotations = [model.model_fields[part].annotation for model in models if part in model.model_fields]
+        annotations = [model.model_fields[part].annotation for model in models if part in model.model_fields]
+        # An index of a list and a key of a mapping are no fields: the parts are those of the list or mapping.
+        if annotations:
             models = [nested for annotation in annotations for nested in models_in(annotation)]
     return sorted({name for model in models for name in model.model_fields})
 

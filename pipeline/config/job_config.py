@@ -23,6 +23,9 @@ class JobConfig(ConfigPart):
     """Where the images are."""
     output: Url = Field(min_length=1)
     """Folder of the captions: a local path, s3:// or gs://."""
+    reuse: Annotated[tuple[Url, ...], AS_LIST] = ()
+    """Outputs of the same recipe over the same shards, such as a first look with `source.limit`: their `ok` captions
+    are taken over, and no request is sent for them."""
     model: ModelConfig
     """Which model captions the images."""
     captions: Annotated[tuple[SlotConfig, ...], AS_LIST] = Field(min_length=1)

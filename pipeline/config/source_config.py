@@ -1,10 +1,16 @@
-"""Which shards a job reads, and which of their fields it keeps."""
+"""Which shards a job reads, which of their rows it captions, and which of their fields it keeps."""
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from pipeline.config.base import ConfigPart, Url
+from pipeline.config.recipe_form import added
+from pipeline.config.where_config import Condition
+
+SELECTION_KEYS = ("where", "sample", "limit")
+"""The keys that select rows. They are no part of the recipe: an output records them beside it."""
 
 
 class SourceConfig(ConfigPart):
@@ -24,6 +30,31 @@ class SourceConfig(ConfigPart):
     metadata_fields: tuple[str, ...] = ()
     """Fields of the source row to keep in the caption row's `source`: columns, keys of the `.json`
     member, or extensions of text members such as `txt`. `*` keeps all fields except image bytes."""
+    where: Condition | None = added(default=None)
+    """Caption only the images that meet this condition; the rows of all others are `skipped`."""
+    sample: float | None = added(default=None, gt=0, le=1)
+    """Caption only this share of the images, chosen by the hash of shard and row: a smaller sample is part of a larger
+    one. 0.01 is one in a hundred."""
+    limit: int | None = added(default=None, ge=1)
+    """Caption exactly this number of images: the first that `where` and `sample` select, in the order of the shards.
+    Shards behind the last of them are neither read nor planned."""
+
+    _tested_fields: tuple[str, ...] = PrivateAttr(default=())
+
+    @property
+    def tested_fields(self) -> tuple[str, ...]:
+        """Metadata fields that are read to decide about a row; the caption row keeps only `metadata_fields`."""
+        return self._tested_fields
+
+    def with_tested_fields(self, names: Iterable[str]) -> Self:
+        """Return a copy whose readers read these fields too; a row may lack them."""
+        copy = self.model_copy()
+        copy._tested_fields = tuple(dict.fromkeys(names))
+        return copy
+
+    def selection(self) -> dict[str, Any]:
+        """Return the keys that select rows as JSON, without those that are not set: what an output records."""
+        return self.model_dump(mode="json", include=set(SELECTION_KEYS), exclude_defaults=True)
 
     @model_validator(mode="before")
     @classmethod

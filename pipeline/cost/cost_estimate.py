@@ -33,6 +33,8 @@ class Workload:
     largest_shard_bytes: int
     shards_planned: int
     remote_source: bool
+    requests_per_image: float | None = None
+    """None: one for each caption of the job."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,14 +115,17 @@ def estimate(
         prices: of an hour of a GPU, or of `machine`, by name.
         max_pixels: width x height of a decoded image, at most.
     """
-    captions = work.images * captions_per_image(job)
+    requests = captions_per_image(job) if work.requests_per_image is None else work.requests_per_image
+    captions = round(work.images * requests)
+    # A rate counts images with all of their captions.
+    whole_images = captions / captions_per_image(job)
     row_bytes = tokens.row_bytes or ROW_BYTES + TEXT_SHARE * family_of(job.model).chars_per_token * tokens.caption
     in_flight = _images_in_flight(job) * job.engine.replicas.max
     return Estimate(
         captions=captions,
         prompt_tokens=captions * tokens.prompt,
         caption_tokens=captions * tokens.caption,
-        times=[_time(rate, work, prices.get(rate.name)) for rate in rates],
+        times=[_time(rate, whole_images, prices.get(rate.name)) for rate in rates],
         output_bytes=captions * row_bytes,
         staging_bytes=captions * row_bytes,
         object_store_bytes=float(in_flight * max_pixels * PIXEL_BYTES),
@@ -129,8 +134,8 @@ def estimate(
     )
 
 
-def _time(rate: Rate, work: Workload, price: float | None) -> Time:
-    seconds = work.images / rate.images_per_s + (rate.start_s if work.images else 0.0)
+def _time(rate: Rate, images: float, price: float | None) -> Time:
+    seconds = images / rate.images_per_s + (rate.start_s if images else 0.0)
     hours = seconds / 3600
     return Time(
         name=rate.name,

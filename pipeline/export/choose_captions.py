@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.config.export_config import PLACEHOLDER, SOURCE, ExportConfig
 from pipeline.errors import PipelineError
+from schemas.status import Status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +51,8 @@ def choose(rows: Sequence[Mapping[str, Any]], slots: Sequence[str], config: Expo
         candidates = [caption for caption in group if caption["slot"] in slots]
         kept = {caption["slot"]: caption for caption in candidates if _kept(caption, config, dropped)}
         if not kept or (config.template and len(kept) < len(slots)):
-            dropped["images without a text"] += 1
+            skipped = bool(candidates) and all(caption["status"] == Status.SKIPPED for caption in candidates)
+            dropped["images skipped by the selection" if skipped else "images without a text"] += 1
             continue
         in_order = {slot: kept[slot] for slot in slots if slot in kept}
         text = _text(in_order, slots, config)

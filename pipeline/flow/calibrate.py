@@ -51,7 +51,9 @@ def prepare_trial(job: JobConfig, num_images: int, folder: str) -> PreparedJob:
     batch = max(1, min(job.engine.batch_images, num_images // NUM_BATCHES))
     engine = job.engine.model_copy(update={"batch_images": batch})
     cluster = job.cluster.model_copy(update={"drain_timeout_s": 0})
-    prepared = prepare_job(job.model_copy(update={"output": folder, "engine": engine, "cluster": cluster}))
+    # Captions that are taken over would be measured as if the engine wrote them.
+    trial = {"output": folder, "engine": engine, "cluster": cluster, "reuse": ()}
+    prepared = prepare_job(job.model_copy(update=trial))
     return replace(prepared, tasks=_spread_evenly(prepared.tasks))
 
 

@@ -88,8 +88,9 @@ def _refuse_nothing(prepared: PreparedJob, result: RunResult) -> None:
         return
     if result.images or result.shards_quarantined:
         statuses = ", ".join(f"{num_rows} {status}" for status, num_rows in result.statuses.items())
+        skipped = "".join(f"{num_rows} rows skipped by {name}; " for name, num_rows in result.skipped_by_most())
         raise NothingDone(
-            f"{prepared.job.output}: no caption is ok: {result.images} images committed with rows {statuses}; "
+            f"{prepared.job.output}: no caption is ok: {result.images} images committed with rows {statuses}; {skipped}"
             f"{len(result.shards_quarantined)} shards in quarantine. See the columns reason and message of the rows "
             "and the messages of the quarantined shards"
         )
@@ -115,6 +116,7 @@ class _Driver:
             caption=prepared.caption_spec,
             engine=prepared.engine_spec,
             store=prepared.store,
+            earlier=tuple(prepared.earlier),
             progress_actor=self._progress_actor,
         )
         self._dataset = build_dataset(spec, prepared.tasks, cluster)
@@ -155,7 +157,7 @@ class _Driver:
         receipt = Receipt.from_row({**row, "shard": task.shard.path})
         if receipt.kind == BatchKind.FATAL:
             raise pickle.loads(receipt.error or b"")
-        if receipt.kind == BatchKind.SKIPPED:
+        if receipt.kind == BatchKind.DRAINED:
             return
         if receipt.kind == BatchKind.UNREADABLE:
             self._quarantine(task.shard, receipt.message or "", receipt.traceback)
@@ -196,6 +198,8 @@ class _Driver:
             self._result.images += commit.num_images
             for status, num_rows in commit.statuses.items():
                 self._result.statuses[status] = self._result.statuses.get(status, 0) + num_rows
+            for condition, num_rows in commit.skipped.items():
+                self._result.skipped[condition] = self._result.skipped.get(condition, 0) + num_rows
             log.info("shard=%s images=%d %s", commit.shard, commit.num_images, dict(commit.statuses))
         return len(commits)
 
@@ -205,6 +209,7 @@ class _Driver:
         self._reported_at = time.monotonic()
         self._result.images_resumed = self._progress.images_resumed
         self._result.images_captioned = self._progress.images_done
+        self._result.captions_taken_over = self._progress.num_taken_over
         self._counts = read_counts(self._progress_actor) or self._counts
         snapshot = self._progress.now(self._counts)
         report(snapshot)

@@ -54,6 +54,7 @@ def _run_progress(snapshot: Snapshot, result: RunResult) -> RunProgress:
         images=snapshot.images_done,
         captions=snapshot.captions,
         statuses=snapshot.statuses,
+        skipped=dict(result.skipped),
         bytes_done=snapshot.bytes_done,
         bytes_total=snapshot.bytes_total,
         captions_per_s=snapshot.captions_per_s,

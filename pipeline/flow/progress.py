@@ -12,7 +12,7 @@ from pipeline.flow.progress_actor import Counts
 from pipeline.ledger.shard_tracker import Receipt
 from schemas.batch import BatchKind
 from schemas.shard import Shard
-from schemas.status import no_rows
+from schemas.status import Status, no_rows
 
 if TYPE_CHECKING:
     from pipeline.flow.prepared_job import PreparedJob
@@ -29,8 +29,9 @@ class Snapshot:
     """Committed or in quarantine, earlier runs included."""
     shards: int
     images_done: int
-    """Staged in this run."""
+    """Staged in this run, without those that the selection skips."""
     captions: int
+    """Caption rows, without skipped ones."""
     captions_per_s: float
     statuses: Mapping[str, int]
     bytes_done: float
@@ -62,6 +63,8 @@ class Progress:
     shards_ended: int = 0
     images_resumed: int = 0
     images_done: int = 0
+    num_taken_over: int = 0
+    """Caption rows of earlier outputs."""
     statuses: dict[str, int] = field(default_factory=no_rows)
     _ended_bytes: int = 0
     _staged_shares: dict[str, float] = field(default_factory=dict)
@@ -89,7 +92,8 @@ class Progress:
         if receipt.kind == BatchKind.RESUMED:
             self.images_resumed += num_images
         else:
-            self.images_done += num_images
+            self.images_done += num_images - receipt.num_skipped
+        self.num_taken_over += receipt.num_taken_over
         for status, num_rows in receipt.statuses.items():
             self.statuses[status] = self.statuses.get(status, 0) + num_rows
         share = num_images / max(1, receipt.num_images)
@@ -105,7 +109,7 @@ class Progress:
         """Return the progress now, and add it to the window of the rates."""
         staged_bytes = sum(self._sizes[shard] * share for shard, share in self._staged_shares.items())
         bytes_done = self.bytes_before + self._ended_bytes + staged_bytes
-        captions = sum(self.statuses.values())
+        captions = sum(self.statuses.values()) - self.statuses.get(Status.SKIPPED, 0)
         seconds = time.monotonic() - self._started
         per_s, bytes_per_s = self._rates(seconds, captions, bytes_done)
         return Snapshot(

@@ -33,9 +33,10 @@ from pipeline.flow.shard_task import ShardTask
 from pipeline.flow.stream import configure_data_context
 from pipeline.ledger.commit import num_images_committed
 from pipeline.ledger.fragments import FragmentInfo, read_fragment_info
+from pipeline.ledger.taken_over import read_taken_over
 from pipeline.models import FAMILIES, ModelDims
-from pipeline.stages.captioning import Caption, CaptionSpec, fatal_receipt, skipped_receipt
-from pipeline.stages.read_batches import ReadSpec, ReadTimings, committed_batch, fatal_batch, read_shard, skipped_batch
+from pipeline.stages.captioning import Caption, CaptionSpec, drained_receipt, fatal_receipt
+from pipeline.stages.read_batches import ReadSpec, ReadTimings, committed_batch, drained_batch, fatal_batch, read_shard
 from pipeline.storage import Store
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,8 @@ class FlowSpec:
     caption: CaptionSpec
     engine: EngineSpec
     store: Store
+    earlier: tuple[Store, ...] = ()
+    """The outputs of `reuse`."""
     progress_actor: Any
     """Handle of the actor of `pipeline.flow.progress_actor`."""
 
@@ -88,7 +91,7 @@ def _reader(reference: Any, task: ShardTask) -> Callable[[], Iterable[pa.Table]]
         spec: FlowSpec = ray.get(reference)
         start: ShardStart | None = result_or_none(spec.progress_actor.begin_shard.remote(task.shard.path))
         if start is not None and start.stopping:
-            yield skipped_batch(task.shard)
+            yield drained_batch(task.shard)
             return
         try:
             # Only in the first attempt: a repeated reader must emit the same blocks as before.
@@ -129,8 +132,14 @@ def _until_stopped(spec: FlowSpec, shard: str, batches: Iterable[pa.Table], timi
 def _read(spec: FlowSpec, task: ShardTask, timings: ReadTimings, *, isolated: bool) -> Iterator[pa.Table]:
     infos = [read_fragment_info(spec.store, path, spec.caption.run, task.shard) for path in task.fragments]
     staged = [fragment for fragment in infos if isinstance(fragment, FragmentInfo)]
+    earlier = [spec.earlier[index] for index in task.earlier]
+    read = replace(
+        spec.read,
+        selection=spec.read.selection.up_to(task.end_row),
+        taken_over=read_taken_over(earlier, spec.caption.run, task.shard),
+    )
     yield from read_shard(
-        spec.read, task.shard, staged, task.retry_rows and task.retry_rows.rows, isolated=isolated, timings=timings
+        read, task.shard, staged, task.retry_rows and task.retry_rows.rows, isolated=isolated, timings=timings
     )
 
 
@@ -187,7 +196,7 @@ class CaptionActor:
             return fatal_receipt(batch, self._caption)
         num_images = len(batch["images"][0])
         if num_images and await self._is_stopping(num_images):
-            return skipped_receipt(batch)
+            return drained_receipt(batch)
         try:
             return await self._caption(batch)
         except PipelineError as err:

@@ -33,8 +33,12 @@ class RunResult:
     """Staged by this run, also in shards that are not committed."""
     images_resumed: int = 0
     """Taken over from fragments of earlier runs."""
+    captions_taken_over: int = 0
+    """Caption rows of the outputs of `reuse`, also in shards that are not committed."""
     statuses: dict[str, int] = field(default_factory=no_rows)
     """Caption rows in the shards that this run committed."""
+    skipped: dict[str, int] = field(default_factory=dict[str, int])
+    """Of them, the skipped ones by the condition that skipped them."""
     seconds: float = 0.0
     worker_logs: str | None = None
 
@@ -42,6 +46,10 @@ class RunResult:
     def exit_code(self) -> int:
         """Exit code of a run that no error ended: 3 when shards are in quarantine, else 0."""
         return 3 if self.shards_quarantined else 0
+
+    def skipped_by_most(self) -> list[tuple[str, int]]:
+        """Return the conditions that skipped rows, the one with the most rows first."""
+        return sorted(self.skipped.items(), key=lambda item: (-item[1], item[0]))
 
     @classmethod
     def of(cls, prepared: PreparedJob) -> RunResult:

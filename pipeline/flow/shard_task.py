@@ -15,3 +15,7 @@ class ShardTask:
     """Paths at the time of planning. They stay fixed: a repeated reader must read the same as the first reader."""
     retry_rows: RetryRows | None = None
     """Set for a committed shard of which some rows are captioned again."""
+    end_row: int | None = None
+    """Rows from this number on are beyond `source.limit`; None: none is."""
+    earlier: tuple[int, ...] = ()
+    """Indices of the outputs of `reuse` that had committed the shard at the time of planning."""

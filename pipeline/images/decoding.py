@@ -115,29 +115,31 @@ def decode(data: bytes, config: ImagesConfig, size: SizeOf) -> Decoded:
     Raises:
         BadImage: with the reason why the image has no pixels.
     """
-    _check_bytes(data, config)
+    check_bytes(data, config)
     try:
-        with quiet_pillow(), _open(data, config) as image:
+        with quiet_pillow(), open_image(data, config) as image:
             file_format = image.format or ""
             ends = _grey_ends(image)
             picture = _opaque(_upright(image, apply=config.apply_exif_orientation), config.background, ends)
             width, height = picture.size
             pixels = np.asarray(_resized(picture, size if isinstance(size, tuple) else size(width, height)))
     except Image.DecompressionBombError as err:
-        raise BadImage(Reason.TOO_MANY_PIXELS, f"more than max_pixels={config.max_pixels}: {err}") from err
+        raise too_many_pixels(err, config) from err
     except DECODER_ERRORS as err:
-        raise _explain(err, data, config) from err
+        raise explain(err, data, config) from err
     return Decoded(pixels, file_format, width, height)
 
 
-def _check_bytes(data: bytes, config: ImagesConfig) -> None:
+def check_bytes(data: bytes, config: ImagesConfig) -> None:
+    """Raise BadImage for an image without bytes, or with too many."""
     if not data:
         raise BadImage(Reason.EMPTY_FILE, "0 bytes")
     if len(data) > config.max_bytes:
         raise BadImage(Reason.TOO_MANY_BYTES, f"{len(data)} bytes, more than max_bytes={config.max_bytes}")
 
 
-def _open(data: bytes, config: ImagesConfig) -> ImageFile.ImageFile:
+def open_image(data: bytes, config: ImagesConfig) -> ImageFile.ImageFile:
+    """Read the header of an image; raises BadImage, and what Pillow raises."""
     # Some plugins allocate when they open a file (WebP its canvas) and check Pillow's own limit first. It is one global
     # of the process: Pillow warns above it and raises above twice its value.
     Image.MAX_IMAGE_PIXELS = -(-config.max_pixels // 2)
@@ -165,13 +167,14 @@ def _upright(image: ImageFile.ImageFile, *, apply: bool) -> Image.Image:
             return image
         return image.transpose(UPRIGHT[{6: 8, 8: 6}.get(orientation, orientation)])
     image.load()  # a PNG may hold its EXIF after the pixels
-    operation = UPRIGHT.get(_orientation(image)) if apply else None
+    operation = UPRIGHT.get(orientation_of(image)) if apply else None
     return image if operation is None else image.transpose(operation)
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation_of(image: Image.Image, read_exif: Callable[[Any], Any] = lambda image: image.getexif()) -> int:
+    """Return the EXIF orientation; 1, upright, if there is none."""
     try:
-        return int(image.getexif().get(ORIENTATION_TAG, 1))
+        return int(read_exif(image).get(ORIENTATION_TAG, 1))
     except DECODER_ERRORS:
         return 1  # the pixels are complete: damaged EXIF must not reject the image
 
@@ -209,8 +212,13 @@ def _resized(image: Image.Image, size: Size) -> Image.Image:
     return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
 
 
-def _explain(err: BaseException, data: bytes, config: ImagesConfig) -> BadImage:
-    """The reason for an error that a decoder raised."""
+def too_many_pixels(err: Image.DecompressionBombError, config: ImagesConfig) -> BadImage:
+    """Return the reason for the error that Pillow raises for a header above its limit."""
+    return BadImage(Reason.TOO_MANY_PIXELS, f"more than max_pixels={config.max_pixels}: {err}")
+
+
+def explain(err: BaseException, data: bytes, config: ImagesConfig) -> BadImage:
+    """Return the reason for an error that a decoder raised."""
     kind = kind_of(data)
     if isinstance(err, Image.UnidentifiedImageError):
         if kind is None or not set(kind.split(" or ")) & set(config.formats):

@@ -17,6 +17,7 @@ from multiprocessing.connection import Connection
 from pipeline.config import ImagesConfig
 from pipeline.errors import BadImage, PipelineError
 from pipeline.images.decoding import Decoded, SizeOf, decode
+from pipeline.images.header import Header, read_header
 from pipeline.images.sniff import kind_of
 from schemas.status import Reason
 
@@ -37,6 +38,12 @@ def decode_or_exit(data: bytes, config: ImagesConfig, size: SizeOf) -> Decoded:
     """
     with _exit_after(config.timeout_s):
         return decode(data, config, size)
+
+
+def header_or_exit(data: bytes, config: ImagesConfig) -> Header:
+    """Read a header as `read_header` does, and end this process if it takes longer than `config.timeout_s`."""
+    with _exit_after(config.timeout_s):
+        return read_header(data, config)
 
 
 @contextmanager
@@ -70,6 +77,17 @@ class IsolatedDecoder:
             BadImage: as `decode`; DECODE_TIMEOUT after `config.timeout_s`; DECODER_KILLED if the process died.
             PipelineError: the process does not start.
         """
+        answer = self._ask(data, config, size)
+        assert isinstance(answer, Decoded)
+        return answer
+
+    def header(self, data: bytes, config: ImagesConfig) -> Header:
+        """Read the header of one image, as `read_header` does; raises as `decode`."""
+        answer = self._ask(data, config, None)
+        assert isinstance(answer, Header)
+        return answer
+
+    def _ask(self, data: bytes, config: ImagesConfig, size: SizeOf | None) -> Decoded | Header:
         child = self._child = self._child or _Child()
         try:
             answer = child.request(data, config, size)
@@ -106,8 +124,8 @@ class _Child:
                 f"{self.exitcode()}), possibly out of memory; run the same command again"
             )
 
-    def request(self, data: bytes, config: ImagesConfig, size: SizeOf) -> Decoded | BadImage | None:
-        """Return the result; None after the timeout."""
+    def request(self, data: bytes, config: ImagesConfig, size: SizeOf | None) -> Decoded | Header | BadImage | None:
+        """Return the result, without a size that of the header; None after the timeout."""
         self._pipe.send((data, config, size))
         return self._pipe.recv() if self._pipe.poll(config.timeout_s) else None
 
@@ -131,11 +149,11 @@ def _serve(pipe: Connection) -> None:
             data, config, size = pipe.recv()
         except EOFError:
             return
-        answer: Decoded | BadImage
+        answer: Decoded | Header | BadImage
         try:
             # The parent kills this process earlier. The watchdog is for the case that the parent was killed.
             with _exit_after(2 * config.timeout_s):
-                answer = decode(data, config, size)
+                answer = read_header(data, config) if size is None else decode(data, config, size)
         except BadImage as err:
             answer = err
         pipe.send(answer)

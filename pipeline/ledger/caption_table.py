@@ -15,7 +15,7 @@ from pipeline.ledger.footer import Footer, encode_footer
 from pipeline.storage.parquet import decode_parquet, encode_parquet
 from schemas.caption_row import CAPTION_ROW
 from schemas.footer import DIGESTED
-from schemas.status import no_rows
+from schemas.status import Status, no_rows
 
 SHOWN = 3
 """Examples in a message."""
@@ -71,6 +71,13 @@ def count_statuses(table: pa.Table) -> dict[str, int]:
     return no_rows() | counts
 
 
+def count_skipped(table: pa.Table) -> dict[str, int]:
+    """Number of skipped rows by the condition that skipped them."""
+    is_skipped = pc.call_function("equal", [table["status"], pa.scalar(Status.SKIPPED.value)])
+    skipped = table.select(["status", "message"]).filter(is_skipped)
+    return {str(entry["values"]): int(entry["counts"]) for entry in skipped["message"].value_counts().to_pylist()}
+
+
 def captions_sha256(table: pa.Table, slots: Sequence[str]) -> str:
     """Return the digest of caption rows, whatever their order in the table; `schemas.footer.DIGESTED` defines it."""
     ordered = table.select(list(DIGESTED)).take(pa.array(np.argsort(identities(table, slots), kind="stable")))
@@ -84,7 +91,12 @@ def captions_sha256(table: pa.Table, slots: Sequence[str]) -> str:
 
 def with_contents(footer: Footer, table: pa.Table) -> Footer:
     """Return the footer of a file to be committed, with the counts and the digest of its caption rows."""
-    return replace(footer, statuses=count_statuses(table), captions_sha256=captions_sha256(table, footer.run.slots))
+    return replace(
+        footer,
+        statuses=count_statuses(table),
+        skipped=count_skipped(table) or None,
+        captions_sha256=captions_sha256(table, footer.run.slots),
+    )
 
 
 def digest_mismatch(footer: Footer, table: pa.Table, slots: Sequence[str]) -> str | None:

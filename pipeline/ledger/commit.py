@@ -38,6 +38,8 @@ class CommitResult:
     """Caption rows."""
     statuses: Mapping[str, int]
     """Caption rows by status."""
+    skipped: Mapping[str, int]
+    """Skipped caption rows by condition."""
     num_bytes: int
 
     @property
@@ -144,6 +146,7 @@ def result_of(outcome: WriteResult, footer: Footer, num_rows: int, num_bytes: in
         num_images=footer.num_images,
         num_rows=num_rows,
         statuses=footer.statuses or {},
+        skipped=footer.skipped or {},
         num_bytes=num_bytes,
     )
 

@@ -37,6 +37,8 @@ class Footer:
     """Of the whole shard, not of this file."""
     attempt: str
     statuses: Mapping[str, int] | None = None
+    skipped: Mapping[str, int] | None = None
+    """Of a committed file with skipped rows: condition to number of caption rows."""
     captions_sha256: str | None = None
     """Of a committed file; None in those of versions that did not write it."""
     rows: tuple[tuple[int, int], ...] | None = None
@@ -74,6 +76,8 @@ def encode_footer(footer: Footer) -> dict[str, str]:
     }
     if footer.statuses is not None:
         fields[FooterKey.STATUSES] = json.dumps(dict(footer.statuses), sort_keys=True)
+    if footer.skipped is not None:
+        fields[FooterKey.SKIPPED] = json.dumps(dict(footer.skipped), sort_keys=True, ensure_ascii=False)
     if footer.captions_sha256 is not None:
         fields[FooterKey.CAPTIONS_SHA256] = footer.captions_sha256
     if footer.rows is not None:
@@ -108,6 +112,7 @@ def decode_footer(metadata: Mapping[bytes, bytes]) -> Footer:
         num_images=_field(metadata, FooterKey.NUM_IMAGES, int),
         attempt=_field(metadata, FooterKey.ATTEMPT, str),
         statuses=_optional(metadata, FooterKey.STATUSES, _mapping(int)),
+        skipped=_optional(metadata, FooterKey.SKIPPED, _mapping(int)),
         captions_sha256=_optional(metadata, FooterKey.CAPTIONS_SHA256, str),
         rows=_optional(metadata, FooterKey.ROWS, _stretches),
         later_keys=_later_keys(metadata),

@@ -7,6 +7,8 @@ from pipeline.errors import ConfigError
 
 RUN = "run.json"
 PLAN = "plan.parquet"
+LIMIT = "limit.json"
+"""Only in outputs of a job with `source.limit`."""
 CAPTIONS = "captions"
 STAGING = "staging"
 QUARANTINE = "quarantine"

@@ -28,8 +28,8 @@ from pipeline.storage import Store, WriteResult, replace_if
 from schemas.shard import Shard
 from schemas.status import Status
 
-RANK = {Status.FAILED: 0, Status.REJECTED: 1, Status.OK: 2}
-"""A retry keeps the better result: ok > rejected > failed."""
+RANK = {Status.SKIPPED: -1, Status.FAILED: 0, Status.REJECTED: 1, Status.OK: 2}
+"""A retry keeps the better result: ok > rejected > failed. A row that was asked never becomes skipped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,9 +1,14 @@
-"""run.json: the recipe that an output is bound to. The first run writes it, later runs must have the same recipe."""
+"""run.json: the recipe and the selection that an output is bound to. The first run writes it, later runs must match.
+
+The selection (`source.where`, `sample`, `limit`) is beside the recipe, not in it: it decides which captions exist, not
+what they are. So an output without a selection has the fingerprint that it always had, and an output with one can be
+taken over by an output with another (`pipeline.ledger.taken_over`).
+"""
 
 import json
 import uuid
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from pipeline.errors import ConfigError, OutputMismatch, StoreError
@@ -36,25 +41,32 @@ class RunRecord:
     """The recipe's."""
     about: Mapping[str, Any]
     """Facts about the first run: resolved config, versions, time."""
+    selection: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """The keys of `source` that select rows, in canonical form: only those that are set. Empty: all rows."""
 
 
-def claim_run(store: Store, recipe: RecipeLike, about: Mapping[str, Any]) -> RunRecord:
-    """Bind the output to a recipe, or check that it is bound to the same one; return the content of `run.json`.
+def claim_run(
+    store: Store, recipe: RecipeLike, about: Mapping[str, Any], selection: Mapping[str, Any] | None = None
+) -> RunRecord:
+    """Bind the output to a recipe and a selection, or check that it is bound to the same ones; return `run.json`.
 
     Args:
         store: the output.
         recipe: this run's.
         about: JSON, kept as the first run wrote it; without secrets, since people read it.
+        selection: as `RunRecord.selection`.
 
     Raises:
-        OutputMismatch: it is bound to another recipe (the differing fields are named), or has another schema version.
+        OutputMismatch: it is bound to another recipe or selection (the differing fields are named), or has another
+            schema version.
     """
     attempt = uuid.uuid4().hex
-    record = {
+    record: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "attempt": attempt,
         "recipe": {"fingerprint": recipe.fingerprint, "fields": recipe.fields},
         "about": about,
+        **({"selection": selection} if selection else {}),
     }
     data = json.dumps(record, indent=2, ensure_ascii=False).encode()
     # Look first, so that resuming an output needs no right to write run.json again.
@@ -63,6 +75,7 @@ def claim_run(store: Store, recipe: RecipeLike, about: Mapping[str, Any]) -> Run
         if existing.fingerprint != recipe.fingerprint:
             fields = json.loads(data)["recipe"]["fields"]
             raise OutputMismatch(_explain(store, existing, recipe.fingerprint, fields))
+        refuse_other_selection(store, existing, selection or {})
         return existing
     return _record(json.loads(data))
 
@@ -94,18 +107,46 @@ def read_run(store: Store) -> RunRecord:
 
 def _record(record: Mapping[str, Any]) -> RunRecord:
     recipe = record["recipe"]
-    return RunRecord(fingerprint=str(recipe["fingerprint"]), fields=dict(recipe["fields"]), about=dict(record["about"]))
+    return RunRecord(
+        fingerprint=str(recipe["fingerprint"]),
+        fields=dict(recipe["fields"]),
+        about=dict(record["about"]),
+        selection=dict(record.get("selection", {})),
+    )
+
+
+def refuse_other_selection(store: Store, existing: RunRecord, selection: Mapping[str, Any]) -> None:
+    """Refuse to work on an output whose rows were selected otherwise.
+
+    Raises:
+        OutputMismatch: names what differs.
+    """
+    lines = list(differences(existing.selection, json.loads(json.dumps(selection)), "source"))
+    if lines:
+        raise OutputMismatch(
+            f"{store.url}: has another selection of images than this run. They differ in\n  {_listed(lines)}\n"
+            f"Change the config back, or give the run its own output: with `reuse: [{store.url}]` it takes over the "
+            "captions that both select"
+        )
 
 
 def _explain(store: Store, existing: RunRecord, fingerprint: str, fields: Mapping[str, Any]) -> str:
-    lines = list(differences(existing.fields, fields)) or ["no field; another version of JoyFleet made the fingerprint"]
-    more = [f"... and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
-    listed = "\n  ".join(lines[:SHOWN] + more)
     return (
         f"{store.url}: bound to recipe {existing.fingerprint}, but the recipe of this run is {fingerprint}. They "
-        f"differ in\n  {listed}\n"
+        f"differ in\n  {explain_differences(existing.fields, fields)}\n"
         "Change the config back, or give the run its own output"
     )
+
+
+def explain_differences(stored: Mapping[str, Any], current: Mapping[str, Any]) -> str:
+    """Return the fields in which the recipe of an output and that of a run differ, one a line."""
+    current = json.loads(json.dumps(current))
+    return _listed(list(differences(stored, current)) or ["no field; another version of JoyFleet made the fingerprint"])
+
+
+def _listed(lines: Sequence[str]) -> str:
+    more = [f"... and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
+    return "\n  ".join([*lines[:SHOWN], *more])
 
 
 def differences(stored: object, current: object, path: str = "") -> Iterator[str]:

@@ -26,6 +26,10 @@ class Receipt:
     """Row numbers of the images that the fragment covers."""
     statuses: Mapping[str, int] = field(default_factory=no_rows)
     """Caption rows of the fragment by status."""
+    num_taken_over: int = 0
+    """Of them, those of an earlier output."""
+    num_skipped: int = 0
+    """Images of the fragment that the selection skips."""
     message: str | None = None
     traceback: str | None = None
     error: bytes | None = None

@@ -13,7 +13,7 @@ from pipeline.ledger.footer import Footer, RunIdentity, read_footer
 from pipeline.ledger.shard_plan import Plan, remaining
 from pipeline.storage import Store
 from schemas.shard import Shard
-from schemas.status import Reason, Status
+from schemas.status import SKIPS, Reason, Status, no_rows
 
 SHOWN = 3
 """Rows in a detail."""
@@ -52,6 +52,9 @@ class ViolationKind(StrEnum):
     """An unknown status or reason, a reason beside `ok`, or no reason beside another status."""
     CAPTION = "caption"
     """A caption is null or blank beside `ok`, or not null beside another status."""
+    SELECTION = "selection"
+    """A row is skipped although the selection selects it, or is not skipped although it does not, or for another
+    condition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,8 @@ class SourceImage:
     key: str
     sha256: str | None
     """Hex digest of its bytes; None where the source has no readable bytes."""
+    skipped_by: str | None = None
+    """The condition of the output's selection that skips it; None: it is selected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +168,8 @@ def _footer_faults(footer: Footer, table: pa.Table, run: RunIdentity, shard: Sha
     details = [footer.mismatch(run, shard)]
     if footer.num_images != num_images:
         details.append(f"written for {footer.num_images} images, the source has {num_images}")
-    if footer.statuses != count_statuses(table):
+    # An earlier version knew fewer statuses.
+    if no_rows() | dict(footer.statuses or {}) != count_statuses(table):
         details.append(f"the footer counts {footer.statuses}, the rows are {count_statuses(table)}")
     return [(ViolationKind.FOOTER, detail) for detail in details if detail]
 
@@ -219,11 +225,31 @@ def _image_faults(table: pa.Table, images: Sequence[SourceImage] | None) -> list
     inside = [0 <= row < len(images) for row, *_ in rows]
     keys = [within and key != images[row].key for within, (row, key, *_) in zip(inside, rows, strict=True)]
     hashes = [
-        # A failed row has no hash if its image could not be read, which may have been a temporary error.
-        within and sha256 != images[row].sha256 and not (sha256 is None and status == Status.FAILED)
+        # A failed row has no hash if its image could not be read, which may have been a temporary error; a skipped row
+        # has none if its image was not read.
+        within and sha256 != images[row].sha256 and not (sha256 is None and status in _MAY_LACK_HASH)
         for within, (row, _, sha256, status) in zip(inside, rows, strict=True)
     ]
-    return [*_named(table, ViolationKind.KEY, "key", keys), *_named(table, ViolationKind.IMAGE, "image_sha256", hashes)]
+    return [
+        *_named(table, ViolationKind.KEY, "key", keys),
+        *_named(table, ViolationKind.IMAGE, "image_sha256", hashes),
+        *_selection_faults(table, images),
+    ]
+
+
+_MAY_LACK_HASH = (Status.FAILED, Status.SKIPPED)
+
+
+def _selection_faults(table: pa.Table, images: Sequence[SourceImage]) -> list[Fault]:
+    columns = (table[name].to_pylist() for name in ("row", "reason", "message"))
+    wrong = [
+        0 <= row < len(images) and images[row].skipped_by != (message if reason in _BY_SELECTION else None)
+        for row, reason, message in zip(*columns, strict=True)
+    ]
+    return _named(table, ViolationKind.SELECTION, "message", wrong)
+
+
+_BY_SELECTION = SKIPS - {Reason.HAS_CAPTION}
 
 
 def _named(table: pa.Table, kind: ViolationKind, column: str, wrong: Sequence[bool]) -> list[Fault]:

@@ -5,7 +5,8 @@ options joined by spaces, then `str.format`, then `strip`.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from pipeline.config import RequestConfig
 from pipeline.config.suggestions import did_you_mean
@@ -14,6 +15,9 @@ from pipeline.models import Generation, Mode, generation_names, load_generation
 
 CUSTOM = "custom"
 """The mode of a request with a custom prompt."""
+
+EXISTING = "existing"
+"""The mode of a caption row whose text comes from the source."""
 
 _NAME_SLOT = "{name}"
 """In the text of an option that needs `name`."""
@@ -61,6 +65,12 @@ def build_request(
     text = " ".join([_template(mode, length) or "", *options])
     prompt = text.format(name=config.name, length=length, word_count=length).strip()
     return _request(slot, mode.name, mode.tone, length, config, prompt, system)
+
+
+def without_prompt(request: Request) -> Request:
+    """Return the request of a row whose text comes from the source: nothing is asked."""
+    nothing: dict[str, Any] = {"tone": None, "length_words": None, "length_class": None, "name": None}
+    return replace(request, mode=EXISTING, length_kind="none", options=(), prompt="", system="", **nothing)
 
 
 def _request(

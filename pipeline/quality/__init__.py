@@ -1,6 +1,6 @@
 """The rules that decide which texts become captions: pure functions of a text and its request."""
 
-from pipeline.quality.evaluation import PreparedRules, Verdict, evaluate, prepare_rules
+from pipeline.quality.evaluation import PreparedRules, Verdict, evaluate, flag_text, prepare_rules
 from pipeline.quality.rule import CheckedText, Finding, Rule
 from pipeline.quality.rules import RULES, check_rules, rule_mistakes
 from pipeline.quality.tag_lists import load_vocabulary, tags_of, vocabulary_digest
@@ -14,6 +14,7 @@ __all__ = [
     "Verdict",
     "check_rules",
     "evaluate",
+    "flag_text",
     "load_vocabulary",
     "prepare_rules",
     "rule_mistakes",

@@ -71,6 +71,13 @@ def evaluate(rules: PreparedRules, request: JudgedRequest, text: str, finish_rea
     return _corrected(rules, checked, finish_reason, Verdict(status=Status.OK, text=text, flags=tuple(flags)))
 
 
+def flag_text(rules: PreparedRules, request: JudgedRequest, text: str) -> tuple[str, ...]:
+    """Return what the rules find in a text that the model did not write, as flags: nothing rejects or changes it."""
+    form = form_of(request.mode)
+    checked = CheckedText(text=text, words=words_of(text), form=form, request=request, config=rules.config)
+    return tuple(dict.fromkeys(flag for _, flag, _, _ in _findings(rules, checked)))
+
+
 def _rejected(text: str, reason: str, message: str) -> Verdict:
     return Verdict(status=Status.REJECTED, text=text, reason=reason, message=message)
 

@@ -2,7 +2,7 @@
 
 from pipeline.readers.formats import FORMATS, format_of, open_head, open_shard
 from pipeline.readers.source_listing import STATS_SUFFIX, Listed, list_shards, list_source
-from pipeline.readers.source_row import ColumnReader, FileReader, LeftOut, ShardReader, SourceRow, add_up
+from pipeline.readers.source_row import ColumnReader, FileReader, LeftOut, Screen, ShardReader, SourceRow, add_up
 from pipeline.readers.transport import open_local
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "FileReader",
     "LeftOut",
     "Listed",
+    "Screen",
     "ShardReader",
     "SourceRow",
     "add_up",

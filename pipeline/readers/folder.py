@@ -27,7 +27,7 @@ from pipeline.errors import ConfigError
 from pipeline.readers.file_listing import FileStat, Info, NotRegular, files_below, stat_file
 from pipeline.readers.format import Format
 from pipeline.readers.grouping import HIDDEN, Grouping, Member, Sample, left_out_of, named_as_image, split_name
-from pipeline.readers.sample_reader import MemberUnreadable, SampleShard
+from pipeline.readers.sample_reader import MemberUnreadable, SampleShard, field_names
 from pipeline.readers.source_row import LeftOut, ShardReader, no_check
 from pipeline.readers.splits import in_split
 from pipeline.readers.transport import changed, is_local, open_regular, with_tries
@@ -96,7 +96,8 @@ def folder_shard(shard: Shard, source: SourceConfig, max_bytes: int) -> SampleSh
     if etag != shard.etag:
         raise changed(shard, f"etag {etag} instead of {shard.etag}")
     # With the keys of all shards, since the longest key wins and may be in the next shard.
-    texts = _texts(folder, files, {image.key for image in images}, source) if source.metadata_fields else {}
+    fields = field_names(source)
+    texts = _texts(folder, files, {image.key for image in images}, source) if any(fields) else {}
     members = _Members(fs, folder)
     samples: list[Sample] = []
     for image, stat in stats.items():
@@ -104,9 +105,7 @@ def folder_shard(shard: Shard, source: SourceConfig, max_bytes: int) -> SampleSh
         beside = {extension: members.text(name, files) for extension, name in texts.get(image.key, {}).items()}
         texts_of = {extension: member for extension, member in beside.items() if member is not None}
         samples.append(Sample(_label(image.key), members.add(image.name, stat.size, stat.etag), texts_of))
-    return SampleShard(
-        shard, _FolderFiles(shard, fs, members), Grouping(samples, 0, 0), source.metadata_fields, max_bytes, None
-    )
+    return SampleShard(shard, _FolderFiles(shard, fs, members), Grouping(samples, 0, 0), fields, max_bytes, None)
 
 
 class _Members:
@@ -144,8 +143,13 @@ class _FolderFiles:
         self._fs = fs
         self._files = members
         self._ahead: dict[int, bytes] = {}
+        self._left_out: frozenset[int] = frozenset()
         # Each image is compared with the listing when it is read.
         self.check = no_check
+
+    def leave_out(self, members: Iterable[Member]) -> None:
+        """See `Files.leave_out`."""
+        self._left_out = frozenset(member.offset for member in members)
 
     def read(self, member: Member) -> bytes:
         if not is_local(self._fs):
@@ -178,7 +182,8 @@ class _FolderFiles:
         if member.offset not in self._ahead:
             members, paths = self._files.members, self._files.paths
             ahead = range(member.offset + 1, min(member.offset + AHEAD_FILES, len(members)))
-            numbers = [member.offset, *(number for number in ahead if members[number].size <= AHEAD_BYTES)]
+            wanted_ahead = (number for number in ahead if number not in self._left_out)
+            numbers = [member.offset, *(number for number in wanted_ahead if members[number].size <= AHEAD_BYTES)]
             wanted = {paths[number]: number for number in numbers}
             fetched: dict[str, bytes] = with_tries(self._shard, lambda: self._fs.cat(list(wanted)))
             self._ahead = {wanted[path]: data for path, data in fetched.items()}

@@ -7,10 +7,19 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.readers.source_row import JSON
+from pipeline.readers.source_row import JSON, FieldNames
 
 EVERYTHING = "*"
 """The entry of `source.metadata_fields` that keeps all fields but bytes."""
+
+
+def split_fields(fields: dict[str, JSON], names: FieldNames) -> tuple[dict[str, JSON], dict[str, JSON]]:
+    """Return the fields that a caption row keeps, and those that were read to decide about the row only."""
+    if not names.tested or EVERYTHING in names.kept:
+        return fields, {}
+    only_tested = set(names.tested) - set(names.kept)
+    kept = {name: value for name, value in fields.items() if name not in only_tested} if names.kept else {}
+    return kept, {name: value for name, value in fields.items() if name in only_tested}
 
 
 class NotSerializable(Exception):

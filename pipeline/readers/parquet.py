@@ -9,7 +9,7 @@ rows.
 """
 
 import logging
-from collections.abc import Container, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -23,8 +23,9 @@ from pipeline.config import SourceConfig
 from pipeline.errors import ShardUnreadable
 from pipeline.readers.arrow_value import dictionary_value, to_python
 from pipeline.readers.format import Format, ShardCount
-from pipeline.readers.metadata_fields import EVERYTHING, fields_to_json
-from pipeline.readers.source_row import JSON, Check, LeftOut, ShardReader, SourceRow, no_check
+from pipeline.readers.metadata_fields import EVERYTHING, fields_to_json, split_fields
+from pipeline.readers.sample_reader import field_names
+from pipeline.readers.source_row import JSON, Check, LeftOut, Screen, ShardReader, SourceRow, no_check
 from pipeline.readers.transport import check_unchanged, local_file, ranged_file
 from schemas.shard import Shard
 from schemas.status import Reason
@@ -53,11 +54,17 @@ class _Columns:
     image: str
     key: str | None
     metadata: tuple[str, ...]
+    """Also those that only decide about a row."""
     download: tuple[str, ...]
     """Columns in which img2dataset says why a download failed."""
+    path: str | None = None
+    """Of the names of the images, inside the image column, if the keys come from there."""
 
     def names(self) -> list[str]:
         return list(dict.fromkeys((self.image, *((self.key,) if self.key else ()), *self.metadata, *self.download)))
+
+    def names_without_images(self) -> list[str]:
+        return list(dict.fromkeys((*filter(None, (self.key or self.path,)), *self.metadata)))
 
 
 class ParquetShard:
@@ -73,6 +80,7 @@ class ParquetShard:
         """
         self._url = shard.url
         self._max_bytes = max_bytes
+        self._fields = field_names(source)
         self.check = check
         try:
             self._file = pq.ParquetFile(
@@ -122,17 +130,55 @@ class ParquetShard:
             raise ShardUnreadable(f"{self._url}: cannot be read ({err}); restore the shard and retry") from err
         return pa.concat_tables(parts)
 
-    def rows(self, wanted: Container[int] | None) -> Iterator[SourceRow]:
-        """See `ShardReader.rows`. Row groups without a wanted row are not read."""
+    def rows(self, wanted: Container[int] | None, screen: Screen | None = None) -> Iterator[SourceRow]:
+        """See `ShardReader.rows`. Row groups without a wanted row are not read.
+
+        With a screen, the columns beside the images are read first. Where they decide about all wanted rows of a row
+        group, its images are not read.
+        """
         start = 0
         for number in range(self._file.metadata.num_row_groups):
             end = start + int(self._file.metadata.row_group(number).num_rows)
-            if wanted is None or any(row in wanted for row in range(start, end)):
-                yield from self._group(number, range(start, end), wanted)
+            inside = [row for row in range(start, end) if wanted is None or row in wanted]
+            if inside:
+                decided = self._screened(number, start, inside, screen) if screen else None
+                yield from decided or self._group(number, range(start, end), set(inside), screen)
             start = end
         self.check()
 
-    def _group(self, number: int, numbers: range, wanted: Container[int] | None) -> Iterator[SourceRow]:
+    def _screened(self, number: int, start: int, inside: Sequence[int], screen: Screen) -> list[SourceRow] | None:
+        """The wanted rows of a row group, if all of them are decided without their images."""
+        decided: list[SourceRow] = []
+        try:
+            columns = self._without_images(number)
+            for row in inside:
+                key, fields = columns(row - start)
+                answer = screen(row, fields, None)
+                if answer is None:
+                    return None
+                metadata, tested = split_fields(fields, self._fields)
+                decided.append(SourceRow(row, str(row) if key is None else key, None, metadata, *answer, tested))
+        except (pa.ArrowException, OSError, LookupError):
+            return None  # damaged: reading the whole row group says where
+        return decided
+
+    def _without_images(self, number: int) -> Callable[[int], tuple[str | None, dict[str, JSON]]]:
+        """Key and fields of a row of a row group, by its number in it."""
+        columns = self._columns
+        names = columns.names_without_images()
+        table = self._file.read_row_group(number, columns=names, use_threads=False) if names else None
+
+        def of_row(index: int) -> tuple[str | None, dict[str, JSON]]:
+            if table is None:
+                return None, {}
+            cell = table.column(columns.key or columns.image)[index] if columns.key or columns.path else None
+            key = None if cell is None else to_python(cell if columns.key else _path_of(cell))
+            fields = fields_to_json({name: to_python(table.column(name)[index]) for name in columns.metadata})
+            return None if key is None else str(key), fields
+
+        return of_row
+
+    def _group(self, number: int, numbers: range, wanted: Container[int], screen: Screen | None) -> Iterator[SourceRow]:
         row = numbers.start
         message = f"{self._url}: row group {number} has fewer rows than the footer says"
         batches = self._file.iter_batches(BATCH_ROWS, row_groups=[number], columns=self._columns.names())
@@ -142,11 +188,11 @@ class ParquetShard:
                 log.warning("%s", message)
                 break
             for index in range(min(batch.num_rows, numbers.stop - row)):
-                if wanted is None or row in wanted:
-                    yield self._row(row, batch, index)
+                if row in wanted:
+                    yield self._row(row, batch, index, screen)
                 row += 1
         for lost in range(row, numbers.stop):
-            if wanted is None or lost in wanted:
+            if lost in wanted:
                 yield SourceRow(lost, str(lost), None, reason=Reason.SHARD_DAMAGED, message=message)
 
     @staticmethod
@@ -157,23 +203,25 @@ class ParquetShard:
         except (pa.ArrowException, OSError) as err:
             return str(err)
 
-    def _row(self, row: int, batch: pa.RecordBatch, index: int) -> SourceRow:
+    def _row(self, row: int, batch: pa.RecordBatch, index: int, screen: Screen | None) -> SourceRow:
         data, path = _cell(batch.column(self._columns.image)[index])
         key = to_python(batch.column(self._columns.key)[index]) if self._columns.key else path
         key = str(row) if key is None else str(key)
-        metadata = self._metadata(batch, index)
+        fields = fields_to_json({name: to_python(batch.column(name)[index]) for name in self._columns.metadata})
+        # Without the number of bytes, as `_screened` asks: the answer must not depend on the rows beside this one.
+        answer = screen(row, fields, None) if screen else None
+        metadata, tested = split_fields(fields, self._fields)
+        if answer is not None:
+            return SourceRow(row, key, None, metadata, *answer, tested)
         if data is None:
             message = f"column {self._columns.image} is null" + (f", with only a path: {path}" if path else "")
             downloads = ((name, to_python(batch.column(name)[index])) for name in self._columns.download)
             message += "".join(f"; {name}: {value}" for name, value in downloads)
-            return SourceRow(row, key, None, metadata, Reason.MISSING_IMAGE, message)
+            return SourceRow(row, key, None, metadata, Reason.MISSING_IMAGE, message, tested)
         if data.size > self._max_bytes:
             message = f"{data.size} bytes, more than max_bytes={self._max_bytes}"
-            return SourceRow(row, key, None, metadata, Reason.TOO_MANY_BYTES, message)
-        return SourceRow(row, key, data.to_pybytes(), metadata)
-
-    def _metadata(self, batch: pa.RecordBatch, index: int) -> dict[str, JSON]:
-        return fields_to_json({name: to_python(batch.column(name)[index]) for name in self._columns.metadata})
+            return SourceRow(row, key, None, metadata, Reason.TOO_MANY_BYTES, message, tested)
+        return SourceRow(row, key, data.to_pybytes(), metadata, tested=tested)
 
 
 def _contradiction(file: pq.ParquetFile, size: int) -> str | None:
@@ -194,8 +242,13 @@ def _cell(cell: Any) -> tuple[pa.Buffer | None, str | None]:  # noqa: ANN401 - a
         return dictionary_value(cell).as_buffer(), None
     if not cell.is_valid:
         return None, None
-    path = to_python(cell["path"]) if "path" in cell else None
+    path = to_python(_path_of(cell))
     return dictionary_value(cell["bytes"]).as_buffer(), None if path is None else str(path)
+
+
+def _path_of(cell: Any) -> Any:  # noqa: ANN401 - a struct scalar
+    """The scalar of the image's path; null if there is none."""
+    return cell["path"] if cell.is_valid and "path" in cell else pa.scalar(None, pa.string())
 
 
 def _columns(schema: pa.Schema, source: SourceConfig, url: str) -> _Columns:
@@ -204,13 +257,15 @@ def _columns(schema: pa.Schema, source: SourceConfig, url: str) -> _Columns:
     for name in (*named, *((source.key_column,) if source.key_column else ())):
         if name not in schema.names:
             raise ShardUnreadable(f"{url}: no column {name!r}; found: {', '.join(schema.names)}; correct the config")
-    metadata = tuple(schema.names) if EVERYTHING in source.metadata_fields else named
+    tested = tuple(name for name in source.tested_fields if name in schema.names)
+    metadata = tuple(schema.names) if EVERYTHING in source.metadata_fields else tuple(dict.fromkeys((*named, *tested)))
     key = source.key_column or next((name for name in KEY_COLUMNS if _is_key(schema, name)), None)
     metadata = tuple(name for name in metadata if name != image and not _are_bytes(_kind(schema, name)))
     download = DOWNLOAD_COLUMNS if set(DOWNLOAD_COLUMNS) <= set(schema.names) else ()
-    columns = _Columns(image, key, metadata, download)
-    _refuse_twice(schema.names, columns.names(), url, "columns")
     kind = _kind(schema, image)
+    has_path = pt.is_struct(kind) and any(field.name == "path" for field in kind)
+    columns = _Columns(image, key, metadata, download, f"{image}.path" if has_path and key is None else None)
+    _refuse_twice(schema.names, columns.names(), url, "columns")
     if pt.is_struct(kind):
         _refuse_twice([field.name for field in kind], ("bytes", "path"), url, f"fields of column {image}")
     return columns

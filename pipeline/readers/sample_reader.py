@@ -6,14 +6,15 @@ What a damaged archive has lost is one last row, so that the loss is counted and
 
 import json
 import logging
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from pipeline.config import SourceConfig
 from pipeline.errors import ShardUnreadable
 from pipeline.readers.grouping import IMAGE_EXTENSIONS, Grouping, Member, Sample
-from pipeline.readers.metadata_fields import EVERYTHING, fields_to_json, to_json
-from pipeline.readers.source_row import JSON, Check, LeftOut, SourceRow
+from pipeline.readers.metadata_fields import EVERYTHING, fields_to_json, split_fields, to_json
+from pipeline.readers.source_row import JSON, Check, FieldNames, LeftOut, Screen, SourceRow
 from schemas.shard import Shard
 from schemas.status import Reason
 
@@ -40,6 +41,10 @@ class Files(Protocol):
     @property
     def check(self) -> Check:
         """See `ShardReader.check`."""
+        ...
+
+    def leave_out(self, members: Iterable[Member]) -> None:
+        """Learn which files will not be read, so that they are not fetched beside others."""
         ...
 
     def read(self, member: Member) -> bytes:
@@ -69,14 +74,15 @@ class SampleShard:
         shard: Shard,
         files: Files,
         grouping: Grouping,
-        metadata_fields: Sequence[str],
+        fields: FieldNames,
         max_bytes: int,
         lost: LostFiles | None,
     ) -> None:
         """Rows are the samples of `grouping`, then `lost`. The caller closes what `files` reads from."""
         self._url = shard.url
         self._files = files
-        self._metadata_fields = metadata_fields
+        self._fields = fields
+        self._read_fields = (*fields.kept, *fields.tested)
         self._max_bytes = max_bytes
         self._samples = grouping.samples
         self._lost = lost
@@ -95,18 +101,31 @@ class SampleShard:
         beside = sorted({extension for sample in self._samples for extension in sample.texts})
         return f"{images:,} images" + (f", beside them .{', .'.join(beside[:SHOWN])}" if beside else "")
 
-    def rows(self, wanted: Container[int] | None) -> Iterator[SourceRow]:
+    def rows(self, wanted: Container[int] | None, screen: Screen | None = None) -> Iterator[SourceRow]:
         """See `ShardReader.rows`."""
+        self._files.leave_out(self._unneeded(wanted, screen))
         try:
             for row, sample in enumerate(self._samples):
                 if wanted is None or row in wanted:
-                    yield self._row(row, sample)
+                    yield self._row(row, sample, screen)
         except OSError as err:
             raise ShardUnreadable(f"{self._url}: {err}; check the disk and retry") from err
         self.check()
         last = len(self._samples)
         if self._lost is not None and (wanted is None or last in wanted):
             yield SourceRow(last, self._lost.key, None, reason=Reason.SHARD_DAMAGED, message=self._lost.message)
+
+    def _unneeded(self, wanted: Container[int] | None, screen: Screen | None) -> list[Member]:
+        """The images that will not be read, as far as that follows from no text."""
+        return [
+            sample.image
+            for row, sample in enumerate(self._samples)
+            if sample.image is not None
+            and (
+                (wanted is not None and row not in wanted)
+                or (screen is not None and not self._read_fields and screen(row, {}, _num_bytes(sample.image)))
+            )
+        ]
 
     def files_of(self, row: int) -> Iterator[tuple[str, bytes]]:
         """Yield all files of a row that has an image, side files included, by extension as in `Sample`.
@@ -122,21 +141,26 @@ class SampleShard:
             except (MemberUnreadable, OSError) as err:
                 raise ShardUnreadable(f"{self._url}: {member.name}: {err}; restore the shard and retry") from err
 
-    def _row(self, row: int, sample: Sample) -> SourceRow:
-        metadata = self._metadata(sample.texts) if self._metadata_fields else {}
-        if sample.image is None:
-            return SourceRow(row, sample.key, None, metadata, Reason.MISSING_IMAGE, self._why_missing(sample))
-        if sample.image.fault is not None:
-            message = f"{self._url}: {sample.image.name}: {sample.image.fault}"
-            return SourceRow(row, sample.key, None, metadata, Reason.MISSING_IMAGE, message)
-        if sample.image.size > self._max_bytes:
-            message = f"{sample.image.size} bytes, more than max_bytes={self._max_bytes}"
-            return SourceRow(row, sample.key, None, metadata, Reason.TOO_MANY_BYTES, message)
+    def _row(self, row: int, sample: Sample, screen: Screen | None) -> SourceRow:
+        fields = self._metadata(sample.texts) if self._read_fields else {}
+        answer = screen(row, fields, _num_bytes(sample.image)) if screen else None
+        data, reason, message = (None, *answer) if answer else self._image(sample)
+        metadata, tested = split_fields(fields, self._fields)
+        return SourceRow(row, sample.key, data, metadata, reason, message, tested)
+
+    def _image(self, sample: Sample) -> tuple[bytes | None, Reason | None, str | None]:
+        """The bytes of the image, or why there are none."""
+        image = sample.image
+        if image is None:
+            return None, Reason.MISSING_IMAGE, self._why_missing(sample)
+        if image.fault is not None:
+            return None, Reason.MISSING_IMAGE, f"{self._url}: {image.name}: {image.fault}"
+        if image.size > self._max_bytes:
+            return None, Reason.TOO_MANY_BYTES, f"{image.size} bytes, more than max_bytes={self._max_bytes}"
         try:
-            return SourceRow(row, sample.key, self._files.read(sample.image), metadata)
+            return self._files.read(image), None, None
         except MemberUnreadable as err:
-            message = f"{self._url}: {sample.image.name}: {err}"
-            return SourceRow(row, sample.key, None, metadata, Reason.SHARD_DAMAGED, message)
+            return None, Reason.SHARD_DAMAGED, f"{self._url}: {image.name}: {err}"
 
     def _why_missing(self, sample: Sample) -> str:
         others = ", ".join(sorted(sample.texts))
@@ -161,17 +185,16 @@ class SampleShard:
 
     def _metadata(self, texts: Mapping[str, Member]) -> dict[str, JSON]:
         fields = self._json(texts)
-        everything = EVERYTHING in self._metadata_fields
-        metadata = (
-            dict(fields) if everything else {name: fields[name] for name in self._metadata_fields if name in fields}
-        )
-        if "json" in self._metadata_fields and fields:
+        wanted = self._read_fields
+        everything = EVERYTHING in wanted
+        metadata = dict(fields) if everything else {name: fields[name] for name in wanted if name in fields}
+        if "json" in wanted and fields:
             metadata["json"] = fields
         elif "json_error" in fields:
             metadata["json_error"] = fields["json_error"]
         for extension, member in texts.items():
-            if extension != "json" and (extension in self._metadata_fields or everything):
-                metadata |= self._text(extension, member, selected=extension in self._metadata_fields)
+            if extension != "json" and (extension in wanted or everything):
+                metadata |= self._text(extension, member, selected=extension in wanted)
         return metadata
 
     def _text(self, extension: str, member: Member, *, selected: bool) -> dict[str, JSON]:
@@ -187,6 +210,15 @@ class SampleShard:
 
 SHOWN = 8
 """Extensions in a description."""
+
+
+def _num_bytes(image: Member | None) -> int | None:
+    return None if image is None or image.fault is not None else image.size
+
+
+def field_names(source: SourceConfig) -> FieldNames:
+    """Return the fields that the reader of a shard reads."""
+    return FieldNames(source.metadata_fields, source.tested_fields)
 
 
 def refuse_nothing(shard: Shard, members: Sequence[Member], grouping: Grouping) -> None:

@@ -1,8 +1,8 @@
 """The interface of a shard reader: the number of images at once, then the rows in the shard's own order."""
 
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import pyarrow as pa
 
@@ -12,6 +12,20 @@ Check = Callable[[], None]
 """Raises ShardUnreadable if the shard has changed since it was opened."""
 
 JSON = None | bool | int | float | str | list["JSON"] | dict[str, "JSON"]
+
+
+class FieldNames(NamedTuple):
+    """Which metadata fields a reader reads."""
+
+    kept: Sequence[str]
+    """As `source.metadata_fields`: they go into the caption row."""
+    tested: Sequence[str] = ()
+    """They only decide about the row; a row may lack them."""
+
+
+Screen = Callable[[int, Mapping[str, JSON], int | None], tuple[Reason, str] | None]
+"""(row, metadata fields, bytes of the encoded image if they are known). Returns why the row needs no image, with a
+message; then its image is not read. None: the image is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +39,10 @@ class SourceRow:
     metadata: dict[str, JSON] = field(default_factory=dict)
     """The fields of `source.metadata_fields` that the row has."""
     reason: Reason | None = None
-    """MISSING_IMAGE, TOO_MANY_BYTES or SHARD_DAMAGED."""
+    """MISSING_IMAGE, TOO_MANY_BYTES or SHARD_DAMAGED, or the answer of a `Screen`."""
     message: str | None = None
+    tested: dict[str, JSON] = field(default_factory=dict)
+    """The fields of `FieldNames.tested` that the row has and that are not in `metadata`."""
 
 
 def no_check() -> None:
@@ -87,8 +103,12 @@ class ShardReader(Protocol):
         """Images that are not rows."""
         ...
 
-    def rows(self, wanted: Container[int] | None) -> Iterator[SourceRow]:
+    def rows(self, wanted: Container[int] | None, screen: Screen | None = None) -> Iterator[SourceRow]:
         """Yield rows in ascending order of `row`: all, or those in `wanted`, and no others are read.
+
+        Args:
+            wanted: numbers of rows; None: all.
+            screen: asked about each row before its image is read. A format may ignore it: then images are read in vain.
 
         Raises:
             ShardUnreadable: an I/O error of the local disk, or the shard changed while it was read.

@@ -7,7 +7,7 @@ import io
 import logging
 import os
 import zlib
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from itertools import islice
@@ -20,8 +20,8 @@ from pipeline.errors import ShardUnreadable
 from pipeline.readers.format import Format, ShardCount
 from pipeline.readers.grouping import Grouping, Member, Sample, group
 from pipeline.readers.gunzip import MAGIC, gunzip
-from pipeline.readers.sample_reader import LostFiles, MemberUnreadable, SampleShard, refuse_nothing
-from pipeline.readers.source_row import Check, ShardReader, no_check
+from pipeline.readers.sample_reader import LostFiles, MemberUnreadable, SampleShard, field_names, refuse_nothing
+from pipeline.readers.source_row import Check, FieldNames, ShardReader, no_check
 from pipeline.readers.tar_walk import BLOCK, TarDamage, read_at, walk
 from pipeline.readers.transport import check_unchanged, local_file, ranged_file
 from schemas.shard import Shard
@@ -41,6 +41,9 @@ class TarFiles:
         self._file = file
         self.check = check
 
+    def leave_out(self, members: Iterable[Member]) -> None:
+        """See `Files.leave_out`: each file is read alone."""
+
     def read(self, member: Member) -> bytes:
         """See `Files.read`."""
         if member.fault is not None:
@@ -54,7 +57,7 @@ class TarFiles:
 def tar_shard(
     file: BinaryIO,
     shard: Shard,
-    metadata_fields: Sequence[str],
+    fields: FieldNames,
     max_bytes: int,
     check: Check = no_check,
     cut: str | None = None,
@@ -64,7 +67,7 @@ def tar_shard(
     Args:
         file: the tar.
         shard: for its names.
-        metadata_fields: metadata fields to read.
+        fields: metadata fields to read.
         max_bytes: an image larger than this is not read.
         check: as in `ShardReader`.
         cut: why `file` may not be the whole tar, if so.
@@ -86,7 +89,7 @@ def tar_shard(
     if damage is not None:
         where = f"byte {damage.offset}"
         lost = LostFiles(f"<damaged at {where}>", f"{shard.url}: everything from {where} on is lost: {damage.what}")
-    return SampleShard(shard, TarFiles(file, check), grouping, metadata_fields, max_bytes, lost)
+    return SampleShard(shard, TarFiles(file, check), grouping, fields, max_bytes, lost)
 
 
 def _members(file: BinaryIO, links: list[str]) -> tuple[list[Member], TarDamage | None]:
@@ -114,13 +117,13 @@ def open_tar(shard: Shard, source: SourceConfig, max_bytes: int) -> Generator[Sh
             file.seek(0)
             tar, cut = gunzip(file, shard.size)
             stack.enter_context(closing(tar))
-        yield tar_shard(tar, shard, source.metadata_fields, max_bytes, check, cut)
+        yield tar_shard(tar, shard, field_names(source), max_bytes, check, cut)
 
 
 @contextmanager
 def open_tar_head(
     shard: Shard,
-    source: SourceConfig,  # noqa: ARG001 - see `OpenHead`
+    source: SourceConfig,
     max_bytes: int,
     num_images: int,
     fields: Sequence[str],
@@ -128,7 +131,8 @@ def open_tar_head(
     """Walk a tar in a store header by header, with small ranged reads, until enough samples are known."""
     with ranged_file(shard, HEAD_WINDOW_BYTES) as file:
         samples = _first_samples(file, shard, num_images)
-        yield SampleShard(shard, TarFiles(file), Grouping(samples, 0, 0), fields, max_bytes, None)
+        names = FieldNames(fields, source.tested_fields)
+        yield SampleShard(shard, TarFiles(file), Grouping(samples, 0, 0), names, max_bytes, None)
 
 
 def _first_samples(file: BinaryIO, shard: Shard, num_images: int) -> list[Sample]:

@@ -8,7 +8,7 @@ import lzma
 import struct
 import zipfile
 import zlib
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import BinaryIO
@@ -17,8 +17,8 @@ from pipeline.config import SourceConfig
 from pipeline.errors import ShardUnreadable
 from pipeline.readers.format import Format, ShardCount
 from pipeline.readers.grouping import Member, group
-from pipeline.readers.sample_reader import MemberUnreadable, SampleShard, refuse_nothing
-from pipeline.readers.source_row import Check, ShardReader, no_check
+from pipeline.readers.sample_reader import MemberUnreadable, SampleShard, field_names, refuse_nothing
+from pipeline.readers.source_row import Check, FieldNames, ShardReader, no_check
 from pipeline.readers.transport import check_unchanged, local_file, ranged_file
 from schemas.shard import Shard
 
@@ -36,6 +36,9 @@ class _ZipFiles:
         self.check = check
         self._archive = archive
         self._infos = infos
+
+    def leave_out(self, members: Iterable[Member]) -> None:
+        """See `Files.leave_out`: each file is read alone."""
 
     def read(self, member: Member) -> bytes:
         info = self._infos[member.offset]
@@ -59,9 +62,7 @@ class _ZipFiles:
         return data
 
 
-def zip_shard(
-    file: BinaryIO, shard: Shard, metadata_fields: Sequence[str], max_bytes: int, check: Check = no_check
-) -> SampleShard:
+def zip_shard(file: BinaryIO, shard: Shard, fields: FieldNames, max_bytes: int, check: Check = no_check) -> SampleShard:
     """Read the directory of a zip in an open file, which the caller closes.
 
     Arguments are those of `tar_shard`.
@@ -78,7 +79,7 @@ def zip_shard(
     members = [Member(_name(info), number, info.file_size) for number, info in enumerate(infos)]
     grouping = group(members)
     refuse_nothing(shard, members, grouping)
-    return SampleShard(shard, _ZipFiles(archive, infos, check), grouping, metadata_fields, max_bytes, None)
+    return SampleShard(shard, _ZipFiles(archive, infos, check), grouping, fields, max_bytes, None)
 
 
 def _name(info: zipfile.ZipInfo) -> str:
@@ -89,13 +90,13 @@ def _name(info: zipfile.ZipInfo) -> str:
 def open_zip(shard: Shard, source: SourceConfig, max_bytes: int) -> Generator[ShardReader]:
     """See `Format.open`."""
     with local_file(shard) as file:
-        yield zip_shard(file, shard, source.metadata_fields, max_bytes, partial(check_unchanged, file, shard))
+        yield zip_shard(file, shard, field_names(source), max_bytes, partial(check_unchanged, file, shard))
 
 
 def count_zip(shard: Shard, source: SourceConfig) -> ShardCount:  # noqa: ARG001 - see `Format.count`
     """Read the directory alone."""
     with ranged_file(shard, DIRECTORY_WINDOW_BYTES) as file:
-        reader = zip_shard(file, shard, (), max_bytes=0)
+        reader = zip_shard(file, shard, FieldNames(()), max_bytes=0)
         return ShardCount(reader.num_images, exact=True, left_out=reader.left_out)
 
 

@@ -1,5 +1,8 @@
 """The recipe and its fingerprint. Batch sizes, replicas and addresses are not in it: they change no caption.
 
+Neither is the selection of rows (`source.where`, `sample`, `limit`): it decides which captions exist, not what they
+are. An output records it beside its recipe (`pipeline.ledger.run_record`).
+
 Names in a recipe are those of the first edition, and settings that came later are left out at their default
 (`pipeline.config.recipe_form`): an old output is resumed by a newer release.
 """
@@ -12,6 +15,7 @@ from typing import Any
 
 from pipeline.config import JobConfig
 from pipeline.config.recipe_form import recipe_form
+from pipeline.config.source_config import SELECTION_KEYS
 from pipeline.recipe.weights import Weights
 
 QUALITY_RULES = "2"
@@ -77,7 +81,7 @@ def build_recipe(job: JobConfig, weights: Weights, model: ModelFacts, *, vocabul
             "sampling": {**stored["sampling"], "max_tokens": model.max_tokens},
             "engine": {name: value for name, value in stored["engine"].items() if name in ENGINE_SETTINGS},
             "images": {**_without(stored["images"], "timeout_s"), **model.geometry},
-            "rows": _without(stored["source"], "urls", "split"),
+            "rows": _without(stored["source"], "urls", "split", *SELECTION_KEYS),
             "quality": {
                 **stored["quality"],
                 "version": QUALITY_RULES,

@@ -22,7 +22,7 @@ TAGS = 200_000
 IMAGE_HASHES = 300_000
 """Different images compared to find copies, some 50 MB."""
 
-MORE_COLUMNS = ["image_sha256", "prompt_tokens", "caption_tokens"]
+MORE_COLUMNS = ["image_sha256", "prompt_tokens", "caption_tokens", "message"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class OutputStats:
     rows: Counter[tuple[str, str, str]] = field(default_factory=Counter[tuple[str, str, str]])
     """By slot, mode and status."""
     reasons: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
-    """By status and reason, of the rows that are not ok."""
+    """By status and reason, of the rows that are not ok; of skipped rows by the condition that skipped them."""
     prompt_tokens: int = 0
     caption_tokens: int = 0
     """Of the last attempts."""
@@ -98,7 +98,8 @@ def _take_row(stats: OutputStats, row: Mapping[str, Any]) -> None:
     stats.prompt_tokens += row["prompt_tokens"] or 0
     stats.caption_tokens += row["caption_tokens"] or 0
     if row["status"] != Status.OK:
-        stats.reasons[row["status"], row["reason"] or "?"] += 1
+        reason = row["message"] if row["status"] == Status.SKIPPED else row["reason"]
+        stats.reasons[row["status"], reason or "?"] += 1
         return
     tags = tags_of(row["mode"], row["caption"])
     if tags:

@@ -101,9 +101,15 @@ def _counts(subject: Subject, stats: OutputStats) -> dict[str, Any]:
         line = lines.setdefault((slot, mode), empty)
         line["rows"] += count
         line[status] += count
-    table = [{**line, "part": line[Status.OK] / line["rows"]} for _, line in sorted(lines.items())]
+    table = [{**line, "part": _ok_share(line)} for _, line in sorted(lines.items())]
     parts = [(status.value, statuses[status], statuses[status] / rows if rows else None) for status in Status]
     return {"totals": totals, "rows": rows, "statuses": parts, "slots_table": table}
+
+
+def _ok_share(line: Mapping[str, Any]) -> float | None:
+    """The share of the rows that were asked; None without any."""
+    asked = line["rows"] - line[Status.SKIPPED]
+    return line[Status.OK] / asked if asked else None
 
 
 def _bars(stats: OutputStats, quality: QualityReport) -> dict[str, Any]:
@@ -182,7 +188,8 @@ def _card(
     index: int, shown: Shown, subject: Subject, thumbnails: Mapping[tuple[str, int], Thumbnail]
 ) -> dict[str, Any]:
     row = shown.row
-    thumbnail = thumbnails.get((row["shard"], row["row"]), Thumbnail(None, "no image: it could not be decoded"))
+    missing = "not read" if row["status"] == Status.SKIPPED else "no image: it could not be decoded"
+    thumbnail = thumbnails.get((row["shard"], row["row"]), Thumbnail(None, missing))
     shard = subject.shards.get(row["shard"])
     why = [name for name, yes in (("worst", shown.worst), ("drawn", shown.drawn)) if yes]
     labels = {"mode": [row["mode"]], "status": [row["status"]], "reason": [row["reason"] or ""], "why": why}

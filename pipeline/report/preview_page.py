@@ -14,7 +14,7 @@ import pyarrow as pa
 from pipeline.engines import Engine
 from pipeline.images import exact_uri
 from pipeline.report.html import choices, link_of, render
-from pipeline.stages.captioning import Captioner, CaptionSpec, pixels_of
+from pipeline.stages.captioning import Captioner, CaptionSpec, has_pixels, pixels_of
 from pipeline.stages.read_batches import ReadSpec, batches_of
 from pipeline.stages.source_sample import Sample
 from schemas.status import Status
@@ -81,7 +81,7 @@ def _images_of(
         shard: str = batch["shard"][0].as_py()
         of_batch: list[dict[str, Any]] = batch["images"][0].as_py()
         images |= {(shard, image["row"]): image for image in of_batch}
-        decoded = [(shard, image["row"]) for image in of_batch if image["reason"] is None]
+        decoded = [(shard, image["row"]) for image in of_batch if has_pixels(image)]
         pixels |= dict(zip(decoded, pixels_of(batch, of_batch), strict=True))
     return images, pixels
 

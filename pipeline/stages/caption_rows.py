@@ -10,7 +10,7 @@ from pipeline.engines import EngineResponse
 from pipeline.prompts import Request
 from pipeline.quality import PreparedRules, Verdict, evaluate
 from schemas.caption_row import CAPTION_ROW
-from schemas.status import Reason, Status
+from schemas.status import SKIPS, Reason, Status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +27,18 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Existing:
+    """What the source has for a slot, in place of an answer."""
+
+    text: str | None
+    """None: the row is skipped because of it."""
+    condition: str
+    """The key of the config that took it."""
+    flags: tuple[str, ...] = ()
+    """Findings of the quality rules about the text, which reject nothing here."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RequestState:
     """One request of one image, with its first seed and its attempts so far."""
 
@@ -34,6 +46,8 @@ class RequestState:
     """As `schemas.batch.IMAGE`."""
     request: Request
     seed: int | None
+    existing: Existing | None = None
+    """Then no request is sent."""
     attempts: tuple[Attempt, ...] = ()
     """In order; all but the last were rejected."""
 
@@ -73,13 +87,16 @@ _OF_THE_REQUEST = ("mode", "tone", "length_kind", "length_words", "length_class"
 
 
 def _result(image: Mapping[str, Any], state: RequestState) -> dict[str, Any]:
+    if state.existing is not None:
+        return {**_taken(state.existing), "attempts": 0, "seed": None}
     if not state.attempts:
-        return {**_failed(image["reason"], image["message"]), "attempts": 0, "seed": state.seed}
+        without = _without_text(image["reason"], image["message"])
+        return {**without, "attempts": 0, "seed": None if image["reason"] in SKIPS else state.seed}
     last, with_text = state.attempts[-1], [attempt for attempt in state.attempts if attempt.verdict]
     num = {"attempts": len(state.attempts)}
     if not with_text:
         response = last.response
-        failed = _failed((response.reason or Reason.ENGINE_ERROR).value, response.message)
+        failed = _without_text((response.reason or Reason.ENGINE_ERROR).value, response.message)
         return {**failed, **num, "seed": last.seed, "prompt_tokens": response.prompt_tokens}
     reasons = [str(attempt.verdict.reason) for attempt in with_text if attempt.verdict and attempt.verdict.reason]
     rejected = [attempt.response.text for attempt in with_text if attempt.rejected]
@@ -109,5 +126,17 @@ def _evaluated(attempt: Attempt) -> dict[str, Any]:
     }
 
 
-def _failed(reason: str, message: str | None) -> dict[str, Any]:
-    return {"status": Status.FAILED.value, "reason": reason, "message": message, "flags": []}
+def _taken(existing: Existing) -> dict[str, Any]:
+    if existing.text is None:
+        return _without_text(Reason.HAS_CAPTION, existing.condition)
+    return {
+        "status": Status.OK.value,
+        "flags": list(existing.flags),
+        "caption": existing.text,
+        "words": len(existing.text.split()),
+    }
+
+
+def _without_text(reason: str, message: str | None) -> dict[str, Any]:
+    status = Status.SKIPPED if reason in SKIPS else Status.FAILED
+    return {"status": status.value, "reason": str(reason), "message": message, "flags": []}

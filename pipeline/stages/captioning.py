@@ -1,8 +1,9 @@
 """Captions a batch: sends its requests to the engine, evaluates every text, stages the caption rows as one fragment."""
 
 import asyncio
+import json
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,17 +14,19 @@ import pyarrow as pa
 from pipeline.config import JobConfig
 from pipeline.engines import Engine, EngineRequest, EngineResponse, EngineStats
 from pipeline.errors import PipelineError
-from pipeline.ledger.caption_table import count_statuses
+from pipeline.ledger.caption_table import concat_rows, count_statuses
 from pipeline.ledger.footer import RunIdentity
 from pipeline.ledger.fragments import write_fragment
 from pipeline.ledger.shard_tracker import Receipt
-from pipeline.prompts import RequestSampler, draw_seed
-from pipeline.quality import prepare_rules
-from pipeline.stages.caption_rows import RequestState, rows_table, with_attempt
+from pipeline.ledger.taken_over import from_stream
+from pipeline.prompts import RequestSampler, draw_seed, without_prompt
+from pipeline.quality import flag_text, prepare_rules
+from pipeline.stages.caption_rows import Existing, RequestState, rows_table, with_attempt
 from pipeline.stages.dispatch import CrashLimits, Dispatcher, ImageRequests
 from pipeline.storage import Store
 from schemas.batch import RECEIPT, BatchKind
 from schemas.shard import Shard
+from schemas.status import SKIPS
 
 MAX_TEMPERATURE = 2.0
 """As for `sampling.temperature`."""
@@ -71,6 +74,7 @@ class Captioner:
         self._engine = engine
         self._stats = CaptionStats()
         self._rules = prepare_rules(spec.job.quality, spec.vocabulary)
+        self._existing_fields = {slot.slot: slot.existing.field for slot in spec.job.captions if slot.existing}
 
     def stats(self) -> CaptionStats:
         """Return the counts so far; may be called from any thread."""
@@ -84,20 +88,40 @@ class Captioner:
         """
         shard: str = batch["shard"][0].as_py()
         images: list[dict[str, Any]] = batch["images"][0].as_py()
-        states = await self._caption(shard, images, pixels_of(batch, images))
-        return await asyncio.to_thread(rows_table, shard, self._spec.run.recipe, states)
-
-    async def _caption(
-        self, shard: str, images: Sequence[Mapping[str, Any]], pixels: Sequence[npt.NDArray[np.uint8]]
-    ) -> list[RequestState]:
-        """Send every request to the engine, and retry those whose text the rules reject, as `quality.retry` says."""
-        frames = _frames(images, pixels)
+        taken_over = from_stream(batch["taken_over"][0].as_py())
+        done = set(zip(taken_over["row"].to_pylist(), taken_over["slot"].to_pylist(), strict=True))
         states = [
-            RequestState(image=image, request=request, seed=self._seed(shard, image["row"], request.slot, 0))
+            state
             for image in images
-            for request in self._sampler.requests(shard, image["row"])
+            for state in self._states(shard, image)
+            if (image["row"], state.request.slot) not in done
         ]
-        pending = [index for index, state in enumerate(states) if state.image["row"] in frames]
+        states = await self._caption(shard, states, _frames(images, pixels_of(batch, images)))
+        table = await asyncio.to_thread(rows_table, shard, self._spec.run.recipe, states)
+        return concat_rows([table, taken_over]) if done else table
+
+    def _states(self, shard: str, image: Mapping[str, Any]) -> Iterator[RequestState]:
+        """The requests of an image; one whose slot has a text in the source is not sent."""
+        texts: dict[str, str | None] = json.loads(image["existing"] or "{}")
+        for request in self._sampler.requests(shard, image["row"]):
+            slot = request.slot
+            if slot in texts:
+                text = texts[slot]
+                existing = Existing(
+                    text=text,
+                    condition=f"captions.{slot}.existing: {self._existing_fields[slot]}",
+                    flags=() if text is None else flag_text(self._rules, request, text),
+                )
+                asked = request if text is None else without_prompt(request)
+                yield RequestState(image=image, request=asked, seed=None, existing=existing)
+            else:
+                yield RequestState(image=image, request=request, seed=self._seed(shard, image["row"], slot, 0))
+
+    async def _caption(self, shard: str, states: list[RequestState], frames: Frames) -> list[RequestState]:
+        """Send the requests to the engine, and retry those whose text the rules reject, as `quality.retry` says."""
+        pending = [
+            index for index, state in enumerate(states) if state.image["row"] in frames and state.existing is None
+        ]
         for attempt in range(self._spec.job.quality.retry.attempts + 1):
             requests = {index: self._engine_request(shard, states[index], frames, attempt) for index in pending}
             responses = await self._dispatcher.ask(_by_image(shard, states, requests))
@@ -168,22 +192,34 @@ class Caption:
         head = batch.select(["shard", "size", "etag", "num_images"]).to_pylist()[0]
         shard = Shard(path=head["shard"], url="", size=head["size"], etag=head["etag"])
         path = write_fragment(self._store, self._run, shard, head["num_images"], table)
-        rows = [image["row"] for image in batch["images"][0].as_py()]
-        return _receipt(batch, statuses=count_statuses(table), fragment=path, rows=rows)
+        images = batch["images"][0].as_py()
+        return _receipt(
+            batch,
+            statuses=count_statuses(table),
+            num_taken_over=from_stream(batch["taken_over"][0].as_py()).num_rows,
+            num_skipped=sum(image["reason"] in SKIPS for image in images),
+            fragment=path,
+            rows=[image["row"] for image in images],
+        )
 
 
 def pixels_of(batch: pa.Table, images: Sequence[Mapping[str, Any]]) -> list[npt.NDArray[np.uint8]]:
-    """Return the pixels of each image without a reason, shape (height, width, 3): views into the batch."""
+    """Return the pixels of each image that has any, shape (height, width, 3): views into the batch."""
     buffer = np.frombuffer(batch["pixels"][0].as_buffer(), np.uint8)
-    shapes = [(image["pixels_height"], image["pixels_width"], 3) for image in images if image["reason"] is None]
+    shapes = [(image["pixels_height"], image["pixels_width"], 3) for image in images if has_pixels(image)]
     ends = np.cumsum([0, *(height * width * depth for height, width, depth in shapes)])
     return [buffer[start:end].reshape(shape) for start, end, shape in zip(ends, ends[1:], shapes, strict=False)]
 
 
 def _frames(images: Sequence[Mapping[str, Any]], pixels: Sequence[npt.NDArray[np.uint8]]) -> Frames:
-    """The pixels of each image that could be decoded, by row."""
-    decoded = [image["row"] for image in images if image["reason"] is None]
+    """The pixels of each image for which a request is sent, by row."""
+    decoded = [image["row"] for image in images if has_pixels(image)]
     return dict(zip(decoded, pixels, strict=True))
+
+
+def has_pixels(image: Mapping[str, Any]) -> bool:
+    """Whether an image of a batch (`schemas.batch.IMAGE`) has pixels in it."""
+    return image["pixels_width"] is not None
 
 
 def _by_image(shard: str, states: Sequence[RequestState], requests: Mapping[int, EngineRequest]) -> list[ImageRequests]:
@@ -206,9 +242,9 @@ def fatal_receipt(batch: pa.Table, error: PipelineError) -> pa.Table:
     return _receipt(batch, kind=BatchKind.FATAL.value, error=pickle.dumps(error))
 
 
-def skipped_receipt(batch: pa.Table) -> pa.Table:
+def drained_receipt(batch: pa.Table) -> pa.Table:
     """Return the receipt of a batch of which no request was sent, since the run drains."""
-    return _receipt(batch, kind=BatchKind.SKIPPED.value, rows=[])
+    return _receipt(batch, kind=BatchKind.DRAINED.value, rows=[])
 
 
 def _receipt(batch: pa.Table, **result: Any) -> pa.Table:  # noqa: ANN401 - fields of a receipt

@@ -12,27 +12,38 @@ import logging
 import pickle
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import chain
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.config import ImagesConfig, SourceConfig
+from pipeline.config import ExistingConfig, ImagesConfig, SourceConfig
 from pipeline.errors import BadImage, PipelineError, ShardUnreadable
-from pipeline.images import Decoded, IsolatedDecoder, SizeOf, decode_or_exit
+from pipeline.images import Decoded, Header, IsolatedDecoder, SizeOf, decode_or_exit, header_or_exit
 from pipeline.ledger.fragments import FragmentInfo
+from pipeline.ledger.taken_over import TakenOver, to_stream
 from pipeline.models import Geometry
 from pipeline.readers import LeftOut, SourceRow, open_shard
+from pipeline.selection import Selection
+from pipeline.stages.existing_texts import existing_texts
+from pipeline.stages.row_screen import RowScreen
 from schemas.batch import BATCH, BatchKind
 from schemas.shard import Shard
-from schemas.status import Reason
+from schemas.status import SKIPS, Reason
 
 log = logging.getLogger(__name__)
 
-Decode = Callable[[bytes, ImagesConfig, SizeOf], Decoded]
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+ROWS_PER_IMAGE = 16
+"""A batch has up to `batch_images` images for the model, and so many times as many rows. Rows that need no request,
+such as skipped ones, weigh a few hundred bytes: without this a filter that keeps one image in a hundred would write a
+hundred fragments for each that it needs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +55,14 @@ class ReadSpec:
     geometry: Geometry
     """Of the decoded pixels."""
     batch_images: int
+    selection: Selection = field(default_factory=Selection)
+    """Of the shard that is read, so with the end of the limit in it."""
+    existing: Mapping[str, ExistingConfig] = field(default_factory=dict[str, ExistingConfig])
+    """The slots that may take a text of the source."""
+    num_slots: int = 1
+    """Of the run."""
+    taken_over: TakenOver = field(default_factory=TakenOver)
+    """Of the shard that is read: its rows in earlier outputs, which need no request."""
 
 
 @dataclass(slots=True)
@@ -108,12 +127,16 @@ def _read(
     last: pa.Table | None = None
     with IsolatedDecoder() as decoder, open_shard(shard, spec.source, spec.images.max_bytes) as opened:
         timings.left_out = opened.left_out
+        tools = _tools(decoder, isolated=isolated, timings=timings)
+        screen = RowScreen(spec.selection, spec.images, shard.path, tools.header)
         wanted = range(opened.num_images) if rows is None else rows
         wanted = set(wanted) - done if done else wanted
         num_left = len(wanted)
-        for batch in _batches(
-            spec, opened.rows(wanted), _timed(decoder.decode if isolated else decode_or_exit, timings)
-        ):
+        unread = _unread(spec, shard, wanted)
+        if unread:
+            wanted = set(wanted) - {row.row for row in unread}
+        source_rows = opened.rows(wanted, None if spec.selection.selects_all else screen.before_image)
+        for batch in _batches(spec, chain(unread, source_rows), screen, tools):
             table = batch.table(shard, opened.num_images)
             opened.check()
             num_left -= len(batch.images)
@@ -125,6 +148,17 @@ def _read(
             last = _table(BatchKind.EMPTY, shard, 0)
     if last is not None:
         yield last
+
+
+def _unread(spec: ReadSpec, shard: Shard, wanted: Iterable[int]) -> list[SourceRow]:
+    """The rows that are taken over whole, if nothing in the source decides about them: they are not read."""
+    if spec.selection.parts or not spec.taken_over.rows:
+        return []
+    return [
+        SourceRow(row, str(spec.taken_over.rows[row][0]["key"]), None)
+        for row in wanted
+        if spec.taken_over.num_rows(row) == spec.num_slots and spec.selection.skip_by_identity(shard.path, row) is None
+    ]
 
 
 def _defect(shard: Shard, err: Exception) -> pa.Table:
@@ -146,14 +180,29 @@ def _clean(text: str) -> str:
 def batches_of(spec: ReadSpec, shard: Shard, num_images: int, rows: Iterable[SourceRow]) -> Iterator[pa.Table]:
     """Yield the batches of rows that were read before; an image that kills its decoder becomes a failed row."""
     with IsolatedDecoder() as decoder:
-        yield from (batch.table(shard, num_images) for batch in _batches(spec, iter(rows), decoder.decode))
+        tools = _tools(decoder, isolated=True, timings=ReadTimings())
+        screen = RowScreen(spec.selection, spec.images, shard.path, tools.header)
+        yield from (batch.table(shard, num_images) for batch in _batches(spec, rows, screen, tools))
 
 
-def _timed(decode: Decode, timings: ReadTimings) -> Decode:
-    def timed(data: bytes, config: ImagesConfig, size: SizeOf) -> Decoded:
+@dataclass(frozen=True, slots=True)
+class _Tools:
+    """How images are opened: in this process, or in an isolated one."""
+
+    decode: Callable[[bytes, ImagesConfig, SizeOf], Decoded]
+    header: Callable[[bytes, ImagesConfig], Header]
+
+
+def _tools(decoder: IsolatedDecoder, *, isolated: bool, timings: ReadTimings) -> _Tools:
+    decode, header = (decoder.decode, decoder.header) if isolated else (decode_or_exit, header_or_exit)
+    return _Tools(_timed(decode, timings), _timed(header, timings))
+
+
+def _timed(work: Callable[Arguments, Result], timings: ReadTimings) -> Callable[Arguments, Result]:
+    def timed(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
         started = time.perf_counter()
         try:
-            return decode(data, config, size)
+            return work(*args, **kwargs)
         except BadImage as err:
             if err.reason is Reason.DECODE_TIMEOUT:
                 timings.on_timeout()
@@ -164,13 +213,13 @@ def _timed(decode: Decode, timings: ReadTimings) -> Decode:
     return timed
 
 
-def _batches(spec: ReadSpec, rows: Iterator[SourceRow], decode: Decode) -> Iterator[_Batch]:
-    batch = _Batch(spec, decode)
+def _batches(spec: ReadSpec, rows: Iterable[SourceRow], screen: RowScreen, tools: _Tools) -> Iterator[_Batch]:
+    batch = _Batch(spec, screen, tools)
     for row in rows:
         batch.add(row)
-        if len(batch.images) == spec.batch_images:
+        if batch.is_full:
             yield batch
-            batch = _Batch(spec, decode)
+            batch = _Batch(spec, screen, tools)
     if batch.images:
         yield batch
 
@@ -178,13 +227,22 @@ def _batches(spec: ReadSpec, rows: Iterator[SourceRow], decode: Decode) -> Itera
 class _Batch:
     """A batch that is being filled; its pixels follow each other in one buffer."""
 
-    def __init__(self, spec: ReadSpec, decode: Decode) -> None:
-        self._decoder = decode
+    def __init__(self, spec: ReadSpec, screen: RowScreen, tools: _Tools) -> None:
+        self._tools = tools
         self._spec = spec
+        self._screen = screen
         # Virtual memory until it is written.
         self._pixels: npt.NDArray[np.uint8] = np.empty(spec.batch_images * spec.geometry.max_pixels * 3, np.uint8)
         self._num_bytes = 0
+        self._num_asked = 0
+        self._taken_over: list[Mapping[str, Any]] = []
         self.images: list[dict[str, Any]] = []
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it has all the images for the model that it may have, or all the rows."""
+        most = self._spec.batch_images
+        return self._num_asked == most or len(self.images) == most * ROWS_PER_IMAGE
 
     def add(self, row: SourceRow) -> None:
         image: dict[str, Any] = {
@@ -194,26 +252,65 @@ class _Batch:
             "reason": row.reason.value if row.reason else None,
             "message": None if row.message is None else _clean(row.message),
         }
-        if row.data is not None:
-            image |= self._decode(bytes(row.data))
+        lost = self._screen.skip_of(row) if row.data is None else None
+        if lost is not None:
+            image |= {"reason": lost.reason.value, "message": _clean(lost.condition)}
+        elif row.data is not None:
+            data = bytes(row.data)
+            image |= {"image_sha256": hashlib.sha256(data).hexdigest(), "image_bytes": len(data)}
+            try:
+                image |= self._image(row, data)
+            except BadImage as err:
+                image |= {"reason": err.reason.value, "message": err.message}
+        if image["reason"] is None:
+            self._taken_over += self._spec.taken_over.rows.get(row.row, ())
+        # A failed image counts like one for the model.
+        self._num_asked += image["reason"] not in SKIPS and not self._needs_no_request(image)
         self.images.append(image)
 
+    def _image(self, row: SourceRow, data: bytes) -> dict[str, Any]:
+        """Size and format of the image; its pixels go into the buffer if a request is sent for it."""
+        skip, header = self._screen.judge(row, data)
+        if skip is not None:
+            return {**_facts_of(header), "reason": skip.reason.value, "message": _clean(skip.condition)}
+        texts = existing_texts(self._spec.existing, row.metadata | row.tested) if self._spec.existing else {}
+        existing = {"existing": json.dumps(texts, ensure_ascii=False)} if texts else {}
+        if not self._needs_no_request({"row": row.row, **existing}):
+            return {**existing, **self._decode(data)}
+        if texts:
+            header = header or self._tools.header(data, self._spec.images)
+        return {**existing, **_facts_of(header)}
+
+    def _needs_no_request(self, image: Mapping[str, Any]) -> bool:
+        """Whether every slot of an image has its caption row already, or its text."""
+        slots = {str(row["slot"]) for row in self._spec.taken_over.rows.get(image["row"], ())}
+        slots |= set(json.loads(image.get("existing") or "{}"))
+        return len(slots) == self._spec.num_slots
+
     def _decode(self, data: bytes) -> dict[str, Any]:
-        facts = {"image_sha256": hashlib.sha256(data).hexdigest(), "image_bytes": len(data)}
-        try:
-            decoded = self._decoder(data, self._spec.images, self._spec.geometry.size_of)
-        except BadImage as err:
-            return {**facts, "reason": err.reason.value, "message": err.message}
+        decoded = self._tools.decode(data, self._spec.images, self._spec.geometry.size_of)
         end = self._num_bytes + decoded.pixels.size
         self._pixels[self._num_bytes : end] = decoded.pixels.reshape(-1)
         self._num_bytes = end
         height, width, _ = decoded.pixels.shape
         shape = {"pixels_width": width, "pixels_height": height}
-        return {**facts, **shape, "image_format": decoded.format, "width": decoded.width, "height": decoded.height}
+        return {**shape, "image_format": decoded.format, "width": decoded.width, "height": decoded.height}
 
     def table(self, shard: Shard, num_images: int) -> pa.Table:
         pixels = self._pixels[: self._num_bytes]
-        return _table(BatchKind.IMAGES, shard, num_images, images=self.images, pixels=pa.py_buffer(pixels))
+        taken_over = to_stream(self._taken_over) if self._taken_over else None
+        return _table(
+            BatchKind.IMAGES,
+            shard,
+            num_images,
+            images=self.images,
+            pixels=pa.py_buffer(pixels),
+            taken_over=taken_over,
+        )
+
+
+def _facts_of(header: Header | None) -> dict[str, Any]:
+    return {} if header is None else {"image_format": header.format, "width": header.width, "height": header.height}
 
 
 def _table(kind: BatchKind, shard: Shard, num_images: int, **columns: Any) -> pa.Table:  # noqa: ANN401 - Arrow values
@@ -232,9 +329,9 @@ def fatal_batch(shard: Shard, error: PipelineError) -> pa.Table:
     return _table(BatchKind.FATAL, shard, 0, error=pickle.dumps(error))
 
 
-def skipped_batch(shard: Shard) -> pa.Table:
+def drained_batch(shard: Shard) -> pa.Table:
     """Return the batch of a shard that is not read, since the run drains."""
-    return _table(BatchKind.SKIPPED, shard, 0)
+    return _table(BatchKind.DRAINED, shard, 0)
 
 
 def committed_batch(shard: Shard, num_images: int) -> pa.Table:

@@ -51,13 +51,16 @@ def page() -> str:
     return "".join(parts)
 
 
-def _parts(part: type[BaseModel], path: str) -> Iterator[tuple[str, type[BaseModel]]]:
-    """A part of a config and those below it, each with its path."""
+def _parts(
+    part: type[BaseModel], path: str, above: tuple[type[BaseModel], ...] = ()
+) -> Iterator[tuple[str, type[BaseModel]]]:
+    """A part of a config and those below it, each with its path; a part that holds itself is not repeated."""
     yield path, part
     for name, field in part.model_fields.items():
         suffix = _suffix(field.annotation)
         for nested in models_in(field.annotation):
-            yield from _parts(nested, f"{path}.{name}{suffix}".lstrip("."))
+            if nested not in (*above, part):
+                yield from _parts(nested, f"{path}.{name}{suffix}".lstrip("."), (*above, part))
 
 
 def _suffix(annotation: object) -> str:

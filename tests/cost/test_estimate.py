@@ -1,5 +1,7 @@
 """What a job takes, reckoned: every figure from counted things."""
 
+from dataclasses import replace
+
 import pytest
 
 from pipeline.config import parse_job
@@ -26,6 +28,14 @@ def test_time_and_money_are_images_by_rate_and_price():
     assert (first.hours, first.gpu_hours, first.cost) == (1.0, 1.0, 2.5)
     assert (second.hours, second.gpu_hours, second.cost) == (pytest.approx(0.6), pytest.approx(1.2), None)
     assert (made.captions, made.prompt_tokens, made.caption_tokens) == (72_000, 57_600_000, 8_640_000)
+
+
+def test_requests_that_are_not_sent_cost_no_time():
+    rates = [Rate(name="h100", images_per_s=10, gpus=1, source="s")]
+    half = estimate(job(), replace(WORK, requests_per_image=1.0), TOKENS, rates, {}, max_pixels=384 * 384)
+    assert (half.captions, half.times[0].hours) == (36_000, 0.5)
+    none = estimate(job(), replace(WORK, requests_per_image=0.0), TOKENS, rates, {}, max_pixels=384 * 384)
+    assert (none.captions, none.times[0].hours) == (0, 0.0)
 
 
 def test_samples_of_a_slot_are_captions():

@@ -180,7 +180,7 @@ def test_an_export_of_an_earlier_release_is_resumed(tmp_path):
     ("words", "message"),
     [
         (["--to", "csv", "--min-words", "-1"], "--min-words -1: Input should be greater than or equal to 0"),
-        (["--to", "csv", "--status", "good"], "--status good: Input should be 'ok', 'rejected' or 'failed'"),
+        (["--to", "csv", "--status", "good"], "--status good: Input should be 'ok', 'rejected', 'failed' or 'skipped'"),
         (["--to", "csv", "--push", "a/b"], "--push sends a data set of --to hf, not csv"),
         (["--to", "csv", "--template", "x"], "template 'x' has no placeholder such as {long}"),
     ],

@@ -88,7 +88,7 @@ def test_a_finished_shard_is_kept_as_the_string_of_the_plan():
     driver = object.__new__(_Driver)
     driver._tasks, driver._tracker, driver._commits = {shard.path: ShardTask(shard, ())}, ShardTracker(), Submitted()
     driver._progress = Progress(shards=1, bytes_total=100, bytes_before=0, shards_before=0)
-    empty = dict.fromkeys(RECEIPT.names) | {"statuses": []}
+    empty = dict.fromkeys(RECEIPT.names) | {"statuses": [], "num_taken_over": 0, "num_skipped": 0}
     receipt = empty | {"kind": BatchKind.EMPTY, "shard": "".join(list(shard.path)), "num_images": 0, "rows": []}
     assert receipt["shard"] is not shard.path
     driver._process_receipt(receipt)

@@ -31,6 +31,17 @@ def test_a_run_without_an_ok_caption_fails(fields):
         _refuse_nothing(PREPARED, result_of(**fields))
 
 
+def test_the_message_says_which_condition_skipped_how_many_rows():
+    statuses = {"ok": 0, "rejected": 0, "failed": 1, "skipped": 5}
+    skipped = {"source.limit: 1": 2, "source.where.width: {min: 9}": 3}
+    with pytest.raises(
+        NothingDone,
+        match=r"1 failed, 5 skipped; 3 rows skipped by source\.where\.width: \{min: 9\}; 2 rows skipped by source\."
+        r"limit: 1; 0 shards in quarantine",
+    ):
+        _refuse_nothing(PREPARED, result_of(images=6, statuses=statuses, skipped=skipped))
+
+
 @pytest.mark.parametrize(
     "fields",
     [

@@ -100,3 +100,14 @@ def test_the_rate_over_time_is_drawn(tmp_path):
     from jobs.status import read_status
 
     assert "captions/s ▂▅█ (highest 5.0)" in render(read_status(str(tmp_path)))
+
+
+def test_skipped_rows_are_listed_by_condition(tmp_path):
+    store = make_output(tmp_path)
+    log = RunLog(store, ABOUT)
+    log.start()
+    log.heartbeat(replace(MOMENT, skipped={"source.limit: 5": 7, "source.where.width: {min: 64}": 1200}))
+    log.end(EventType.COMPLETE, 0, None)
+    text = CliRunner().invoke(cli, ["status", str(tmp_path)]).stdout
+    lines = [line.strip() for line in text.splitlines() if " rows by " in line]
+    assert lines == ["skipped 1,200 rows by source.where.width: {min: 64}", "skipped 7 rows by source.limit: 5"]

@@ -40,7 +40,7 @@ def test_fragments_become_one_sorted_file_and_staging_is_removed(store):
     assert result.won
     assert result.outcome is WriteResult.CREATED
     assert (result.shard, result.num_images, result.num_rows) == (SHARD.path, 10, 20)
-    assert result.statuses == {"ok": 16, "rejected": 0, "failed": 4}
+    assert result.statuses == {"ok": 16, "rejected": 0, "failed": 4, "skipped": 0}
     assert result.num_bytes == len(committed(store))
     assert paths(store) == [f"captions/{SHARD.path}.parquet"]
     table = rows_of(committed(store))
@@ -66,7 +66,7 @@ def test_the_footer_describes_the_file(store):
         "joyfleet.num_images": "10",
         "joyfleet.slots": '["long", "booru"]',
         "joyfleet.versions": '{"joyfleet": "0.1.0", "vllm": "0.29.0"}',
-        "joyfleet.statuses": '{"failed": 4, "ok": 16, "rejected": 0}',
+        "joyfleet.statuses": '{"failed": 4, "ok": 16, "rejected": 0, "skipped": 0}',
     }
 
 
@@ -185,7 +185,7 @@ def test_a_zombie_changes_nothing(store):
         result = commit(store, fragments)
         assert not result.won
         assert result.outcome is WriteResult.EXISTS
-        assert result.statuses == {"ok": 16, "rejected": 0, "failed": 4}
+        assert result.statuses == {"ok": 16, "rejected": 0, "failed": 4, "skipped": 0}
         assert result.num_rows == 20
         assert committed(store) == before
     assert paths(store) == [committed_path(SHARD.path)]

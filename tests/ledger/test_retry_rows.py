@@ -52,7 +52,7 @@ def test_a_retry_replaces_failed_rows_and_nothing_else(store, retry_rows):
     before = rows_of(store)
     result = replace_rows(store, RUN, SHARD, retry_rows, [stage_well(store)])
     assert (result.outcome, result.won) == (WriteResult.REPLACED, True)
-    assert result.statuses == {"ok": 20, "rejected": 0, "failed": 0}
+    assert result.statuses == {"ok": 20, "rejected": 0, "failed": 0, "skipped": 0}
     after = rows_of(store)
     assert {at: row for at, row in after.items() if at[0] not in BAD} == {
         at: row for at, row in before.items() if at[0] not in BAD
@@ -137,6 +137,7 @@ def test_a_shard_that_is_gone_is_not_made_anew(store, retry_rows):
         ("rejected", "failed", "old"),
         ("ok", "failed", "old"),
         ("ok", "ok", "old"),
+        ("failed", "skipped", "old"),
     ],
 )
 def test_success_beats_failure_and_attempts_add_up(old, new, kept):

@@ -29,7 +29,7 @@ class Lines:
     def check(self):
         check_unchanged(self._file, self._shard)
 
-    def rows(self, wanted):
+    def rows(self, wanted, screen=None):
         for row, entry in enumerate(self._objects):
             if wanted is None or row in wanted:
                 yield self._row(row, entry)

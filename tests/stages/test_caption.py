@@ -160,8 +160,8 @@ def test_every_image_gets_its_own_captions_and_a_bad_one_its_reason(shard, tmp_p
             assert (row["width"], row["height"], row["image_format"]) == (40, 30, "PNG")
     assert [row["length_words"] for row in rows[:2]] == [None, 30]
     assert [(r["rows"], dict(r["statuses"])) for r in receipts] == [
-        ([0, 1, 2], {"ok": 4, "rejected": 0, "failed": 2}),
-        ([3, 4], {"ok": 4, "rejected": 0, "failed": 0}),
+        ([0, 1, 2], {"ok": 4, "rejected": 0, "failed": 2, "skipped": 0}),
+        ([3, 4], {"ok": 4, "rejected": 0, "failed": 0, "skipped": 0}),
     ]
     assert set(receipts[0]) == set(RECEIPT.names)
 

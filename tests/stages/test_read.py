@@ -33,10 +33,10 @@ def breaks(monkeypatch, error, at_row):
     """Let a reader raise at a row, as a defect of it would."""
     row_of = SampleShard._row
 
-    def row(self, number, sample):
+    def row(self, number, sample, screen):
         if number == at_row:
             raise error
-        return row_of(self, number, sample)
+        return row_of(self, number, sample, screen)
 
     monkeypatch.setattr(SampleShard, "_row", row)
 
