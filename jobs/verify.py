@@ -11,7 +11,7 @@ from jobs.output import Output, open_output, source_option
 from jobs.terminal import echo
 from pipeline.config import SourceConfig
 from pipeline.errors import ShardUnreadable
-from pipeline.ledger.shard_plan import remaining
+from pipeline.ledger.shard_plan import Plan, remaining
 from pipeline.ledger.verification import ShardVerdict, SourceImage, Violation, ViolationKind, verify_shard, verify_tree
 from pipeline.readers import open_shard
 from schemas.shard import Shard
@@ -51,10 +51,15 @@ def verify(output: str, sources: Sequence[str]) -> None:
     rows = num_images * len(opened.run.slots)
     click.echo(
         f"{len(shards):,} of {len(current.shards):,} shards committed, {num_images:,} images x "
-        f"{len(opened.run.slots)} slots = {rows:,} caption rows: "
+        f"{len(opened.run.slots)} slots = {rows:,} caption rows{_of_generations(current)}: "
         + (f"{len(broken)} violations" if broken else "each exactly once")
     )
     sys.exit(1 if broken else 3 if quarantined else 0)
+
+
+def _of_generations(plan: Plan) -> str:
+    number = len(plan.generations)
+    return f", {number} generations of the plan" if number > 1 else ""
 
 
 def _undigested(num_without: int, num_shards: int) -> list[str]:

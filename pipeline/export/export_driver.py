@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
@@ -197,8 +197,11 @@ def _claim(destination: Store, captioned: Captioned, task: ExportTask) -> None:
         stored.pop("attempt")
         # The record of an older release lacks options that were added since: they had their defaults.
         stored["options"] = {**_DEFAULTS, **stored["options"]}
+        known: Mapping[str, Any] = dict(stored["shards"])
     except (ValueError, KeyError, TypeError) as err:
         raise StoreError(f"{destination.url}/{RECORD}: damaged ({err!r}); export into a new folder") from err
+    # A plan that was extended since has more shards, and this export adds them.
+    current["shards"] = {path: facts for path, facts in current["shards"].items() if path in known}
     lines = list(differences(stored, current))
     if lines:
         more = f"\n  ... and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""

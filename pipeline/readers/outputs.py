@@ -9,7 +9,7 @@ from pipeline.readers.file_listing import Info
 
 RUN, PLAN = "run.json", "plan.parquet"
 """Every output has both at its root as soon as a run has started."""
-FOLDERS = ("captions", "staging", "quarantine", "report", ".tmp")
+FOLDERS = ("captions", "staging", "quarantine", "plan", "report", ".tmp")
 """What else an output holds. The layout is that of `pipeline.ledger.layout`, which readers do not import."""
 
 

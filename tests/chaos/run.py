@@ -107,6 +107,7 @@ class _Chaos:
             engine=world.plan.engine,
             cluster={"max_concurrent_reads": world.plan.readers, "drain_timeout_s": 10},
         )
+        self._caption = ("caption", self._job, *(["--extend"] if world.plan.grows else []))
 
     def step(self, step: Step, rng: random.Random) -> None:
         self._checked(self._struck_run(step.strikes), step.strikes)
@@ -117,7 +118,7 @@ class _Chaos:
     def finish_and_judge(self) -> None:
         world, result = self._world, self._result
         for _ in range(LAST_RUNS):
-            done = run(world.folder, "caption", self._job, **self._environment)
+            done = run(world.folder, *self._caption, **self._environment)
             result.num_drivers += 1
             if done.code == 0:
                 break
@@ -145,8 +146,12 @@ class _Chaos:
         if fault is Fault.CORRUPT_FRAGMENT:
             (self._result.struck if self._world.corrupt_fragment(rng) else self._result.missed)[fault] += 1
             return
+        if fault is Fault.ADDED_SHARD:
+            self._world.add_shard(rng)
+            self._result.struck[fault] += 1
+            return
         with self._world.changed_shard(rng):
-            done = run(self._world.folder, "caption", self._job, **self._environment)
+            done = run(self._world.folder, *self._caption, **self._environment)
         self._result.struck[fault] += 1
         if done.code != 2 or "planned shards have changed" not in done.err:
             self._result.violations.append(f"a changed shard was not refused: {done}")
@@ -156,7 +161,7 @@ class _Chaos:
         gate = Gate(self._world.folder / f"gate-{next(self._gates)}")
         environment = self._environment | gate.environment
         attack = _Attack(
-            self._world, self._result, gate, lambda: start(self._world.folder, "caption", self._job, **environment)
+            self._world, self._result, gate, lambda: start(self._world.folder, *self._caption, **environment)
         )
         try:
             return attack.run(strikes)

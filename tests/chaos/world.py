@@ -43,16 +43,22 @@ class World:
     """Fragments that were."""
     committed: dict[str, bytes] = field(default_factory=dict)
     """Committed files as first seen."""
+    added: list[tuple[str, int]] = field(default_factory=list)
+    """Shards that the source has gained since: file name and images of each."""
+
+    @property
+    def shards(self) -> tuple[tuple[str, int], ...]:
+        return (*self.plan.shards, *self.added)
 
     @property
     def num_sound(self) -> int:
         """Images that reach the engine."""
-        return sum(row % BAD_EVERY != BAD_EVERY - 1 for _, images in self.plan.shards for row in range(images))
+        return sum(row % BAD_EVERY != BAD_EVERY - 1 for _, images in self.shards for row in range(images))
 
     def expected(self) -> Counter:
         return Counter(
             (shard, row, slot)
-            for shard, images in self.plan.shards
+            for shard, images in self.shards
             for row in range(images)
             for slot in self.plan.slots
         )
@@ -85,6 +91,12 @@ class World:
         self.rows_corrupted += len(found)
         self.corrupted.add(path)
         return True
+
+    def add_shard(self, rng: random.Random) -> None:
+        """Put a new shard into the source; the next run adds it to the plan."""
+        name, num_images = f"added/{len(self.added):05d}.{rng.choice(('tar', 'parquet'))}", rng.choice((1, 30, 60))
+        self.source.put(name, _shard(name, num_images, np.random.default_rng(self.plan.seed)))
+        self.added.append((name, num_images))
 
     @contextlib.contextmanager
     def changed_shard(self, rng: random.Random) -> Iterator[None]:
