@@ -37,16 +37,17 @@ def verify(output: str, sources: Sequence[str]) -> None:
     shards = [shard for shard in current.shards.values() if shard.path in committed]
     quarantined = [violation for violation in verdict.violations if violation.kind is ViolationKind.QUARANTINED]
     broken = [violation for violation in verdict.violations if violation.kind is not ViolationKind.QUARANTINED]
-    num_images = num_without_digest = 0
+    num_images = num_without_digest = num_edited = 0
     source = opened.source
     with ThreadPoolExecutor(THREADS) as pool:
         for images, shard_verdict in pool.map(lambda shard: _check(opened, source, shard), shards):
             num_images += images
             num_without_digest += not shard_verdict.has_digest
+            num_edited += shard_verdict.num_edited
             broken += shard_verdict.violations
     for violation in [*broken, *quarantined]:
         echo(f"{violation.kind}: {violation.shard}: {violation.detail}")
-    for remark in [*verdict.remarks, *_undigested(num_without_digest, len(shards))]:
+    for remark in [*verdict.remarks, *_undigested(num_without_digest, len(shards)), *_edited(num_edited)]:
         echo(f"note: {remark}")
     rows = num_images * len(opened.run.slots)
     click.echo(
@@ -60,6 +61,10 @@ def verify(output: str, sources: Sequence[str]) -> None:
 def _of_generations(plan: Plan) -> str:
     number = len(plan.generations)
     return f", {number} generations of the plan" if number > 1 else ""
+
+
+def _edited(num_rows: int) -> list[str]:
+    return [f"{num_rows:,} caption rows were edited by people"] if num_rows else []
 
 
 def _undigested(num_without: int, num_shards: int) -> list[str]:

@@ -220,7 +220,7 @@ def _exported_before(captioned: Captioned, destination: Store, committed: Sequen
     """Return the shards that are exported already.
 
     Raises:
-        OutputMismatch: captions were changed since, by `retry --rows`.
+        OutputMismatch: captions were changed since, by `retry --rows` or `amend`.
     """
     names = {entry.path.removeprefix(f"{DONE}/").removesuffix(".json") for entry in destination.list(DONE)}
     wanted = [shard.path for shard in committed if shard.path in names]
@@ -231,7 +231,7 @@ def _exported_before(captioned: Captioned, destination: Store, committed: Sequen
     if changed:
         raise OutputMismatch(
             f"{destination.url}: the captions of {len(changed)} shards changed since they were exported, such as "
-            f"{changed[0]} (`retry --rows`?); export into a new folder"
+            f"{changed[0]} (`retry --rows` or `amend`?); export into a new folder"
         )
     return {done.shard: done for done in records}
 

@@ -176,13 +176,17 @@ def unplanned_remark(plan: Plan, extension: Extension | None = None) -> str:
     )
 
 
-def prepare_retry(job: JobConfig, statuses: Collection[Status]) -> PreparedJob:
-    """Like `prepare_job`, with the rows of these statuses in committed shards as tasks; reads every committed file."""
+def prepare_retry(job: JobConfig, statuses: Collection[Status], *, edited: bool = False) -> PreparedJob:
+    """Like `prepare_job`, with the rows of these statuses in committed shards as tasks; reads every committed file.
+
+    Rows that a person has edited are left out, unless `edited`.
+    """
     prepared = prepare_job(job)
     shards = [shard for path, shard in prepared.plan.shards.items() if path in prepared.remaining.committed]
     with ThreadPoolExecutor(RETRY_READERS) as pool:
         all_rows = pool.map(
-            lambda shard: find_retry_rows(prepared.store, prepared.run_identity, shard, statuses), shards
+            lambda shard: find_retry_rows(prepared.store, prepared.run_identity, shard, statuses, edited=edited),
+            shards,
         )
         tasks = [ShardTask(shard, (), rows) for shard, rows in zip(shards, all_rows, strict=True) if rows]
     attempts = max((task.retry_rows.attempts for task in tasks if task.retry_rows), default=0)

@@ -1,8 +1,9 @@
 """Verifies an output: its files against the plan, the footers, the schema and the source."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -52,6 +53,8 @@ class ViolationKind(StrEnum):
     """An unknown status or reason, a reason beside `ok`, or no reason beside another status."""
     CAPTION = "caption"
     """A caption is null or blank beside `ok`, or not null beside another status."""
+    EDIT = "edit"
+    """The editor or the time of an edit is missing, or a row without an editor has what only an edit gives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,8 @@ class ShardVerdict:
     violations: tuple[Violation, ...]
     has_digest: bool
     """Whether the footer has a digest of the captions; earlier versions wrote none."""
+    num_edited: int = 0
+    """Caption rows that a person has edited."""
 
 
 def verify_tree(store: Store, plan: Plan) -> TreeVerdict:
@@ -153,7 +158,8 @@ def verify_shard(
         *_image_faults(table, images),
     ]
     violations = tuple(Violation(shard.path, kind, detail) for kind, detail in faults)
-    return ShardVerdict(violations, footer.captions_sha256 is not None)
+    num_edited = table.num_rows - table["edited_by"].null_count
+    return ShardVerdict(violations, footer.captions_sha256 is not None, num_edited)
 
 
 Fault = tuple[ViolationKind, str]
@@ -200,8 +206,19 @@ def _column_faults(table: pa.Table, run: RunIdentity, shard: Shard) -> list[Faul
             "status",
             [not (text and text.strip()) if state == Status.OK else text is not None for state, text in captions],
         ),
+        (ViolationKind.EDIT, "edited_by", [_is_wrong_edit(row) for row in table.select(_OF_AN_EDIT).to_pylist()]),
     ]
     return [fault for kind, column, wrong in checks for fault in _named(table, kind, column, wrong)]
+
+
+_OF_AN_EDIT = ["edited_by", "edited_at", "model_caption", "reason"]
+
+
+def _is_wrong_edit(row: Mapping[str, Any]) -> bool:
+    """Whether the columns of an edit do not fit together."""
+    if row["edited_by"] is not None:
+        return row["edited_at"] is None
+    return row["edited_at"] is not None or row["model_caption"] is not None or row["reason"] == Reason.EDITOR
 
 
 def _is_wrong(status: str, reason: str | None) -> bool:
@@ -214,14 +231,17 @@ def _is_wrong(status: str, reason: str | None) -> bool:
 def _image_faults(table: pa.Table, images: Sequence[SourceImage] | None) -> list[Fault]:
     if images is None:
         return []
-    columns = (table[name].to_pylist() for name in ("row", "key", "image_sha256", "status"))
+    columns = (table[name].to_pylist() for name in ("row", "key", "image_sha256", "status", "edited_by"))
     rows = list(zip(*columns, strict=True))
     inside = [0 <= row < len(images) for row, *_ in rows]
     keys = [within and key != images[row].key for within, (row, key, *_) in zip(inside, rows, strict=True)]
     hashes = [
-        # A failed row has no hash if its image could not be read, which may have been a temporary error.
-        within and sha256 != images[row].sha256 and not (sha256 is None and status == Status.FAILED)
-        for within, (row, _, sha256, status) in zip(inside, rows, strict=True)
+        # A failed row has no hash if its image could not be read, which may have been a temporary error; a person may
+        # have given it a text since.
+        within
+        and sha256 != images[row].sha256
+        and not (sha256 is None and (status == Status.FAILED or editor is not None))
+        for within, (row, _, sha256, status, editor) in zip(inside, rows, strict=True)
     ]
     return [*_named(table, ViolationKind.KEY, "key", keys), *_named(table, ViolationKind.IMAGE, "image_sha256", hashes)]
 

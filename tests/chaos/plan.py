@@ -23,6 +23,7 @@ class Fault(StrEnum):
     CORRUPT_FRAGMENT = "corrupt fragment"
     CHANGED_SHARD = "changed source shard"
     ADDED_SHARD = "added source shard"
+    AMENDED_ROW = "amended caption row"
 
 
 PASSING = (
@@ -92,7 +93,7 @@ class ChaosPlan:
 
 def draw_plan(seed: int) -> ChaosPlan:
     rng = random.Random(f"chaos/{seed}")
-    # Drawn apart from the rest, so that the other faults of a seed stay what they were without it.
+    # Drawn apart from the rest, so that the other faults of a seed stay what they were without these.
     growth = random.Random(f"chaos/{seed}/growth")
     place = rng.choices(tuple(Place), (4, 2, 3))[0]
     shards = tuple(
@@ -133,5 +134,5 @@ def _step(rng: random.Random, growth: random.Random, place: Place, *, first: boo
         for fault, when in zip(faults, after, strict=True)
     )
     between = tuple(fault for fault in (Fault.CORRUPT_FRAGMENT, Fault.CHANGED_SHARD) if rng.random() < 0.4)
-    between += (Fault.ADDED_SHARD,) if growth.random() < 0.5 else ()
+    between += tuple(fault for fault in (Fault.ADDED_SHARD, Fault.AMENDED_ROW) if growth.random() < 0.5)
     return Step(strikes=strikes, between=() if last else between)

@@ -133,6 +133,9 @@ class _Chaos:
         result.num_survivors = len(world.survivors)
         if lost or double:
             result.violations.append(f"lost {sorted(lost)[:5]}, double {sorted(double)[:5]}")
+        not_amended = world.not_amended()
+        if not_amended:
+            result.violations.append(f"amended rows lost their texts: {not_amended}")
         if not_kept:
             result.violations.append(
                 f"{len(not_kept)} rows of earlier attempts did not survive: {sorted(not_kept)[:5]}"
@@ -150,11 +153,24 @@ class _Chaos:
             self._world.add_shard(rng)
             self._result.struck[fault] += 1
             return
+        if fault is Fault.AMENDED_ROW:
+            self._amend_row(rng)
+            return
         with self._world.changed_shard(rng):
             done = run(self._world.folder, *self._caption, **self._environment)
         self._result.struck[fault] += 1
         if done.code != 2 or "planned shards have changed" not in done.err:
             self._result.violations.append(f"a changed shard was not refused: {done}")
+
+    def _amend_row(self, rng: random.Random) -> None:
+        edits = self._world.draw_edit(rng)
+        if edits is None:
+            self._result.missed[Fault.AMENDED_ROW] += 1
+            return
+        done = run(self._world.folder, "amend", self._world.output.url, edits, **self._environment)
+        self._result.struck[Fault.AMENDED_ROW] += 1
+        if done.code != 0 or "1 rows changed" not in done.out:
+            self._result.violations.append(f"a row was not amended: {done}")
 
     def _struck_run(self, strikes: tuple[Strike, ...]) -> list[tuple[Done, set[Fault]]]:
         """Start a run and strike it; return how it and those beside it ended, and what struck them."""

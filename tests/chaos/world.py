@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from pipeline.ledger.layout import shard_of_fragment
+from pipeline.ledger.layout import committed_path, shard_of_fragment
 from pipeline.storage import Store, open_store
 from tests.chaos.plan import ChaosPlan, Place
 from tests.outputs import MARK, identities, marked
@@ -46,6 +46,9 @@ class World:
     added: list[tuple[str, int]] = field(default_factory=list)
     """Shards that the source has gained since: file name and images of each."""
 
+    amended: dict[tuple[str, int, str], str] = field(default_factory=dict)
+    """Texts that a person gave to rows."""
+
     @property
     def shards(self) -> tuple[tuple[str, int], ...]:
         return (*self.plan.shards, *self.added)
@@ -57,10 +60,7 @@ class World:
 
     def expected(self) -> Counter:
         return Counter(
-            (shard, row, slot)
-            for shard, images in self.shards
-            for row in range(images)
-            for slot in self.plan.slots
+            (shard, row, slot) for shard, images in self.shards for row in range(images) for slot in self.plan.slots
         )
 
     def fragments(self) -> list[str]:
@@ -98,6 +98,30 @@ class World:
         self.source.put(name, _shard(name, num_images, np.random.default_rng(self.plan.seed)))
         self.added.append((name, num_images))
 
+    def draw_edit(self, rng: random.Random) -> str | None:
+        """Write an edits file for one committed row, and expect its effect; None if no row is committed."""
+        paths = sorted(entry.path for entry in self.output.list("captions"))
+        rows = self._rows(rng.choice(paths)) if paths else []
+        if not rows:
+            return None
+        row = rng.choice(rows)
+        identity, text = (row["shard"], row["row"], row["slot"]), f"edit {len(self.amended)} of a person"
+        edits = self.folder / "edits.csv"
+        edits.write_text(f"shard,row,slot,caption,editor\n{','.join(map(str, identity))},{text},ada\n")
+        self.amended[identity] = text
+        self.survivors.discard(identity)
+        self.committed.pop(committed_path(row["shard"]), None)
+        return str(edits)
+
+    def not_amended(self) -> dict[tuple[str, int, str], str]:
+        """Edits that the output does not have."""
+        rows = [row for shard in {shard for shard, _, _ in self.amended} for row in self._rows(committed_path(shard))]
+        texts = {(row["shard"], row["row"], row["slot"]): row["caption"] for row in rows if row["edited_by"] == "ada"}
+        return {identity: text for identity, text in self.amended.items() if texts.get(identity) != text}
+
+    def _rows(self, path: str) -> list[dict]:
+        return pq.read_table(pa.BufferReader(self.output.get(path))).to_pylist()
+
     @contextlib.contextmanager
     def changed_shard(self, rng: random.Random) -> Iterator[None]:
         """A shard that is not what it was, until the context ends."""
@@ -122,11 +146,7 @@ class World:
 
     def lost_and_double(self) -> tuple[Counter, Counter, set[tuple[str, int, str]]]:
         """Identities that are missing, those that are there too often, and survivors that are not there as marked."""
-        rows = [
-            row
-            for entry in self.output.list("captions")
-            for row in pq.read_table(pa.BufferReader(self.output.get(entry.path))).to_pylist()
-        ]
+        rows = [row for entry in self.output.list("captions") for row in self._rows(entry.path)]
         found = identities(rows)
         kept = {
             (row["shard"], row["row"], row["slot"])
