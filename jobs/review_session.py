@@ -132,8 +132,10 @@ class Review:
 
     def accept(self, number: int, text: str) -> str | None:
         """Decide that a row has this text; return what is wrong with the text, or None."""
+        if number >= len(self.rows):
+            return None
         mistake = edited_text_mistake(text)
-        if mistake is None and number < len(self.rows):
+        if mistake is None:
             self._decide(number, EditStatus.OK, text)
         return mistake
 

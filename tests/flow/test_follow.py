@@ -2,6 +2,7 @@
 
 import signal
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -89,14 +90,16 @@ def test_a_changed_shard_ends_it_by_name(tmp_path, s3_environment):  # noqa: F81
         def listings() -> int:
             return sum("list-type" in path and "photos" in path for _, _, path in script.asked)
 
-        wait_until(lambda: listings() >= 2, process, "an idle round")
-        first = len(script.asked)
-        wait_until(lambda: listings() >= 5, process, "three more idle rounds")
+        read_until(process, "2 of 2 shards are committed; waiting for new shards, every 1 s")
+        first, listed = len(script.asked), listings()
+        wait_until(lambda: listings() >= listed + 4, process, "idle rounds")
         idle_requests = [(method, path) for _, method, path in script.asked[first:]]
         source.put(names[1], b"other")
         done = finish(process)
-    assert {method for method, _ in idle_requests} == {"GET"}
-    assert all("list-type" in path and "photos" in path for _, path in idle_requests), idle_requests
+    # s3fs looks whether the source is one object before it lists it: a HEAD beside each listing.
+    assert {method for method, _ in idle_requests} == {"GET", "HEAD"}
+    assert all("follow/photos" in unquote(path) for _, path in idle_requests), idle_requests
+    assert not any(name in path for _, path in idle_requests for name in names), idle_requests
     assert done.code == 2, done
     assert f"1 of 2 planned shards have changed: {names[1]} was " in done.err
 

@@ -104,6 +104,7 @@ def test_each_decision_is_in_the_file_at_once_and_amend_applies_them(output):
     assert review.next_undecided(2) == 3
     review.reject(3)
     assert review.next_undecided(3) == len(review.rows)
+    assert review.accept(len(review.rows), "") is None  # the page after the last row
     view = review.view(len(review.rows))
     assert "all 4 rows are reviewed" in view.progress
     assert re.search(r"1 accepted.*1 edited.*2 rejected.*0 left", view.progress)

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.errors import OutputMismatch, PipelineError, StoreError
-from pipeline.ledger.caption_table import from_parquet, to_parquet
+from pipeline.ledger.caption_table import from_parquet, to_parquet, with_contents
 from pipeline.ledger.edits import TRIES, Edit, Mistake, apply_edits, find_mistakes
 from pipeline.ledger.footer import read_footer
 from pipeline.ledger.layout import committed_path
@@ -119,6 +119,20 @@ def test_a_failed_row_can_be_given_a_text_but_not_be_rejected(output):
     apply(output, edit(FAILED_ROW))
     row = rows_of(output)[FAILED_ROW, "long"]
     assert (row["status"], row["reason"], row["message"], row["model_caption"]) == ("ok", None, None, None)
+    assert violations(output) == []
+
+
+def test_a_failed_row_whose_image_was_never_read_can_be_given_a_text(output):
+    """It has no hash, and verify does not take that for the hash of another image."""
+    footer, _ = read_footer(committed(output))
+    table = from_parquet(committed(output))
+    rows = table.to_pylist()
+    for row in rows:
+        row["image_sha256"] = None if row["row"] == FAILED_ROW else row["image_sha256"]
+    table = pa.Table.from_pylist(rows, schema=table.schema)
+    output.put(committed_path(SHARD.path), to_parquet(table, with_contents(footer, table)))
+    assert violations(output) == []
+    apply(output, edit(FAILED_ROW))
     assert violations(output) == []
 
 
