@@ -284,6 +284,7 @@ def test_retry_reads_the_rows_of_all_generations(tmp_path, grown):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_of_two_runs_that_extend_at_once_both_or_one_end_well_and_nothing_is_twice(tmp_path):
     from tests.cli import finish, start
 
