@@ -36,8 +36,10 @@ def amend(output: str, edits_file: str) -> None:
     opened = open_output(output)
     by_shard, unknown = _by_shard(opened, edits)
     mistakes += unknown
-    for found in _each(lambda shard: find_mistakes(opened.store, opened.run, shard, by_shard[shard]), by_shard):
-        mistakes += found
+    for shard_mistakes in _each(
+        lambda shard: find_mistakes(opened.store, opened.run, shard, by_shard[shard]), by_shard
+    ):
+        mistakes += shard_mistakes
     if mistakes:
         raise ConfigError(_listed(edits_file, mistakes))
     time = datetime.now(UTC).isoformat(timespec="seconds")

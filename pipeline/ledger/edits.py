@@ -114,8 +114,8 @@ def _by_identity(rows: Sequence[dict[str, Any]]) -> Rows:
 
 
 def _mistakes(footer: Footer, rows: Rows, edits: Sequence[Edit]) -> list[Mistake]:
-    found = ((edit.line, _mistake(footer, rows, edit)) for edit in edits)
-    return [Mistake(line, message) for line, message in found if message]
+    checked = ((edit.line, _mistake(footer, rows, edit)) for edit in edits)
+    return [Mistake(line, message) for line, message in checked if message]
 
 
 def _mistake(footer: Footer, rows: Rows, edit: Edit) -> str | None:

@@ -294,8 +294,8 @@ def test_of_two_runs_that_extend_at_once_both_or_one_end_well_and_nothing_is_twi
     draw_shards(tmp_path, 4, 2)
     both = [finish(process) for process in [start(tmp_path, "caption", job, "--extend") for _ in range(2)]]
     assert sorted(done.code for done in both) in ([0, 0], [0, 1]), both
-    told = [done for done in both if done.code == 1]
-    assert all("another run has just added generation 1 (plan/00001.parquet)" in done.err for done in told)
+    losers = [done for done in both if done.code == 1]
+    assert all("another run has just added generation 1 (plan/00001.parquet)" in done.err for done in losers)
     assert run(tmp_path, "caption", job, "--extend").code == 0
     assert set(identities(committed_rows(tmp_path / "out")).values()) == {1}
     assert len(committed_rows(tmp_path / "out")) == 4 * ROWS

@@ -131,7 +131,7 @@ def test_every_wrong_edit_is_named_with_its_line_and_none_is_applied(output, sha
         amend(output, "\n".join([f"{HEADER},status", *lines]))
     head, *listed = str(refused.value).splitlines()
     assert head.endswith("edits.csv: 13 edits are wrong, and no row was changed:")
-    told = [line.strip() for line in listed]
+    lines_of_message = [line.strip() for line in listed]
     for number, words in (
         (3, f"shard 'nowhere.tar': not in the plan of {output}, whose shards are such as "),
         (4, f"row 4: shard {first} has 4 images; allowed: 0..3"),
@@ -147,7 +147,7 @@ def test_every_wrong_edit_is_named_with_its_line_and_none_is_applied(output, sha
         (14, "has 7 values, more than columns; quote texts that have commas"),
         (15, "row: found 'x'"),
     ):
-        assert told[number - 3].startswith(f"line {number}: {words}"), told
+        assert lines_of_message[number - 3].startswith(f"line {number}: {words}"), lines_of_message
     assert bytes_of(output) == before
 
 
