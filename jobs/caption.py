@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jobs.job_file import read_job, set_option
-from jobs.logs import new_log, redirect_output
+from jobs.job_file import growth_options, read_job, set_option
+from jobs.logs import Terminal, new_log, redirect_output
 from jobs.progress_line import ProgressLine
 from jobs.signals import SIGNALS
 from jobs.summary import print_summary
@@ -30,17 +30,22 @@ PLANNING = "stopped while planning; no request was sent to a model yet; run the 
 
 @click.command()
 @click.argument("job_file", type=click.Path())
+@growth_options
 @set_option
-def caption(job_file: str, overrides: Sequence[str]) -> None:
+def caption(job_file: str, overrides: Sequence[str], *, extend: bool, every_s: float | None) -> None:
     """Caption the images of JOB_FILE's source into its output; the same command resumes a run that stopped."""
     SIGNALS.end_at_once(PLANNING)
     job = read_job(job_file, overrides)
     prepare_ray_env(job.cluster)
     # Ray reads its environment when it is imported, so not before the lines above.
-    from pipeline.flow.prepared_job import prepare_job  # noqa: PLC0415
+    from pipeline.flow.prepared_job import Extension, prepare_job  # noqa: PLC0415
 
+    if every_s is not None:
+        from jobs.follow import follow  # noqa: PLC0415 - as above
+
+        follow(job, every_s)
     import_ahead()
-    run_prepared(prepare_job(job))
+    run_prepared(prepare_job(job, Extension() if extend else None))
 
 
 def import_ahead() -> None:
@@ -56,11 +61,20 @@ def import_ahead() -> None:
 
 def run_prepared(prepared: PreparedJob) -> None:
     """Run a prepared job with a progress line and a summary; end the process with its exit code unless it is 0."""
+    exit_code, _ = run_with_summary(prepared)
+    if exit_code:
+        sys.exit(exit_code)
+
+
+def run_with_summary(prepared: PreparedJob) -> tuple[int, Terminal]:
+    """Run a prepared job with a progress line and a summary; return its exit code, and the terminal.
+
+    From now on the process writes to the run's log, and to the terminal only through what is returned.
+    """
     from pipeline.flow.driver import run_job  # noqa: PLC0415 - as above
     from pipeline.flow.run_result import RunResult  # noqa: PLC0415 - as above
 
-    for remark in prepared.remarks:
-        echo(f"joyfleet: note: {remark}", err=True)
+    print_remarks(prepared)
     result = RunResult.of(prepared)
     log_path = new_log()
     terminal = redirect_output(log_path, prepared.job.logs)
@@ -74,6 +88,11 @@ def run_prepared(prepared: PreparedJob) -> None:
     print_summary(terminal.out, prepared, result, log_path)
     if error is not None:
         terminal.err.write(f"joyfleet: {printable(error)}\n")
-        sys.exit(error.exit_code)
-    if result.exit_code:
-        sys.exit(result.exit_code)
+        return error.exit_code, terminal
+    return result.exit_code, terminal
+
+
+def print_remarks(prepared: PreparedJob) -> None:
+    """Print what the user should know before the run starts."""
+    for remark in prepared.remarks:
+        echo(f"joyfleet: note: {remark}", err=True)

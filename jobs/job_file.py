@@ -1,6 +1,7 @@
-"""What the verbs that take a job file have in common: `--set`, and a check of the whole file at once."""
+"""What the verbs that take a job file have in common: `--set`, a source that grows, and a check of the whole file."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import click
 
@@ -18,6 +19,21 @@ set_option = click.option(
     metavar="KEY=VALUE",
     help="Override a key of the file, such as sampling.temperature=0.4. It also overrides the environment.",
 )
+
+
+def growth_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--extend` and `--follow` to a verb that captions a job."""
+    extend = click.option(
+        "--extend", is_flag=True, help="Also caption the shards that the source has gained since the first run."
+    )
+    follow = click.option(
+        "--follow",
+        "every_s",
+        type=click.FloatRange(1),
+        metavar="SECONDS",
+        help="Like --extend, and list the source again every SECONDS seconds for new shards, until interrupted.",
+    )
+    return extend(follow(command))
 
 
 def read_job(path: str, overrides: Sequence[str]) -> JobConfig:

@@ -28,6 +28,12 @@ class Terminal:
     out: TextIO
     err: TextIO
 
+    def restore(self) -> None:
+        """Undo the redirection, for a program that takes the place of this one."""
+        for stream, number in ((self.out, 1), (self.err, 2)):
+            stream.flush()
+            os.dup2(stream.fileno(), number)
+
 
 def new_log() -> Path:
     """Return the path of a new log file below logs/."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
@@ -22,7 +22,7 @@ from pipeline.config import JobConfig
 from pipeline.cost import Rate, Workload, captions_per_image, card_rates, estimate, guess_tokens, staged_tokens
 from pipeline.engines.gpus import GPUS
 from pipeline.errors import ConfigError, OutputMismatch, PipelineError
-from pipeline.flow.prepared_job import check_job, read_spec, refuse_output_in_source
+from pipeline.flow.prepared_job import check_job, read_spec, refuse_output_in_source, unplanned_remark
 from pipeline.flow.ray_env import prepare_ray_env
 from pipeline.ledger.run_record import read_run, refuse_other_selection
 from pipeline.ledger.shard_plan import read_plan, remaining
@@ -60,9 +60,10 @@ WIDTH = 120
     show_default=True,
     help="Rows of the first shard to show; 0 reads none.",
 )
+@click.option("--extend", is_flag=True, help="Count the shards that `caption --extend` would add as left.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def plan(
-    job_file: str, overrides: Sequence[str], num_images: int | None, prices: Sequence[str], rows: int, *, as_json: bool
+    job_file: str, overrides: Sequence[str], num_images: int | None, prices: Sequence[str], rows: int, **flags: bool
 ) -> None:
     """Check JOB_FILE and estimate what the job would take: images, tokens, hours, money, requests.
 
@@ -80,10 +81,10 @@ def plan(
         terminal = redirect_output(new_log(), job.logs)
         calibration = _calibrate(job, num_images, terminal)
         SIGNALS.end_at_once(DEFAULT)
-    summary = make_plan(job, calibration, priced)
+    summary = make_plan(job, calibration, priced, extend=flags["extend"])
     for remark in summary["remarks"]:
         terminal.err.write(f"joyfleet: note: {printable(remark)}\n")
-    if as_json:
+    if flags["as_json"]:
         terminal.out.write(to_json(summary, indent=2) + "\n")
     else:
         show_source(job, rows, terminal.out)
@@ -114,16 +115,24 @@ def _prices(options: Sequence[str]) -> dict[str, float]:
     return prices
 
 
-def make_plan(job: JobConfig, calibration: Calibration | None, prices: Mapping[str, float]) -> dict[str, Any]:
-    """Return the plan as JSON."""
+def make_plan(
+    job: JobConfig, calibration: Calibration | None, prices: Mapping[str, float], *, extend: bool = False
+) -> dict[str, Any]:
+    """Return the plan as JSON; `extend` counts shards that are not in the plan of the output as left."""
     recipe, weights, remarks = check_job(job)
     refuse_output_in_source(job, open_store(job.output))
     listed = list_source(job.source)
     shards = listed.shards
-    left = _left(job, recipe.fingerprint, shards, remarks)
+    finished = _finished(job, recipe.fingerprint, shards, remarks, extend=extend)
+    left = [shard for shard in shards if shard.path not in finished.done | finished.skipped]
     counted = estimate_counts(shards, job.source)
-    total, todo = (sum(shard.size for shard in some) for some in (shards, left))
-    num_left = round(counted.images * todo / total) if total else 0
+    skipped = [shard for shard in shards if shard.path in finished.skipped]
+    total, todo, skipped_bytes = (sum(shard.size for shard in some) for some in (shards, left, skipped))
+
+    def images_in(num_bytes: int) -> int:
+        return round(counted.images * num_bytes / total) if total else 0
+
+    num_left = images_in(todo)
     spec = read_spec(job, weights)
     selected = selected_work(job, recipe, spec, left, num_left)
     work = Workload(
@@ -135,6 +144,7 @@ def make_plan(job: JobConfig, calibration: Calibration | None, prices: Mapping[s
         shards_planned=len(shards),
         remote_source=any("://" in shard.url for shard in shards),
     )
+    images_done = counted.images - num_left - images_in(skipped_bytes)
     tokens = calibration.tokens if calibration else staged_tokens(open_store(job.output), guess_tokens(job))
     rates = [*_machine(job, calibration), *card_rates(job, tokens)]
     estimated = estimate(job, work, tokens, rates, prices, spec.geometry.max_pixels)
@@ -152,7 +162,7 @@ def make_plan(job: JobConfig, calibration: Calibration | None, prices: Mapping[s
         },
         "left": asdict(work),
         "selection": {**job.source.selection(), **selected.as_json()},
-        "resumed": {"shards_done": len(shards) - len(left), "images_done": counted.images - num_left},
+        "resumed": {"shards_done": len(finished.done), "images_done": images_done},
         "slots": captions_per_image(job),
         "tokens": asdict(tokens),
         "calibration": None if calibration is None else asdict(calibration),
@@ -170,23 +180,36 @@ def _machine(job: JobConfig, calibration: Calibration | None) -> list[Rate]:
     return [Rate(name=MACHINE, images_per_s=rate, gpus=gpus, source=source, start_s=calibration.start_s)]
 
 
-def _left(job: JobConfig, recipe: str, shards: Sequence[Shard], remarks: list[str]) -> Sequence[Shard]:
-    """The shards that a run would read: all of them if the output does not exist."""
+@dataclass(frozen=True, slots=True)
+class _Finished:
+    """Shards of the source that a run would not read, by path."""
+
+    done: frozenset[str] = frozenset()
+    """Committed, or in quarantine."""
+    skipped: frozenset[str] = frozenset()
+    """Not in the plan of the output."""
+
+
+def _finished(job: JobConfig, recipe: str, shards: Sequence[Shard], remarks: list[str], *, extend: bool) -> _Finished:
     store = open_store(job.output)
     try:
         existing = read_run(store)
-        left = remaining(store, read_plan(store))
+        planned = read_plan(store)
     except ConfigError:
-        return shards
+        return _Finished()
     if existing.fingerprint != recipe:
         remarks.append(f"{store.url}: bound to another recipe; a run with this job needs another output")
-        return shards
+        return _Finished()
     try:
         refuse_other_selection(store, existing, job.source.selection())
     except OutputMismatch as err:
         remarks.append(str(err))
-        return shards
-    return [shard for shard in shards if shard.path in left.fragments]
+        return _Finished()
+    left = remaining(store, planned)
+    unplanned = () if extend else tuple(shard for shard in shards if shard.path not in planned.shards)
+    if unplanned:
+        remarks.append(unplanned_remark(replace(planned, unplanned=unplanned)))
+    return _Finished(left.committed | left.quarantined, frozenset(shard.path for shard in unplanned))
 
 
 def _print(summary: Mapping[str, Any], out: TextIO) -> None:

@@ -31,7 +31,8 @@ def playground(job_file: str | None, port: int, overrides: Sequence[str]) -> Non
     # Read when gradio is imported: no version check, no statistics.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     try:
-        from jobs.playground_page import HOST, PlaygroundSession, build_app, serve  # noqa: PLC0415 - an extra, seconds of imports
+        from jobs.local_page import HOST, serve  # noqa: PLC0415 - an extra, seconds of imports
+        from jobs.playground_page import PlaygroundSession, build_app  # noqa: PLC0415 - as above
     except ImportError as err:
         raise ConfigError(f"playground: needs the package {err.name}; run: pip install 'joyfleet[playground]'") from err
     SIGNALS.end_at_once("the playground was stopped; nothing was stored")

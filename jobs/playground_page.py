@@ -1,4 +1,4 @@
-"""The playground's page, and the engine behind it: the only module that imports gradio."""
+"""The playground's page, and the engine behind it."""
 
 import asyncio
 import html
@@ -7,10 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-# An optional extra with its own lock file: it may be missing where types are checked.
-import gradio as gr  # pyright: ignore[reportMissingImports]
-from gradio.themes import Base  # pyright: ignore[reportMissingImports]
-
+from jobs.local_page import gr
 from pipeline.config import JobConfig
 from pipeline.engines import Engine
 from pipeline.errors import ConfigError, PipelineError
@@ -28,8 +25,6 @@ from pipeline.report.playground_session import (
     tones_of,
 )
 
-HOST = "127.0.0.1"
-"""Anyone who reaches the port can use the engine, so it is open to this machine only."""
 MAX_SAMPLES = 8
 
 
@@ -148,19 +143,3 @@ def _choice(picked: Sequence[Any]) -> Choice:
     return Choice(
         generation=generation, mode=mode, tone=tone, length=str(length), options=tuple(options or ()), name=name or ""
     )
-
-
-def serve(app: gr.Blocks, port: int, *, wait: bool) -> str:
-    """Serve the page to this machine and return its address; with `wait`, until Ctrl-C."""
-    # Fonts of the system: the default theme fetches its own from Google.
-    theme = Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
-    launched = app.launch(
-        server_name=HOST,
-        server_port=port,
-        share=False,
-        quiet=True,
-        theme=theme,
-        footer_links=[],
-        prevent_thread_lock=not wait,
-    )
-    return launched[1]

@@ -39,6 +39,7 @@ def _statuses(ctx: click.Context, option: click.Parameter, rows: str | None) -> 
     callback=_statuses,
     help="Required: the rows to retry, by status: failed, rejected, or failed,rejected.",
 )
+@click.option("--edited", is_flag=True, help="Also retry rows that `joyfleet amend` has edited; the edit is lost.")
 @click.option(
     "--job",
     "job_file",
@@ -46,24 +47,26 @@ def _statuses(ctx: click.Context, option: click.Parameter, rows: str | None) -> 
     help="The job file that made OUTPUT, instead of the config that OUTPUT holds.",
 )
 @set_option
-def retry(output: str, statuses: Sequence[Status], job_file: str | None, overrides: Sequence[str]) -> None:
+def retry(
+    output: str, statuses: Sequence[Status], job_file: str | None, overrides: Sequence[str], *, edited: bool
+) -> None:
     """Request the failed or rejected rows of OUTPUT's committed shards again, and replace each shard's file once.
 
     The config that OUTPUT holds may be written by someone else. A setting that runs code, contacts servers or reads
     local files is refused until you repeat it with --job or --set. For shards in quarantine use
     `joyfleet unquarantine`.
     """
-    _retry(job_of_output(output, job_file, overrides), statuses)
+    _retry(job_of_output(output, job_file, overrides), statuses, edited=edited)
 
 
-def _retry(job: JobConfig, statuses: Sequence[Status]) -> None:
+def _retry(job: JobConfig, statuses: Sequence[Status], *, edited: bool) -> None:
     SIGNALS.end_at_once(PLANNING)
     prepare_ray_env(job.cluster)
     # Ray reads its environment when it is imported, so not before the lines above.
     from pipeline.flow.prepared_job import prepare_retry  # noqa: PLC0415
 
     import_ahead()
-    prepared = prepare_retry(job, statuses)
+    prepared = prepare_retry(job, statuses, edited=edited)
     num_images = sum(len(task.retry_rows.rows) for task in prepared.tasks if task.retry_rows)
     scope = f"{num_images:,} images in {len(prepared.tasks):,} shards"
     click.echo(f"{scope} have rows that are {' or '.join(statuses)}")

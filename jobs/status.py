@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
@@ -41,8 +41,8 @@ BARS = "▁▂▃▄▅▆▇█"
 def status(output: str, *, watch: bool, every_s: float, as_json: bool) -> None:
     """Show the progress of OUTPUT: shards committed, staged, in quarantine and left, and the state of its runs.
 
-    It only reads the output: no Ray, no source. One update costs four listings, and a request for each of the newest
-    runs and each shard in quarantine.
+    It only reads the output: no Ray, no source. One update costs five listings, and a request for each generation
+    of the plan, each of the newest runs and each shard in quarantine.
     """
     if as_json:
         click.echo(to_json(read_status(output)))
@@ -78,6 +78,7 @@ def read_status(output: str) -> dict[str, Any]:
             "partly_staged": sum(1 for fragments in left.fragments.values() if fragments),
             "quarantined": len(left.quarantined),
         },
+        "generations": [len(generation.shards) for generation in opened.plan.generations],
         "fragments_staged": sum(len(fragments) for fragments in left.fragments.values()),
         "bytes": {
             "planned": sum(shard.size for shard in opened.plan.shards.values()),
@@ -129,7 +130,7 @@ def render(state: Mapping[str, Any]) -> str:
     lines = [
         f"output      {state['output']}",
         f"recipe      {state['recipe']}, slots {', '.join(state['slots'])}",
-        f"planned     {shards['planned']:,} shards, {size(planned_bytes)}",
+        f"planned     {shards['planned']:,} shards{_in_generations(state['generations'])}, {size(planned_bytes)}",
         f"committed   {shards['committed']:,}, {share:.1%} of the bytes",
         f"left        {shards['left']:,}, of which {shards['partly_staged']:,} are partly staged "
         f"({state['fragments_staged']:,} fragments)",
@@ -143,6 +144,10 @@ def render(state: Mapping[str, Any]) -> str:
     ended = Counter(run["state"] for run in state["runs"][:-SHOWN])
     lines += [f"earlier     {', '.join(f'{count} {state}' for state, count in ended.items())}"] if ended else []
     return "\n".join(lines)
+
+
+def _in_generations(added: Sequence[int]) -> str:
+    return f" in {len(added)} generations (the last added {added[-1]:,})" if len(added) > 1 else ""
 
 
 def _run_lines(run: Mapping[str, Any]) -> list[str]:

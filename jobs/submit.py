@@ -7,11 +7,11 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobs.job_file import read_job, set_option
+from jobs.job_file import growth_options, read_job, set_option
 from jobs.signals import SIGNALS
 from pipeline.errors import ConfigError, Interrupted
 from pipeline.flow.ray_env import API_VARIABLE, prepare_ray_env
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("job_file", type=click.Path(path_type=Path))
 @set_option
+@growth_options
 @click.option("--address", envvar=API_VARIABLE, required=True, help="The cluster's dashboard, http://HEAD:8265.")
 @click.option(
     "--working-dir",
@@ -41,7 +42,12 @@ if TYPE_CHECKING:
 )
 @click.option("--attach", is_flag=True, help="Follow the running job of this output, if there is one.")
 def submit(
-    job_file: Path, overrides: Sequence[str], address: str, working_dir: Path, runtime_env: Path, *, attach: bool
+    job_file: Path,
+    overrides: Sequence[str],
+    address: str,
+    working_dir: Path,
+    runtime_env: Path,
+    **how: Any,  # noqa: ANN401 - attach, extend and every_s
 ) -> None:
     """Run `caption JOB_FILE` on the Ray cluster at --address, show its log, and end with its exit code.
 
@@ -57,9 +63,11 @@ def submit(
     except ModuleNotFoundError as err:
         raise ConfigError(f"{err.name} is not installed; submitting needs pip install 'joyfleet[cluster]'") from err
 
-    submission = make_submission(job, job_file, overrides, working_dir, runtime_env)
+    options = ["--extend"] if how["extend"] else []
+    options += [f"--follow={how['every_s']:g}"] if how["every_s"] is not None else []
+    submission = make_submission(job, job_file, overrides, working_dir, runtime_env, options)
     server = JobServer.connect(address)
-    running = server.running(job.output) if attach else None
+    running = server.running(job.output) if how["attach"] else None
     name = running or server.send(submission)
     click.echo(f"joyfleet: job {name} on {address}", err=True)
     end = _follow(server, name, LogFollower(server, name, lambda text: click.echo(text, nl=False)))

@@ -13,8 +13,8 @@ from pipeline.config.suggestions import did_you_mean
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "Run": ("caption", "preview", "plan", "doctor", "submit"),
-    "Look": ("status", "show", "report", "quality", "prompts", "playground"),
-    "Tend": ("retry", "unquarantine", "clean", "verify"),
+    "Look": ("status", "show", "report", "quality", "prompts", "playground", "review"),
+    "Tend": ("retry", "amend", "unquarantine", "clean", "verify"),
     "Deliver": ("export", "corpus", "export-corpus"),
     "Develop": ("make-demo-data",),
 }

@@ -15,7 +15,7 @@ from pipeline.config import ImagesConfig, SourceConfig
 from pipeline.errors import ShardUnreadable
 from pipeline.images import IsolatedDecoder
 from pipeline.ledger.limit_record import EndRows, read_limit
-from pipeline.ledger.shard_plan import remaining
+from pipeline.ledger.shard_plan import Plan, remaining
 from pipeline.ledger.verification import ShardVerdict, SourceImage, Violation, ViolationKind, verify_shard, verify_tree
 from pipeline.readers import open_shard
 from pipeline.selection import JSON, Selection, selection_of
@@ -45,24 +45,34 @@ def verify(output: str, sources: Sequence[str]) -> None:
     shards = [shard for shard in current.shards.values() if shard.path in committed]
     quarantined = [violation for violation in verdict.violations if violation.kind is ViolationKind.QUARANTINED]
     broken = [violation for violation in verdict.violations if violation.kind is not ViolationKind.QUARANTINED]
-    num_images = num_without_digest = 0
+    num_images = num_without_digest = num_edited = 0
     check = _Check.of(opened)
     with ThreadPoolExecutor(THREADS) as pool:
         for images, shard_verdict in pool.map(check.shard, shards):
             num_images += images
             num_without_digest += not shard_verdict.has_digest
+            num_edited += shard_verdict.num_edited
             broken += shard_verdict.violations
     for violation in [*broken, *quarantined]:
         echo(f"{violation.kind}: {violation.shard}: {violation.detail}")
-    for remark in [*verdict.remarks, *_undigested(num_without_digest, len(shards))]:
+    for remark in [*verdict.remarks, *_undigested(num_without_digest, len(shards)), *_edited(num_edited)]:
         echo(f"note: {remark}")
     rows = num_images * len(opened.run.slots)
     click.echo(
         f"{len(shards):,} of {len(current.shards):,} shards committed, {num_images:,} images x "
-        f"{len(opened.run.slots)} slots = {rows:,} caption rows: "
+        f"{len(opened.run.slots)} slots = {rows:,} caption rows{_of_generations(current)}: "
         + (f"{len(broken)} violations" if broken else "each exactly once")
     )
     sys.exit(1 if broken else 3 if quarantined else 0)
+
+
+def _of_generations(plan: Plan) -> str:
+    number = len(plan.generations)
+    return f", {number} generations of the plan" if number > 1 else ""
+
+
+def _edited(num_rows: int) -> list[str]:
+    return [f"{num_rows:,} caption rows were edited by people"] if num_rows else []
 
 
 def _undigested(num_without: int, num_shards: int) -> list[str]:

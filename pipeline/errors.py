@@ -3,6 +3,7 @@
     PipelineError            exit 1
     |- ConfigError           exit 2   the config or the command line is wrong
     |- OutputMismatch        exit 2   the output belongs to another recipe or another plan
+    |- PlanExtended          exit 1   another run has added to the plan in the meantime
     |- StoreError            exit 1   a store does not answer, or the output's has no atomic create
     |- ModelMismatch         exit 1   the model is not JoyCaption-shaped
     |- EngineDead            exit 1   the engine crashed and could not be restarted
@@ -36,6 +37,10 @@ class OutputMismatch(PipelineError):
     """The output holds captions of another recipe or another source."""
 
     exit_code = 2
+
+
+class PlanExtended(PipelineError):
+    """Another run has added the next generation to the plan; this one has added nothing."""
 
 
 class StoreError(PipelineError):

@@ -56,5 +56,8 @@ CAPTION_ROW: pa.Schema = pa.schema(
         field("seed", pa.int64(), "sampling seed of the last attempt; null where none was given", nullable=True),
         field("source", pa.string(), "JSON object: the fields of the source row that the config carries over"),
         field("recipe", pa.string(), "fingerprint of the recipe"),
+        field("model_caption", pa.string(), "the model's caption before the first edit; null without", nullable=True),
+        field("edited_by", pa.string(), "editor of the last edit of this row; null if nobody edited it", nullable=True),
+        field("edited_at", pa.string(), "when it was applied: UTC, ISO 8601; null beside a null editor", nullable=True),
     ]
 )

@@ -1,5 +1,7 @@
 """The plan of an output: its shards, with their sizes and etags at the time of planning."""
 
+from enum import StrEnum
+
 import pyarrow as pa
 
 from schemas.field import field
@@ -12,3 +14,15 @@ PLAN: pa.Schema = pa.schema(
         field("etag", pa.string(), "the store's etag, or `mtime-<ns>` where it has none (local files)"),
     ]
 )
+
+
+class PlanKey(StrEnum):
+    """Keys in the footer of a generation after the first, values UTF-8, beside SCHEMA_VERSION and ATTEMPT."""
+
+    GENERATION = "joyfleet.generation"
+    """Its number, from 1. `plan.parquet`, generation 0, has none."""
+    PREDECESSOR = "joyfleet.predecessor"
+    """Hex SHA-256 of the file of the generation before."""
+    SELECTION = "joyfleet.selection"
+    """Reserved for generations that change which rows are selected; absent where the selection stays as it was. This
+    release writes none and refuses a plan that has one: it would ask other rows than the plan says."""

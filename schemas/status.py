@@ -71,6 +71,8 @@ class Reason(StrEnum):
     """The text opens with a phrase such as `This image shows`, and the config rejects it or could not remove it."""
     USER_RULE = "user_rule"
     """A rule of `quality.rules`; the message names it."""
+    EDITOR = "editor"
+    """A person rejected the text, with `joyfleet amend`; `edited_by` names them."""
 
     FILTERED = "filtered"
     """A condition of `source.where` is not met; the message is that condition."""

@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
@@ -197,8 +197,11 @@ def _claim(destination: Store, captioned: Captioned, task: ExportTask) -> None:
         stored.pop("attempt")
         # The record of an older release lacks options that were added since: they had their defaults.
         stored["options"] = {**_DEFAULTS, **stored["options"]}
+        known: Mapping[str, Any] = dict(stored["shards"])
     except (ValueError, KeyError, TypeError) as err:
         raise StoreError(f"{destination.url}/{RECORD}: damaged ({err!r}); export into a new folder") from err
+    # A plan that was extended since has more shards, and this export adds them.
+    current["shards"] = {path: facts for path, facts in current["shards"].items() if path in known}
     lines = list(differences(stored, current))
     if lines:
         more = f"\n  ... and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
@@ -217,7 +220,7 @@ def _exported_before(captioned: Captioned, destination: Store, committed: Sequen
     """Return the shards that are exported already.
 
     Raises:
-        OutputMismatch: captions were changed since, by `retry --rows`.
+        OutputMismatch: captions were changed since, by `retry --rows` or `amend`.
     """
     names = {entry.path.removeprefix(f"{DONE}/").removesuffix(".json") for entry in destination.list(DONE)}
     wanted = [shard.path for shard in committed if shard.path in names]
@@ -228,7 +231,7 @@ def _exported_before(captioned: Captioned, destination: Store, committed: Sequen
     if changed:
         raise OutputMismatch(
             f"{destination.url}: the captions of {len(changed)} shards changed since they were exported, such as "
-            f"{changed[0]} (`retry --rows`?); export into a new folder"
+            f"{changed[0]} (`retry --rows` or `amend`?); export into a new folder"
         )
     return {done.shard: done for done in records}
 

@@ -50,7 +50,12 @@ class Submission:
 
 
 def make_submission(
-    job: JobConfig, job_file: Path, overrides: Sequence[str], working_dir: Path, runtime_env: Path
+    job: JobConfig,
+    job_file: Path,
+    overrides: Sequence[str],
+    working_dir: Path,
+    runtime_env: Path,
+    options: Sequence[str] = (),
 ) -> Submission:
     """Return the submission of `joyfleet caption`: folder, command, and this environment's JOYFLEET_ variables.
 
@@ -69,7 +74,7 @@ def make_submission(
             f"{job_file}: is not in the working directory {working_dir}, and only that folder is sent to the cluster; "
             "move the file there or give another --working-dir"
         ) from None
-    words = ["python", "-m", "jobs", "caption", relative_path.as_posix()]
+    words = ["python", "-m", "jobs", "caption", relative_path.as_posix(), *options]
     for override in overrides:
         words += ["--set", override]
     base = _read_runtime_env(runtime_env)

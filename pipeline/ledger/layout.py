@@ -9,23 +9,36 @@ RUN = "run.json"
 PLAN = "plan.parquet"
 LIMIT = "limit.json"
 """Only in outputs of a job with `source.limit`."""
+GENERATIONS = "plan"
 CAPTIONS = "captions"
 STAGING = "staging"
 QUARANTINE = "quarantine"
 RUNS = "report/runs"
-FOLDERS = (CAPTIONS, STAGING, QUARANTINE, "report", ".tmp")
+FOLDERS = (CAPTIONS, STAGING, QUARANTINE, GENERATIONS, "report", ".tmp")
 """All folders of an output; `pipeline.readers.outputs` recognises an output by them."""
 
 _COMMITTED = re.compile(r"captions/(?P<shard>.+)\.parquet", re.DOTALL)
 _QUARANTINED = re.compile(r"quarantine/(?P<shard>.+)\.json", re.DOTALL)
 _RUN_EVENTS = re.compile(r"report/runs/\d{8}T\d{6}Z-[0-9a-f-]{36}\.jsonl")
 _TEMPORARY = re.compile(r"\.tmp/[0-9a-f]{32}|staging/\.probe-[0-9a-f]{32}")
+_GENERATION = re.compile(r"plan/(?P<number>\d{5,})\.parquet")
 _FRAGMENT = re.compile(r"staging/(?P<shard>.+)/\d{10,}-[0-9a-f]{32}\.parquet", re.DOTALL)
 
 
 def committed_path(shard: str) -> str:
     """The file whose existence is the commit. The shard's suffix is kept: `a.tar` and `a.parquet` are two shards."""
     return f"{CAPTIONS}/{shard}.parquet"
+
+
+def generation_path(number: int) -> str:
+    """A file of the plan; generation 0 is the plan of the first run."""
+    return f"{GENERATIONS}/{number:05d}.parquet" if number else PLAN
+
+
+def generation_of(path: str) -> int | None:
+    """The number of a later generation, or None when none has such a name."""
+    match = _GENERATION.fullmatch(path)
+    return int(match["number"]) if match and generation_path(int(match["number"])) == path else None
 
 
 def quarantine_path(shard: str) -> str:

@@ -6,25 +6,19 @@ file; the other finds a new version and replaces nothing.
 """
 
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 
-from pipeline.errors import PipelineError, StoreError
-from pipeline.ledger.caption_table import (
-    concat_rows,
-    digest_mismatch,
-    from_parquet,
-    identities,
-    to_parquet,
-    with_contents,
-)
-from pipeline.ledger.commit import CommitResult, checked_footer, existing_commit, read_all, remove_staging, result_of
+from pipeline.errors import PipelineError
+from pipeline.ledger.caption_table import concat_rows, identities
+from pipeline.ledger.commit import CommitResult, checked_footer, existing_commit, read_all, remove_staging
 from pipeline.ledger.footer import RunIdentity
 from pipeline.ledger.layout import committed_path
-from pipeline.storage import Store, WriteResult, replace_if
+from pipeline.ledger.replacement import checked_rows, readable_rows, swap_rows
+from pipeline.storage import Store, WriteResult
 from schemas.shard import Shard
 from schemas.status import Status
 
@@ -46,10 +40,16 @@ class RetryRows:
     """Caption rows with another status stay as they are."""
     attempts: int
     """The most attempts that any of the rows has had."""
+    edited: bool = False
+    """Whether rows that a person has edited are among them; by default such rows stay as they are."""
 
 
-def find_retry_rows(store: Store, run: RunIdentity, shard: Shard, statuses: Collection[Status]) -> RetryRows | None:
+def find_retry_rows(
+    store: Store, run: RunIdentity, shard: Shard, statuses: Collection[Status], *, edited: bool = False
+) -> RetryRows | None:
     """Return the images of a committed shard with a caption row of one of the statuses; None without any.
+
+    Rows that a person has edited are left out, unless `edited`.
 
     Raises:
         OutputMismatch: the file belongs to another shard or recipe.
@@ -60,18 +60,22 @@ def find_retry_rows(store: Store, run: RunIdentity, shard: Shard, statuses: Coll
     footer, _ = checked_footer(store, data, run, shard)
     if not any((footer.statuses or {}).get(status) for status in statuses):
         return None
-    table = _caption_rows(store, path, data)
-    fault = digest_mismatch(footer, table, run.slots)
-    if fault:  # a new digest over damaged rows would make the damage look valid
-        raise StoreError(f"{store.url}/{path}: {fault}; restore the file, or caption into a new output")
-    wanted = [row for row in table.to_pylist() if row["status"] in statuses]
+    table = checked_rows(store, data, footer)
+    wanted = [row for row in table.to_pylist() if _is_retried(row, statuses, edited=edited)]
+    if not wanted:
+        return None
     return RetryRows(
         version=version,
         num_images=footer.num_images,
         rows=tuple(sorted({row["row"] for row in wanted})),
         statuses=tuple(sorted(statuses)),
         attempts=max(row["attempts"] for row in wanted),
+        edited=edited,
     )
+
+
+def _is_retried(row: Mapping[str, Any], statuses: Collection[Status], *, edited: bool) -> bool:
+    return row["status"] in statuses and (edited or row["edited_by"] is None)
 
 
 def replace_rows(
@@ -101,21 +105,14 @@ def replace_rows(
         if store.get_versioned(path)[1] != version:
             return existing_commit(store, wanted, shard)
         raise
-    table = merge_rows(_caption_rows(store, path, data), fresh, run.slots, retry_rows.statuses)
-    wanted = with_contents(wanted, table)
-    new = to_parquet(table, wanted)
-    outcome = replace_if(store, path, new, version, wanted.attempt)
-    if outcome is WriteResult.EXISTS:
+    table = merge_rows(
+        readable_rows(store, path, data), fresh, run.slots, retry_rows.statuses, edited=retry_rows.edited
+    )
+    result = swap_rows(store, wanted, table, version)
+    if result.outcome is WriteResult.EXISTS:
         return existing_commit(store, wanted, shard)
     remove_staging(store, shard.path)
-    return result_of(outcome, wanted, table.num_rows, len(new))
-
-
-def _caption_rows(store: Store, path: str, data: bytes) -> pa.Table:
-    try:
-        return from_parquet(data)
-    except ValueError as err:
-        raise StoreError(f"{store.url}/{path}: {err}; restore the file, or caption into a new output") from err
+    return result
 
 
 def _fresh(store: Store, run: RunIdentity, shard: Shard, retry_rows: RetryRows, fragments: Sequence[str]) -> pa.Table:
@@ -130,8 +127,12 @@ def _fresh(store: Store, run: RunIdentity, shard: Shard, retry_rows: RetryRows, 
     return concat_rows([fragment.table for fragment in fragments_read])
 
 
-def merge_rows(old: pa.Table, fresh: pa.Table, slots: Sequence[str], statuses: Collection[Status]) -> pa.Table:
+def merge_rows(
+    old: pa.Table, fresh: pa.Table, slots: Sequence[str], statuses: Collection[Status], *, edited: bool = False
+) -> pa.Table:
     """Return the rows of `old`; those with one of the statuses are replaced where `fresh` has a better result.
+
+    Rows that a person has edited stay as they are, unless `edited`.
 
     Attempts are added up. Other rows stay as they are, and so does the order. Columns that a later release has added
     keep their values in the rows that stay; in a replaced row they are null, since their new value is unknown.
@@ -140,7 +141,7 @@ def merge_rows(old: pa.Table, fresh: pa.Table, slots: Sequence[str], statuses: C
     for identity, row in zip(identities(fresh, slots).tolist(), fresh.to_pylist(), strict=True):
         again.setdefault(identity, row)
     rows = [
-        _better(row, again[identity]) if row["status"] in statuses and identity in again else row
+        _better(row, again[identity]) if identity in again and _is_retried(row, statuses, edited=edited) else row
         for identity, row in zip(identities(old, slots).tolist(), old.to_pylist(), strict=True)
     ]
     return pa.Table.from_pylist(rows, schema=pa.unify_schemas([old.schema, fresh.schema]))

@@ -1,22 +1,18 @@
-"""The plan of an output, fixed by its first run, and the remaining work.
+"""The plan of an output, fixed by its first run and extended on request, and the remaining work.
 
 Remaining work = planned shards minus committed shards minus quarantined shards, read from three listings. There is no
 "running" state that could go stale.
+
+Every reader of a plan gets it from `read_plan` or `claim_plan`, so all of them see all generations.
 """
 
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import pyarrow as pa
-
-from pipeline.errors import ConfigError, OutputMismatch, StoreError
+from pipeline.errors import ConfigError, OutputMismatch, PlanExtended
 from pipeline.ledger import layout
-from pipeline.storage import Store, WriteResult, put_if_absent
-from pipeline.storage.parquet import decode_parquet, encode_parquet, read_metadata
-from schemas.caption_row import SCHEMA_VERSION
-from schemas.footer import FooterKey
-from schemas.plan import PLAN
+from pipeline.ledger.plan_generations import Generation, create_generation, read_generation, read_generations
+from pipeline.storage import Store
 from schemas.shard import Shard
 
 SHOWN = 3
@@ -25,11 +21,13 @@ SHOWN = 3
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The shards of an output, by path, in the order of the first run's listing."""
+    """The shards of an output, by path: generation after generation, each in the order of its listing."""
 
     shards: Mapping[str, Shard]
     unplanned: tuple[Shard, ...] = ()
-    """Shards added to the source since then; not part of this output."""
+    """Shards that the source has gained since then; not part of this output until `extend_plan` adds them."""
+    generations: tuple[Generation, ...] = ()
+    """As stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,53 +54,64 @@ def claim_plan(store: Store, shards: Sequence[Shard]) -> Plan:
     if not shards:
         raise ConfigError("source: no shards; give a source with at least one shard")
     layout.check_shard_paths(shard.path for shard in shards)
-    attempt = uuid.uuid4().hex
     if not store.exists(layout.PLAN):
-        outcome = put_if_absent(store, layout.PLAN, _to_parquet(shards, attempt), attempt)
-        if outcome is not WriteResult.EXISTS:
-            return Plan({shard.path: shard for shard in shards})
-    planned = read_plan(store).shards
-    current = {shard.path: shard for shard in shards}
-    _refuse_changes(store, planned, current)
-    unplanned = tuple(shard for shard in shards if shard.path not in planned)
-    return Plan({path: current[path] for path in planned}, unplanned)
+        created = create_generation(store, shards, None)
+        if created is not None:
+            return Plan({shard.path: shard for shard in shards}, (), (created,))
+    return compare_with_source(store.url, read_plan(store), shards)
 
 
 def read_plan(store: Store) -> Plan:
-    """Return the stored plan.
+    """Return the stored plan, with all of its generations.
 
     Raises:
         ConfigError: there is none.
         OutputMismatch: of another schema version.
-        StoreError: it is not what `claim_plan` writes.
+        StoreError: it is not what `claim_plan` and `extend_plan` write.
     """
-    where = f"{store.url}/{layout.PLAN}"
-    try:
-        data = store.get(layout.PLAN)
-    except FileNotFoundError as err:
-        raise ConfigError(f"{where}: there is no plan; run `joyfleet caption` first, or give the output's URL") from err
-    try:
-        metadata, _ = read_metadata(data)
-        version = metadata.get(FooterKey.SCHEMA_VERSION.encode(), b"none").decode(errors="replace")
-        if version != SCHEMA_VERSION:
-            raise OutputMismatch(
-                f"{where}: schema version {version!r}, and this JoyFleet reads {SCHEMA_VERSION!r}; "
-                "use the JoyFleet that made it, or a new output"
-            )
-        table = decode_parquet(data, PLAN)
-    except ValueError as err:
-        raise StoreError(f"{where}: damaged ({err}); restore it, or start a new output") from err
-    rows = zip(*(table[name].to_pylist() for name in ("shard", "url", "size", "etag")), strict=True)
-    return Plan({path: Shard(path, url, size, etag) for path, url, size, etag in rows})
+    generations = read_generations(store)
+    shards = {shard.path: shard for generation in generations for shard in generation.shards}
+    return Plan(shards, (), generations)
 
 
-def _to_parquet(shards: Sequence[Shard], attempt: str) -> bytes:
-    columns = [[getattr(shard, name) for shard in shards] for name in ("path", "url", "size", "etag")]
-    metadata = {str(FooterKey.SCHEMA_VERSION): SCHEMA_VERSION, str(FooterKey.ATTEMPT): attempt}
-    return encode_parquet(pa.table(columns, schema=PLAN), metadata)
+def compare_with_source(url: str, plan: Plan, shards: Sequence[Shard]) -> Plan:
+    """Return the plan with the URLs of a listing of its source, and with the shards that it does not have.
+
+    Raises:
+        OutputMismatch: a planned shard of the output at `url` has changed or is gone.
+    """
+    current = {shard.path: shard for shard in shards}
+    _refuse_changes(url, plan.shards, current)
+    unplanned = tuple(shard for shard in shards if shard.path not in plan.shards)
+    return Plan({path: current[path] for path in plan.shards}, unplanned, plan.generations)
 
 
-def _refuse_changes(store: Store, planned: Mapping[str, Shard], current: Mapping[str, Shard]) -> None:
+def extend_plan(store: Store, plan: Plan, added: Sequence[Shard]) -> Plan:
+    """Add some of the unplanned shards to the plan, as its next generation; none of the older files is touched.
+
+    Raises:
+        ConfigError: two shards whose files cannot exist side by side.
+        PlanExtended: another run has added a generation since `plan` was read; nothing was written.
+    """
+    layout.check_shard_paths((*plan.shards, *(shard.path for shard in added)))
+    created = create_generation(store, added, plan.generations[-1])
+    if created is None:
+        raise _overtaken(store, len(plan.generations), len(added))
+    fresh = {shard.path: shard for shard in added}
+    unplanned = tuple(shard for shard in plan.unplanned if shard.path not in fresh)
+    return Plan({**plan.shards, **fresh}, unplanned, (*plan.generations, created))
+
+
+def _overtaken(store: Store, number: int, num_added: int) -> PlanExtended:
+    theirs = read_generation(store, number)
+    return PlanExtended(
+        f"{store.url}: another run has just added generation {number} ({layout.generation_path(number)}) to the plan, "
+        f"{len(theirs.shards)} shards such as {theirs.shards[0].path}; this run added none of its {num_added}. Run the "
+        "same command again: it adds the shards that are still missing"
+    )
+
+
+def _refuse_changes(url: str, planned: Mapping[str, Shard], current: Mapping[str, Shard]) -> None:
     changes: list[str] = []
     for path, old in planned.items():
         new = current.get(path)
@@ -113,7 +122,7 @@ def _refuse_changes(store: Store, planned: Mapping[str, Shard], current: Mapping
     if changes:
         more = f"; and {len(changes) - SHOWN} more" if len(changes) > SHOWN else ""
         raise OutputMismatch(
-            f"{store.url}: {len(changes)} of {len(planned)} planned shards have changed: "
+            f"{url}: {len(changes)} of {len(planned)} planned shards have changed: "
             f"{'; '.join(changes[:SHOWN])}{more}. Restore them, or caption the source as it is now into a new output"
         )
 

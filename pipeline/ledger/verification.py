@@ -1,8 +1,9 @@
 """Verifies an output: its files against the plan, the footers, the schema and the source."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -55,6 +56,8 @@ class ViolationKind(StrEnum):
     SELECTION = "selection"
     """A row is skipped although the selection selects it, or is not skipped although it does not, or for another
     condition."""
+    EDIT = "edit"
+    """The editor or the time of an edit is missing, or a row without an editor has what only an edit gives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,8 @@ class ShardVerdict:
     violations: tuple[Violation, ...]
     has_digest: bool
     """Whether the footer has a digest of the captions; earlier versions wrote none."""
+    num_edited: int = 0
+    """Caption rows that a person has edited."""
 
 
 def verify_tree(store: Store, plan: Plan) -> TreeVerdict:
@@ -158,7 +163,8 @@ def verify_shard(
         *_image_faults(table, images),
     ]
     violations = tuple(Violation(shard.path, kind, detail) for kind, detail in faults)
-    return ShardVerdict(violations, footer.captions_sha256 is not None)
+    num_edited = table.num_rows - table["edited_by"].null_count
+    return ShardVerdict(violations, footer.captions_sha256 is not None, num_edited)
 
 
 Fault = tuple[ViolationKind, str]
@@ -206,8 +212,19 @@ def _column_faults(table: pa.Table, run: RunIdentity, shard: Shard) -> list[Faul
             "status",
             [not (text and text.strip()) if state == Status.OK else text is not None for state, text in captions],
         ),
+        (ViolationKind.EDIT, "edited_by", [_is_wrong_edit(row) for row in table.select(_OF_AN_EDIT).to_pylist()]),
     ]
     return [fault for kind, column, wrong in checks for fault in _named(table, kind, column, wrong)]
+
+
+_OF_AN_EDIT = ["edited_by", "edited_at", "model_caption", "reason"]
+
+
+def _is_wrong_edit(row: Mapping[str, Any]) -> bool:
+    """Whether the columns of an edit do not fit together."""
+    if row["edited_by"] is not None:
+        return row["edited_at"] is None
+    return row["edited_at"] is not None or row["model_caption"] is not None or row["reason"] == Reason.EDITOR
 
 
 def _is_wrong(status: str, reason: str | None) -> bool:
@@ -220,15 +237,17 @@ def _is_wrong(status: str, reason: str | None) -> bool:
 def _image_faults(table: pa.Table, images: Sequence[SourceImage] | None) -> list[Fault]:
     if images is None:
         return []
-    columns = (table[name].to_pylist() for name in ("row", "key", "image_sha256", "status"))
+    columns = (table[name].to_pylist() for name in ("row", "key", "image_sha256", "status", "edited_by"))
     rows = list(zip(*columns, strict=True))
     inside = [0 <= row < len(images) for row, *_ in rows]
     keys = [within and key != images[row].key for within, (row, key, *_) in zip(inside, rows, strict=True)]
     hashes = [
-        # A failed row has no hash if its image could not be read, which may have been a temporary error; a skipped row
-        # has none if its image was not read.
-        within and sha256 != images[row].sha256 and not (sha256 is None and status in _MAY_LACK_HASH)
-        for within, (row, _, sha256, status) in zip(inside, rows, strict=True)
+        # A failed row has no hash if its image could not be read, which may have been a temporary error; a person may
+        # have given it a text since. A skipped row has none if its image was not read.
+        within
+        and sha256 != images[row].sha256
+        and not (sha256 is None and (status in _MAY_LACK_HASH or editor is not None))
+        for within, (row, _, sha256, status, editor) in zip(inside, rows, strict=True)
     ]
     return [
         *_named(table, ViolationKind.KEY, "key", keys),

@@ -38,6 +38,8 @@ class ImageSource:
     shards: Mapping[str, Shard]
     source: SourceConfig
     images: ImagesConfig
+    side_px: int = SIDE_PX
+    """Of the longer side of a thumbnail."""
 
 
 def read_thumbnails(origin: ImageSource, rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, int], Thumbnail]:
@@ -63,26 +65,26 @@ def _of_shard(origin: ImageSource, name: str, rows: Mapping[int, Mapping[str, An
         return dict.fromkeys(rows, Thumbnail(None, "its shard is not in the plan"))
     try:
         with open_head(shard, origin.source, origin.images.max_bytes, max(rows) + 1) as opened:
-            pictures = {row.row: _thumbnail(origin.images, rows[row.row], row) for row in opened.rows(set(rows))}
+            pictures = {row.row: _thumbnail(origin, rows[row.row], row) for row in opened.rows(set(rows))}
     except ShardUnreadable as err:
         log.warning("%s", err)
         return dict.fromkeys(rows, Thumbnail(None, f"its shard cannot be read: {err}"))
     return {row: pictures.get(row, Thumbnail(None, "the source has no such row now")) for row in rows}
 
 
-def _thumbnail(config: ImagesConfig, row: Mapping[str, Any], source: SourceRow) -> Thumbnail:
+def _thumbnail(origin: ImageSource, row: Mapping[str, Any], source: SourceRow) -> Thumbnail:
     if source.data is None:
         return Thumbnail(None, source.message or str(source.reason))
     if hashlib.sha256(source.data).hexdigest() != row["image_sha256"]:
         return Thumbnail(None, "the source has another image in this row now")
     try:
-        decoded = decode(source.data, config, _fit(row["width"], row["height"]))
+        decoded = decode(source.data, origin.images, _fit(row["width"], row["height"], origin.side_px))
     except BadImage as err:
         return Thumbnail(None, str(err))
     return Thumbnail(thumbnail_uri(decoded.pixels))
 
 
-def _fit(width: int, height: int) -> tuple[int, int]:
-    """The size with a longer side of `SIDE_PX` and the same aspect ratio; small images keep their size."""
-    scale = min(1.0, SIDE_PX / max(width, height))
+def _fit(width: int, height: int, side_px: int) -> tuple[int, int]:
+    """The size with a longer side of `side_px` and the same aspect ratio; small images keep their size."""
+    scale = min(1.0, side_px / max(width, height))
     return max(1, round(width * scale)), max(1, round(height * scale))

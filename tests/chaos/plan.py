@@ -22,6 +22,8 @@ class Fault(StrEnum):
     STORAGE = "storage faults"
     CORRUPT_FRAGMENT = "corrupt fragment"
     CHANGED_SHARD = "changed source shard"
+    ADDED_SHARD = "added source shard"
+    AMENDED_ROW = "amended caption row"
 
 
 PASSING = (
@@ -80,12 +82,19 @@ class ChaosPlan:
     steps: tuple[Step, ...]
 
     @property
+    def grows(self) -> bool:
+        """Whether the source gains shards, so that its runs extend the plan."""
+        return any(Fault.ADDED_SHARD in step.between for step in self.steps)
+
+    @property
     def num_images(self) -> int:
         return sum(images for _, images in self.shards)
 
 
 def draw_plan(seed: int) -> ChaosPlan:
     rng = random.Random(f"chaos/{seed}")
+    # Drawn apart from the rest, so that the other faults of a seed stay what they were without these.
+    growth = random.Random(f"chaos/{seed}/growth")
     place = rng.choices(tuple(Place), (4, 2, 3))[0]
     shards = tuple(
         (f"{rng.choice(('', 'deep/er/'))}{number:05d}.{rng.choice(('tar', 'tar', 'parquet', 'tar.gz'))}", size)
@@ -107,11 +116,13 @@ def draw_plan(seed: int) -> ChaosPlan:
         slots=("long", "tags", "third")[: rng.choice((1, 2, 3))],
         engine=engine,
         readers=rng.choice((1, 2)),
-        steps=tuple(_step(rng, place, first=number == 0, last=number == num_steps - 1) for number in range(num_steps)),
+        steps=tuple(
+            _step(rng, growth, place, first=number == 0, last=number == num_steps - 1) for number in range(num_steps)
+        ),
     )
 
 
-def _step(rng: random.Random, place: Place, *, first: bool, last: bool) -> Step:
+def _step(rng: random.Random, growth: random.Random, place: Place, *, first: bool, last: bool) -> Step:
     faults = rng.choices(PASSING, WEIGHTS, k=rng.choice((0, 1, 1, 2)))
     if place is Place.SMALL_DISK and first:
         faults = [Fault.DISK_FULL]
@@ -123,4 +134,5 @@ def _step(rng: random.Random, place: Place, *, first: bool, last: bool) -> Step:
         for fault, when in zip(faults, after, strict=True)
     )
     between = tuple(fault for fault in (Fault.CORRUPT_FRAGMENT, Fault.CHANGED_SHARD) if rng.random() < 0.4)
+    between += tuple(fault for fault in (Fault.ADDED_SHARD, Fault.AMENDED_ROW) if growth.random() < 0.5)
     return Step(strikes=strikes, between=() if last else between)

@@ -107,6 +107,7 @@ class _Chaos:
             engine=world.plan.engine,
             cluster={"max_concurrent_reads": world.plan.readers, "drain_timeout_s": 10},
         )
+        self._caption = ("caption", self._job, *(["--extend"] if world.plan.grows else []))
 
     def step(self, step: Step, rng: random.Random) -> None:
         self._checked(self._struck_run(step.strikes), step.strikes)
@@ -117,7 +118,7 @@ class _Chaos:
     def finish_and_judge(self) -> None:
         world, result = self._world, self._result
         for _ in range(LAST_RUNS):
-            done = run(world.folder, "caption", self._job, **self._environment)
+            done = run(world.folder, *self._caption, **self._environment)
             result.num_drivers += 1
             if done.code == 0:
                 break
@@ -132,6 +133,9 @@ class _Chaos:
         result.num_survivors = len(world.survivors)
         if lost or double:
             result.violations.append(f"lost {sorted(lost)[:5]}, double {sorted(double)[:5]}")
+        not_amended = world.not_amended()
+        if not_amended:
+            result.violations.append(f"amended rows lost their texts: {not_amended}")
         if not_kept:
             result.violations.append(
                 f"{len(not_kept)} rows of earlier attempts did not survive: {sorted(not_kept)[:5]}"
@@ -145,18 +149,35 @@ class _Chaos:
         if fault is Fault.CORRUPT_FRAGMENT:
             (self._result.struck if self._world.corrupt_fragment(rng) else self._result.missed)[fault] += 1
             return
+        if fault is Fault.ADDED_SHARD:
+            self._world.add_shard(rng)
+            self._result.struck[fault] += 1
+            return
+        if fault is Fault.AMENDED_ROW:
+            self._amend_row(rng)
+            return
         with self._world.changed_shard(rng):
-            done = run(self._world.folder, "caption", self._job, **self._environment)
+            done = run(self._world.folder, *self._caption, **self._environment)
         self._result.struck[fault] += 1
         if done.code != 2 or "planned shards have changed" not in done.err:
             self._result.violations.append(f"a changed shard was not refused: {done}")
+
+    def _amend_row(self, rng: random.Random) -> None:
+        edits = self._world.draw_edit(rng)
+        if edits is None:
+            self._result.missed[Fault.AMENDED_ROW] += 1
+            return
+        done = run(self._world.folder, "amend", self._world.output.url, edits, **self._environment)
+        self._result.struck[Fault.AMENDED_ROW] += 1
+        if done.code != 0 or "1 rows changed" not in done.out:
+            self._result.violations.append(f"a row was not amended: {done}")
 
     def _struck_run(self, strikes: tuple[Strike, ...]) -> list[tuple[Done, set[Fault]]]:
         """Start a run and strike it; return how it and those beside it ended, and what struck them."""
         gate = Gate(self._world.folder / f"gate-{next(self._gates)}")
         environment = self._environment | gate.environment
         attack = _Attack(
-            self._world, self._result, gate, lambda: start(self._world.folder, "caption", self._job, **environment)
+            self._world, self._result, gate, lambda: start(self._world.folder, *self._caption, **environment)
         )
         try:
             return attack.run(strikes)

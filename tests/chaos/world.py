@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from pipeline.ledger.layout import shard_of_fragment
+from pipeline.ledger.layout import committed_path, shard_of_fragment
 from pipeline.storage import Store, open_store
 from tests.chaos.plan import ChaosPlan, Place
 from tests.outputs import MARK, identities, marked
@@ -43,18 +43,24 @@ class World:
     """Fragments that were."""
     committed: dict[str, bytes] = field(default_factory=dict)
     """Committed files as first seen."""
+    added: list[tuple[str, int]] = field(default_factory=list)
+    """Shards that the source has gained since: file name and images of each."""
+
+    amended: dict[tuple[str, int, str], str] = field(default_factory=dict)
+    """Texts that a person gave to rows."""
+
+    @property
+    def shards(self) -> tuple[tuple[str, int], ...]:
+        return (*self.plan.shards, *self.added)
 
     @property
     def num_sound(self) -> int:
         """Images that reach the engine."""
-        return sum(row % BAD_EVERY != BAD_EVERY - 1 for _, images in self.plan.shards for row in range(images))
+        return sum(row % BAD_EVERY != BAD_EVERY - 1 for _, images in self.shards for row in range(images))
 
     def expected(self) -> Counter:
         return Counter(
-            (shard, row, slot)
-            for shard, images in self.plan.shards
-            for row in range(images)
-            for slot in self.plan.slots
+            (shard, row, slot) for shard, images in self.shards for row in range(images) for slot in self.plan.slots
         )
 
     def fragments(self) -> list[str]:
@@ -86,6 +92,36 @@ class World:
         self.corrupted.add(path)
         return True
 
+    def add_shard(self, rng: random.Random) -> None:
+        """Put a new shard into the source; the next run adds it to the plan."""
+        name, num_images = f"added/{len(self.added):05d}.{rng.choice(('tar', 'parquet'))}", rng.choice((1, 30, 60))
+        self.source.put(name, _shard(name, num_images, np.random.default_rng(self.plan.seed)))
+        self.added.append((name, num_images))
+
+    def draw_edit(self, rng: random.Random) -> str | None:
+        """Write an edits file for one committed row, and expect its effect; None if no row is committed."""
+        paths = sorted(entry.path for entry in self.output.list("captions"))
+        rows = self._rows(rng.choice(paths)) if paths else []
+        if not rows:
+            return None
+        row = rng.choice(rows)
+        identity, text = (row["shard"], row["row"], row["slot"]), f"edit {len(self.amended)} of a person"
+        edits = self.folder / "edits.csv"
+        edits.write_text(f"shard,row,slot,caption,editor\n{','.join(map(str, identity))},{text},ada\n")
+        self.amended[identity] = text
+        self.survivors.discard(identity)
+        self.committed.pop(committed_path(row["shard"]), None)
+        return str(edits)
+
+    def not_amended(self) -> dict[tuple[str, int, str], str]:
+        """Edits that the output does not have."""
+        rows = [row for shard in {shard for shard, _, _ in self.amended} for row in self._rows(committed_path(shard))]
+        texts = {(row["shard"], row["row"], row["slot"]): row["caption"] for row in rows if row["edited_by"] == "ada"}
+        return {identity: text for identity, text in self.amended.items() if texts.get(identity) != text}
+
+    def _rows(self, path: str) -> list[dict]:
+        return pq.read_table(pa.BufferReader(self.output.get(path))).to_pylist()
+
     @contextlib.contextmanager
     def changed_shard(self, rng: random.Random) -> Iterator[None]:
         """A shard that is not what it was, until the context ends."""
@@ -110,11 +146,7 @@ class World:
 
     def lost_and_double(self) -> tuple[Counter, Counter, set[tuple[str, int, str]]]:
         """Identities that are missing, those that are there too often, and survivors that are not there as marked."""
-        rows = [
-            row
-            for entry in self.output.list("captions")
-            for row in pq.read_table(pa.BufferReader(self.output.get(entry.path))).to_pylist()
-        ]
+        rows = [row for entry in self.output.list("captions") for row in self._rows(entry.path)]
         result = identities(rows)
         kept = {
             (row["shard"], row["row"], row["slot"])

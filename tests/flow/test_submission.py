@@ -41,6 +41,11 @@ def test_the_command_is_relative_to_the_folder_and_quoted(tmp_path):
     assert made.entrypoint == "python -m jobs caption 'my jobs/job.yaml' --set 'model.id=a b'"
 
 
+def test_the_options_of_a_source_that_grows_are_passed_on(tmp_path):
+    made = make(tmp_path, options=("--extend", "--follow=60"), overrides=())
+    assert made.entrypoint == "python -m jobs caption 'my jobs/job.yaml' --extend --follow=60"
+
+
 def test_the_drain_timeout_and_the_variables_of_the_submitter_are_sent(tmp_path, monkeypatch):
     monkeypatch.setenv("JOYFLEET_SEED", "7")
     made = make(tmp_path, job=job(drain_timeout_s=100.5))

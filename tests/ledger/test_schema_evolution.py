@@ -157,7 +157,7 @@ def test_a_plan_of_a_newer_release_is_read(store):
 def test_a_plan_of_an_older_release_is_read(store, monkeypatch):
     claim_plan(store, [SHARD])
     newer = pa.schema([pa.field("num_images", pa.int64()), *PLAN_SCHEMA])
-    monkeypatch.setattr("pipeline.ledger.shard_plan.PLAN", newer)
+    monkeypatch.setattr("pipeline.ledger.plan_generations.PLAN", newer)
     assert read_plan(store).shards == {SHARD.path: SHARD}
 
 

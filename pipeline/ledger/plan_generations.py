@@ -1,0 +1,148 @@
+"""The files of a plan: `plan.parquet` is generation 0, and each extension adds the next one below `plan/`.
+
+Each is created by one put-if-absent and never changes. A later generation holds only the shards that it adds, and the
+digest of the file before it. So of two extensions at once one is created, and a generation that was removed or written
+again is detected.
+"""
+
+import hashlib
+import uuid
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from pipeline.errors import ConfigError, OutputMismatch, StoreError
+from pipeline.ledger import layout
+from pipeline.storage import Store, WriteResult, put_if_absent
+from pipeline.storage.parquet import decode_parquet, encode_parquet, read_metadata
+from schemas.caption_row import SCHEMA_VERSION
+from schemas.footer import FooterKey
+from schemas.plan import PLAN, PlanKey
+from schemas.shard import Shard
+
+READERS = 16
+"""Generations read at the same time: `caption --follow` may have added hundreds, each a GET of some 40 ms on S3."""
+
+_COLUMNS = {"shard": "path", "url": "url", "size": "size", "etag": "etag"}
+"""Column to field of `Shard`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One file of a plan."""
+
+    number: int
+    shards: tuple[Shard, ...]
+    """Those that it adds."""
+    sha256: str
+    """Hex, of the file."""
+    predecessor: str | None
+    """`sha256` of the generation before; None for generation 0."""
+
+
+def create_generation(store: Store, shards: Sequence[Shard], before: Generation | None) -> Generation | None:
+    """Create the generation after `before`; None if another run has created one of this number.
+
+    Raises:
+        StoreError: as `put_if_absent`.
+    """
+    number = before.number + 1 if before else 0
+    attempt = uuid.uuid4().hex
+    metadata = {str(FooterKey.SCHEMA_VERSION): SCHEMA_VERSION, str(FooterKey.ATTEMPT): attempt}
+    if before:
+        metadata |= {str(PlanKey.GENERATION): str(number), str(PlanKey.PREDECESSOR): before.sha256}
+    columns = [[getattr(shard, field) for shard in shards] for field in _COLUMNS.values()]
+    data = encode_parquet(pa.table(columns, schema=PLAN), metadata)
+    if put_if_absent(store, layout.generation_path(number), data, attempt) is WriteResult.EXISTS:
+        return None
+    return Generation(number, tuple(shards), _sha256(data), before.sha256 if before else None)
+
+
+def read_generations(store: Store) -> tuple[Generation, ...]:
+    """Return all generations of a plan, in order: one GET each, and one listing.
+
+    Raises:
+        ConfigError: there is no plan.
+        OutputMismatch: of another schema version, or with a selection.
+        StoreError: a file is damaged, missing or of another plan.
+    """
+    first = read_generation(store, 0)
+    listed = (layout.generation_of(entry.path) for entry in store.list(layout.GENERATIONS))
+    numbers = sorted(number for number in listed if number is not None)
+    if not numbers:
+        return (first,)
+    with ThreadPoolExecutor(READERS) as pool:
+        generations = (first, *pool.map(lambda number: read_generation(store, number), numbers))
+    _check_sequence(store, generations)
+    return generations
+
+
+def read_generation(store: Store, number: int) -> Generation:
+    """Return one generation; raises as `read_generations`."""
+    where = f"{store.url}/{layout.generation_path(number)}"
+    try:
+        data = store.get(layout.generation_path(number))
+    except FileNotFoundError as err:
+        raise ConfigError(f"{where}: there is no plan; run `joyfleet caption` first, or give the output's URL") from err
+    try:
+        return _decode(where, number, data)
+    except ValueError as err:
+        raise StoreError(f"{where}: damaged ({err}); restore it, or start a new output") from err
+
+
+def _decode(where: str, number: int, data: bytes) -> Generation:
+    metadata, _ = read_metadata(data)
+    version = _value(metadata, FooterKey.SCHEMA_VERSION) or "none"
+    if version != SCHEMA_VERSION:
+        raise OutputMismatch(
+            f"{where}: schema version {version!r}, and this JoyFleet reads {SCHEMA_VERSION!r}; "
+            "use the JoyFleet that made it, or a new output"
+        )
+    if _value(metadata, PlanKey.SELECTION) is not None:
+        raise OutputMismatch(
+            f"{where}: changes which rows are selected, and this JoyFleet reads only plans that add shards; use the "
+            "JoyFleet that made it, or a new output"
+        )
+    stored_number = _value(metadata, PlanKey.GENERATION) or "0"
+    if stored_number != str(number):
+        raise ValueError(f"it is generation {stored_number}, expected {number}")
+    table = decode_parquet(data, PLAN)
+    rows = zip(*(table[column].to_pylist() for column in _COLUMNS), strict=True)
+    shards = tuple(Shard(path, url, size, etag) for path, url, size, etag in rows)
+    return Generation(number, shards, _sha256(data), _value(metadata, PlanKey.PREDECESSOR))
+
+
+def _value(metadata: dict[bytes, bytes], key: str) -> str | None:
+    value = metadata.get(key.encode())
+    return None if value is None else value.decode(errors="replace")
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _check_sequence(store: Store, generations: Sequence[Generation]) -> None:
+    """Refuse generations that were not written one after the other."""
+    owner: dict[str, int] = {}
+    for expected, generation in enumerate(generations):
+        where = f"{store.url}/{layout.generation_path(generation.number)}"
+        if generation.number != expected:
+            raise StoreError(
+                f"{where}: follows generation {expected - 1}, and {layout.generation_path(expected)} is missing; "
+                "restore it, or start a new output"
+            )
+        before = generations[expected - 1] if expected else None
+        if before and generation.predecessor != before.sha256:
+            raise StoreError(
+                f"{where}: was written after a file with SHA-256 {generation.predecessor}, and "
+                f"{layout.generation_path(before.number)} has {before.sha256}; restore that file, or start a new output"
+            )
+        for shard in generation.shards:
+            if shard.path in owner:
+                raise StoreError(
+                    f"{where}: plans shard {shard.path}, which generation {owner[shard.path]} has planned; restore the "
+                    "file, or start a new output"
+                )
+            owner[shard.path] = expected
