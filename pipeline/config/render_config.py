@@ -104,8 +104,7 @@ class SentenceSplitter(StrEnum):
     RULES = "rules"
     """JoyFleet's rules: the marks of Latin, Chinese, Japanese, Devanagari, Urdu, Arabic, Armenian, Ethiopic texts."""
     SENTENCEX = "sentencex"
-    """The library sentencex, with marks and abbreviations of about 300 languages. It needs the language of a record,
-    and takes longer."""
+    """The library sentencex: marks and abbreviations of about 300 languages, by the language of the record."""
 
 
 class SentencesConfig(ConfigPart):

@@ -120,13 +120,14 @@ class Publisher:
         self, unit: WorkUnit, records: pa.Table, splits: Sequence[str], epoch: int, counts: Counter[str]
     ) -> pa.Table:
         """Write the texts of an epoch; return them."""
+        source = unit.name.partition("/")[0]
         rendered = render_table(
             records,
-            render_in(self.config, unit.source, epoch),
+            render_in(self.config, source, epoch),
             epoch=epoch,
             seed=self.config.seed,
             splits=splits,
-            weight=weight_in(self.config.schedule, unit.source, epoch),
+            weight=weight_in(self.config.schedule, source, epoch),
         )
         for reason, number in rendered.drops.items():
             counts[f"unrendered_{reason}"] += number

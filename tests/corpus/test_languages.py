@@ -244,17 +244,23 @@ def test_any_text_is_split_without_loss():
             assert "".join(split_by_library(text, language)) == text
 
 
+GERMAN = "Herr Klein wohnt bzw. Arbeitet dort. Der Himmel ist blau. Ein Haus steht am See."
+
+
 @splits
 def test_a_job_trims_by_the_language_of_the_record_or_by_the_one_of_the_config(tmp_path):
-    rows = [{"id": n, "tags": ["hat"], "long": CAPTIONS["my"], **({"lang": "my"} if n % 2 else {})} for n in range(60)]
+    rows = [{"id": n, "tags": ["hat"], "long": GERMAN, "lang": "de" if n < 60 else None} for n in range(120)]
     table = {"name": "t", "urls": lines(tmp_path / "t.jsonl", rows), "columns": {"language": "lang"}}
-    results = []
-    for name, sentences in (("rules", "rules"), ("library", {"by": "sentencex", "language": "my"})):
-        folder = tmp_path / name
-        make(corpus(folder, tables=table, render={"sentences": sentences}, split={"validation": 0}))
-        texts = [row["user"] + row["output"] for row in rows_of(folder, "text") if "long" in row["task"]]
-        results.append({text.count("။") for text in texts})
-    assert results == [{3}, {2}]
+    make(corpus(tmp_path, tables=table, render={"sentences": "sentencex"}, split={"validation": 0}))
+    first = {"de": set(), "en": set()}
+    for row in rows_of(tmp_path, "text"):
+        if "long" in row["task"]:
+            long = next(line for line in (row["user"] + row["output"]).splitlines() if line.startswith("long: "))
+            first["de" if int(row["id"].split("/")[1]) < 60 else "en"].add(long.removeprefix("long: "))
+    german, english = split_by_library(GERMAN, "de"), split_by_library(GERMAN, "en")
+    assert (len(german), len(english)) == (3, 4)
+    assert first["de"] == {(german[0] + other).rstrip() for other in german[1:]}
+    assert first["en"] == {(english[0] + other).rstrip() for other in english[1:]}
 
 
 def test_sentences_by_rules_are_those_of_before():

@@ -1,6 +1,7 @@
 """Lists of tags with confidences in each usual shape, from tables of taggers, kept by a threshold for each kind."""
 
 import json
+import random
 from collections import Counter
 
 import pyarrow as pa
@@ -11,6 +12,7 @@ from pipeline.corpus.tables.column_mapping import facts_of
 from pipeline.corpus.tables.identity import join_key
 from pipeline.corpus.tables.tag_scores import ScoreRules
 from pipeline.errors import ConfigError, OutputMismatch
+from schemas.image_facts import IMAGE_FACTS
 from tests.corpus.test_job import TAGS, corpus, counted, lines, make, rows_of
 from tests.corpus.test_joins import photos, records
 
@@ -103,6 +105,31 @@ def test_what_is_no_confidence_or_no_tag_is_counted_and_left_out():
 def test_tags_without_confidences_are_kept_as_without_a_threshold(value, tags):
     assert facts_of({"general": value}, {}, Counter(), RULES) == facts_of({"general": value}, {}, Counter())
     assert facts_of({"general": value}, {}, Counter(), RULES) == {"general": tags}
+
+
+def odd_value(rng: random.Random, depth: int = 0) -> object:
+    """Return a value as a careless program writes it: nested, mixed, or a text that is nearly JSON."""
+    plain = ("1girl", "", "a:0.5", "0.9", 0.5, 1, -1, 10**400, 1e400, float("nan"), None, True, "{'a': 0.5", "[]", "{}")
+    kind = rng.randrange(4) if depth < 3 else 0
+    if kind == 0:
+        return rng.choice(plain)
+    items = [odd_value(rng, depth + 1) for _ in range(rng.randrange(4))]
+    if kind == 1:
+        return items
+    keys = ("tag", "score", "label", "1girl", "confidence", "hat")
+    value = {rng.choice(keys): item for item in items}
+    return value if kind == 2 else str(value)
+
+
+def test_no_value_of_a_tagger_ends_a_job():
+    rng = random.Random(0)
+    rules = ScoreRules(thresholds=RULES.thresholds, columns={"character": "p"})
+    fields = ("general", "character", "tags", "rating", "p")
+    rows = [{field: odd_value(rng) for field in fields} for _ in range(5000)]
+    faults: Counter[str] = Counter()
+    facts = [facts_of(row, {"character": "character"}, faults, rules) for row in rows]
+    pa.Table.from_pylist(facts, schema=IMAGE_FACTS)
+    assert {"bad_confidence", "bad_tag", "bad_confidences", "bad_tag_list", "tag_below_confidence"} <= set(faults)
 
 
 @pytest.mark.parametrize(

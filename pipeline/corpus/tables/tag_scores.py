@@ -131,6 +131,6 @@ def _number(value: object) -> float | None:
         return None
     try:
         number = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):  # an integer beyond all floats
         return None
     return number if math.isfinite(number) and 0 <= number <= 1 else None
