@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -94,7 +95,7 @@ class StepLines:
 
 
 def _summary(prepared: PreparedCorpus, terminal: Terminal, seconds: float, log_path: Path) -> None:
-    from pipeline.corpus.report.corpus_report import read_texts  # noqa: PLC0415 - as above
+    from pipeline.corpus.report.corpus_report import read_dropped, read_texts  # noqa: PLC0415 - as above
 
     texts = read_texts(prepared.store)
     tokens = sum(row["n_tokens"] or 0 for row in texts)
@@ -104,12 +105,22 @@ def _summary(prepared: PreparedCorpus, terminal: Terminal, seconds: float, log_p
         ("output", prepared.config.output),
         ("recipe", prepared.recipe.fingerprint),
         ("texts", f"{sum(row['rows'] for row in texts):,}: {splits}"),
+        ("dropped", dropped_line(read_dropped(prepared.store))),
         ("tokens", f"{tokens:,}" if tokens else "not counted (no tokenizer)"),
         ("this run", clock(seconds)),
         ("card", f"{prepared.store.url}/README.md"),
     ]
     print_table(terminal.out, rows)
     echo(f"log: {log_path}", file=terminal.out)
+
+
+def dropped_line(counts: Counter[str]) -> str:
+    """Return the dropped records by reason, the most frequent one first; `images` counts all images."""
+    reasons = Counter({reason: number for reason, number in counts.items() if reason != "images"})
+    if not reasons:
+        return "no record"
+    listed = ", ".join(f"{number:,} {reason}" for reason, number in reasons.most_common())
+    return f"{reasons.total():,} of {counts['images']:,} images: {listed}"
 
 
 def _check(files: Sequence[str], preset: str) -> None:

@@ -78,7 +78,11 @@ CORPUS_ROW: pa.Schema = pa.schema(
         ),
         field("gen_meta", pa.bool_(), "whether metadata lines follow the last section"),
         field("tags_given", pa.int32(), "number of tags in the user half"),
-        field("seed", pa.int64(), "seed of this draw: a pure function of (corpus seed, epoch, id)"),
+        field(
+            "seed",
+            pa.int64(),
+            "seed of this draw: a pure function of (corpus seed, epoch, id, number of the text within the epoch)",
+        ),
         field("n_tokens", pa.int32(), "tokens of the text with BOS and EOS; null without a tokenizer", nullable=True),
         field("n_trained", pa.int32(), "tokens on which loss is computed; null without a tokenizer", nullable=True),
     ]

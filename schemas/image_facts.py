@@ -35,6 +35,7 @@ IMAGE_FACTS: pa.Schema = pa.schema(
         _field("score", pa.int64(), "score in the source"),
         _field("favorites", pa.int64(), "number of users who marked the image as a favourite"),
         _field("year", pa.int32(), "year of publication"),
+        _field("language", pa.string(), "language of the captions, an ISO 639 code such as en"),
     ]
 )
 """One row an image. Joins add columns, see `pipeline.corpus.tables.join`."""

@@ -49,6 +49,7 @@ RECORD: pa.Schema = pa.schema(
         field("score", pa.int64(), "score in the data set", nullable=True),
         field("favorites", pa.int64(), "number of users who marked the image as a favourite", nullable=True),
         field("year", pa.int32(), "year of publication", nullable=True),
+        field("language", pa.string(), "language of the captions, an ISO 639 code; null if unknown", nullable=True),
     ]
 )
 
@@ -60,5 +61,13 @@ V1_TEXTS: tuple[pa.Field, ...] = (
 )
 """Columns of published records in addition to RECORD, for the public v1 trainer."""
 
-PUBLISHED: pa.Schema = pa.schema([*RECORD, *V1_TEXTS])
-"""Columns of the files below `records/`."""
+PUBLISHED_WITH_LANGUAGE: pa.Schema = pa.schema([*RECORD, *V1_TEXTS])
+"""Columns of the files below `records/` of a corpus whose records may have a language."""
+
+PUBLISHED: pa.Schema = pa.schema([column for column in PUBLISHED_WITH_LANGUAGE if column.name != "language"])
+"""Columns of the files below `records/` of any other corpus, as the first edition wrote them."""
+
+
+def published_schema(*, knows_language: bool) -> pa.Schema:
+    """Return the columns of the files below `records/`."""
+    return PUBLISHED_WITH_LANGUAGE if knows_language else PUBLISHED

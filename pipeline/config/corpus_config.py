@@ -1,5 +1,6 @@
 """A corpus: where captions, tags and metadata come from, and how they become training text."""
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
@@ -7,8 +8,10 @@ from pydantic import Field, field_validator, model_validator
 
 from pipeline.config.base import AS_LIST, ConfigPart, Url, refuse_repeats
 from pipeline.config.cluster_config import ClusterConfig
+from pipeline.config.corpus_filters import FilterConfig, ScheduleConfig, weight_in
 from pipeline.config.corpus_presets import PRESETS, Preset
-from pipeline.config.render_config import RecordTagsConfig, RenderConfig, WordsConfig
+from pipeline.config.recipe_form import added
+from pipeline.config.render_config import ConfidenceConfig, RecordTagsConfig, RenderConfig, WordsConfig
 from pipeline.config.suggestions import did_you_mean
 
 NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$"
@@ -38,6 +41,19 @@ class FactField(StrEnum):
     SCORE = "score"
     FAVORITES = "favorites"
     YEAR = "year"
+    LANGUAGE = "language"
+    """ISO 639 code of the captions; read only if its column is named."""
+
+
+class TagField(StrEnum):
+    """The fields of `FactField` that are lists of tags."""
+
+    TAGS = "tags"
+    GENERAL = "general"
+    CHARACTER = "character"
+    COPYRIGHT = "copyright"
+    ARTIST = "artist"
+    META = "meta"
 
 
 Columns = dict[FactField, str | None]
@@ -57,6 +73,18 @@ class FeedConfig(ConfigPart):
 
 Feeds = Annotated[tuple[FeedConfig, ...], AS_LIST]
 
+Confidences = dict[TagField, str]
+"""Field to the column with the confidences of its tags."""
+
+
+def check_confidences(columns: Columns, confidences: Confidences) -> None:
+    """Raise ValueError if the tags of some confidences are in no named column."""
+    unnamed = sorted(str(field) for field in confidences if not columns.get(FactField(field)))
+    if unnamed:
+        raise ValueError(
+            f"confidences: found {', '.join(unnamed)}, whose tags are in no named column; allowed: fields of `columns`"
+        )
+
 
 class CaptionsConfig(ConfigPart):
     """Captions that JoyFleet made for one source of images."""
@@ -74,9 +102,14 @@ class CaptionsConfig(ConfigPart):
     columns: Columns = Field(default_factory=dict)
     """Field to key of the caption row's `source`; null leaves the field unknown. Fields that are not listed are found
     by well-known names."""
+    confidences: Confidences = added(default_factory=dict)
+    """Field to key of the confidences of its tags, where they are a list of their own; the field is in `columns`."""
+    min_confidence: ConfidenceConfig | None = added(default=None)
+    """Smallest confidence of the tags in `source`; by default that of `tags.min_confidence`."""
 
     @model_validator(mode="after")
     def _feeds_something(self) -> Self:
+        check_confidences(self.columns, self.confidences)
         if not (self.long or self.short or self.tags):
             raise ValueError("found none of long, short and tags; allowed: at least one of them, with a slot's name")
         return self
@@ -89,6 +122,8 @@ class JoinBy(StrEnum):
     """A number: the last part of a key or a path, without suffix and leading zeros, as in `0123/7000000.webp`."""
     KEY = "key"
     """The unchanged key."""
+    NAME = "name"
+    """The name of the file: the last part of a key or a path, without suffix, as in `photos/cat.webp`."""
     URL = "url"
     """The published URL, without scheme and fragment, and with the host in lower case."""
     SHA256 = "sha256"
@@ -121,8 +156,17 @@ class TableConfig(ConfigPart):
     tag.parquet and posttagrelation.parquet."""
     columns: Columns = Field(default_factory=dict)
     """Field to column; null leaves the field unknown. Fields that are not listed are found by well-known names."""
+    confidences: Confidences = added(default_factory=dict)
+    """Field to column of the confidences of its tags, where they are a list of their own; the field is in `columns`."""
+    min_confidence: ConfidenceConfig | None = added(default=None)
+    """Smallest confidence of the tags in this table; by default that of `tags.min_confidence`."""
     join: JoinConfig | None = None
     """How rows are matched with images of other entries."""
+
+    @model_validator(mode="after")
+    def _confidences(self) -> Self:
+        check_confidences(self.columns, self.confidences)
+        return self
 
 
 class Duplicate(StrEnum):
@@ -172,6 +216,39 @@ class TokenizerConfig(ConfigPart):
     planned."""
 
 
+class Detector(StrEnum):
+    """What detects the language of captions."""
+
+    PY3LANGID = "py3langid"
+    """139 languages, with a model in the package. Needs the extra `languages`."""
+
+
+class LanguagesConfig(ConfigPart):
+    """How the language of a record is detected: from its long caption, else from the short one.
+
+    A name is short for `{detector: ...}`.
+    """
+
+    short_form = "detector"
+
+    detector: Detector = Detector.PY3LANGID
+    """What detects it."""
+    candidates: Annotated[tuple[Annotated[str, Field(pattern=r"^[a-z]{2,3}$")], ...], AS_LIST] = ()
+    """The only languages that are considered, as ISO 639 codes; by default all that the detector knows. Fewer
+    candidates make fewer errors in short captions."""
+    min_confidence: float = Field(default=0.3, ge=0, le=1)
+    """Smallest probability with which a language is accepted; below it, the language of the record is unknown. Short
+    captions have low probabilities among many candidates."""
+
+    @field_validator("candidates")
+    @classmethod
+    def _several(cls, candidates: tuple[str, ...]) -> tuple[str, ...]:
+        refuse_repeats("candidates", candidates)
+        if len(candidates) == 1:
+            raise ValueError("allowed: at least two languages, or none for all")
+        return candidates
+
+
 class Format(StrEnum):
     """File format of the texts. Records are always Parquet."""
 
@@ -181,12 +258,16 @@ class Format(StrEnum):
 
 
 class TagFilesConfig(ConfigPart):
-    """Aliases and implications of tags. Files of `from,to` lines, local or any fsspec URL."""
+    """Aliases and implications of tags; files, local or any fsspec URL, also .gz.
+
+    Danbooru's dumps as JSON Lines or CSV, of which the active lines are used, or lines of `from,to`.
+    """
 
     aliases: Url | None = None
-    """Old names of tags and the current ones."""
+    """Old names of tags and the current ones. Chains are followed to their end, circles are refused."""
     implications: Url | None = None
-    """Tags and the tags that they imply directly; used with `tags.prune_implied`."""
+    """Tags and the tags that they imply directly; used with `tags.add_implied` or `tags.prune_implied`. Circles are
+    refused."""
 
 
 class CorpusConfig(ConfigPart):
@@ -202,6 +283,12 @@ class CorpusConfig(ConfigPart):
     """Folder of the corpus: a local path, s3:// or gs://."""
     epochs: int = Field(default=1, ge=1, le=1000)
     """Number of texts for each record; each is drawn independently."""
+    schedule: Annotated[tuple[ScheduleConfig, ...], AS_LIST] = added(default=())
+    """Repeats, weights and tasks of sources by epoch; by default every record has one text in every epoch."""
+    filters: Annotated[tuple[FilterConfig, ...], AS_LIST] = added(default=())
+    """Which records are kept; by default all. Filters come before `dedupe`."""
+    languages: LanguagesConfig | None = added(default=None)
+    """Detection of the language of each record; by default it is known only from a column `language`."""
     dedupe: tuple[Duplicate, ...] = (Duplicate.ID, Duplicate.IMAGE, Duplicate.URL)
     """What makes two records duplicates, in the order in which it is compared."""
     split: SplitConfig = SplitConfig()
@@ -250,6 +337,11 @@ class CorpusConfig(ConfigPart):
         if not self.sources:
             raise ValueError("found no source of records; allowed: captions, or a table without join")
         self._check_styles()
+        self._check_sources("filters", [entry.sources for entry in self.filters])
+        self._check_sources("schedule", [entry.sources for entry in self.schedule])
+        self._check_epochs()
+        self._check_confidences()
+        self._check_language()
         for table in self.tables:
             unknown = sorted(set(table.join.to).difference(self.sources)) if table.join else []
             if unknown:
@@ -273,6 +365,56 @@ class CorpusConfig(ConfigPart):
                 f"({', '.join(self.sources)}), or a style of the preset ({', '.join(of_preset)})"
                 f"{did_you_mean(unused, allowed)}"
             )
+
+    def _check_sources(self, key: str, entries: Sequence[Sequence[str]]) -> None:
+        for number, names in enumerate(entries):
+            unknown = sorted(set(names).difference(self.sources))
+            if unknown:
+                raise ValueError(
+                    f"{key}.{number}.sources: found {', '.join(unknown)}; allowed: {', '.join(self.sources)}"
+                    f"{did_you_mean(unknown, self.sources)}"
+                )
+
+    def _check_language(self) -> None:
+        asked = [number for number, entry in enumerate(self.filters) if entry.language]
+        if asked and not self.knows_language:
+            raise ValueError(
+                f"filters.{asked[0]}.language: no record has a language; set languages, or name the column of the "
+                "field language in columns"
+            )
+
+    @property
+    def names_language(self) -> bool:
+        """Whether a column with languages is named."""
+        return any(entry.columns.get(FactField.LANGUAGE) for entry in (*self.captions, *self.tables))
+
+    @property
+    def knows_language(self) -> bool:
+        """Whether records may have a language: detected, or from a column."""
+        return self.names_language or self.languages is not None
+
+    def _check_confidences(self) -> None:
+        for entry in (*self.captions, *self.tables):
+            if entry.confidences and not (entry.min_confidence or self.tags.min_confidence):
+                raise ValueError(
+                    f"{entry.name}: confidences without a threshold; set tags.min_confidence, or min_confidence of "
+                    f"{entry.name}"
+                )
+
+    def _check_epochs(self) -> None:
+        """Refuse entries of the schedule for epochs that the corpus does not have, and epochs without a text."""
+        for number, entry in enumerate(self.schedule):
+            beyond = [epoch for epoch in (entry.first_epoch, entry.last_epoch or 0) if epoch >= self.epochs]
+            if beyond:
+                raise ValueError(
+                    f"schedule.{number}: names epoch {beyond[0]}; allowed: 0 to {self.epochs - 1}, since epochs is "
+                    f"{self.epochs}"
+                )
+        for epoch in range(self.epochs):
+            if not any(weight_in(self.schedule, source, epoch) for source in self.sources):
+                raise ValueError(
+                    f"schedule: no source has a weight above 0 in epoch {epoch}; allowed: at least one in every epoch"
+                )
 
     @property
     def sources(self) -> tuple[str, ...]:

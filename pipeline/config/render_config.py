@@ -98,6 +98,37 @@ class LengthConfig(ConfigPart):
     """Maximum sentences of the short caption, and of each paragraph of the long one."""
 
 
+class SentenceSplitter(StrEnum):
+    """What splits captions into sentences, of which a length class keeps some."""
+
+    RULES = "rules"
+    """JoyFleet's rules: the marks of Latin, Chinese, Japanese, Devanagari, Urdu, Arabic, Armenian, Ethiopic texts."""
+    SENTENCEX = "sentencex"
+    """The library sentencex: marks and abbreviations of about 300 languages, by the language of the record."""
+
+
+class SentencesConfig(ConfigPart):
+    """How captions are split into sentences. A name is short for `{by: ...}`."""
+
+    short_form = "by"
+
+    by: SentenceSplitter = SentenceSplitter.RULES
+    """What splits them; sentencex needs the extra `languages`."""
+    language: str = Field(default="en", pattern=r"^[a-z]{2,3}$")
+    """With sentencex: the language of captions whose record has none, as an ISO 639 code."""
+
+    @model_validator(mode="after")
+    def _used(self) -> Self:
+        if self.by is SentenceSplitter.RULES and self.language != "en":
+            raise ValueError(f"found language {self.language} with by: rules, which have none; allowed: by: sentencex")
+        return self
+
+    @property
+    def library(self) -> str | None:
+        """Name of the library, if one splits."""
+        return None if self.by is SentenceSplitter.RULES else self.by.value
+
+
 class RenderConfig(ConfigPart):
     """The random draws for each record and epoch. Every default is that of the preset."""
 
@@ -122,6 +153,8 @@ class RenderConfig(ConfigPart):
     """Limits of each length class; all four are needed."""
     longest: LengthClass
     """Highest class that is written."""
+    sentences: SentencesConfig = added(default=SentencesConfig())
+    """How captions are split into sentences when they are trimmed to the limits of a class."""
     styles: dict[str, StyleConfig]
     """Styles by prefix of the record's `source`; the longest prefix applies, and `default` applies to all others."""
 
@@ -159,6 +192,28 @@ def _over_preset(value: Any, presets: Mapping[Preset, dict[str, Any]]) -> Any:  
     return merged(_preset_of(value, presets), value) if isinstance(value, dict) else value
 
 
+class ConfidenceConfig(ConfigPart):
+    """The smallest confidence with which a tagger's tag is kept. A number is short for `{default: ...}`."""
+
+    default: Probability
+    """For all kinds of tags that are not given."""
+    general: Probability | None = None
+    """For general tags and tags without a category; null: `default`."""
+    character: Probability | None = None
+    """For characters; null: `default`."""
+    copyright: Probability | None = None
+    """For copyrights; null: `default`."""
+    artist: Probability | None = None
+    """For artists; null: `default`."""
+    meta: Probability | None = None
+    """For meta tags; null: `default`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_a_number(cls, value: Any) -> Any:  # noqa: ANN401 - pydantic hands over raw YAML
+        return {"default": value} if isinstance(value, int | float) else value
+
+
 class RecordTagsConfig(ConfigPart):
     """Which tags a record keeps. Tags are compared in their normal form: lower case, spaces for underscores."""
 
@@ -174,6 +229,18 @@ class RecordTagsConfig(ConfigPart):
     """Whether general tags of four digits are removed."""
     prune_implied: bool = False
     """Whether tags that another tag of the record implies are removed; needs `tag_files.implications`."""
+    add_implied: bool = added(default=False)
+    """Whether the tags that a tag of the record implies are added, with the type of that tag; needs
+    `tag_files.implications`."""
+    min_confidence: ConfidenceConfig | None = added(default=None)
+    """Smallest confidence of tags with confidences, in all tables and captions without a threshold of their own. By
+    default such lists are not read and are counted as `bad_tag_list`. Tags without a confidence are kept."""
+
+    @model_validator(mode="after")
+    def _one_use_of_implications(self) -> Self:
+        if self.add_implied and self.prune_implied:
+            raise ValueError("found add_implied and prune_implied; allowed: one of them")
+        return self
 
 
 class Steps(ConfigPart):

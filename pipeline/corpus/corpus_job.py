@@ -11,9 +11,7 @@
 The remaining work of a step is read from the output itself, as for captions: a killed job resumes where it stopped.
 """
 
-import csv
 import hashlib
-import io
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -29,14 +27,25 @@ from pipeline.config.recipe_form import recipe_form
 from pipeline.config.suggestions import did_you_mean
 from pipeline.corpus import corpus_layout
 from pipeline.corpus.corpus_files import put_json, put_table, read_json
+from pipeline.corpus.libraries import library_versions
 from pipeline.corpus.publish_corpus import Publisher
 from pipeline.corpus.records.build_records import RecordBuilder, joins_of
 from pipeline.corpus.records.dedupe_and_split import SplitPlan, dedupe_and_split
+from pipeline.corpus.records.languages import check_languages, known_languages
+from pipeline.corpus.records.select_records import refuse_absent_fields
+from pipeline.corpus.records.tag_relations import (
+    NO_RELATIONS,
+    Implications,
+    group_implications,
+    read_relations,
+    resolve_aliases,
+)
 from pipeline.corpus.records.tags import TagCleaner
 from pipeline.corpus.report.corpus_report import write_report
 from pipeline.corpus.tables.join import TableJoin, join_table
 from pipeline.corpus.tables.source_images import WorkUnit
 from pipeline.corpus.tables.source_tables import TableFile, list_tables, slices
+from pipeline.corpus.tables.tag_scores import with_threshold
 from pipeline.corpus.text.tokenizer import TextTokenizer
 from pipeline.errors import ConfigError, StoreError
 from pipeline.ledger.layout import CAPTIONS, RUN
@@ -70,6 +79,8 @@ class PreparedCorpus:
     tables: Mapping[str, Sequence[TableFile]]
     """By name of the config's entry."""
     cleaner: TagCleaner
+    implications: Implications
+    """Implied tags that are added to records; empty if none are."""
     rules: int
     """`RULES`, or 1 for an output that the first edition began: its ids stay as they were."""
     tokenizer: str | None
@@ -102,13 +113,11 @@ def prepare_corpus(config: CorpusConfig) -> PreparedCorpus:
     """
     remarks: list[str] = []
     tokenizer = _tokenizer_digest(config)
+    _check_languages(config)
     captions = [unit for entry in config.captions for unit in _caption_units(entry, remarks)]
-    tables = {table.name: list_tables(table, config.memory_gib) for table in config.tables}
-    cleaner = TagCleaner(
-        config.tags,
-        aliases=dict(_pairs(config.tag_files.aliases)),
-        implications=_grouped(_pairs(config.tag_files.implications)),
-    )
+    tables = {table.name: list_tables(with_threshold(table, config.tags), config.memory_gib) for table in config.tables}
+    aliases, implications = _relations(config, remarks)
+    cleaner = TagCleaner(config.tags, aliases=aliases, implications=implications)
     store = open_store(config.output)
     probe(store)
     rules = _rules_of(store, remarks)
@@ -139,6 +148,7 @@ def prepare_corpus(config: CorpusConfig) -> PreparedCorpus:
             for name, listed in tables.items()
         },
         cleaner=cleaner,
+        implications=implications if config.tags.add_implied else {},
         rules=rules,
         tokenizer=tokenizer,
         remarks=remarks,
@@ -155,6 +165,21 @@ def _rules_of(store: Store, remarks: list[str]) -> int:
             "left are cleaned by the rules of this release. For the same rules everywhere, use a new output"
         )
     return 1
+
+
+def _check_languages(config: CorpusConfig) -> None:
+    """Open what detects languages, so that a missing library or an unknown language ends the job before any work."""
+    library_versions(config)
+    if config.languages is not None:
+        check_languages(config.languages)
+        known = config.languages.candidates or known_languages()
+        for number, entry in enumerate(config.filters):
+            unknown = sorted(set(entry.language).difference(known))
+            if unknown and not config.names_language:
+                raise ConfigError(
+                    f"filters.{number}.language: found {', '.join(unknown)}; {config.languages.detector} is asked for: "
+                    f"{', '.join(known)}"
+                )
 
 
 def _tokenizer_digest(config: CorpusConfig) -> str | None:
@@ -264,7 +289,7 @@ def recipe_fields(config: CorpusConfig, tokenizer: str | None, rules: int = RULE
     fields["decontaminate"] = {name: _digest(urls) for name, urls in fields["decontaminate"].items()}
     fields["tag_files"] = {name: _digest([url] if url else []) for name, url in fields["tag_files"].items()}
     versions = {"record": RECORD_VERSION, "text": CORPUS_VERSION, **({"rules": str(rules)} if rules > 1 else {})}
-    return {**fields, "versions": versions}
+    return {**fields, "versions": {**versions, **library_versions(config)}}
 
 
 def _digest(urls: Sequence[str]) -> str | None:
@@ -284,19 +309,24 @@ def _lines(urls: Sequence[str]) -> list[str]:
     return [line for url in urls for line in _read(url).decode("utf-8-sig").splitlines()]
 
 
-def _pairs(url: str | None) -> list[tuple[str, str]]:
-    rows = list(csv.reader(io.StringIO(_read(url).decode("utf-8-sig")))) if url else []
-    for number, row in enumerate(rows, 1):
-        if len(row) != 2:
-            raise ConfigError(f"{url}: line {number} has {len(row)} fields; allowed: two, `from,to`")
-    return [(old, new) for old, new in rows]
-
-
-def _grouped(pairs: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
-    grouped: dict[str, list[str]] = {}
-    for tag, implied in pairs:
-        grouped.setdefault(tag, []).append(implied)
-    return grouped
+def _relations(config: CorpusConfig, remarks: list[str]) -> tuple[dict[str, str], Implications]:
+    """Return the aliases and implications of the files, with remarks about lines and files that are not used."""
+    files, pairs = config.tag_files, dict[str, Sequence[tuple[str, str]]]()
+    for name, url in (("aliases", files.aliases), ("implications", files.implications)):
+        relations = read_relations(url, _read(url)) if url else NO_RELATIONS
+        pairs[name] = relations.pairs
+        if relations.inactive:
+            listed = ", ".join(f"{number:,} {status}" for status, number in sorted(relations.inactive.items()))
+            remarks.append(f"tag_files.{name}: {len(relations.pairs):,} active lines are used, {listed} are left out")
+    aliases = resolve_aliases(files.aliases or "", pairs["aliases"])
+    implications = group_implications(files.implications or "", pairs["implications"], aliases)
+    if config.tags.add_implied and not implications:
+        raise ConfigError(
+            "tags.add_implied: true needs implications; set tag_files.implications, or add_implied: false"
+        )
+    if files.implications and not (config.tags.add_implied or config.tags.prune_implied):
+        remarks.append("tag_files.implications: has no effect without tags.add_implied or tags.prune_implied")
+    return aliases, implications
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,10 +339,12 @@ class TableChunker:
         """Write the slices of one file; return its path."""
         faults: Counter[str] = Counter()
         number = rows = 0
+        fields: set[str] = set()
         for facts in slices(table, faults):
             put_table(self.store, corpus_layout.slice_path(table.table, table.path, number), facts, IMAGE_FACTS)
             number, rows = number + 1, rows + facts.num_rows
-        counts = {"slices": number, "rows": rows, "faults": dict(faults)}
+            fields.update(name for name in facts.column_names if facts[name].null_count < facts.num_rows)
+        counts = {"slices": number, "rows": rows, "fields": sorted(fields), "faults": dict(faults)}
         put_json(self.store, corpus_layout.sliced_path(table.table, table.path), counts)
         return table.path
 
@@ -327,8 +359,17 @@ def steps(prepared: PreparedCorpus) -> Iterator[Step]:
         items=[file for file in files if corpus_layout.sliced_path(file.table, file.path) not in existing],
         work=TableChunker(store),
     )
+    _refuse_absent_fields(prepared)
     units = work_units(prepared)
-    builder = RecordBuilder(store=store, config=config, cleaner=prepared.cleaner, rules=prepared.rules)
+    libraries = library_versions(config)
+    builder = RecordBuilder(
+        store=store,
+        config=config,
+        cleaner=prepared.cleaner,
+        implications=prepared.implications,
+        rules=prepared.rules,
+        libraries=libraries,
+    )
     if config.joins:
         joined = [unit for unit in units if joins_of(config, unit.source)]
         yield Step(name="keys", items=_remaining(store, joined, corpus_layout.keys_path), work=builder.keys)
@@ -338,10 +379,27 @@ def steps(prepared: PreparedCorpus) -> Iterator[Step]:
     plan = _split_plan(config, units)
     yield Step(name="dedupe", driver_work=partial(dedupe_and_split, store, plan, config.memory_gib))
     publisher = Publisher(
-        store=store, config=config, fingerprint=prepared.recipe.fingerprint, tokenizer=prepared.tokenizer
+        store=store,
+        config=config,
+        fingerprint=prepared.recipe.fingerprint,
+        tokenizer=prepared.tokenizer,
+        libraries=libraries,
     )
     yield Step(name="publish", items=_remaining(store, units, corpus_layout.commit_path), work=publisher)
     yield Step(name="report", driver_work=partial(_finish, prepared, units))
+
+
+def _refuse_absent_fields(prepared: PreparedCorpus) -> None:
+    if prepared.config.filters:
+        known = {
+            name: {
+                fact
+                for file in files
+                for fact in read_json(prepared.store, corpus_layout.sliced_path(name, file.path))["fields"]
+            }
+            for name, files in prepared.tables.items()
+        }
+        refuse_absent_fields(prepared.config, known)
 
 
 def _finish(prepared: PreparedCorpus, units: Sequence[WorkUnit]) -> None:
@@ -405,4 +463,6 @@ def _split_plan(config: CorpusConfig, units: Sequence[WorkUnit]) -> SplitPlan:
         split=config.split,
         forbidden_names=_lines(config.decontaminate.identities),
         forbidden_texts=_lines(config.decontaminate.texts),
+        filters=config.filters,
+        sources=config.sources,
     )

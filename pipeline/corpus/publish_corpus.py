@@ -17,8 +17,10 @@ import pyarrow.parquet as pq
 
 from pipeline.config import CorpusConfig, Rating
 from pipeline.config.corpus_config import Format
+from pipeline.config.corpus_filters import weight_in
 from pipeline.corpus import corpus_layout
 from pipeline.corpus.corpus_files import put_json, put_table, read_table
+from pipeline.corpus.libraries import check_libraries
 from pipeline.corpus.records.build_records import BUILT_RECORD, COUNTS
 from pipeline.corpus.records.dedupe_and_split import CHOICES, POPULARITY
 from pipeline.corpus.records.metadata_terms import Popularity, QualityTerms
@@ -27,11 +29,12 @@ from pipeline.corpus.tables.source_images import WorkUnit
 from pipeline.corpus.text.count_tokens import count_tokens
 from pipeline.corpus.text.pack_texts import PACKING, pack
 from pipeline.corpus.text.render_texts import render_table
+from pipeline.corpus.text.schedule import render_in
 from pipeline.corpus.text.tokenizer import TextTokenizer
 from pipeline.storage import Store, put_if_absent
 from schemas.corpus_row import CORPUS_ROW, CORPUS_VERSION
 from schemas.footer import FooterKey
-from schemas.record import PUBLISHED, RECORD, RECORD_VERSION, Split
+from schemas.record import PUBLISHED_WITH_LANGUAGE, RECORD, RECORD_VERSION, Split, published_schema
 
 _SKIPPABLE = (0x184D2A50).to_bytes(4, "little")
 """Begins a zstd frame that readers skip (RFC 8878, 3.1.2); it holds the id of the attempt."""
@@ -46,9 +49,12 @@ class Publisher:
     fingerprint: str
     tokenizer: str | None
     """Digest of the tokenizer's file on the driver; a worker with another file is refused."""
+    libraries: Mapping[str, str]
+    """Versions of optional libraries on the driver; a worker with others is refused."""
 
     def __call__(self, unit: WorkUnit) -> str:
         """Publish a work unit; return its name."""
+        check_libraries(self.libraries)
         built = read_table(self.store, corpus_layout.built_records_path(unit.name), BUILT_RECORD)
         choices = read_table(self.store, corpus_layout.choice_path(unit.name), CHOICES)
         kept = choices["dropped"].is_null()
@@ -101,18 +107,28 @@ class Publisher:
     def _put_records(self, unit: WorkUnit, records: pa.Table, splits: Sequence[str]) -> None:
         nulls = pa.nulls(records.num_rows, pa.string())
         captions = (records["long"], records["short"], nulls, nulls)
-        published = pa.Table.from_arrays([*records.columns, *captions], schema=PUBLISHED)
+        whole = pa.Table.from_arrays([*records.columns, *captions], schema=PUBLISHED_WITH_LANGUAGE)
+        schema = published_schema(knows_language=self.config.knows_language)
+        published = whole.select(schema.names).cast(schema)
         for split in Split:
             table = published.filter(pa.array([side == split for side in splits], pa.bool_()))
             if table.num_rows:
                 metadata = {str(FooterKey.SCHEMA_VERSION): RECORD_VERSION, str(FooterKey.RECIPE): self.fingerprint}
-                put_table(self.store, corpus_layout.records_path(unit.name, split), table, PUBLISHED, metadata)
+                put_table(self.store, corpus_layout.records_path(unit.name, split), table, schema, metadata)
 
     def _put_epoch(
         self, unit: WorkUnit, records: pa.Table, splits: Sequence[str], epoch: int, counts: Counter[str]
     ) -> pa.Table:
         """Write the texts of an epoch; return them."""
-        rendered = render_table(records, self.config.render, epoch=epoch, seed=self.config.seed, splits=splits)
+        source = unit.name.partition("/")[0]
+        rendered = render_table(
+            records,
+            render_in(self.config, source, epoch),
+            epoch=epoch,
+            seed=self.config.seed,
+            splits=splits,
+            weight=weight_in(self.config.schedule, source, epoch),
+        )
         for reason, number in rendered.drops.items():
             counts[f"unrendered_{reason}"] += number
         rows = rendered.rows if self._tokens is None else count_tokens(rendered.rows, self._tokens)

@@ -133,8 +133,8 @@ def prepare_job(job: JobConfig, extension: Extension | None = None) -> PreparedJ
     if extension and job.source.limit is not None:
         raise ConfigError(
             f"source.limit: {job.source.limit}: an output with a limit covers its first rows and is not extended; "
-            "leave --extend and --follow out, or caption without a limit into an output of its own, whose `reuse` takes "
-            "these rows over"
+            "leave --extend and --follow out, or caption without a limit into an output of its own (`reuse` takes "
+            "these rows over)"
         )
     store = open_store(job.output)
     refuse_output_in_source(job, store)

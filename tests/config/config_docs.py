@@ -47,20 +47,26 @@ def page() -> str:
     parts = [INTRODUCTION]
     for title, root, introduction in ROOTS:
         parts.append(f"\n## {title}\n\n{introduction}\n")
-        parts += [_section(path, part) for path, part in _parts(root, "")]
+        parts += [_section(paths, part) for paths, part in _parts(root, [""])]
     return "".join(parts)
 
 
 def _parts(
-    part: type[BaseModel], path: str, above: tuple[type[BaseModel], ...] = ()
-) -> Iterator[tuple[str, type[BaseModel]]]:
-    """A part of a config and those below it, each with its path; a part that holds itself is not repeated."""
-    yield path, part
+    part: type[BaseModel], paths: list[str], above: tuple[type[BaseModel], ...] = ()
+) -> Iterator[tuple[list[str], type[BaseModel]]]:
+    """A part of a config and those below it, each with its paths: several fields of a part may have one form.
+
+    A part that holds itself is not repeated.
+    """
+    yield paths, part
+    below: dict[type[BaseModel], list[str]] = {}
     for name, field in part.model_fields.items():
         suffix = _suffix(field.annotation)
         for nested in models_in(field.annotation):
             if nested not in (*above, part):
-                yield from _parts(nested, f"{path}.{name}{suffix}".lstrip("."), (*above, part))
+                below.setdefault(nested, []).append(f"{paths[0]}.{name}{suffix}".lstrip("."))
+    for nested, own in below.items():
+        yield from _parts(nested, own, (*above, part))
 
 
 def _suffix(annotation: object) -> str:
@@ -78,11 +84,13 @@ def _options(annotation: object) -> list[typing.Any]:
     return [annotation]
 
 
-def _section(path: str, part: type[BaseModel]) -> str:
+def _section(paths: list[str], part: type[BaseModel]) -> str:
     docs = field_docs(part)
+    path = paths[0]
+    same = f" The same keys: {', '.join(f'`{other}`' for other in paths[1:])}." if paths[1:] else ""
     heading = f"\n### `{path}`\n" if path else ""
     lines = [
-        f"{heading}\n{_text(part.__doc__ or '')}\n" if path else "",
+        f"{heading}\n{_text(part.__doc__ or '')}{same}\n" if path else "",
         "\n| key | type | default | meaning |\n|---|---|---|---|\n",
     ]
     for name, field in part.model_fields.items():

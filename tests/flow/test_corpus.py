@@ -10,7 +10,7 @@ import yaml
 
 from tests.cli import finish, run, start, wait_until
 from tests.corpus.outputs import write_output
-from tests.corpus.test_job import entry, shards
+from tests.corpus.test_job import TAGS, entry, lines, shards
 from tests.gate import Gate
 from tests.trees import send, tree
 
@@ -91,3 +91,28 @@ def test_check_prints_position_and_rule_of_a_fault(tmp_path):
     assert done.code == 1, done
     assert f"{file}: line 1: " in done.out
     assert "1 texts, 1 broken" in done.out
+
+
+def test_a_run_prints_what_its_filters_dropped_and_ends_with_an_error_if_nothing_is_left(tmp_path):
+    rows = [{"id": number, "tags": TAGS, "score": number % 10} for number in range(100)]
+    keys = {
+        "tables": {"name": "posts", "urls": lines(tmp_path / "posts.jsonl", rows)},
+        "epochs": 2,
+        "schedule": {"first_epoch": 1, "weight": 2},
+        "memory_gib": 0.5,
+        "cluster": {"num_cpus": 1, "object_store_gib": 0.2, "stall_timeout_s": 120},
+    }
+    results = {}
+    for score in (5, 50):
+        file = tmp_path / f"{score}.yaml"
+        config = {**keys, "output": str(tmp_path / f"out{score}"), "filters": {"score": {"min": score}}}
+        file.write_text(yaml.safe_dump(config))
+        results[score] = run(tmp_path, "corpus", str(file))
+    some, none = results.values()
+    assert some.code == 0, some
+    words = " ".join(some.out.split())
+    assert "texts 150: " in words
+    assert "dropped 50 of 100 images: 50 filter_score" in words
+    assert none.code == 1, none
+    assert "filters: none of 100 records is left (100 filter_score); loosen the filters" in none.err
+    assert not (tmp_path / "out50/README.md").exists()

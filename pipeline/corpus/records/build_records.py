@@ -12,14 +12,19 @@ from pipeline.config import CorpusConfig, Rating
 from pipeline.config.corpus_config import CaptionsConfig, TableConfig
 from pipeline.corpus import corpus_layout
 from pipeline.corpus.corpus_files import put_table, read_table
+from pipeline.corpus.libraries import check_libraries
 from pipeline.corpus.records.clean_captions import clean_long, clean_short
 from pipeline.corpus.records.dedupe_and_split import IDENTITIES, identity_rows
+from pipeline.corpus.records.languages import detect_language
 from pipeline.corpus.records.metadata_terms import DATABASE_RATINGS, LETTER_RATINGS, rating_terms
+from pipeline.corpus.records.select_records import TAG_FIELDS, RecordSelector
+from pipeline.corpus.records.tag_relations import Implications, implied_tags
 from pipeline.corpus.records.tags import CleanTags, TagCleaner, TagDrop, TagType, clean_terms
 from pipeline.corpus.tables.column_mapping import LISTS, SourceFacts
 from pipeline.corpus.tables.identity import fingerprint, image_identity, join_key, normal_url
 from pipeline.corpus.tables.join import JOINED, KEYS
 from pipeline.corpus.tables.source_images import SourceImage, WorkUnit, images_of
+from pipeline.corpus.tables.tag_scores import with_threshold
 from pipeline.storage import Store
 from schemas.record import RECORD
 
@@ -47,8 +52,12 @@ class RecordBuilder:
     store: Store
     config: CorpusConfig
     cleaner: TagCleaner
+    implications: Implications
+    """Implied tags that are added to a record; empty if none are."""
     rules: int
     """Version of the rules (`corpus_job.RULES`)."""
+    libraries: Mapping[str, str]
+    """Versions of optional libraries on the driver; a worker with others is refused."""
 
     def keys(self, unit: WorkUnit) -> str:
         """Write the join keys of the images of a work unit; return the unit's name."""
@@ -63,9 +72,11 @@ class RecordBuilder:
 
     def records(self, unit: WorkUnit) -> str:
         """Write the records of a work unit with counts, and their identities; return the unit's name."""
+        check_libraries(self.libraries)
         counts: Counter[str] = Counter()
         joins = joins_of(self.config, unit.source)
         joined = [(table, _joined(self.store, table.name, unit.name)) for table in joins]
+        select = RecordSelector(self.config.filters, unit.source)
         records: list[dict[str, Any]] = []
         identities: list[dict[str, Any]] = []
         for image in images_of(unit, _entry(self.config, unit), self.store, counts, self.rules):
@@ -73,7 +84,9 @@ class RecordBuilder:
             facts = _merged(image, joined, counts)
             record = self._record(image.record_id, unit.source, facts, counts) if facts else None
             if facts and record:
-                identities.append({"row": len(records), **_identity(facts, record)})
+                selection = select(record, self._all_tags(facts, record) if select.asks_tags else (), counts)
+                chosen = {"filtered": selection.dropped, "known": selection.known}
+                identities.append({"row": len(records), **_identity(facts, record), **chosen})
                 records.append(record)
         # The records are written last: their file marks the work unit as done.
         put_table(self.store, corpus_layout.identities_path(unit.name), identity_rows(identities), IDENTITIES)
@@ -99,9 +112,7 @@ class RecordBuilder:
             "key": facts.get("key") or facts.get("id") or record_id,
             "image": image_identity(facts, record_id),
             "url": facts.get("url"),
-            **{
-                name: getattr(tags, name) for name in ("general", "special", "character", "copyright", "artist", "meta")
-            },
+            **{name: getattr(tags, name) for name in TAG_FIELDS},
             "rating": rating_terms(self.config.words, rating),
             "quality": _quality(facts, counts),
             "width": _positive(facts.get("width")),
@@ -109,16 +120,40 @@ class RecordBuilder:
             "short": short.text,
             "long": long.text,
             **{name: facts.get(name) for name in ("title", "score", "favorites", "year")},
+            "language": self._language(facts, long.text or short.text, counts),
             "rating_asked": rating.value if rating else None,
         }
 
+    def _language(self, facts: SourceFacts, caption: str | None, counts: Counter[str]) -> str | None:
+        """Return the language that the source names, else the one that is detected in the caption."""
+        config = self.config.languages
+        language: str | None = facts.get("language")
+        if language is None and config and caption:
+            language = detect_language(caption, config)
+        if self.config.knows_language:
+            counts[f"language_{language or ('uncertain' if caption and config else 'unknown')}"] += 1
+        return language
+
+    def _all_tags(self, facts: SourceFacts, record: Mapping[str, Any]) -> frozenset[str]:
+        """Return the tags of a record, and those that the rules for tags have removed."""
+        raw = (self.cleaner.current(tag) for _, tag in _typed_tags(facts))
+        return frozenset((*raw, *(tag for field in TAG_FIELDS for tag in record[field])))
+
     def _tags(self, facts: SourceFacts, counts: Counter[str]) -> CleanTags:
-        typed = [(kind, tag) for kind in TagType for tag in facts.get(kind.value) or ()]
-        typed += [(TagType.GENERAL, tag) for tag in facts.get("tags") or ()]
+        typed = _typed_tags(facts)
+        if self.implications:
+            implied = list(implied_tags(typed, self.cleaner.current, self.implications))
+            counts["tag_implied_added"] += len(implied)
+            typed += implied
         clean = self.cleaner(typed)
         for reason, number in clean.drops.items():
             counts[f"tag_{reason}"] += number
         return clean
+
+
+def _typed_tags(facts: SourceFacts) -> list[tuple[TagType, str]]:
+    typed = [(kind, tag) for kind in TagType for tag in facts.get(kind.value) or ()]
+    return typed + [(TagType.GENERAL, tag) for tag in facts.get("tags") or ()]
 
 
 def joins_of(config: CorpusConfig, source: str) -> list[TableConfig]:
@@ -127,7 +162,7 @@ def joins_of(config: CorpusConfig, source: str) -> list[TableConfig]:
 
 
 def _entry(config: CorpusConfig, unit: WorkUnit) -> CaptionsConfig | None:
-    return next((entry for entry in config.captions if entry.name == unit.source), None)
+    return next((with_threshold(entry, config.tags) for entry in config.captions if entry.name == unit.source), None)
 
 
 def _joined(store: Store, table: str, unit: str) -> dict[int, SourceFacts]:

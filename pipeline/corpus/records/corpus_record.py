@@ -29,6 +29,8 @@ class Record:
     """Paragraphs joined by one line end each."""
     title: str | None = None
     """As the source has it; written only with `title_as_short`, and then cleaned."""
+    language: str | None = None
+    """ISO 639 code; decides how captions are split into sentences, if a library does it."""
 
 
 _FIELDS = tuple(field.name for field in fields(Record))

@@ -1,9 +1,9 @@
 """Decides which records stay and to which split each belongs: by their content, independent of files and order.
 
-Records are dropped in passes, each over the records that the passes before kept: contaminated records first, then the
-kinds of `dedupe` in their order. Of equal records the one of the first source stays, and within a source the one whose
-id has the smallest hash. The split is drawn per image, from the image's hash: records that share a digest or a URL,
-also through a third record, are one image.
+Records are dropped in passes, each over the records that the passes before kept: those that a filter refuses, then
+contaminated records, then the kinds of `dedupe` in their order. Of equal records the one of the first source stays,
+and within a source the one whose id has the smallest hash. The split is drawn per image, from the image's hash:
+records that share a digest or a URL, also through a third record, are one image.
 
 Run by the driver, in DuckDB, on a 64-bit hash of each identity: 30 million records take about 1.5 GB, on disk if they
 exceed the memory limit. Two of 30 million identities share a hash with a probability of 2 in 100,000.
@@ -20,10 +20,14 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.config.corpus_config import Duplicate, SplitConfig
+from pipeline.config.corpus_filters import FilterConfig
 from pipeline.corpus import corpus_layout
 from pipeline.corpus.corpus_files import put_json, put_table, read_table
 from pipeline.corpus.duckdb_session import DuckSession, open_duckdb, split_by_unit
+from pipeline.corpus.records.select_by_percentile import percentile_queries
+from pipeline.corpus.records.select_records import PREFIX, refuse_unknown_fields
 from pipeline.corpus.tables.identity import fingerprint, listed_identities
+from pipeline.errors import NothingDone
 from pipeline.storage import Store
 from schemas.record import Split
 
@@ -40,10 +44,13 @@ IDENTITIES: pa.Schema = pa.schema(
         pa.field("score", pa.int64()),
         pa.field("favorites", pa.int64()),
         pa.field("year", pa.int32()),
+        pa.field("filtered", pa.string()),
+        pa.field("known", pa.int64()),
     ]
 )
 """`staging/identities`: for each record of a work unit the 64-bit hashes of its image, of each identity (null if
-unknown) and of all names that a decontamination list may use; and its popularity figures."""
+unknown) and of all names that a decontamination list may use; its popularity figures; the filter that drops it, and
+the fields of filters that it has (`Selection.known`)."""
 
 POPULARITY: pa.Schema = pa.schema(
     [
@@ -91,6 +98,9 @@ class SplitPlan:
     forbidden_names: Sequence[str]
     """Lines of the `decontaminate.identities` files."""
     forbidden_texts: Sequence[str]
+    filters: Sequence[FilterConfig] = ()
+    sources: Sequence[str] = ()
+    """Names of the sources by their rank."""
 
 
 def hash64(identity: str | None) -> int | None:
@@ -101,7 +111,12 @@ def hash64(identity: str | None) -> int | None:
 
 
 def dedupe_and_split(store: Store, plan: SplitPlan, memory_gib: float) -> None:
-    """Write the choices of every work unit. Does nothing if all are written."""
+    """Write the choices of every work unit. Does nothing if all are written.
+
+    Raises:
+        ConfigError: a filter is on a field that no record has.
+        NothingDone: the filters leave no record.
+    """
     if store.exists(corpus_layout.CHOSEN):
         return
     names = {number: name for number, name, _ in plan.units}
@@ -110,10 +125,12 @@ def dedupe_and_split(store: Store, plan: SplitPlan, memory_gib: float) -> None:
         _join_images(duck)
         duck.run("CREATE TABLE drops (unit INT, row INT, dropped VARCHAR)")
         duck.run("CREATE TABLE kept AS SELECT * EXCLUDE (root) FROM records")
+        _drop_filtered(duck, plan)
         _drop_forbidden(duck, plan)
         for kind in plan.dedupe:
             for column in _COLUMNS[kind]:
                 _drop_equal(duck, column, f"duplicate_{kind}")
+        _refuse_none_left(duck, plan)
         choices = duck.batches(
             "SELECT unit, row, root, dropped FROM roots LEFT JOIN drops USING (unit, row) ORDER BY unit, row"
         )
@@ -151,6 +168,32 @@ def _join_images(duck: DuckSession) -> None:
     log.warning("images were still being joined after %d rounds; some may be in both splits", ROUNDS)
 
 
+def _drop_filtered(duck: DuckSession, plan: SplitPlan) -> None:
+    if not plan.filters:
+        return
+    known: dict[str, int] = {}
+    for rank, bits in duck.rows("SELECT rank, bit_or(known) FROM records GROUP BY rank"):
+        known[plan.sources[int(rank)]] = bits
+    refuse_unknown_fields(plan.filters, plan.sources, known)
+    duck.run("INSERT INTO drops SELECT unit, row, filtered FROM records WHERE filtered IS NOT NULL")
+    duck.run("DELETE FROM kept WHERE filtered IS NOT NULL")
+    for query, reason in percentile_queries(plan.filters, plan.sources):
+        duck.run(f"CREATE OR REPLACE TABLE lost AS SELECT unit, row FROM ({query}) SEMI JOIN kept USING (unit, row)")
+        _drop_lost(duck, reason)
+
+
+def _refuse_none_left(duck: DuckSession, plan: SplitPlan) -> None:
+    """Raise NothingDone if there were records and filters left none of them."""
+    [(num_kept, num_records)] = duck.rows("SELECT (SELECT count(*) FROM kept), (SELECT count(*) FROM records)")
+    if not plan.filters or num_kept or not num_records:
+        return
+    reasons = duck.rows("SELECT dropped, count(*) AS number FROM drops GROUP BY dropped ORDER BY number DESC, dropped")
+    listed = ", ".join(f"{number:,} {reason}" for reason, number in reasons)
+    raise NothingDone(
+        f"filters: none of {num_records:,} records is left ({listed}); loosen the filters and use a new output"
+    )
+
+
 def _drop_forbidden(duck: DuckSession, plan: SplitPlan) -> None:
     for column, table, hashes in (
         ("unnest(names)", "forbidden_names", map(hash64, listed_identities(plan.forbidden_names))),
@@ -179,10 +222,15 @@ def _drop_lost(duck: DuckSession, reason: str) -> None:
 
 
 def _popularity(duck: DuckSession) -> pa.Table:
-    """Return a sample of the kept records: those with the smallest hashes of their ids."""
+    """Return a sample of the records: those with the smallest hashes of their ids.
+
+    Records that only a filter drops are in it, so that a filter does not change the quality terms of the others.
+    """
     columns = ", ".join(POPULARITY.names)
     return duck.table(
-        f"SELECT {columns} FROM kept WHERE score IS NOT NULL OR favorites IS NOT NULL QUALIFY row_number() OVER "
+        f"SELECT {columns} FROM (SELECT * FROM kept UNION ALL BY NAME SELECT * EXCLUDE (root) FROM records SEMI JOIN "
+        f"(SELECT unit, row FROM drops WHERE starts_with(dropped, '{PREFIX}')) USING (unit, row)) "
+        "WHERE score IS NOT NULL OR favorites IS NOT NULL QUALIFY row_number() OVER "
         f"(PARTITION BY rank ORDER BY id, unit, row) <= {SAMPLE} ORDER BY rank, id, unit, row",
         POPULARITY,
     )
@@ -212,7 +260,7 @@ def identity_rows(rows: Iterable[Mapping[str, object]]) -> pa.Table:
             "row": row["row"],
             **{kind: hash64(cast("str | None", row[kind])) for kind in ("root", *KINDS)},
             "names": [hash64(name) for name in cast("list[str]", row["names"])],
-            **{name: row[name] for name in ("rating", "score", "favorites", "year")},
+            **{name: row[name] for name in ("rating", "score", "favorites", "year", "filtered", "known")},
         }
         for row in rows
     ]

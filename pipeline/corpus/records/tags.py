@@ -127,6 +127,11 @@ class TagCleaner:
         self._implied = {normal_tag(tag): frozenset(map(normal_tag, to)) for tag, to in (implications or {}).items()}
         self._blacklist = [re.compile(pattern) for pattern in config.blacklist]
 
+    def current(self, raw: str) -> str:
+        """Return a tag in its normal form, by its current name."""
+        tag = normal_tag(raw)
+        return self._aliases.get(tag, tag)
+
     def __call__(self, typed: Iterable[tuple[TagType, str]]) -> CleanTags:
         """Return the tags of one image; `typed` are (type, raw tag) in the order of the source.
 
@@ -135,8 +140,7 @@ class TagCleaner:
         """
         clean, seen = CleanTags(), set[str]()
         for kind, raw in sorted(typed, key=lambda pair: pair[0] is TagType.GENERAL):
-            tag = normal_tag(raw)
-            tag = self._aliases.get(tag, tag)
+            tag = self.current(raw)
             reason = self._unwanted(kind, tag) or (TagDrop.DOUBLE if tag in seen else None)
             # A dropped tag is remembered too: a blacklisted meta tag does not come back as a general one.
             seen.add(tag)

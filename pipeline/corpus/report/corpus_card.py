@@ -13,7 +13,7 @@ from pipeline.corpus import corpus_layout
 from pipeline.corpus.hub_head import hub_head
 from pipeline.corpus.report.census import Census
 from schemas.corpus_row import CORPUS_ROW
-from schemas.record import PUBLISHED, Split
+from schemas.record import Split, published_schema
 
 SHOWN_TAGS = 15
 
@@ -54,7 +54,7 @@ def _head(config: CorpusConfig, census: Census, total: int) -> str:
     kinds = {corpus_layout.TEXT: (f"**/*{corpus_layout.SUFFIXES[form]}", CORPUS_ROW)}
     # `datasets` reads all configs of a folder with one builder, so records are not listed beside JSON Lines.
     if form is Format.PARQUET:
-        kinds[corpus_layout.RECORDS] = ("**/*.parquet", PUBLISHED)
+        kinds[corpus_layout.RECORDS] = ("**/*.parquet", published_schema(knows_language=config.knows_language))
     keys = {
         **({"license": config.license} if config.license else {}),
         "task_categories": ["text-generation"],

@@ -1,5 +1,6 @@
 """Writes the report tables of a corpus and, last, its data set card."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,16 +12,29 @@ from pipeline.corpus.corpus_files import read_json, read_table
 from pipeline.corpus.duckdb_session import open_duckdb
 from pipeline.corpus.report.census import TAG_COUNTS, Census, take_census
 from pipeline.corpus.report.corpus_card import card
+from pipeline.errors import NothingDone
 from pipeline.storage import Store
 from pipeline.storage.parquet import encode_parquet
 from schemas.corpus_report import CORPUS_COUNTS, CORPUS_TAGS, CORPUS_TEXTS
 from schemas.corpus_row import CORPUS_VERSION
 from schemas.footer import FooterKey
 
+DROPPED = "dropped_"
+"""Begins the reasons of records that were left out (`schemas.corpus_report`)."""
+
 
 def write_report(store: Store, config: CorpusConfig, units: Sequence[str]) -> None:
-    """Write report/ and, last, the card."""
+    """Write report/ and, last, the card.
+
+    Raises:
+        NothingDone: the schedule leaves no text.
+    """
     census = take_census(store, units)
+    if config.schedule and census.records and not census.texts:
+        raise NothingDone(
+            f"schedule: none of {census.records.total():,} records has a text; raise a weight or name more tasks, and "
+            "use a new output"
+        )
     for table in config.tables:
         _add_table(store, table.name, census)
     tables = {
@@ -39,6 +53,16 @@ def read_texts(store: Store) -> list[dict[str, Any]]:
     # The first edition also wrote what its acceptance test needed.
     path = f"{corpus_layout.REPORT}/texts.parquet"
     return read_table(store, path, CORPUS_TEXTS, removed=("kind", "has_meta")).to_pylist()
+
+
+def read_dropped(store: Store) -> Counter[str]:
+    """Return the number of dropped records by reason, from report/counts.parquet; `images` is that of all images."""
+    rows = read_table(store, f"{corpus_layout.REPORT}/counts.parquet", CORPUS_COUNTS).to_pylist()
+    counts = Counter[str]()
+    for row in rows:
+        if row["reason"] == "images" or row["reason"].startswith(DROPPED):
+            counts[row["reason"].removeprefix(DROPPED)] += row["number"]
+    return counts
 
 
 def _add_table(store: Store, table: str, census: Census) -> None:

@@ -14,6 +14,14 @@ from functools import partial
 from typing import Any
 
 from pipeline.config.corpus_config import Columns
+from pipeline.corpus.tables.tag_scores import (
+    NO_RULES,
+    ScoreRules,
+    confident,
+    most_confident,
+    pairs_of,
+    parallel_pairs,
+)
 
 SourceFacts = dict[str, Any]
 """A row of `schemas.image_facts.IMAGE_FACTS`; a field that is absent is null."""
@@ -42,9 +50,11 @@ KNOWN: Mapping[str, tuple[str, ...]] = {
     "score": ("score",),
     "favorites": ("fav_count", "favorites"),
     "year": ("year", "created_at"),
+    "language": (),
 }
 # fmt: on
-"""Field to column names. A list field takes all columns in this order; another field the first that the row has."""
+"""Field to column names. A list field takes all columns in this order; another field the first that the row has.
+`language` is read only from a column that the config names."""
 
 LISTS = frozenset(("tags", "general", "character", "copyright", "artist", "meta", "quality"))
 INTEGERS: Mapping[str, int] = {"width": 2**31, "height": 2**31, "score": 2**63, "favorites": 2**63}
@@ -52,16 +62,20 @@ INTEGERS: Mapping[str, int] = {"width": 2**31, "height": 2**31, "score": 2**63, 
 NO_TAGS = frozenset(("nan", "none", "null", "n/a"))
 """How tables write a missing value as a text; in lower case."""
 _YEAR = re.compile(r"(?:19|20)\d\d")
+_LANGUAGE = re.compile(r"([A-Za-z]{2,3})(?:[-_][A-Za-z0-9]+)*")
 _PERSONS = re.compile(r"\d\+?(?:girl|boy|other)s?")
 
 
-def facts_of(row: Mapping[str, Any], columns: Columns, faults: Counter[str]) -> SourceFacts:
+def facts_of(
+    row: Mapping[str, Any], columns: Columns, faults: Counter[str], rules: ScoreRules = NO_RULES
+) -> SourceFacts:
     """Return the facts in a row.
 
     Args:
         row: column to value, as JSON, Arrow or CSV give it.
         columns: the column of a field, if it is not one of `KNOWN`.
         faults: counts values that their field cannot hold, by reason; such a value becomes null.
+        rules: which tags with confidences are kept.
     """
     if "vertices" in row:
         row = {**_descriptions(row), **{name: value for name, value in row.items() if value is not None}}
@@ -70,7 +84,11 @@ def facts_of(row: Mapping[str, Any], columns: Columns, faults: Counter[str]) -> 
     for field, names in KNOWN.items():
         candidates = (named[field],) if field in named else names
         values = [(name, row[name]) for name in candidates if name is not None and _known(row.get(name))]
-        if values:
+        if not values:
+            continue
+        if field in rules.thresholds:
+            facts[field] = _scored_value(field, values, row, rules, faults)
+        else:
             facts[field] = _value(field, values, faults)
     return facts
 
@@ -86,6 +104,39 @@ def _value(field: str, values: list[tuple[str, Any]], faults: Counter[str]) -> A
     value = values[0][1]
     read = _READ.get(field, _text)
     return _or_fault(lambda: read(value), f"bad_{field}", faults)
+
+
+def _scored_value(
+    field: str, values: list[tuple[str, Any]], row: Mapping[str, Any], rules: ScoreRules, faults: Counter[str]
+) -> Any:  # noqa: ANN401 - a field
+    """Return what `_value` does, where values may have confidences."""
+    if field not in LISTS:
+        pairs = pairs_of(_unpacked(values[0][1]))
+        return most_confident(pairs, faults) if pairs else _value(field, values, faults)
+    tags: list[str] = []
+    for name, value in values:
+        if field in rules.columns:
+            listed = _tag_list(name, value, faults)
+            pairs = parallel_pairs(listed, _unpacked(row.get(rules.columns[field])))
+            if pairs is None:  # without its confidence no tag is known to reach the threshold
+                faults["bad_confidences"] += 1
+                continue
+        else:
+            pairs = pairs_of(_unpacked(value))
+        kept = _tag_list(name, value, faults) if pairs is None else confident(pairs, rules.thresholds[field], faults)
+        tags += map(_unicode, kept)
+    return tags
+
+
+def _unpacked(value: object) -> object:
+    """Return the list or mapping in a text; any other value as it is."""
+    text = value.strip() if isinstance(value, str) else ""
+    if text[:1] not in ("[", "{"):
+        return value
+    try:
+        return _parsed(text)
+    except ValueError:
+        return value
 
 
 def _or_fault(read: Callable[[], Any], reason: str, faults: Counter[str]) -> Any:  # noqa: ANN401 - a field
@@ -124,8 +175,17 @@ def _year(value: Any) -> int:  # noqa: ANN401 - JSON
     return int(match[0])
 
 
+def _language(value: Any) -> str:  # noqa: ANN401 - JSON
+    """Read a language code; `en-US` and `zh_CN` become `en` and `zh`."""
+    match = _LANGUAGE.fullmatch(str(value).strip())
+    if not match:
+        raise ValueError("not a language code")
+    return match[1].lower()
+
+
 _READ: Mapping[str, Callable[[Any], Any]] = {
     "year": _year,
+    "language": _language,
     **{field: partial(_integer, limit) for field, limit in INTEGERS.items()},
 }
 
@@ -206,7 +266,12 @@ def _descriptions(graph: Mapping[str, Any]) -> dict[str, Any]:
     return {}
 
 
-def columns_read(columns: Columns) -> frozenset[str]:
+def columns_read(columns: Columns, rules: ScoreRules = NO_RULES) -> frozenset[str]:
     """Return the names of all columns that `facts_of` may read."""
     known = {name for names in KNOWN.values() for name in names}
-    return frozenset(known | {"vertices"} | {column for column in columns.values() if column is not None})
+    return frozenset(known | {"vertices"} | columns_named(columns, rules))
+
+
+def columns_named(columns: Columns, rules: ScoreRules = NO_RULES) -> frozenset[str]:
+    """Return the names of the columns that a config names."""
+    return frozenset({column for column in columns.values() if column is not None} | {*rules.columns.values()})

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from pipeline.config.corpus_config import JoinBy
 from pipeline.corpus.tables.column_mapping import SourceFacts
 
+_SUFFIX = re.compile(r"(?<=.)\.[A-Za-z][A-Za-z0-9]{1,4}$")
 _NOT_WORD = re.compile(r"[\W_]+")
 
 
@@ -22,6 +23,8 @@ def join_key(facts: SourceFacts, by: JoinBy) -> str | None:
             return _number(facts.get("id")) or _number(facts.get("key"))
         case JoinBy.KEY:
             return facts.get("key") or None
+        case JoinBy.NAME:
+            return _file_name(facts.get("key") or facts.get("id"))
         case JoinBy.URL:
             return normal_url(facts.get("url"))
         case JoinBy.SHA256 | JoinBy.MD5:
@@ -35,6 +38,12 @@ def _number(text: str | None) -> str | None:
         return None
     stem = text.rpartition("/")[2].partition(".")[0]
     return str(int(stem)) if stem.isdecimal() and stem.isascii() else None
+
+
+def _file_name(path: str | None) -> str | None:
+    """Return `cat` for `photos/cat.webp`, also with the folders of Windows; `v1.2` keeps its dot."""
+    name = re.split(r"[/\\]", path.strip())[-1] if path else ""
+    return _SUFFIX.sub("", name) or None
 
 
 def normal_url(url: str | None) -> str | None:

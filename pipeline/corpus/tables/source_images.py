@@ -19,6 +19,7 @@ from pipeline.config.corpus_config import CaptionsConfig, FeedConfig
 from pipeline.corpus.corpus_files import read_table
 from pipeline.corpus.tables.column_mapping import SourceFacts, facts_of
 from pipeline.corpus.tables.identity import content_digest
+from pipeline.corpus.tables.tag_scores import ScoreRules, score_rules
 from pipeline.errors import ConfigError, PipelineError, ShardUnreadable
 from pipeline.readers import open_local
 from pipeline.storage import Store
@@ -76,8 +77,9 @@ def images_of(
     if entry is None:
         yield from _slice_images(unit, store, rules)
         return
+    scores = score_rules(entry)
     for row, rows in enumerate(_rows_by_image(unit)):
-        facts = _facts(rows, entry, counts)
+        facts = _facts(rows, entry, scores, counts)
         first = rows[0]
         yield SourceImage(row=row, record_id=f"{unit.source}/{first['shard']}#{first['row']}", facts=facts)
 
@@ -130,9 +132,11 @@ def _file_rows(file: Shard) -> Iterator[dict[str, Any]]:
         raise PipelineError(f"captions: {err}") from err
 
 
-def _facts(rows: Sequence[Mapping[str, Any]], entry: CaptionsConfig, counts: Counter[str]) -> SourceFacts:
+def _facts(
+    rows: Sequence[Mapping[str, Any]], entry: CaptionsConfig, scores: ScoreRules, counts: Counter[str]
+) -> SourceFacts:
     first = rows[0]
-    facts = facts_of(json.loads(first["source"]), entry.columns, counts)
+    facts = facts_of(json.loads(first["source"]), entry.columns, counts, scores)
     # Facts that were read from the image override those in the source's row.
     measured = {
         "key": first["key"],

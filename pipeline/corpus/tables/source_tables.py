@@ -9,10 +9,11 @@ import gzip
 import io
 import itertools
 import json
+import re
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +25,16 @@ import pyarrow.parquet as pq
 from pipeline.config import SourceConfig
 from pipeline.config.corpus_config import Columns, TableConfig
 from pipeline.corpus.tables import danbooru
-from pipeline.corpus.tables.column_mapping import columns_read, facts_of
+from pipeline.corpus.tables.column_mapping import columns_named, columns_read, facts_of
+from pipeline.corpus.tables.tag_scores import ScoreRules, score_rules
 from pipeline.errors import ConfigError, PipelineError, ShardUnreadable
 from pipeline.readers import STATS_SUFFIX, list_shards, open_local, open_shard
 from schemas.image_facts import IMAGE_FACTS
 from schemas.shard import Shard
 from schemas.status import Reason
+
+_FILE = re.compile(r"\.[A-Za-z][A-Za-z0-9]{1,4}$")
+"""The end of a key that is the name of a file."""
 
 SLICE_ROWS = 10_000
 """2 to 10 MB of facts and seconds of rendering: small for a worker's memory, large for a storage request."""
@@ -53,8 +58,19 @@ class TableFile:
     """Of the file, or of the folder of the three files; part of the paths of the slices."""
     files: tuple[Shard, ...]
     columns: Columns
+    rules: ScoreRules
     memory_gib: float
     """For DuckDB, which joins the three files."""
+
+    @property
+    def read(self) -> frozenset[str]:
+        """Names of all columns that may be read."""
+        return columns_read(self.columns, self.rules)
+
+    @property
+    def named(self) -> frozenset[str]:
+        """Names of the columns that the config names."""
+        return columns_named(self.columns, self.rules)
 
 
 def list_tables(config: TableConfig, memory_gib: float) -> list[TableFile]:
@@ -76,8 +92,9 @@ def list_tables(config: TableConfig, memory_gib: float) -> list[TableFile]:
             inputs.append((path, tuple(named[name] for name in danbooru.PARQUET)))
         else:
             inputs += [(file.path, (file,)) for file in files]
+    rules = score_rules(config)
     return [
-        TableFile(table=config.name, path=path, files=files, columns=config.columns, memory_gib=memory_gib)
+        TableFile(table=config.name, path=path, files=files, columns=config.columns, rules=rules, memory_gib=memory_gib)
         for path, files in sorted(inputs)
     ]
 
@@ -108,9 +125,9 @@ def slices(table: TableFile, faults: Counter[str]) -> Iterator[pa.Table]:
             rows = _rows(table, opened, faults)
             batch = list(itertools.islice(rows, SLICE_ROWS))
             if batch:  # JSON has no list of columns: the first rows show them
-                _known_columns(table.files[0].url, table.columns, dict.fromkeys(name for row in batch for name in row))
+                _known_columns(table.files[0].url, table.read, dict.fromkeys(name for row in batch for name in row))
             while batch:
-                facts = [facts_of(row, table.columns, faults) for row in batch]
+                facts = [facts_of(row, table.columns, faults, table.rules) for row in batch]
                 yield pa.Table.from_pylist(facts, schema=IMAGE_FACTS)
                 batch = list(itertools.islice(rows, SLICE_ROWS))
         except ShardUnreadable as err:
@@ -129,13 +146,13 @@ def _rows(table: TableFile, opened: ExitStack, faults: Counter[str]) -> Iterator
     if name.endswith(SQLITE):
         return danbooru.sqlite_posts(_on_disk(file, opened))
     if name.endswith(".parquet"):
-        return _parquet_rows(first.url, file, table.columns)
+        return _parquet_rows(table, file)
     text = opened.enter_context(
         io.TextIOWrapper(_unpacked(file, name), encoding="utf-8-sig", errors="replace", newline="")
     )
     if name.removesuffix(".gz").endswith((".csv", ".tsv")):
-        return _separated_rows(first.url, text, "\t" if ".tsv" in name else ",", table.columns)
-    return _json_rows(text, name, faults)
+        return _separated_rows(table, text, "\t" if ".tsv" in name else ",")
+    return _json_rows(text, name, table.read, faults)
 
 
 def _tar_rows(shard: Shard, opened: ExitStack, faults: Counter[str]) -> Iterator[Row]:
@@ -159,13 +176,14 @@ def _on_disk(file: BinaryIO, opened: ExitStack) -> str:
     return copy.name
 
 
-def _parquet_rows(url: str, file: BinaryIO, columns: Columns) -> Iterator[Row]:
+def _parquet_rows(table: TableFile, file: BinaryIO) -> Iterator[Row]:
+    url = table.files[0].url
     try:
         parquet = pq.ParquetFile(file, pre_buffer=False, buffer_size=1 << 20)
         names = parquet.schema_arrow.names
         danbooru.refuse_old(url, set(names))
-        _refuse_absent(url, columns, names)
-        wanted = _known_columns(url, columns, names)
+        _refuse_absent(url, table.named, names)
+        wanted = _known_columns(url, table.read, names)
         for batch in parquet.iter_batches(BATCH_ROWS, columns=wanted):
             yield from batch.to_pylist()
     except (pa.ArrowException, OSError) as err:
@@ -180,30 +198,30 @@ def _unpacked(file: BinaryIO, name: str) -> BinaryIO:
     return file
 
 
-def _refuse_absent(url: str, columns: Columns, names: Sequence[str]) -> None:
+def _refuse_absent(url: str, named: Collection[str], names: Sequence[str]) -> None:
     """Raise ConfigError if `columns` names a column that the table does not have. JSON has no list of columns."""
-    absent = sorted({column for column in columns.values() if column is not None}.difference(names))
+    absent = sorted(set(named).difference(names))
     if absent:
         raise ConfigError(f"{url}: `columns` names {', '.join(absent)}; the file has: {', '.join(names)}")
 
 
-def _known_columns(url: str, columns: Columns, names: Iterable[str]) -> list[str]:
+def _known_columns(url: str, known: Collection[str], names: Iterable[str]) -> list[str]:
     """Return the columns that are read; raise ConfigError if the table has none of them."""
     listed = list(names)
-    known = columns_read(columns)
     wanted = [name for name in listed if name in known]
     if not wanted:
         raise ConfigError(f"{url}: no known column; found: {', '.join(listed)}; name the columns in `columns`")
     return wanted
 
 
-def _separated_rows(url: str, text: io.TextIOWrapper, delimiter: str, columns: Columns) -> Iterator[Row]:
+def _separated_rows(table: TableFile, text: io.TextIOWrapper, delimiter: str) -> Iterator[Row]:
+    url = table.files[0].url
     reader = csv.DictReader(text, delimiter=delimiter, strict=True)
     try:
         if not reader.fieldnames:
             raise ConfigError(f"{url}: no header; the first line must name the columns")
-        _refuse_absent(url, columns, list(reader.fieldnames))
-        _known_columns(url, columns, reader.fieldnames)
+        _refuse_absent(url, table.named, list(reader.fieldnames))
+        _known_columns(url, table.read, reader.fieldnames)
         for row in reader:
             if None in row or None in row.values():
                 raise PipelineError(
@@ -215,8 +233,11 @@ def _separated_rows(url: str, text: io.TextIOWrapper, delimiter: str, columns: C
         raise PipelineError(f"{url}: line {reader.line_num}: {err}") from err
 
 
-def _json_rows(text: io.TextIOWrapper, name: str, faults: Counter[str]) -> Iterator[Row]:
-    """Yield the objects of an array, a single object, or one object a line; anything else is counted and left out."""
+def _json_rows(text: io.TextIOWrapper, name: str, known: frozenset[str], faults: Counter[str]) -> Iterator[Row]:
+    """Yield the objects of an array, a single object, or one object a line; anything else is counted and left out.
+
+    A single object without a known key is a mapping from image to row, as taggers and kohya's scripts write it.
+    """
     if name.removesuffix(".gz").endswith(".json"):
         data = text.read()
         try:
@@ -224,9 +245,30 @@ def _json_rows(text: io.TextIOWrapper, name: str, faults: Counter[str]) -> Itera
         except ValueError:  # JSON Lines in a file named .json
             yield from _objects(map(_parsed, data.splitlines()), faults)
             return
+        if isinstance(value, dict) and known.isdisjoint(value):
+            value = _rows_by_key(cast("dict[str, Any]", value), known) or value
         yield from _objects(cast("list[Any]", value) if isinstance(value, list) else [value], faults)
         return
     yield from _objects((_parsed(line) for line in text if line.strip()), faults)
+
+
+def _rows_by_key(images: Mapping[str, Any], known: frozenset[str]) -> list[Row]:
+    """Return a row for each image of a mapping from its key to its row, or to its tags; none for another mapping."""
+    values = list(images.values())
+    if all(isinstance(value, dict) for value in values):
+        if not any(_is_scored(value) or not known.isdisjoint(value) for value in values):
+            return []
+        return [{"key": key, **({"tags": value} if _is_scored(value) else value)} for key, value in images.items()]
+    lists = all(isinstance(value, list) for value in values)
+    texts = all(isinstance(value, str) for value in values) and all(map(_FILE.search, images))
+    return [{"key": key, "tags": value} for key, value in images.items()] if lists or texts else []
+
+
+def _is_scored(value: Mapping[str, Any]) -> bool:
+    """Whether an object maps tags to confidences."""
+    numbers = list(value.values())
+    scores = all(isinstance(number, int | float) and 0 <= number <= 1 for number in numbers)
+    return scores and any(isinstance(number, float) for number in numbers)
 
 
 def _parsed(line: str) -> object:

@@ -1,5 +1,7 @@
 """Uniform random numbers that depend only on (corpus seed, epoch, record id), not on batch, worker or Python version.
 
+If a record has several texts in an epoch, the number of the text is part of the seed of each but the first.
+
 `random.Random(seed)` costs 4.5 us a record before its first number, and Python does not promise that `shuffle` with a
 seed is the same in every version. One SHAKE-128 gives all numbers of a draw in 2.5 us. Each decision has its own
 position in the stream, so a changed probability changes that decision and no other.
@@ -32,15 +34,29 @@ class Place(IntEnum):
     TAG_ORDER = 24
 
 
-def draw_seed(seed: int, epoch: int, record_id: str) -> int:
-    """Return the seed of one draw, in [0, 2**63)."""
-    text = f"{seed}\x1f{epoch}\x1f{record_id}".encode("utf-8", "surrogateescape")
+def draw_seed(seed: int, epoch: int, record_id: str, number: int = 0) -> int:
+    """Return the seed of one draw, in [0, 2**63); `number` counts the texts of a record within an epoch."""
+    repeat = f"\x1f{number}" if number else ""
+    text = f"{seed}\x1f{epoch}\x1f{record_id}{repeat}".encode("utf-8", "surrogateescape")
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
 
 
 def stream(seed: int, purpose: bytes, num: int) -> tuple[int, ...]:
     """Return `num` integers in [0, 2**32)."""
     return struct.unpack(f"<{num}I", hashlib.shake_128(purpose + seed.to_bytes(8, "big")).digest(4 * num))
+
+
+def num_texts(weight: float, first_seed: int) -> int:
+    """Return how many texts a record has in an epoch: the whole part of the weight, and one more by chance.
+
+    Args:
+        weight: texts for each record on average.
+        first_seed: `draw_seed` of the first text.
+    """
+    whole = int(weight)
+    if weight == whole:
+        return whole
+    return whole + (uniform(stream(first_seed, b"weight", 1)[0]) < weight - whole)
 
 
 def uniform(word: int) -> float:

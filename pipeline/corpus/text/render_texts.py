@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from pipeline.config import RenderConfig
 from pipeline.corpus.records.corpus_record import Record, records_of
-from pipeline.corpus.text.draws import draw_seed
+from pipeline.corpus.text.draws import draw_seed, num_texts
 from pipeline.corpus.text.text_plan import TextPlan, TextPlanner
 from pipeline.corpus.text.write_text import write_text
 from schemas.corpus_row import CORPUS_ROW, Drop
@@ -17,15 +17,17 @@ from schemas.corpus_row import CORPUS_ROW, Drop
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """The texts of a table of records: `rows.num_rows` + the sum of `drops` = records."""
+    """The texts of a table of records; with weight 1, `rows.num_rows` + the sum of `drops` = records."""
 
     rows: pa.Table
     """Of `schemas.corpus_row.CORPUS_ROW`, in the order of the records; token counts are null."""
     drops: Counter[Drop]
 
 
-def render_table(records: pa.Table, config: RenderConfig, *, epoch: int, seed: int, splits: Sequence[str]) -> Rendered:
-    """Draw one text from each record.
+def render_table(
+    records: pa.Table, config: RenderConfig, *, epoch: int, seed: int, splits: Sequence[str], weight: float = 1
+) -> Rendered:
+    """Draw the texts of each record: one, or as many as the weight says.
 
     Args:
         records: of `schemas.record.RECORD`.
@@ -33,15 +35,17 @@ def render_table(records: pa.Table, config: RenderConfig, *, epoch: int, seed: i
         epoch: from 0; every epoch draws anew.
         seed: of the corpus, in [0, 2**63).
         splits: `train` or `validation`, one for each record.
+        weight: texts for each record on average (`schedule`).
     """
     planner, rows, drops = TextPlanner(config), list[dict[str, Any]](), Counter[Drop]()
     for record, split in zip(records_of(records), splits, strict=True):
-        text_seed = draw_seed(seed, epoch, record.id)
-        plan = planner(record, text_seed)
-        if isinstance(plan, Drop):
-            drops[plan] += 1
-        else:
-            rows.append({"epoch": epoch, "split": split, "seed": text_seed, **_text(record, plan)})
+        for number in range(num_texts(weight, draw_seed(seed, epoch, record.id))):
+            text_seed = draw_seed(seed, epoch, record.id, number)
+            plan = planner(record, text_seed)
+            if isinstance(plan, Drop):
+                drops[plan] += 1
+            else:
+                rows.append({"epoch": epoch, "split": split, "seed": text_seed, **_text(record, plan)})
     return Rendered(pa.Table.from_pylist(rows, schema=CORPUS_ROW), drops)
 
 

@@ -155,16 +155,17 @@ class TextPlanner:
         num_given = min(max(1, int(uniform(words[Place.LINES_GIVEN]) * len(lines))), len(lines) - 1)
         return ordered[:num_given], ordered[num_given:]
 
-    @staticmethod
     def _captions(
-        record: Record, seed: int, style: StyleConfig, task: Task, length: LengthConfig
+        self, record: Record, seed: int, style: StyleConfig, task: Task, length: LengthConfig
     ) -> tuple[str | None, str | None]:
         """Return the captions of the task, trimmed if the style trims and the text has a length class."""
         short = record.short if "short" in task else None
         long = record.long if "long" in task else None
         if style.trim and task is not Task.SHORT_TO_LONG:
-            short = short and trim_short(short, length.sentences, seed)
-            long = long and trim_long(long, length.paragraphs, length.sentences, seed)
+            sentences = self._config.sentences
+            language = (record.language or sentences.language) if sentences.library else None
+            short = short and trim_short(short, length.sentences, seed, language)
+            long = long and trim_long(long, length.paragraphs, length.sentences, seed, language)
         return short, long
 
 
