@@ -64,7 +64,7 @@ def test_an_edit_replaces_one_text_and_keeps_the_model_s(output):
     }
     assert violations(output) == []
     assert paths(output) == [f"captions/{SHARD.path}.parquet"]
-    assert read_footer(committed(output))[0].statuses == {"ok": 16, "rejected": 0, "failed": 4}
+    assert read_footer(committed(output))[0].statuses == {"ok": 16, "rejected": 0, "failed": 4, "skipped": 0}
 
 
 def test_all_edits_of_a_shard_are_one_write(output):
@@ -73,7 +73,7 @@ def test_all_edits_of_a_shard_are_one_write(output):
     assert apply(recording, edit(1), edit(2), edit(2, "booru"), rejection(3), edit(FAILED_ROW)) == 5
     assert calls == ["get_versioned", "replace"]
     assert violations(output) == []
-    assert read_footer(committed(output))[0].statuses == {"ok": 16, "rejected": 1, "failed": 3}
+    assert read_footer(committed(output))[0].statuses == {"ok": 16, "rejected": 1, "failed": 3, "skipped": 0}
 
 
 def test_the_same_edits_twice_change_nothing(output):
@@ -158,7 +158,7 @@ def test_a_file_of_another_recipe_is_not_edited(output):
 
 def test_a_skipped_row_has_no_edit(store):
     skipped = {"status": "skipped", "reason": "filtered", "message": "source.where.width", "caption": None}
-    rows = [caption_row(row, slot) | skipped for row in range(NUM_IMAGES) for slot in RUN.slots]
+    rows = [caption_row(row, slot, "") | skipped for row in range(NUM_IMAGES) for slot in RUN.slots]
     table = pa.Table.from_pylist(rows, schema=CAPTION_ROW)
     commit(store, [write_fragment(store, RUN, SHARD, NUM_IMAGES, table)])
     [mistake] = find_mistakes(store, RUN, SHARD, [edit()])
