@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from pipeline.config.base import AS_LIST, ConfigPart, Url, refuse_repeats
 from pipeline.config.cluster_config import ClusterConfig
 from pipeline.config.corpus_presets import PRESETS, Preset
+from pipeline.config.recipe_form import added
 from pipeline.config.render_config import RecordTagsConfig, RenderConfig, WordsConfig
 from pipeline.config.suggestions import did_you_mean
 
@@ -180,6 +181,23 @@ class Format(StrEnum):
     """JSON Lines, zstd."""
 
 
+class ShuffleConfig(ConfigPart):
+    """Mixes the texts of all sources, for trainers that stream: each split and epoch becomes files of one size."""
+
+    rows: int | None = Field(default=None, ge=1)
+    """Texts of a file at most; the files of a split and epoch differ by one text. Give this or `mb`."""
+    mb: float | None = Field(default=None, ge=0.001, le=1000)
+    """Size of a file, about: MB (10^6 bytes) of user + output in UTF-8, before compression. Give this or `rows`."""
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    """Seed of the order. Another seed gives another order of the same texts."""
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Self:
+        if (self.rows is None) == (self.mb is None):
+            raise ValueError("found none or both of rows and mb; allowed: one of them, the size of a file")
+        return self
+
+
 class TagFilesConfig(ConfigPart):
     """Aliases and implications of tags. Files of `from,to` lines, local or any fsspec URL."""
 
@@ -212,6 +230,8 @@ class CorpusConfig(ConfigPart):
     """The tokenizer that counts tokens; by default they are not counted."""
     formats: tuple[Format, ...] = Field(default=(Format.PARQUET,), min_length=1)
     """File formats of the texts."""
+    shuffle: ShuffleConfig | None = added(default=None)
+    """Files of mixed texts; by default each work unit has its own files, in the order of its source."""
     license: str | None = None
     """For the data set card: an SPDX identifier, as Hugging Face lists them."""
     memory_gib: float = Field(default=4, gt=0)

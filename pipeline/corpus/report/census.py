@@ -4,6 +4,7 @@ import heapq
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 import pyarrow as pa
@@ -38,9 +39,11 @@ def count_texts(rows: pa.Table, context: int | None) -> list[dict[str, Any]]:
 def count_tags(records: pa.Table) -> pa.Table:
     """Return TAG_COUNTS: how many records of one work unit have each tag."""
     counts = [
-        {"category": name, "tag": tag, "records": number}
+        {"category": name, "tag": row["values"], "records": row["counts"]}
         for name in TAG_FIELDS
-        for tag, number in sorted(Counter(pc.call_function("list_flatten", [records[name]]).to_pylist()).items())
+        for row in sorted(
+            pc.call_function("list_flatten", [records[name]]).value_counts().to_pylist(), key=itemgetter("values")
+        )
     ]
     return pa.Table.from_pylist(counts, schema=TAG_COUNTS)
 
@@ -67,6 +70,13 @@ class Census:
         """Add the counts of a work unit, as its commit holds them."""
         self.records.update(unit["records"])
         self.without_size += unit["without_size"]
+        self.add_texts(unit)
+        self.samples = heapq.nsmallest(
+            SAMPLES, [*self.samples, *unit["samples"]], key=lambda row: (row["seed"], row["id"])
+        )
+
+    def add_texts(self, unit: Mapping[str, Any]) -> None:
+        """Add the texts and counts of a work unit, as its commit or that of its added epochs holds them."""
         for reason, number in unit["counts"].items():
             self.counts[unit["source"], reason] += number
         for row in unit["texts"]:
@@ -75,9 +85,6 @@ class Census:
             for name in names:
                 known, more = sums[name], row[name]
                 sums[name] = None if known is None or more is None else known + more
-        self.samples = heapq.nsmallest(
-            SAMPLES, [*self.samples, *unit["samples"]], key=lambda row: (row["seed"], row["id"])
-        )
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the rows of CORPUS_TEXTS, in a fixed order."""

@@ -12,6 +12,8 @@ from enum import IntEnum
 from typing import TypeVar
 
 _SCALE = 2.0**-32
+ORDER = "ascending BLAKE2b (8 bytes, as a signed integer) of `<seed>,<seed of the draw>,<user><output>`, then by id"
+"""What `place` gives, for manifest and card. Another order is another version of `corpus_job.RULES`."""
 T = TypeVar("T")
 
 
@@ -41,6 +43,12 @@ def draw_seed(seed: int, epoch: int, record_id: str) -> int:
 def stream(seed: int, purpose: bytes, num: int) -> tuple[int, ...]:
     """Return `num` integers in [0, 2**32)."""
     return struct.unpack(f"<{num}I", hashlib.shake_128(purpose + seed.to_bytes(8, "big")).digest(4 * num))
+
+
+def place(seed: int, draw: int, text: str) -> int:
+    """Return where a text stands in the shuffled order, as a 64-bit hash; `draw` is the seed of its draw."""
+    data = f"{seed},{draw},{text}".encode("utf-8", "surrogateescape")
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big", signed=True)
 
 
 def uniform(word: int) -> float:
