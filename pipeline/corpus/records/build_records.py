@@ -28,6 +28,7 @@ BUILT_RECORD: pa.Schema = pa.schema([*RECORD, pa.field("rating_asked", pa.string
 
 COUNTS = "joyfleet.counts"
 """Key of the file's footer: a JSON object of counts."""
+_KINDS = tuple(TagType)
 
 RATINGS: Mapping[str, Rating] = {
     **{str(number): rating for number, rating in DATABASE_RATINGS.items()},
@@ -113,7 +114,7 @@ class RecordBuilder:
         }
 
     def _tags(self, facts: SourceFacts, counts: Counter[str]) -> CleanTags:
-        typed = [(kind, tag) for kind in TagType for tag in facts.get(kind.value) or ()]
+        typed = [(kind, tag) for kind in _KINDS for tag in facts.get(kind) or ()]
         typed += [(TagType.GENERAL, tag) for tag in facts.get("tags") or ()]
         clean = self.cleaner(typed)
         for reason, number in clean.drops.items():
