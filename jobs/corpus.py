@@ -39,10 +39,20 @@ PLANNING = "stopped while planning; no text was made yet; run the same command a
     show_default=True,
     help="With --check: the preset whose grammar the texts must follow.",
 )
+@click.option(
+    "--epochs",
+    type=click.IntRange(1, 1000),
+    help="Add epochs to the finished corpus of JOB_FILE until it has so many. Its records and texts stay as they are.",
+)
 @click.argument("more_files", type=click.Path(), nargs=-1)
 @set_option
 def corpus(
-    job_file: str | None, files: Sequence[str], preset: str, more_files: Sequence[str], overrides: Sequence[str]
+    job_file: str | None,
+    files: Sequence[str],
+    preset: str,
+    epochs: int | None,
+    more_files: Sequence[str],
+    overrides: Sequence[str],
 ) -> None:
     """Make the corpus of JOB_FILE, or resume it; with --check, check the texts of FILES.
 
@@ -50,6 +60,8 @@ def corpus(
     rule of each fault. Its exit code is 0 if all texts follow the grammar, 1 if a text does not or there is no text.
     """
     if files:
+        if epochs is not None:
+            raise click.UsageError("--epochs adds to a corpus, --check reads files; give one of them")
         _check([*files, *([job_file] if job_file else []), *more_files], preset)
         return
     if job_file is None or more_files:
@@ -59,7 +71,7 @@ def corpus(
     prepare_ray_env(config.cluster)
     from pipeline.corpus.corpus_job import prepare_corpus  # noqa: PLC0415 - only this verb needs DuckDB
 
-    prepared = prepare_corpus(config)
+    prepared = prepare_corpus(config, epochs)
     for remark in prepared.remarks:
         echo(f"joyfleet: note: {remark}", err=True)
     _run(prepared)

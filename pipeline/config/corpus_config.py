@@ -257,6 +257,23 @@ class Format(StrEnum):
     """JSON Lines, zstd."""
 
 
+class ShuffleConfig(ConfigPart):
+    """Mixes the texts of all sources, for trainers that stream: each split and epoch becomes files of one size."""
+
+    rows: int | None = Field(default=None, ge=1)
+    """Texts of a file at most; the files of a split and epoch differ by one text. Give this or `mb`."""
+    mb: float | None = Field(default=None, ge=0.001, le=1000)
+    """Size of a file, about: MB (10^6 bytes) of user + output in UTF-8, before compression. Give this or `rows`."""
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    """Seed of the order. Another seed gives another order of the same texts."""
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Self:
+        if (self.rows is None) == (self.mb is None):
+            raise ValueError("found none or both of rows and mb; allowed: one of them, the size of a file")
+        return self
+
+
 class TagFilesConfig(ConfigPart):
     """Aliases and implications of tags; files, local or any fsspec URL, also .gz.
 
@@ -299,6 +316,8 @@ class CorpusConfig(ConfigPart):
     """The tokenizer that counts tokens; by default they are not counted."""
     formats: tuple[Format, ...] = Field(default=(Format.PARQUET,), min_length=1)
     """File formats of the texts."""
+    shuffle: ShuffleConfig | None = added(default=None)
+    """Files of mixed texts; by default each work unit has its own files, in the order of its source."""
     license: str | None = None
     """For the data set card: an SPDX identifier, as Hugging Face lists them."""
     memory_gib: float = Field(default=4, gt=0)
@@ -410,11 +429,18 @@ class CorpusConfig(ConfigPart):
                     f"schedule.{number}: names epoch {beyond[0]}; allowed: 0 to {self.epochs - 1}, since epochs is "
                     f"{self.epochs}"
                 )
-        for epoch in range(self.epochs):
-            if not any(weight_in(self.schedule, source, epoch) for source in self.sources):
-                raise ValueError(
-                    f"schedule: no source has a weight above 0 in epoch {epoch}; allowed: at least one in every epoch"
-                )
+        epoch = self.empty_epoch(self.epochs)
+        if epoch is not None:
+            raise ValueError(
+                f"schedule: no source has a weight above 0 in epoch {epoch}; allowed: at least one in every epoch"
+            )
+
+    def empty_epoch(self, epochs: int) -> int | None:
+        """Return the first of so many epochs in which the schedule gives no source a text."""
+        weights = (
+            (epoch, any(weight_in(self.schedule, source, epoch) for source in self.sources)) for epoch in range(epochs)
+        )
+        return next((epoch for epoch, drawn in weights if not drawn), None)
 
     @property
     def sources(self) -> tuple[str, ...]:

@@ -6,9 +6,12 @@
     records    each work unit                       -> records, and the identities by which they are compared
     dedupe     all records, on the driver           -> which records stay, and the split of each
     publish    each work unit                       -> records, texts and counts: the commit of the unit
+    shuffle    each split and epoch, on the driver  -> with `shuffle`: files of mixed texts, and their manifest
     report     all work units, on the driver        -> report tables and card; staging is removed
 
 The remaining work of a step is read from the output itself, as for captions: a killed job resumes where it stopped.
+An extension of a finished corpus has the steps `draw` (each work unit: published records -> texts of the added epochs),
+`shuffle` and `report`.
 """
 
 import hashlib
@@ -21,12 +24,13 @@ from typing import Any
 
 import fsspec
 
-from pipeline.config import CorpusConfig, SourceConfig
+from pipeline.config import CorpusConfig, RecordTagsConfig, SourceConfig
 from pipeline.config.corpus_config import CaptionsConfig
 from pipeline.config.recipe_form import recipe_form
 from pipeline.config.suggestions import did_you_mean
 from pipeline.corpus import corpus_layout
 from pipeline.corpus.corpus_files import put_json, put_table, read_json
+from pipeline.corpus.extensions import Extension, claim_extension, is_finished, read_extensions
 from pipeline.corpus.libraries import library_versions
 from pipeline.corpus.publish_corpus import Publisher
 from pipeline.corpus.records.build_records import RecordBuilder, joins_of
@@ -41,13 +45,14 @@ from pipeline.corpus.records.tag_relations import (
     resolve_aliases,
 )
 from pipeline.corpus.records.tags import TagCleaner
-from pipeline.corpus.report.corpus_report import write_report
+from pipeline.corpus.report.corpus_report import write_extended_report, write_report
+from pipeline.corpus.shuffle_texts import EpochShuffle, shuffle_epoch, staged_counts
 from pipeline.corpus.tables.join import TableJoin, join_table
 from pipeline.corpus.tables.source_images import WorkUnit
-from pipeline.corpus.tables.source_tables import TableFile, list_tables, slices
+from pipeline.corpus.tables.source_tables import TableFile, list_tables, parts_of, slices
 from pipeline.corpus.tables.tag_scores import with_threshold
 from pipeline.corpus.text.tokenizer import TextTokenizer
-from pipeline.errors import ConfigError, StoreError
+from pipeline.errors import ConfigError, OutputMismatch, StoreError
 from pipeline.ledger.layout import CAPTIONS, RUN
 from pipeline.ledger.run_record import claim_run, read_run
 from pipeline.ledger.shard_plan import claim_plan, read_plan, remaining
@@ -57,7 +62,7 @@ from pipeline.recipe import Recipe
 from pipeline.storage import Store, open_store, probe
 from schemas.corpus_row import CORPUS_VERSION
 from schemas.image_facts import IMAGE_FACTS
-from schemas.record import RECORD_VERSION
+from schemas.record import RECORD_VERSION, Split
 from schemas.shard import Shard
 
 log = logging.getLogger(__name__)
@@ -86,11 +91,13 @@ class PreparedCorpus:
     tokenizer: str | None
     """Digest of the tokenizer's file, if tokens are counted."""
     remarks: Sequence[str]
+    extension: Extension | None = None
+    """The epochs that are added to the finished corpus; `config.epochs` is the number after it."""
 
     @property
     def finished(self) -> bool:
         """Whether this or another run has written the last file of the job."""
-        return self.store.exists(corpus_layout.CARD)
+        return is_finished(self.store)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,16 +110,24 @@ class Step:
     driver_work: Callable[[], object] | None = None
 
 
-def prepare_corpus(config: CorpusConfig) -> PreparedCorpus:
+def prepare_corpus(config: CorpusConfig, epochs: int | None = None) -> PreparedCorpus:
     """Check a corpus, list its inputs and claim its output.
 
+    Args:
+        config: the corpus.
+        epochs: adds epochs to the finished corpus until it has so many. The inputs are not read.
+
     Raises:
-        ConfigError: an input does not exist, an output does not have a slot, or the tokenizer cannot be used.
+        ConfigError: an input does not exist, an output does not have a slot, the tokenizer cannot be used, or epochs
+            cannot be added.
         OutputMismatch: the output belongs to another corpus, or an input has changed since it was planned.
         StoreError: the storage of the output has no atomic create.
     """
     remarks: list[str] = []
     tokenizer = _tokenizer_digest(config)
+    extended = _prepare_extension(config, epochs, tokenizer, remarks)
+    if extended:
+        return extended
     _check_languages(config)
     captions = [unit for entry in config.captions for unit in _caption_units(entry, remarks)]
     tables = {table.name: list_tables(with_threshold(table, config.tags), config.memory_gib) for table in config.tables}
@@ -153,6 +168,62 @@ def prepare_corpus(config: CorpusConfig) -> PreparedCorpus:
         tokenizer=tokenizer,
         remarks=remarks,
     )
+
+
+def _prepare_extension(
+    config: CorpusConfig, epochs: int | None, tokenizer: str | None, remarks: list[str]
+) -> PreparedCorpus | None:
+    """Return the extension that is asked for or not finished; None for a corpus that is made from its inputs."""
+    store = open_store(config.output)
+    if not store.exists(RUN):
+        if epochs is not None:
+            raise ConfigError(f"--epochs {epochs}: {config.output} does not exist; set `epochs` in the job instead")
+        return None
+    extensions, bound = read_extensions(store), read_run(store).fields.get("epochs", config.epochs)
+    known = {bound, *(extension.epochs for extension in extensions)}
+    if epochs is None and config.epochs > max(known):
+        raise OutputMismatch(
+            f"{config.output}: has {max(known)} epochs, and the job {config.epochs}; to add epochs to the finished "
+            f"corpus, run the same command with --epochs {config.epochs}; else change the job back"
+        )
+    if not extensions and epochs in (None, bound):
+        return None
+    probe(store)
+    rules = _rules_of(store, remarks)
+    # The recipe is that of the first run, whose number of epochs it holds.
+    same = config.epochs if epochs is None and config.epochs not in known else bound
+    recipe = _recipe(config.model_copy(update={"epochs": same}), tokenizer, rules, store, remarks)
+    claim_run(store, recipe, {})
+    _refuse_empty_epochs(config, epochs)
+    extension = extensions[-1] if epochs is None else claim_extension(store, extensions, epochs, bound)
+    if rules < RULES:
+        remarks.append(
+            f"output: {config.output} was begun by an earlier release; its records are kept, and the added texts are "
+            "drawn by the rules of this release"
+        )
+    return PreparedCorpus(
+        config=config.model_copy(update={"epochs": extension.epochs}),
+        store=store,
+        recipe=recipe,
+        captions=(),
+        tables={},
+        cleaner=TagCleaner(RecordTagsConfig()),
+        implications={},
+        rules=rules,
+        tokenizer=tokenizer,
+        remarks=remarks,
+        extension=extension,
+    )
+
+
+def _refuse_empty_epochs(config: CorpusConfig, epochs: int | None) -> None:
+    """Refuse epochs for which the schedule has no text, as a job with so many epochs is refused."""
+    empty = config.empty_epoch(epochs or 0)
+    if empty is not None:
+        raise ConfigError(
+            f"--epochs {epochs}: schedule: no source has a weight above 0 in epoch {empty}; allowed: --epochs {empty} "
+            "at most"
+        )
 
 
 def _rules_of(store: Store, remarks: list[str]) -> int:
@@ -336,39 +407,67 @@ class TableChunker:
     store: Store
 
     def __call__(self, table: TableFile) -> str:
-        """Write the slices of one file; return its path."""
+        """Write the slices of one file, or of a part of it; return the file's path."""
         faults: Counter[str] = Counter()
-        number = rows = 0
+        first = number = table.part[0] if table.part else 0
+        rows = 0
         fields: set[str] = set()
         for facts in slices(table, faults):
             put_table(self.store, corpus_layout.slice_path(table.table, table.path, number), facts, IMAGE_FACTS)
             number, rows = number + 1, rows + facts.num_rows
             fields.update(name for name in facts.column_names if facts[name].null_count < facts.num_rows)
-        counts = {"slices": number, "rows": rows, "fields": sorted(fields), "faults": dict(faults)}
-        put_json(self.store, corpus_layout.sliced_path(table.table, table.path), counts)
+        counts = {"slices": number - first, "rows": rows, "fields": sorted(fields), "faults": dict(faults)}
+        put_json(self.store, _sliced_path(table), counts)
         return table.path
+
+
+def _sliced_path(table: TableFile) -> str:
+    if table.part:
+        return corpus_layout.part_path(table.table, table.path, table.part[0])
+    return corpus_layout.sliced_path(table.table, table.path)
+
+
+def _add_up_parts(store: Store, parts: Sequence[TableFile]) -> None:
+    """Mark a file as sliced whose parts are: with the sums of their counts, and the fields that any of them has."""
+    counts = [read_json(store, _sliced_path(part)) for part in parts]
+    faults: Counter[str] = Counter()
+    for part in counts:
+        faults.update(part["faults"])
+    whole = {
+        "slices": sum(part["slices"] for part in counts),
+        "rows": sum(part["rows"] for part in counts),
+        "fields": sorted({name for part in counts for name in part["fields"]}),
+        "faults": dict(faults),
+    }
+    put_json(store, corpus_layout.sliced_path(parts[0].table, parts[0].path), whole)
 
 
 def steps(prepared: PreparedCorpus) -> Iterator[Step]:
     """Yield the steps in order. The caller completes a step before it takes the next one."""
+    if prepared.extension:
+        yield from _extension_steps(prepared, prepared.extension)
+        return
     store, config = prepared.store, prepared.config
     files = [file for listed in prepared.tables.values() for file in listed]
-    existing = _listed(store, f"{corpus_layout.STAGING}/tables")
+    existing = _listed(store, f"{corpus_layout.STAGING}/tables") | _listed(store, f"{corpus_layout.STAGING}/sliced")
+    unsliced = [parts_of(file) for file in files if _sliced_path(file) not in existing]
     yield Step(
         name="slice",
-        items=[file for file in files if corpus_layout.sliced_path(file.table, file.path) not in existing],
+        items=[part for parts in unsliced for part in parts if _sliced_path(part) not in existing],
         work=TableChunker(store),
     )
+    for parts in unsliced:
+        if parts[0].part:
+            _add_up_parts(store, parts)
     _refuse_absent_fields(prepared)
     units = work_units(prepared)
-    libraries = library_versions(config)
     builder = RecordBuilder(
         store=store,
         config=config,
         cleaner=prepared.cleaner,
         implications=prepared.implications,
         rules=prepared.rules,
-        libraries=libraries,
+        libraries=library_versions(config),
     )
     if config.joins:
         joined = [unit for unit in units if joins_of(config, unit.source)]
@@ -378,14 +477,8 @@ def steps(prepared: PreparedCorpus) -> Iterator[Step]:
     yield Step(name="records", items=_remaining(store, units, corpus_layout.built_records_path), work=builder.records)
     plan = _split_plan(config, units)
     yield Step(name="dedupe", driver_work=partial(dedupe_and_split, store, plan, config.memory_gib))
-    publisher = Publisher(
-        store=store,
-        config=config,
-        fingerprint=prepared.recipe.fingerprint,
-        tokenizer=prepared.tokenizer,
-        libraries=libraries,
-    )
-    yield Step(name="publish", items=_remaining(store, units, corpus_layout.commit_path), work=publisher)
+    yield Step(name="publish", items=_remaining(store, units, corpus_layout.commit_path), work=_publisher(prepared))
+    yield from _shuffles(prepared, 0, [unit.name for unit in units], corpus_layout.commit_path)
     yield Step(name="report", driver_work=partial(_finish, prepared, units))
 
 
@@ -400,6 +493,57 @@ def _refuse_absent_fields(prepared: PreparedCorpus) -> None:
             for name, files in prepared.tables.items()
         }
         refuse_absent_fields(prepared.config, known)
+
+
+def _publisher(prepared: PreparedCorpus) -> Publisher:
+    return Publisher(
+        store=prepared.store,
+        config=prepared.config,
+        fingerprint=prepared.recipe.fingerprint,
+        tokenizer=prepared.tokenizer,
+        libraries=library_versions(prepared.config),
+    )
+
+
+def _extension_steps(prepared: PreparedCorpus, extension: Extension) -> Iterator[Step]:
+    store = prepared.store
+    units = sorted(corpus_layout.unit_of_commit(path) for path in _listed(store, corpus_layout.PARTS))
+    added = partial(corpus_layout.added_path, extension.epochs)
+    existing = _listed(store, added("").rpartition("/")[0])
+    yield Step(
+        name="draw",
+        items=[unit for unit in units if added(unit) not in existing],
+        work=partial(_publisher(prepared).add_epochs, first=extension.first),
+    )
+    yield from _shuffles(prepared, extension.first, units, added)
+    yield Step(name="report", driver_work=partial(_finish_extension, prepared, extension, units))
+
+
+def _shuffles(
+    prepared: PreparedCorpus, first: int, units: Sequence[str], commit_path: Callable[[str], str]
+) -> Iterator[Step]:
+    """Yield a step for each split and epoch from `first`, if the texts are shuffled."""
+    shuffle = prepared.config.shuffle
+    if shuffle is None:
+        return
+    counts = staged_counts(prepared.store, units, commit_path)
+    for epoch in range(first, prepared.config.epochs):
+        for split in Split:
+            job = EpochShuffle(
+                config=prepared.config,
+                shuffle=shuffle,
+                fingerprint=prepared.recipe.fingerprint,
+                split=split,
+                epoch=epoch,
+                units=counts.get((split, epoch), {}),
+            )
+            yield Step(name=f"shuffle {split} {epoch}", driver_work=partial(shuffle_epoch, prepared.store, job))
+
+
+def _finish_extension(prepared: PreparedCorpus, extension: Extension, units: Sequence[str]) -> None:
+    write_extended_report(prepared.store, prepared.config, units, extension)
+    put_json(prepared.store, corpus_layout.extension_done_path(extension.epochs), {})
+    remove_staged(prepared)
 
 
 def _finish(prepared: PreparedCorpus, units: Sequence[WorkUnit]) -> None:

@@ -2,10 +2,14 @@
 
     run.json, plan.parquet               recipe and list of inputs, as for captions
     text/<split>/epoch-<n>/<unit>.parquet    training texts (`schemas.corpus_row`); also .jsonl.zst if configured
+    text/<split>/epoch-<n>/<k>-of-<m>.parquet   in place of these with `shuffle`: files of mixed texts
+    manifest/<split>/epoch-<n>.json      with `shuffle`: order, seed and files; the commit of the split and epoch
     records/<split>/<unit>.parquet       the records (`schemas.record`) from which the texts were drawn
-    packing/<split>/epoch-<n>/<unit>.parquet   which texts share a sequence, if configured
+    packing/<split>/epoch-<n>/<unit>.parquet   which texts of a file share a sequence, if configured
     parts/<unit>.json                    counts of a work unit, written last: the file is the commit of the unit
     report/*.parquet, README.md          report tables and data set card; the README is the last file of the job
+    extensions/<n>.json, <n>-done.json   epochs were added until there were n; that this is complete
+    parts-added/<n>/<unit>.json          counts of the added texts of a work unit: the commit of its added epochs
     staging/                             files that one step writes for the next; removed when the job has ended
 
 A work unit is the work of one task: a caption file, or a slice of a table. Every file is created with put-if-absent.
@@ -19,6 +23,9 @@ from schemas.record import Split
 TEXT = "text"
 RECORDS = "records"
 PACKING = "packing"
+MANIFEST = "manifest"
+PARTS = "parts"
+EXTENSIONS = "extensions"
 STAGING = "staging"
 REPORT = "report"
 CARD = "README.md"
@@ -43,7 +50,37 @@ def packing_path(unit: str, split: Split, epoch: int) -> str:
 
 def commit_path(unit: str) -> str:
     """The file whose existence is the commit of a work unit."""
-    return f"parts/{unit}.json"
+    return f"{PARTS}/{unit}.json"
+
+
+def unit_of_commit(path: str) -> str:
+    """Name of the work unit of a path of `commit_path`."""
+    return path.removeprefix(f"{PARTS}/").removesuffix(".json")
+
+
+def shuffled_name(number: int, num_files: int) -> str:
+    """In place of a work unit's name in `text_path` and `packing_path`: one of the files of mixed texts."""
+    return f"{number:05d}-of-{num_files:05d}"
+
+
+def manifest_path(split: Split, epoch: int) -> str:
+    """Order and files of the mixed texts of a split and epoch, written last: its commit."""
+    return f"{MANIFEST}/{split}/epoch-{epoch:03d}.json"
+
+
+def extension_path(epochs: int) -> str:
+    """The record of an extension to so many epochs."""
+    return f"{EXTENSIONS}/{epochs:03d}.json"
+
+
+def extension_done_path(epochs: int) -> str:
+    """Marks an extension as complete."""
+    return f"{EXTENSIONS}/{epochs:03d}-done.json"
+
+
+def added_path(epochs: int, unit: str) -> str:
+    """The commit of a work unit in the extension to so many epochs."""
+    return f"parts-added/{epochs:03d}/{unit}.json"
 
 
 def slice_path(table: str, file: str, number: int) -> str:
@@ -59,6 +96,11 @@ def unit_of_slice(path: str) -> str:
 def sliced_path(table: str, file: str) -> str:
     """Marks a file of a table as sliced; holds the number of slices and the counts of bad values."""
     return f"{STAGING}/tables/{table}/{file}.json"
+
+
+def part_path(table: str, file: str, first: int) -> str:
+    """As `sliced_path`, for a part of a large file that begins with the slice number `first`."""
+    return f"{STAGING}/sliced/{table}/{file}-parts/{first:06d}.json"
 
 
 def keys_path(unit: str) -> str:
@@ -89,6 +131,11 @@ def identities_path(unit: str) -> str:
 def choice_path(unit: str) -> str:
     """Which records of a work unit stay, and the split of each."""
     return f"{STAGING}/choices/{unit}.parquet"
+
+
+def staged_texts_path(unit: str, split: Split, epoch: int) -> str:
+    """Texts of one work unit, split and epoch that wait for the shuffle."""
+    return f"{STAGING}/texts/{split}/epoch-{epoch:03d}/{unit}.parquet"
 
 
 def tags_path(unit: str) -> str:

@@ -19,25 +19,24 @@ from pipeline.config import CorpusConfig, Rating
 from pipeline.config.corpus_config import Format
 from pipeline.config.corpus_filters import weight_in
 from pipeline.corpus import corpus_layout
-from pipeline.corpus.corpus_files import put_json, put_table, read_table
+from pipeline.corpus.corpus_files import put_json, put_table, read_json, read_table
 from pipeline.corpus.libraries import check_libraries
 from pipeline.corpus.records.build_records import BUILT_RECORD, COUNTS
 from pipeline.corpus.records.dedupe_and_split import CHOICES, POPULARITY
 from pipeline.corpus.records.metadata_terms import Popularity, QualityTerms
 from pipeline.corpus.report.census import TAG_COUNTS, count_tags, count_texts, pick_samples
+from pipeline.corpus.shuffle_texts import STAGED_TEXT, with_places
 from pipeline.corpus.tables.source_images import WorkUnit
 from pipeline.corpus.text.count_tokens import count_tokens
 from pipeline.corpus.text.pack_texts import PACKING, pack
 from pipeline.corpus.text.render_texts import render_table
 from pipeline.corpus.text.schedule import render_in
 from pipeline.corpus.text.tokenizer import TextTokenizer
+from pipeline.corpus.text_files import encode_texts
+from pipeline.errors import StoreError
 from pipeline.storage import Store, put_if_absent
-from schemas.corpus_row import CORPUS_ROW, CORPUS_VERSION
 from schemas.footer import FooterKey
 from schemas.record import PUBLISHED_WITH_LANGUAGE, RECORD, RECORD_VERSION, Split, published_schema
-
-_SKIPPABLE = (0x184D2A50).to_bytes(4, "little")
-"""Begins a zstd frame that readers skip (RFC 8878, 3.1.2); it holds the id of the attempt."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +80,51 @@ class Publisher:
         })  # fmt: skip
         return unit.name
 
+    def add_epochs(self, name: str, first: int) -> str:
+        """Draw the texts of the epochs from `first` from the published records of a work unit; return its name.
+
+        The schedule applies as in a job with so many epochs: its epochs count from the first one of the corpus.
+
+        Raises:
+            StoreError: the records are not those that were published.
+        """
+        check_libraries(self.libraries)
+        commit = read_json(self.store, corpus_layout.commit_path(name))
+        unit = WorkUnit(name=name, source=commit["source"])
+        records, splits = self._published(name, commit["records"])
+        texts: list[dict[str, Any]] = []
+        samples: list[dict[str, Any]] = []
+        counts: Counter[str] = Counter()
+        for epoch in range(first, self.config.epochs):
+            rows = self._put_epoch(unit, records, splits, epoch, counts)
+            texts += count_texts(rows, self.config.tokenizer and self.config.tokenizer.context)
+            samples = samples or pick_samples(rows)
+        put_json(self.store, corpus_layout.added_path(self.config.epochs, name), {
+            "source": commit["source"],
+            "recipe": self.fingerprint,
+            "counts": dict(counts),
+            "texts": texts,
+            "samples": samples,
+        })  # fmt: skip
+        return name
+
+    def _published(self, unit: str, expected: Mapping[str, int]) -> tuple[pa.Table, list[str]]:
+        """Return the published records of a work unit, and the split of each."""
+        tables, splits = [RECORD.empty_table()], list[str]()
+        for split, number in expected.items():
+            path = corpus_layout.records_path(unit, Split(split))
+            try:
+                table = read_table(self.store, path, RECORD)
+            except FileNotFoundError as err:
+                raise StoreError(f"{self.store.url}/{path}: is missing; restore the {number} records of it") from err
+            if table.num_rows != number:
+                raise StoreError(
+                    f"{self.store.url}/{path}: has {table.num_rows} records, expected {number}; restore it"
+                )
+            tables.append(table)
+            splits += [split] * number
+        return pa.concat_tables(tables), splits
+
     @cached_property
     def _quality(self) -> Mapping[str, QualityTerms]:
         """The quality terms of each source, from the popularity of a sample of its records."""
@@ -119,15 +163,14 @@ class Publisher:
     def _put_epoch(
         self, unit: WorkUnit, records: pa.Table, splits: Sequence[str], epoch: int, counts: Counter[str]
     ) -> pa.Table:
-        """Write the texts of an epoch; return them."""
-        source = unit.name.partition("/")[0]
+        """Write the texts of an epoch, for the shuffle if there is one; return them."""
         rendered = render_table(
             records,
-            render_in(self.config, source, epoch),
+            render_in(self.config, unit.source, epoch),
             epoch=epoch,
             seed=self.config.seed,
             splits=splits,
-            weight=weight_in(self.config.schedule, source, epoch),
+            weight=weight_in(self.config.schedule, unit.source, epoch),
         )
         for reason, number in rendered.drops.items():
             counts[f"unrendered_{reason}"] += number
@@ -135,6 +178,10 @@ class Publisher:
         for split in Split:
             table = rows.filter(pc.field("split") == str(split))
             if not table.num_rows:
+                continue
+            if self.config.shuffle:
+                path = corpus_layout.staged_texts_path(unit.name, split, epoch)
+                put_table(self.store, path, with_places(table, self.config.shuffle.seed), STAGED_TEXT)
                 continue
             for form in self.config.formats:
                 self._put_texts(corpus_layout.text_path(unit.name, split, epoch, form), table, form)
@@ -150,19 +197,8 @@ class Publisher:
         return TextTokenizer(config.path, bos=config.bos, eos=config.eos, digest=self.tokenizer) if config else None
 
     def _put_texts(self, path: str, table: pa.Table, form: Format) -> None:
-        if form is Format.JSONL:
-            attempt = uuid.uuid4().hex
-            put_if_absent(self.store, path, json_lines(table, attempt), attempt)
-            return
-        metadata = {str(FooterKey.SCHEMA_VERSION): CORPUS_VERSION, str(FooterKey.RECIPE): self.fingerprint}
-        put_table(self.store, path, table, CORPUS_ROW, metadata)
-
-
-def json_lines(table: pa.Table, attempt: str) -> bytes:
-    """Return rows as JSON Lines in one zstd frame, followed by the attempt id in a frame that readers skip."""
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in table.to_pylist()).encode()
-    packed: bytes = pa.Codec("zstd").compress(lines, asbytes=True)
-    return packed + _SKIPPABLE + len(attempt).to_bytes(4, "little") + attempt.encode()
+        attempt = uuid.uuid4().hex
+        put_if_absent(self.store, path, encode_texts(table, form, self.fingerprint, attempt), attempt)
 
 
 def _popularity(row: Mapping[str, Any]) -> Popularity:

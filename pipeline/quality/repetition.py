@@ -2,10 +2,11 @@
 
 Figures marked (author) are those of JoyCaption's glitch filter (fpgaminer/joycaption, BuildAlignmentDataset.ipynb,
 cells 14 and 110). The others were set on `tests.quality.labelled`, whose clean texts contain refrains, cumulative
-rhymes, dialogue, tables and long tag lists. Each check takes at most 70 us for 250 words: its expensive part runs only
-if a cheap count shows that it may find something.
+rhymes, dialogue, tables and long tag lists. The expensive part of a check runs only if a cheap test, which every loop
+of its kind passes, shows that it may find something: all checks together take 20 us for 200 words without a loop.
 """
 
+import operator
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -65,15 +66,29 @@ RULER = 100
 """Equal signs in a row. `-`, `_`, `=`, `*` and `.` draw lines in tables and posters, so they need more."""
 
 _WORD = re.compile(r"\w+")
-_SENTENCE = re.compile(r"[.!?\n]+")
 _SUFFIXED = re.compile(r"^(.*?[^\W\d_])[ _-]?(\d+)$")
 _LONG_TOKEN = re.compile(rf"[^\s,]{{{TOKEN_LETTERS},}}")
 _SIGNS = re.compile(rf"([^\w\s])(?:\s?\1){{{PUNCTUATION - 1},}}")
 _RULERS = "-_=*."
+_WORDS_ONLY = b"".join(
+    chr(byte).lower().encode() if chr(byte).isalnum() or byte == ord("_") else b" " for byte in range(128)
+) + bytes(128)
+"""For `bytes.translate` of ASCII text: lower case, and blanks for what is no part of a word."""
+_GAP = b" " * PUNCTUATION
+
+PERIODIC_WORDS = 18
+"""Of a run that `_find_periodic` finds, at least so many words in a row occur again one period later: the run has
+LONG_RUN_WORDS and LONG_RUN_REPEATS (18 of 24), or RUN_WORDS and RUN_REPEATS (18 of 20)."""
+_PERIODIC = b"\1" * PERIODIC_WORDS
+SAMPLED_WORDS = 4
+SAMPLED_EVERY = PERIODIC_WORDS - SAMPLED_WORDS + 1
+"""So one sample of SAMPLED_WORDS lies within such a run, and occurs twice."""
 
 
 def words_of(text: str) -> list[str]:
     """Return the words in lower case, without punctuation; `red_hair` is one, `don't` two."""
+    if text.isascii():
+        return text.encode().translate(_WORDS_ONLY).decode().split()
     return _WORD.findall(text.lower())
 
 
@@ -85,10 +100,49 @@ def find_loop(words: Sequence[str], text: str, *, tags: bool) -> Finding | None:
         text: the text.
         tags: whether the text is a comma-separated list, in which a repeated part is not dialogue.
     """
-    finding = find_run(words) or find_repeated_sentence(words, text) or find_duplicate_words(words)
+    num_repeated = len(words) - len(set(words))
+    finding = None
+    if _may_run(words, num_repeated):
+        finding = find_run(words)
+    # Copies of one sentence are half of the words, and all but one of at least SENTENCE_COUNT are repeated words.
+    if not finding and num_repeated * SENTENCE_COUNT >= SENTENCE_SHARE * (SENTENCE_COUNT - 1) * len(words):
+        finding = find_repeated_sentence(words, text)
+    if not finding and num_repeated >= DUPLICATE_COUNT:
+        finding = find_duplicate_words(words)
     if not finding and tags:
         finding = find_repeated_tag(text)
     return finding or find_numbered_suffixes(words, text, tags=tags) or find_endless_token(text) or find_signs(text)
+
+
+def _may_run(words: Sequence[str], num_repeated: int) -> bool:
+    """Return whether `find_run` may find something: true for everything that it finds, and for a few other texts."""
+    if num_repeated < PERIODIC_WORDS:
+        return False
+    # A run of three different words that fills its share of the text: each of the three is repeated as often.
+    least = max(TRIGRAM_COUNT - 1, int(TRIGRAM_SHARE * (len(words) - 2)))
+    if num_repeated >= 3 * least:
+        return True
+    text = f" {' '.join(words)} "
+    place = 0
+    for at in range(0, len(words) - SAMPLED_WORDS + 1, SAMPLED_EVERY):
+        sample = f" {' '.join(words[at : at + SAMPLED_WORDS])} "
+        place = text.find(sample, place)
+        again = text.find(sample, place + 1)
+        if again < 0:
+            continue
+        if text.find(sample, again + 1) >= 0:
+            return True
+        # A run in which a sample occurs only twice has fewer than 2 x period + PERIODIC_WORDS words, and at least
+        # LONG_RUN_REPEATS periods.
+        period = text.count(" ", place, again)
+        if 2 * period < PERIODIC_WORDS and _has_period(words, period):
+            return True
+    return False
+
+
+def _has_period(words: Sequence[str], period: int) -> bool:
+    """Return whether so many words in a row occur again after `period` words that it may be a run."""
+    return _PERIODIC in bytes(map(operator.eq, words[period:], words))
 
 
 def find_run(words: Sequence[str]) -> Finding | None:
@@ -115,6 +169,8 @@ def _find_periodic(words: Sequence[str], trigrams: Sequence[tuple[str, ...]]) ->
     for period, times in gaps.most_common(4):
         if times < LONG_RUN_REPEATS - 1:
             break
+        if not _has_period(words, period):
+            continue
         length, end = _longest_run(words, period)
         repeats = length // period
         if (repeats >= RUN_REPEATS and length >= RUN_WORDS) or (
@@ -137,7 +193,8 @@ def _longest_run(words: Sequence[str], period: int) -> tuple[int, int]:
 
 def find_repeated_sentence(words: Sequence[str], text: str) -> Finding | None:
     """Find one sentence or line whose copies are half of the text."""
-    parts = [part for part in map(str.strip, _SENTENCE.split(text.lower())) if part]
+    stops = text.lower().replace("!", ".").replace("?", ".").replace("\n", ".")
+    parts = [part for part in map(str.strip, stops.split(".")) if part]
     if len(parts) < SENTENCE_COUNT or len(set(parts)) > len(parts) - SENTENCE_COUNT + 1:
         return None
     for sentence, count in Counter(parts).most_common(2):
@@ -183,7 +240,8 @@ def find_repeated_tag(text: str) -> Finding | None:
 
 def find_numbered_suffixes(words: Sequence[str], text: str, *, tags: bool) -> Finding | None:
     """Find one name with ascending numbers. The numbers of a list (`1. ... 2. ...`) have no name before them."""
-    if sum(map(text.count, "0123456789")) < SUFFIXES:
+    data = text.encode("utf-8", "surrogatepass")
+    if len(data) - len(data.translate(None, b"0123456789")) < SUFFIXES:
         return None
     stems: Counter[str] = Counter()
     for name in set(split_tags(text.lower()) if tags else words):
@@ -198,7 +256,7 @@ def find_numbered_suffixes(words: Sequence[str], text: str, *, tags: bool) -> Fi
 
 def find_endless_token(text: str) -> Finding | None:
     """Find one endless word, such as `hahaha...`."""
-    if max(map(len, text.split()), default=0) < TOKEN_LETTERS:
+    if not _has_long_token(text):
         return None
     for match in _LONG_TOKEN.finditer(text):
         token = match[0].lower()
@@ -208,8 +266,21 @@ def find_endless_token(text: str) -> Finding | None:
     return None
 
 
+def _has_long_token(text: str) -> bool:
+    """Return false if a blank follows within TOKEN_LETTERS after each blank, so that no word can be so long."""
+    start = 0
+    while len(text) - start >= TOKEN_LETTERS:
+        blank = text.rfind(" ", start, start + TOKEN_LETTERS)
+        if blank < 0:
+            return max(map(len, text.split()), default=0) >= TOKEN_LETTERS
+        start = blank + 1
+    return False
+
+
 def find_signs(text: str) -> Finding | None:
     """Find one sign that is repeated endlessly, such as `?????...`."""
+    if text.isascii() and _GAP not in text.encode().translate(_WORDS_ONLY):
+        return None
     for match in _SIGNS.finditer(text):
         count = match[0].count(match[1])
         if match[1] not in _RULERS or count >= RULER:

@@ -10,14 +10,15 @@ _MARKS = re.compile(
     r"<\|[a-zA-Z0-9_]{2,40}\|>|</?s>|<(?:image|unk|pad|bos|eos)>|\[/?INST\]|<</?SYS>>|\breserved_special_token_\d+"
     r"|\A\s*(?:assistant|user|system)\s*(?:\n|:\s*\n)|\n(?:assistant|user)\s*\n|\A(?:ASSISTANT|USER):",
 )
-_MARKERS = ("<", "[", "reserved_special_token")
+_MARKERS = ("<", "[", "reserved_special_token", "\nassistant", "\nuser")
+"""Every match of `_MARKS` has one of these, or begins with one of `_ROLES`."""
 _ROLES = ("assistant", "user", "system")
 
 
 def find_special_tokens(text: str) -> Finding | None:
     """Find marks of a chat template, complete or in the tokenizer's spelling."""
-    start = text[:12].lstrip().lower()
-    if not (any(map(text.__contains__, _MARKERS)) or start.startswith(_ROLES) or "\n" in text):
+    start = text.lstrip()[:10].lower()
+    if not (any(map(text.__contains__, _MARKERS)) or start.startswith(_ROLES)):
         return None
     match = _MARKS.search(text)
     return Finding("special_tokens", repr(match[0])) if match else None

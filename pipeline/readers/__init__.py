@@ -3,7 +3,7 @@
 from pipeline.readers.formats import FORMATS, format_of, open_head, open_shard
 from pipeline.readers.source_listing import STATS_SUFFIX, Listed, list_shards, list_source
 from pipeline.readers.source_row import ColumnReader, FileReader, LeftOut, Screen, ShardReader, SourceRow, add_up
-from pipeline.readers.transport import open_local
+from pipeline.readers.transport import open_local, part_file, store_errors
 
 __all__ = [
     "FORMATS",
@@ -22,4 +22,6 @@ __all__ = [
     "open_head",
     "open_local",
     "open_shard",
+    "part_file",
+    "store_errors",
 ]

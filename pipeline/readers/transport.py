@@ -146,6 +146,25 @@ def ranged_file(shard: Shard, window_bytes: int) -> Generator[BinaryIO]:
         yield file
 
 
+@contextmanager
+def part_file(shard: Shard, window_bytes: int) -> Generator[BinaryIO]:
+    """Yield a shard of which a part is read: a local file in place, else as `ranged_file`.
+
+    Raises:
+        ShardUnreadable: the shard is not what was planned.
+    """
+    fs, path = url_to_fs(shard.url)
+    if is_local(fs):
+        with closing(open_local(shard)) as file:
+            yield file
+        return
+    etag = store_etag(with_tries(shard, lambda: fs.info(path)))
+    if etag is not None and etag != shard.etag:
+        raise changed(shard, f"etag {etag} instead of {shard.etag}")
+    with ranged_file(shard, window_bytes) as file:
+        yield file
+
+
 def changed(shard: Shard, how: str) -> ShardUnreadable:
     """The error of a shard that is not what was planned."""
     return ShardUnreadable(f"{shard.url}: changed since the plan, {how}; restore it, or plan it into a new output")

@@ -1,14 +1,17 @@
-"""Time per record and peak memory of a corpus: all steps, in one process, without Ray.
+"""CPU time per record and peak memory of a corpus: all steps, in one process, without Ray.
 
     python -m tests.benchmarks.corpus_scale --records 100000 --records 1000000
+    python -m tests.benchmarks.corpus_scale --records 20000 --rounds 5 --against ../checkout-of-another-version
 
 Records are synthetic, as tests draw them, in Parquet tables of 100,000 rows. Each size runs in a process of its own,
-and the peak of its resident memory is that of the largest step, DuckDB's included.
+and the peak of its resident memory is that of the largest step, DuckDB's included. With --against, processes of this
+checkout and the other one take turns, and a line for each step has the medians and the ratio.
 """
 
 import json
 import random
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -47,7 +50,7 @@ def write_tables(folder: Path, num_records: int) -> None:
 
 
 def measure(num_records: int, memory_gib: float) -> dict[str, float]:
-    """Run all steps; return seconds by step and the peak of memory in MB."""
+    """Run all steps; return CPU seconds by step, of all threads, and the peak of memory in MB."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "in").mkdir()
@@ -60,35 +63,58 @@ def measure(num_records: int, memory_gib: float) -> dict[str, float]:
         }
         found: dict[str, float] = {"records": num_records, "mb_before": written_mb}
         for step in steps(prepare_corpus(parse_config(CorpusConfig, data, (), origin="benchmark"))):
-            since = time.perf_counter()
+            since = time.process_time()
             if step.driver_work is not None:
                 step.driver_work()
             else:
                 for item in step.items:
                     step.work(item)
-            found[step.name] = round(time.perf_counter() - since, 2)
+            found[step.name] = round(time.process_time() - since, 2)
         found["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         return found
+
+
+STEPS = ("slice", "records", "dedupe", "publish", "report")
+
+
+def measured(number: int, memory_gib: float, checkout: str | None = None) -> dict[str, float]:
+    """Measure in a process of its own, with the code of a checkout."""
+    script = f"import runpy, sys; sys.argv[1:] = ['--one', '{number}', '--memory-gib', '{memory_gib}']; "
+    words = [sys.executable, "-c", f"{script} runpy.run_path({__file__!r}, run_name='__main__')"]
+    done = subprocess.run(words, check=True, capture_output=True, text=True, cwd=checkout)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def compare(number: int, memory_gib: float, checkout: str, rounds: int) -> None:
+    """Print the medians of both versions for each step."""
+    runs = [(measured(number, memory_gib, checkout), measured(number, memory_gib)) for _ in range(rounds)]
+    for step in STEPS:
+        pairs = [(before[step], after[step]) for before, after in runs]
+        rates = [number / statistics.median(values) for values in zip(*pairs, strict=True)]
+        ratio = statistics.median(before / after for before, after in pairs)
+        click.echo(f"{step:8} {rates[0]:>9,.0f}/s and core there  {rates[1]:>9,.0f}/s here  ratio {ratio:.2f}")
 
 
 @click.command()
 @click.option("--records", multiple=True, type=int, default=(20_000, 100_000), show_default=True)
 @click.option("--memory-gib", type=float, default=1.0, show_default=True)
+@click.option("--against", type=click.Path(exists=True), help="A checkout of another version.")
+@click.option("--rounds", type=int, default=5, show_default=True, help="With --against: processes of each version.")
 @click.option("--one", type=int, hidden=True)
-def main(records: tuple[int, ...], memory_gib: float, one: int | None) -> None:
+def main(records: tuple[int, ...], memory_gib: float, against: str | None, rounds: int, one: int | None) -> None:
     """Measure each size."""
     if one is not None:
         click.echo(json.dumps(measure(one, memory_gib)))
         return
     for number in records:
-        words = ["--one", str(number), "--memory-gib", str(memory_gib)]
-        out = subprocess.run(
-            [sys.executable, "-m", "tests.benchmarks.corpus_scale", *words], check=True, capture_output=True, text=True
-        ).stdout
-        found = json.loads(out.splitlines()[-1])
-        seconds = sum(found[name] for name in ("slice", "records", "dedupe", "publish", "report"))
+        if against:
+            compare(number, memory_gib, against, rounds)
+            continue
+        found = measured(number, memory_gib)
+        seconds = sum(found[name] for name in STEPS)
         click.echo(
-            f"{number:>10,} records  {number / seconds:,.0f}/s over all  peak {found['peak_mb']:,.0f} MB  {found}"
+            f"{number:>10,} records  {number / seconds:,.0f}/s and core over all  "
+            f"peak {found['peak_mb']:,.0f} MB  {found}"
         )
 
 

@@ -1,8 +1,14 @@
 """Cleaning removes from captions what a parser or tokenizer interprets, and nothing else."""
 
+import hashlib
+import random
+import re
+
 import pytest
 
 from pipeline.corpus.records.clean_captions import CaptionDrop, clean_long, clean_short
+from pipeline.corpus.tables.identity import fingerprint, normal_url
+from tests.corpus.test_hostile import PIECES
 
 
 @pytest.mark.parametrize(
@@ -70,3 +76,30 @@ def test_markdown_is_removed_until_none_is_left():
 
 def test_a_mark_in_two_lines_of_a_short_caption_drops_it():
     assert clean_short("A cat <|\nsits |>.").drop is CaptionDrop.MARK
+
+
+def test_a_caption_that_needs_no_cleaning_takes_a_shorter_way_to_the_same_text():
+    rng = random.Random(6)
+    printed = [piece for piece in PIECES if piece.replace("\n", "").isprintable()]
+    for _ in range(3000):
+        text = "".join(rng.choices(printed, k=rng.randrange(30)))
+        for clean in (clean_short, clean_long):
+            # A sign that is not printable, at the end, leads the whole text through every expression.
+            assert clean(text) == clean(f"{text}\u200b") if text.strip() else clean(text).text is None
+
+
+@pytest.mark.parametrize("host", ["x.org", "X.org", "x.org:80", "x.org:8080", "u:p@x.org", "[::1]", "ü.org", "x_y.org"])
+@pytest.mark.parametrize("rest", ["", "/", "/a/b;c?d=e", "?", "?a=b?c", "/a b", "//b", "/a\\b", "/é?ü", "/%20?&"])
+def test_a_plain_url_takes_a_shorter_way_to_the_same_key(host, rest):
+    for scheme in ("http", "https"):
+        url = f"{scheme}://{host}{rest}"
+        # A fragment is no part of the key, and no URL with one is plain.
+        assert normal_url(url) == normal_url(f"{url}#")
+
+
+def test_fingerprints_of_ascii_text_are_those_of_other_text():
+    for text in ("A Cat, asleep!", "__a__ b\x1fc", "...", " 3.5 m\n\n(U.S.) "):
+        words = re.sub(r"[\W_]+", " ", text).strip().lower()
+        expected = hashlib.blake2b(words.encode(), digest_size=16).hexdigest() if words else None
+        assert fingerprint(text) == expected
+    assert fingerprint("É, a cat") == fingerprint("é a CAT")

@@ -51,9 +51,9 @@ def test_cluster_keys_for_captioning_are_refused(tmp_path):
             corpus(tmp_path, cluster={key: 3})
 
 
-def make(config: CorpusConfig, until: str | None = None) -> None:
+def make(config: CorpusConfig, until: str | None = None, epochs: int | None = None) -> None:
     """Run the steps in this process, up to the step before `until`."""
-    for step in steps(prepare_corpus(config)):
+    for step in steps(prepare_corpus(config, epochs)):
         if step.name == until:
             return
         if step.driver_work is not None:

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 SHARDS, ROWS, EPOCHS = 24, 60, 3
 
 
-def job(folder: Path, name: str = "corpus") -> str:
+def job(folder: Path, name: str = "corpus", num_cpus: int = 2, **keys) -> str:
     source = folder / "captions"
     url = str(source) if source.exists() else write_output(source, shards(SHARDS, ROWS))
     config = {
@@ -28,7 +28,8 @@ def job(folder: Path, name: str = "corpus") -> str:
         "epochs": EPOCHS,
         "memory_gib": 0.5,
         "split": {"validation": 0.1},
-        "cluster": {"num_cpus": 2, "object_store_gib": 0.2, "stall_timeout_s": 120},
+        "cluster": {"num_cpus": num_cpus, "object_store_gib": 0.2, "stall_timeout_s": 120},
+        **keys,
     }
     file = folder / f"{name}.yaml"
     file.write_text(yaml.safe_dump(config))
@@ -70,6 +71,35 @@ def test_a_killed_and_stopped_corpus_resumes_with_the_same_texts_each_once(tmp_p
     assert last.code == 0, last
     assert texts(output) == texts(tmp_path / "whole")
     assert len(texts(output)) == SHARDS * ROWS * EPOCHS
+
+
+def mixed(output: Path) -> dict[str, bytes]:
+    return {file.relative_to(output).as_posix(): file.read_bytes() for file in (output / "text").rglob("*.parquet")}
+
+
+@pytest.mark.long
+def test_a_killed_shuffled_corpus_has_the_bytes_of_one_with_other_workers(tmp_path):
+    shuffle, gate = {"rows": 500}, Gate(tmp_path / "gate")
+    paths = [job(tmp_path, "whole", num_cpus=3, shuffle=shuffle), job(tmp_path, shuffle=shuffle)]
+    assert run(tmp_path, "corpus", paths[0]).code == 0
+    process = start(tmp_path, "corpus", paths[1], **gate.environment)
+    gate.let(2)
+    wait_until(
+        lambda: len(committed(tmp_path / "corpus")) == 2 and gate.held() > 0, process, "2 parts, and one in work"
+    )
+    send(tree(process.pid), signal.SIGKILL)
+    finish(process)
+    before: dict[str, bytes] = {}
+    for more in ((), ("--epochs", str(EPOCHS + 1))):
+        for path in paths:
+            done = run(tmp_path, "corpus", path, *more)
+            assert done.code == 0, done
+        after = mixed(tmp_path / "corpus")
+        assert after == mixed(tmp_path / "whole")
+        assert {path: after[path] for path in before} == before
+        assert len(after) > len(before)
+        before = after
+    assert len(texts(tmp_path / "corpus")) == SHARDS * ROWS * (EPOCHS + 1)
 
 
 @pytest.mark.long

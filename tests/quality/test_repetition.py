@@ -1,5 +1,9 @@
 """Each loop rule at its line: what just is a loop, what just is none."""
 
+import random
+import re
+from collections import Counter
+
 import pytest
 
 from pipeline.quality import repetition as rules
@@ -107,3 +111,65 @@ def test_endless_signs_are_a_loop_and_a_ruler_is_none():
     assert rules.find_signs(START + "?" * 23) is None
     assert rules.find_signs(START + "-" * 99) is None
     assert rules.find_signs(START + "." * 100)
+
+
+# fmt: off
+PIECES = (
+    "no ", "no ", "ha", "ha" * 42, "x-" * 42, "the boat ", "of the boat ", "is red. ", "The sea is calm. ", "w1 ",
+    "w22 ", "and blue ", "x", "flower_3, ", "flower 4 ", "? ", "?", "-", "=", "... ", "\n", "\t", "é", "’", "_",
+    "Ünder ", "\x1f", "\u3000", "7",
+)
+# fmt: on
+WORDS = [f"word{letter}" for letter in "abcdefghijklmnopqrst"]
+
+
+def looped_texts(num):
+    """Yield texts of few pieces, some of which are repeated up to 30 times: about a third are loops."""
+    rng = random.Random(4)
+    for _ in range(num):
+        parts = rng.choices(PIECES, k=rng.randrange(1, 9))
+        repeated = "".join(parts[: rng.randrange(1, 5)]) * rng.choice((1, 2, 3, 4, 5, 6, 9, 10, 12, 25, 30))
+        num_fresh = rng.choice((0, 5, 40, 120, 300))
+        fresh = "".join(f"w{number}{rng.choice((' ', '. ', ', '))}" for number in range(num_fresh))
+        if rng.random() < 0.2:  # the same words, and others between them
+            times = rng.randrange(7, 14)
+            others = (" ".join(rng.choices(WORDS, k=rng.randrange(4))) for _ in range(times))
+            repeated += " ".join(f"of the boat {words}" for words in others)
+        if rng.random() < 0.1:
+            repeated += " ".join(rng.choices(WORDS, k=rng.randrange(120, 260)))
+        at = rng.randrange(len(fresh) + 1)
+        text = f"{''.join(parts)}{fresh[:at]}{repeated}{fresh[at:]}"
+        yield text.encode("ascii", "ignore").decode() if rng.random() < 0.5 else text
+
+
+def test_the_cheap_tests_let_every_loop_through():
+    found = Counter()
+    for text in looped_texts(6000):
+        words = re.findall(r"\w+", text.lower())
+        assert words_of(text) == words
+        for tags in (False, True):
+            plain = (
+                rules.find_run(words)
+                or rules.find_repeated_sentence(words, text)
+                or rules.find_duplicate_words(words)
+                or (tags and rules.find_repeated_tag(text))
+                or rules.find_numbered_suffixes(words, text, tags=tags)
+                or rules.find_endless_token(text)
+                or rules.find_signs(text)
+            ) or None
+            assert rules.find_loop(words, text, tags=tags) == plain
+            found[plain.check if plain else "none"] += 1
+        assert (rules.find_signs(text) is None) is not any(map(is_endless, rules._SIGNS.finditer(text)))
+        long_token = max(map(len, text.split()), default=0) >= rules.TOKEN_LETTERS
+        assert rules._has_long_token(text) is long_token
+    assert all(found[name] > 10 for name in LOOPS), found
+
+
+LOOPS = (
+    *("none", "repeated_run", "repeated_words", "repeated_sentence", "few_words", "repeated_tag", "numbered_suffixes"),
+    *("endless_token", "endless_signs"),
+)
+
+
+def is_endless(match):
+    return match[1] not in "-_=*." or match[0].count(match[1]) >= rules.RULER

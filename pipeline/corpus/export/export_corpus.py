@@ -23,6 +23,7 @@ from pipeline.corpus import corpus_layout
 from pipeline.corpus.corpus_files import read_table
 from pipeline.corpus.export.corpus_form import Convert, CorpusForm, Reads
 from pipeline.corpus.export.forms import form_of
+from pipeline.corpus.extensions import is_finished, read_extensions
 from pipeline.corpus.hub_head import hub_head
 from pipeline.corpus.text.tokenizer import TextTokenizer
 from pipeline.errors import ConfigError, OutputMismatch, PipelineError
@@ -107,14 +108,16 @@ def _unit_file(path: str) -> str:
     return f"{path.removesuffix(suffix)}.parquet"
 
 
-def _corpus(store: Store) -> dict[str, str]:
-    """Return what tells a finished corpus from others: its recipe, and its plan, which names the inputs."""
+def _corpus(store: Store) -> dict[str, Any]:
+    """Return what tells a finished corpus from others: its recipe, its plan, which names the inputs, and its epochs."""
     run = read_run(store)
     if "corpus" not in run.about:
         raise ConfigError(f"{store.url}: holds captions, not a corpus; `joyfleet export` takes captions")
-    if not store.exists(corpus_layout.CARD):
+    if not is_finished(store):
         raise ConfigError(f"{store.url}: the corpus is not finished; `joyfleet corpus` resumes it")
-    return {"recipe": run.fingerprint, "plan": hashlib.sha256(store.get(PLAN)).hexdigest()[:16]}
+    corpus = {"recipe": run.fingerprint, "plan": hashlib.sha256(store.get(PLAN)).hexdigest()[:16]}
+    extensions = read_extensions(store)
+    return {**corpus, **({"epochs": extensions[-1].epochs} if extensions else {})}
 
 
 def _options(config: CorpusExportConfig, tokenizer: TextTokenizer | None) -> dict[str, Any]:

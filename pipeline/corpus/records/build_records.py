@@ -33,6 +33,7 @@ BUILT_RECORD: pa.Schema = pa.schema([*RECORD, pa.field("rating_asked", pa.string
 
 COUNTS = "joyfleet.counts"
 """Key of the file's footer: a JSON object of counts."""
+_KINDS = tuple(TagType)
 
 RATINGS: Mapping[str, Rating] = {
     **{str(number): rating for number, rating in DATABASE_RATINGS.items()},
@@ -152,7 +153,7 @@ class RecordBuilder:
 
 
 def _typed_tags(facts: SourceFacts) -> list[tuple[TagType, str]]:
-    typed = [(kind, tag) for kind in TagType for tag in facts.get(kind.value) or ()]
+    typed = [(kind, tag) for kind in _KINDS for tag in facts.get(kind) or ()]
     return typed + [(TagType.GENERAL, tag) for tag in facts.get("tags") or ()]
 
 

@@ -39,6 +39,7 @@ _NOT_PRINTED = re.compile(r"[\x00-\x09\x0e-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a
 _PREFIX = re.compile(r"\A(?:The|This) image (?:is|depicts|features) ")
 """Prefix that v1's trainer removes from Pixtral's captions; the rest then begins with a capital letter."""
 _MARKDOWN = re.compile(r"\*\*|__|`+|^[ ]*(?:#{1,6}|[-*•>]|\d{1,2}[.)]) +", re.MULTILINE)
+_LINE_MARKS = frozenset("#-*•>")
 _MARK = re.compile(r"<\|.*?\|>")
 SENTENCE_ENDS = (".", "!", "?", "…", "。", "！", "？", "｡", "।", "॥", "۔", "؟", "։", "።")
 _CLOSERS = "\"'”’»)]』」）"
@@ -61,8 +62,10 @@ def clean_long(text: str | None) -> CleanCaption:
 def _clean(text: str | None, *, joint: str) -> CleanCaption:
     if text is None or not text.strip():
         return CleanCaption(None, CaptionDrop.EMPTY)
-    text = _LINE_END.sub("\n", text)
-    text = _NOT_PRINTED.sub(" ", text)
+    # What `_LINE_END` and `_NOT_PRINTED` match is not printable, and neither is a blank of another kind.
+    plain = text.replace("\n", " ").isprintable()
+    if not plain:
+        text = _NOT_PRINTED.sub(" ", _LINE_END.sub("\n", text))
     raw, text = text, _without_markdown(text)
     # A mark may be in the raw text only (`<|a\nb|>`) or appear without the markdown (`` <`s`> ``).
     if _has_mark(raw) or (text != raw and _has_mark(text)):
@@ -72,24 +75,34 @@ def _clean(text: str | None, *, joint: str) -> CleanCaption:
     if find_loop(words_of(text), text, tags=False):
         return CleanCaption(None, CaptionDrop.LOOP)
     text = text.replace("_", " ")
-    text = joint.join(" ".join(line.split()) for line in text.split("\n") if line.strip())
+    if plain and "  " not in text:
+        text = joint.join(filter(None, map(str.strip, text.split("\n"))))
+    else:
+        text = joint.join(" ".join(line.split()) for line in text.split("\n") if line.strip())
     text = _whole(_without_prefix(text))
     text = _colons_joined(text) if joint == "\n" else text
-    if _MARK.search(text):  # of two lines that were joined
+    if "<|" in text and _MARK.search(text):  # of two lines that were joined
         return CleanCaption(None, CaptionDrop.MARK)
     return CleanCaption(text) if any(map(str.isalnum, text)) else CleanCaption(None, CaptionDrop.EMPTY)
 
 
 def _has_mark(text: str) -> bool:
-    return bool(_MARK.search(text) or find_special_tokens(text))
+    return bool(("<|" in text and _MARK.search(text)) or find_special_tokens(text))
 
 
 def _without_markdown(text: str) -> str:
     """Remove markdown until none is left: without `**`, `` `**` `` is markdown again."""
+    if not ("`" in text or "**" in text or "__" in text or any(map(_may_begin_with_markdown, text.split("\n")))):
+        return text
     before = None
     while text != before:
         before, text = text, _MARKDOWN.sub("", text)
     return text
+
+
+def _may_begin_with_markdown(line: str) -> bool:
+    first = line.lstrip(" ")[:1]
+    return first in _LINE_MARKS or first.isdecimal()
 
 
 def _without_prefix(text: str) -> str:
@@ -114,6 +127,8 @@ def _whole(text: str) -> str:
 
 
 def _colons_joined(text: str) -> str:
+    if ":" not in text:
+        return text
     lines = text.split("\n")
     # From the last line up: a line that receives a colon may itself be a later line.
     for at in range(len(lines) - 1, 0, -1):

@@ -255,13 +255,17 @@ def is_held_out(roots: npt.NDArray[np.int64], split: SplitConfig) -> npt.NDArray
 
 def identity_rows(rows: Iterable[Mapping[str, object]]) -> pa.Table:
     """Return IDENTITIES of rows: texts of `root`, KINDS and `names` are hashed, other values are copied."""
-    hashed = [
-        {
-            "row": row["row"],
-            **{kind: hash64(cast("str | None", row[kind])) for kind in ("root", *KINDS)},
-            "names": [hash64(name) for name in cast("list[str]", row["names"])],
-            **{name: row[name] for name in ("rating", "score", "favorites", "year", "filtered", "known")},
-        }
-        for row in rows
-    ]
-    return pa.Table.from_pylist(hashed, schema=IDENTITIES)
+    return pa.Table.from_pylist([_hashed(row) for row in rows], schema=IDENTITIES)
+
+
+def _hashed(row: Mapping[str, object]) -> dict[str, object]:
+    kinds = {kind: cast("str | None", row[kind]) for kind in KINDS}
+    # Most names are also one of the kinds.
+    hashes = {text: hash64(text) for text in {*kinds.values(), *cast("list[str]", row["names"])}}
+    return {
+        "row": row["row"],
+        "root": hash64(cast("str", row["root"])),
+        **{kind: hashes[text] for kind, text in kinds.items()},
+        "names": [hashes[name] for name in cast("list[str]", row["names"])],
+        **{name: row[name] for name in ("rating", "score", "favorites", "year", "filtered", "known")},
+    }

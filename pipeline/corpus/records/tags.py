@@ -71,6 +71,9 @@ _MARK = re.compile(r"<\||\|>|</?s>|<(?:unk|pad|bos|eos)>")
 _BETWEEN_TERMS = re.compile(r"[,\r\n]")
 _NOT_PRINTED = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060\ufeff]+")
 _YEAR = re.compile(r"\d{4}")
+_GENERAL = TagType.GENERAL
+_KNOWN_TAGS = 1 << 17
+"""Raw tags that a process remembers with what the rules say about them: nearly all tags of a corpus repeat."""
 
 
 @functools.lru_cache(maxsize=1 << 16)
@@ -126,6 +129,8 @@ class TagCleaner:
         self._aliases = {normal_tag(old): normal_tag(new) for old, new in (aliases or {}).items()}
         self._implied = {normal_tag(tag): frozenset(map(normal_tag, to)) for tag, to in (implications or {}).items()}
         self._blacklist = [re.compile(pattern) for pattern in config.blacklist]
+        self._known: dict[tuple[TagType, str], tuple[str, str, TagDrop | None]] = {}
+        """What the rules say about a raw tag: its form in a text, the field of the record, and why it is dropped."""
 
     def current(self, raw: str) -> str:
         """Return a tag in its normal form, by its current name."""
@@ -138,20 +143,32 @@ class TagCleaner:
         A flat list of tags has the type general, so another type of the same tag applies: a tag that is a character in
         one source and general in another is a character.
         """
-        clean, seen = CleanTags(), set[str]()
-        for kind, raw in sorted(typed, key=lambda pair: pair[0] is TagType.GENERAL):
-            tag = self.current(raw)
-            reason = self._unwanted(kind, tag) or (TagDrop.DOUBLE if tag in seen else None)
+        pairs = list(typed)
+        ordered = [pair for pair in pairs if pair[0] is not _GENERAL]
+        ordered += pairs if not ordered else [pair for pair in pairs if pair[0] is _GENERAL]
+        clean, seen, known = CleanTags(), set[str](), self._known
+        lists = {name: getattr(clean, name) for name in ("special", *TagType)}
+        for pair in ordered:
+            tag, name, reason = known.get(pair) or self._learn(*pair)
+            if reason is None and tag in seen:
+                reason = TagDrop.DOUBLE
             # A dropped tag is remembered too: a blacklisted meta tag does not come back as a general one.
             seen.add(tag)
             if reason:
                 clean.drops[reason] += 1
-                continue
-            name = "special" if kind is TagType.GENERAL and tag in PERSON_TAGS else kind.value
-            getattr(clean, name).append(tag)
+            else:
+                lists[name].append(tag)
         if self._config.prune_implied:
             self._prune(clean)
         return clean
+
+    def _learn(self, kind: TagType, raw: str) -> tuple[str, str, TagDrop | None]:
+        tag = self.current(raw)
+        name = "special" if kind is TagType.GENERAL and tag in PERSON_TAGS else kind.value
+        if len(self._known) >= _KNOWN_TAGS:
+            self._known.clear()
+        learned = self._known[kind, raw] = (tag, name, self._unwanted(kind, tag))
+        return learned
 
     def _unwanted(self, kind: TagType, tag: str) -> TagDrop | None:
         config = self._config

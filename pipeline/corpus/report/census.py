@@ -4,6 +4,7 @@ import heapq
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 import pyarrow as pa
@@ -38,9 +39,11 @@ def count_texts(rows: pa.Table, context: int | None) -> list[dict[str, Any]]:
 def count_tags(records: pa.Table) -> pa.Table:
     """Return TAG_COUNTS: how many records of one work unit have each tag."""
     counts = [
-        {"category": name, "tag": tag, "records": number}
+        {"category": name, "tag": row["values"], "records": row["counts"]}
         for name in TAG_FIELDS
-        for tag, number in sorted(Counter(pc.call_function("list_flatten", [records[name]]).to_pylist()).items())
+        for row in sorted(
+            pc.call_function("list_flatten", [records[name]]).value_counts().to_pylist(), key=itemgetter("values")
+        )
     ]
     return pa.Table.from_pylist(counts, schema=TAG_COUNTS)
 
@@ -62,11 +65,22 @@ class Census:
     counts: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
     """By source and reason."""
     samples: list[dict[str, Any]] = field(default_factory=list)
+    sampled: set[str] = field(default_factory=set[str])
+    """Work units whose samples were considered: those of the first epochs in which they have texts."""
 
-    def add(self, unit: Mapping[str, Any]) -> None:
+    def add(self, name: str, unit: Mapping[str, Any]) -> None:
         """Add the counts of a work unit, as its commit holds them."""
         self.records.update(unit["records"])
         self.without_size += unit["without_size"]
+        self.add_texts(name, unit)
+
+    def add_texts(self, name: str, unit: Mapping[str, Any]) -> None:
+        """Add the texts and counts of a work unit, as its commit or that of its added epochs holds them."""
+        if name not in self.sampled and unit["samples"]:
+            self.sampled.add(name)
+            self.samples = heapq.nsmallest(
+                SAMPLES, [*self.samples, *unit["samples"]], key=lambda row: (row["seed"], row["id"])
+            )
         for reason, number in unit["counts"].items():
             self.counts[unit["source"], reason] += number
         for row in unit["texts"]:
@@ -75,9 +89,6 @@ class Census:
             for name in names:
                 known, more = sums[name], row[name]
                 sums[name] = None if known is None or more is None else known + more
-        self.samples = heapq.nsmallest(
-            SAMPLES, [*self.samples, *unit["samples"]], key=lambda row: (row["seed"], row["id"])
-        )
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the rows of CORPUS_TEXTS, in a fixed order."""
@@ -97,5 +108,5 @@ def take_census(store: Store, units: Sequence[str]) -> Census:
     """Sum up the counts of all work units."""
     census = Census()
     for unit in units:
-        census.add(read_json(store, corpus_layout.commit_path(unit)))
+        census.add(unit, read_json(store, corpus_layout.commit_path(unit)))
     return census

@@ -12,6 +12,7 @@ from pipeline.config.corpus_config import Format
 from pipeline.corpus import corpus_layout
 from pipeline.corpus.hub_head import hub_head
 from pipeline.corpus.report.census import Census
+from pipeline.corpus.text.draws import ORDER
 from schemas.corpus_row import CORPUS_ROW
 from schemas.record import Split, published_schema
 
@@ -35,6 +36,7 @@ def card(config: CorpusConfig, census: Census, tags: pa.Table) -> str:
         "## Texts",
         _pivot(rows, "split", "epoch"),
         _pivot(rows, "source", "split"),
+        *_order_section(config),
         *_token_section(rows, config),
         "## Tasks, lengths, predicted metadata, loss",
         *(_pivot(rows, name, "source") for name in ("task", "length", "gen_meta", "loss")),
@@ -77,6 +79,18 @@ def _pivot(rows: Sequence[Mapping[str, Any]], down: str, across: str) -> str:
     values = sorted({value for value, _ in counted})
     body = [(value, *(f"{counted[value, column]:,}" for column in columns)) for value in values]
     return _table((down, *(f"{across} {column}" for column in columns)), body)
+
+
+def _order_section(config: CorpusConfig) -> list[str]:
+    if config.shuffle is None:
+        return []
+    shuffle = config.shuffle
+    size = f"at most {shuffle.rows:,} texts" if shuffle.rows else f"about {shuffle.mb:g} MB of text"
+    return [
+        "## Order",
+        f"The texts of all sources are mixed: a file of `{corpus_layout.TEXT}/` holds {size} of one split and epoch. "
+        f"Order: {ORDER}. Seed: {shuffle.seed}. `{corpus_layout.MANIFEST}/` lists the files of each split and epoch.",
+    ]
 
 
 def _token_section(rows: Sequence[Mapping[str, Any]], config: CorpusConfig) -> list[str]:

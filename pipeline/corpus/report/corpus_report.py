@@ -10,6 +10,7 @@ from pipeline.config import CorpusConfig
 from pipeline.corpus import corpus_layout
 from pipeline.corpus.corpus_files import read_json, read_table
 from pipeline.corpus.duckdb_session import open_duckdb
+from pipeline.corpus.extensions import Extension, counts_before, read_extensions
 from pipeline.corpus.report.census import TAG_COUNTS, Census, take_census
 from pipeline.corpus.report.corpus_card import card
 from pipeline.errors import NothingDone
@@ -18,6 +19,7 @@ from pipeline.storage.parquet import encode_parquet
 from schemas.corpus_report import CORPUS_COUNTS, CORPUS_TAGS, CORPUS_TEXTS
 from schemas.corpus_row import CORPUS_VERSION
 from schemas.footer import FooterKey
+from schemas.record import Split
 
 DROPPED = "dropped_"
 """Begins the reasons of records that were left out (`schemas.corpus_report`)."""
@@ -37,15 +39,35 @@ def write_report(store: Store, config: CorpusConfig, units: Sequence[str]) -> No
         )
     for table in config.tables:
         _add_table(store, table.name, census)
+    _add_shuffles(store, config, 0, census)
+    _write(store, config, census, _tags(store, units, config.memory_gib))
+
+
+def write_extended_report(store: Store, config: CorpusConfig, units: Sequence[str], extension: Extension) -> None:
+    """Write report/ and, last, the card of a corpus to which epochs were added."""
+    census = take_census(store, units)
+    for added in read_extensions(store):
+        if added.epochs == extension.epochs:  # the last one: what was counted before it is in its record
+            census.counts = counts_before(extension)
+        for unit in units:
+            census.add_texts(unit, read_json(store, corpus_layout.added_path(added.epochs, unit)))
+    _add_shuffles(store, config, extension.first, census)
+    _write(store, config, census, read_table(store, _TAGS, CORPUS_TAGS))
+
+
+_TAGS = f"{corpus_layout.REPORT}/tags.parquet"
+
+
+def _write(store: Store, config: CorpusConfig, census: Census, tags: pa.Table) -> None:
     tables = {
         "texts": pa.Table.from_pylist(census.rows(), schema=CORPUS_TEXTS),
         "counts": pa.Table.from_pylist(census.count_rows(), schema=CORPUS_COUNTS),
-        "tags": _tags(store, units, config.memory_gib),
+        "tags": tags,
     }
     for name, table in tables.items():
         data = encode_parquet(table, {str(FooterKey.SCHEMA_VERSION): CORPUS_VERSION})
         store.put(f"{corpus_layout.REPORT}/{name}.parquet", data)
-    store.put(corpus_layout.CARD, card(config, census, tables["tags"]).encode())
+    store.put(corpus_layout.CARD, card(config, census, tags).encode())
 
 
 def read_texts(store: Store) -> list[dict[str, Any]]:
@@ -63,6 +85,17 @@ def read_dropped(store: Store) -> Counter[str]:
         if row["reason"] == "images" or row["reason"].startswith(DROPPED):
             counts[row["reason"].removeprefix(DROPPED)] += row["number"]
     return counts
+
+
+def _add_shuffles(store: Store, config: CorpusConfig, first: int, census: Census) -> None:
+    """Add what the shuffles of the epochs from `first` have counted."""
+    if config.shuffle is None:
+        return
+    for epoch in range(first, config.epochs):
+        for split in Split:
+            manifest = read_json(store, corpus_layout.manifest_path(split, epoch))
+            for source, number in manifest["in_no_pack"].items():
+                census.counts[source, "texts_in_no_pack"] += number
 
 
 def _add_table(store: Store, table: str, census: Census) -> None:

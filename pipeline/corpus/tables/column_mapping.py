@@ -5,15 +5,16 @@ coyo-hd-11m-llavanext, conceptual-captions-cc12m-llavanext, GBC10M and img2datas
 """
 
 import ast
+import functools
 import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any
 
-from pipeline.config.corpus_config import Columns
+from pipeline.config.corpus_config import Columns, FactField
 from pipeline.corpus.tables.tag_scores import (
     NO_RULES,
     ScoreRules,
@@ -79,11 +80,9 @@ def facts_of(
     """
     if "vertices" in row:
         row = {**_descriptions(row), **{name: value for name, value in row.items() if value is not None}}
-    named = {str(field): column for field, column in columns.items()}
     facts: SourceFacts = {}
-    for field, names in KNOWN.items():
-        candidates = (named[field],) if field in named else names
-        values = [(name, row[name]) for name in candidates if name is not None and _known(row.get(name))]
+    for field, names in _columns_of(tuple(row), tuple(columns.items())):
+        values = [(name, row[name]) for name in names if _known(row[name])]
         if not values:
             continue
         if field in rules.thresholds:
@@ -93,6 +92,17 @@ def facts_of(
     return facts
 
 
+@functools.lru_cache(maxsize=256)
+def _columns_of(
+    listed: tuple[str, ...], columns: tuple[tuple[FactField, str | None], ...]
+) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Return the fields that a row with these columns may have, and for each its columns in their order."""
+    named = {str(field): column for field, column in columns}
+    candidates = {field: (named[field],) if field in named else names for field, names in KNOWN.items()}
+    present = {field: tuple(name for name in names if name in listed) for field, names in candidates.items()}
+    return tuple((field, names) for field, names in present.items() if names)
+
+
 def _known(value: Any) -> bool:  # noqa: ANN401 - JSON
     # pandas writes a missing text as NaN, which differs from itself.
     return value is not None and value != "" and not (isinstance(value, float) and math.isnan(value))
@@ -100,7 +110,8 @@ def _known(value: Any) -> bool:  # noqa: ANN401 - JSON
 
 def _value(field: str, values: list[tuple[str, Any]], faults: Counter[str]) -> Any:  # noqa: ANN401 - a field
     if field in LISTS:
-        return [_unicode(tag) for name, value in values for tag in _tag_list(name, value, faults)]
+        tags = [tag for name, value in values for tag in _tag_list(name, value, faults)]
+        return tags if "".join(tags).isascii() else list(map(_unicode, tags))
     value = values[0][1]
     read = _READ.get(field, _text)
     return _or_fault(lambda: read(value), f"bad_{field}", faults)
@@ -205,7 +216,9 @@ def _tag_list(name: str, value: Any, faults: Counter[str]) -> list[str]:  # noqa
     return [tag for tag in _separated(name, str(value).strip()) if tag.strip()]
 
 
-def _listed(values: Iterable[Any], faults: Counter[str]) -> list[str]:
+def _listed(values: Collection[Any], faults: Counter[str]) -> list[str]:
+    if set(map(type, values)) == {str}:
+        return list(values)
     known = [value for value in values if isinstance(value, str) or _known(value)]
     tags = [str(value) for value in known if isinstance(value, str | int) and not isinstance(value, bool)]
     if len(tags) < len(known):

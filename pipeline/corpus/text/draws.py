@@ -14,6 +14,8 @@ from enum import IntEnum
 from typing import TypeVar
 
 _SCALE = 2.0**-32
+ORDER = "ascending BLAKE2b (8 bytes, as a signed integer) of `<seed>,<seed of the draw>,<user><output>`, then by id"
+"""What `place` gives, for manifest and card. Another order is another version of `corpus_job.RULES`."""
 T = TypeVar("T")
 
 
@@ -57,6 +59,12 @@ def num_texts(weight: float, first_seed: int) -> int:
     if weight == whole:
         return whole
     return whole + (uniform(stream(first_seed, b"weight", 1)[0]) < weight - whole)
+
+
+def place(seed: int, draw: int, text: str) -> int:
+    """Return where a text stands in the shuffled order, as a 64-bit hash; `draw` is the seed of its draw."""
+    data = f"{seed},{draw},{text}".encode("utf-8", "surrogateescape")
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big", signed=True)
 
 
 def uniform(word: int) -> float:
