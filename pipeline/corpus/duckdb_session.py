@@ -42,19 +42,6 @@ class DuckSession:
         self.run(sql)
         self.connection.unregister("incoming")
 
-    def query(self, sql: str, batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-        """Yield the result of a query that reads batches once, as the table `incoming`. Their errors pass unchanged."""
-        errors: list[PipelineError | OSError] = []
-        reader = pa.RecordBatchReader.from_batches(schema, _with_errors(batches, errors))
-        self.connection.register("incoming", reader)
-        try:
-            yield from self.batches(sql)
-        except PipelineError as err:
-            if errors:  # DuckDB has made a text of it
-                raise errors[0] from err
-            raise
-        self.connection.unregister("incoming")
-
     def run(self, sql: str) -> Any:  # noqa: ANN401 - DuckDB's relation
         """Run a statement."""
         try:
@@ -76,14 +63,6 @@ class DuckSession:
         """Return a result that fits in memory, cast to a schema."""
         tables = [pa.Table.from_batches([batch]).cast(schema) for batch in self.batches(sql)]
         return pa.concat_tables([schema.empty_table(), *tables])
-
-
-def _with_errors(batches: Iterator[pa.RecordBatch], errors: list[PipelineError | OSError]) -> Iterator[pa.RecordBatch]:
-    try:
-        yield from batches
-    except (PipelineError, OSError) as err:
-        errors.append(err)
-        raise
 
 
 @contextmanager

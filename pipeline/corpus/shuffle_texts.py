@@ -1,15 +1,19 @@
 """Mixes the texts of all sources into files of one size, by a permutation that only the texts and a seed decide.
 
 The place of a text is a hash of the seed, of the seed of its draw and of the text itself. So the order depends neither
-on work units, workers and attempts nor on how many texts a record gives. DuckDB sorts the staged texts of one split and
-epoch on the driver, within `memory_gib`, on disk beyond it, and one file at a time is in memory. The bytes of the files
-follow from their rows, so a file that a killed run left is the file that the next run would write.
+on work units, workers and attempts nor on how many texts a record gives. The driver divides the staged texts of one
+split and epoch by their places among temporary files, and sorts one of these after the other: in memory are one of
+them, one work unit and one file of mixed texts. The bytes of the files follow from their rows, so a file that a killed
+run left is the file that the next run would write.
 """
 
 import logging
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -21,7 +25,6 @@ from pipeline.config import CorpusConfig
 from pipeline.config.corpus_config import ShuffleConfig
 from pipeline.corpus import corpus_layout
 from pipeline.corpus.corpus_files import put_json, read_json, read_table
-from pipeline.corpus.duckdb_session import open_duckdb
 from pipeline.corpus.text.draws import ORDER, place
 from pipeline.corpus.text.pack_texts import pack
 from pipeline.corpus.text_files import encode_texts
@@ -32,6 +35,12 @@ from schemas.corpus_row import CORPUS_ROW
 from schemas.record import Split
 
 log = logging.getLogger(__name__)
+
+BUCKET_ROWS = 20_000
+MAX_BUCKETS = 512
+"""Files that are open at once: below the usual limit of 1,024."""
+COPIES = 3
+"""Of a bucket in memory, while it is sorted."""
 
 STAGED_TEXT: pa.Schema = pa.schema([pa.field("place", pa.int64(), nullable=False), *CORPUS_ROW])
 """`staging/texts`: texts in the order of their records, each with its place in the order of the shuffle."""
@@ -79,10 +88,10 @@ def shuffle_epoch(store: Store, job: EpochShuffle) -> None:
     if store.exists(path):
         return
     read, files, in_no_pack = _Read(), list[dict[str, Any]](), Counter[str]()
-    sorted_by = "SELECT * EXCLUDE (place) FROM incoming ORDER BY place, id"
-    with open_duckdb(job.config.memory_gib) as duck:
+    with tempfile.TemporaryDirectory(prefix="joyfleet-shuffle-") as folder:
+        buckets = _fill_buckets(Path(folder), _staged(store, job, read), sum(job.units.values()))
         existing = frozenset(entry.path for entry in store.list(corpus_layout.TEXT))
-        for name, table in _files(duck.query(sorted_by, _staged(store, job, read), STAGED_TEXT), read, job):
+        for name, table in _files(_sorted(buckets, job.config.memory_gib), read, job):
             files.append({"file": name, "rows": table.num_rows, "bytes": int(_sizes(table).sum())})
             _put_file(store, job, name, table, existing, in_no_pack)
     manifest = {"order": ORDER, "seed": job.shuffle.seed, "recipe": job.fingerprint, "rows": read.rows}
@@ -92,13 +101,13 @@ def shuffle_epoch(store: Store, job: EpochShuffle) -> None:
 
 @dataclass(slots=True)
 class _Read:
-    """What was read of the staged texts; complete when the sort yields its first row."""
+    """What was read of the staged texts."""
 
     rows: int = 0
     bytes: int = 0
 
 
-def _staged(store: Store, job: EpochShuffle, read: _Read) -> Iterator[pa.RecordBatch]:
+def _staged(store: Store, job: EpochShuffle, read: _Read) -> Iterator[pa.Table]:
     for unit, expected in job.units.items():
         path = corpus_layout.staged_texts_path(unit, job.split, job.epoch)
         table = read_table(store, path, STAGED_TEXT)
@@ -109,7 +118,43 @@ def _staged(store: Store, job: EpochShuffle, read: _Read) -> Iterator[pa.RecordB
             )
         read.rows += table.num_rows
         read.bytes += int(_sizes(table).sum())
-        yield from table.to_batches()
+        yield table
+
+
+def _fill_buckets(folder: Path, tables: Iterable[pa.Table], num_rows: int) -> list[Path]:
+    """Divide texts by their places among files, whose order is that of the places."""
+    num = min(MAX_BUCKETS, max(1, num_rows // BUCKET_ROWS))
+    paths = [folder / f"{number:03d}.arrow" for number in range(num)]
+    with ExitStack() as opened:
+        sinks = [opened.enter_context(pa.OSFile(str(path), "wb")) for path in paths]
+        writers = [opened.enter_context(pa.ipc.new_stream(sink, STAGED_TEXT)) for sink in sinks]
+        for table in tables:
+            ordered = table.sort_by("place").combine_chunks()
+            # The upper half of a place, as a number without sign, times the number of buckets.
+            places = ordered["place"].to_numpy().view(np.uint64) ^ np.uint64(1 << 63)
+            buckets = (places >> np.uint64(32)) * np.uint64(num) >> np.uint64(32)
+            starts = np.searchsorted(buckets, np.arange(num + 1))
+            for writer, start, end in zip(writers, starts, starts[1:], strict=False):
+                if start < end:
+                    writer.write_table(ordered.slice(start, end - start))
+    return paths
+
+
+def _sorted(buckets: Iterable[Path], memory_gib: float) -> Iterator[pa.RecordBatch]:
+    """Yield the texts of all buckets in their order; each bucket is removed when it is read."""
+    for path in buckets:
+        size_gib = path.stat().st_size / 2**30
+        if COPIES * size_gib > memory_gib:
+            raise PipelineError(
+                f"shuffle: memory_gib is {memory_gib:g}, and a {MAX_BUCKETS}th of the texts of a split and epoch has "
+                f"{size_gib:.2g} GiB; set memory_gib to {COPIES * size_gib:.2g} or more"
+            )
+        with pa.OSFile(str(path)) as file:
+            table = pa.ipc.open_stream(file).read_all()
+        path.unlink()
+        if table.num_rows:
+            order = table.sort_by([("place", "ascending"), ("id", "ascending")])
+            yield from order.drop_columns(["place"]).combine_chunks().to_batches()
 
 
 def _sizes(table: pa.Table) -> npt.NDArray[np.int64]:
