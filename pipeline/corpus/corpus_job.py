@@ -33,6 +33,7 @@ from pipeline.corpus.publish_corpus import Publisher
 from pipeline.corpus.records.build_records import RecordBuilder, joins_of
 from pipeline.corpus.records.dedupe_and_split import SplitPlan, dedupe_and_split
 from pipeline.corpus.records.tags import TagCleaner
+from pipeline.corpus.report.card_figures import check_figures
 from pipeline.corpus.report.corpus_report import write_report
 from pipeline.corpus.tables.join import TableJoin, join_table
 from pipeline.corpus.tables.source_images import WorkUnit
@@ -96,11 +97,13 @@ def prepare_corpus(config: CorpusConfig) -> PreparedCorpus:
     """Check a corpus, list its inputs and claim its output.
 
     Raises:
-        ConfigError: an input does not exist, an output does not have a slot, or the tokenizer cannot be used.
+        ConfigError: an input does not exist, an output does not have a slot, the tokenizer cannot be used, or
+            matplotlib is missing.
         OutputMismatch: the output belongs to another corpus, or an input has changed since it was planned.
         StoreError: the storage of the output has no atomic create.
     """
     remarks: list[str] = []
+    check_figures()
     tokenizer = _tokenizer_digest(config)
     captions = [unit for entry in config.captions for unit in _caption_units(entry, remarks)]
     tables = {table.name: list_tables(table, config.memory_gib) for table in config.tables}
