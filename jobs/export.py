@@ -24,6 +24,7 @@ from pipeline.export.form import FILTERS, Form
 from pipeline.export.forms import FORMS, form_of
 from pipeline.export.hub import Push
 from pipeline.ledger.shard_plan import Plan
+from pipeline.prompts.request import CUSTOM
 from pipeline.storage import open_store
 
 QUARANTINED = 3
@@ -87,6 +88,7 @@ def export(
         pushable = ", ".join(form.name for form in FORMS.values() if form.pushable)
         raise ConfigError(f"export: --push sends a data set of --to {pushable}, not {form.name}")
     opened = open_output(output, sources)
+    _check_modes(config, opened.job)
     reads = _reads_source(form, config)
     # If the source is read again, its current URLs are used, and a shard that changed is refused.
     plan = opened.listed_plan() if reads else opened.plan
@@ -125,6 +127,17 @@ def _config(options: Mapping[str, Any]) -> ExportConfig:
         return ExportConfig(**{name: value for name, value in options.items() if value not in (None, ())})
     except ValidationError as err:
         raise ConfigError(f"export: {'; '.join(map(_fault, err.errors(include_url=False)))}") from err
+
+
+def _check_modes(config: ExportConfig, job: Mapping[str, Any]) -> None:
+    """Refuse a weight of a mode that no caption of the job has."""
+    slots = job.get("captions", ()) if config.weighted_modes else ()
+    modes = sorted({str(request.get("mode") or CUSTOM) for slot in slots for request in slot.get("mix") or [slot]})
+    for mode, weight in config.weighted_modes.items():
+        if mode not in modes:
+            raise ConfigError(
+                f"export: --weight mode:{mode}={weight}: the job asks no mode {mode!r}; found: {', '.join(modes)}"
+            )
 
 
 def _fault(error: ErrorDetails) -> str:
