@@ -41,6 +41,7 @@ from pipeline.corpus.records.tag_relations import (
     resolve_aliases,
 )
 from pipeline.corpus.records.tags import TagCleaner
+from pipeline.corpus.report.card_figures import check_figures
 from pipeline.corpus.report.corpus_report import write_report
 from pipeline.corpus.tables.join import TableJoin, join_table
 from pipeline.corpus.tables.source_images import WorkUnit
@@ -107,11 +108,13 @@ def prepare_corpus(config: CorpusConfig) -> PreparedCorpus:
     """Check a corpus, list its inputs and claim its output.
 
     Raises:
-        ConfigError: an input does not exist, an output does not have a slot, or the tokenizer cannot be used.
+        ConfigError: an input does not exist, an output does not have a slot, the tokenizer cannot be used, or
+            matplotlib is missing.
         OutputMismatch: the output belongs to another corpus, or an input has changed since it was planned.
         StoreError: the storage of the output has no atomic create.
     """
     remarks: list[str] = []
+    check_figures()
     tokenizer = _tokenizer_digest(config)
     _check_languages(config)
     captions = [unit for entry in config.captions for unit in _caption_units(entry, remarks)]

@@ -6,6 +6,7 @@
     packing/<split>/epoch-<n>/<unit>.parquet   which texts share a sequence, if configured
     parts/<unit>.json                    counts of a work unit, written last: the file is the commit of the unit
     report/*.parquet, README.md          report tables and data set card; the README is the last file of the job
+    report/*.png, report/training.json   figures of the card, and the result of a training if one was given
     staging/                             files that one step writes for the next; removed when the job has ended
 
 A work unit is the work of one task: a caption file, or a slice of a table. Every file is created with put-if-absent.
@@ -20,8 +21,13 @@ TEXT = "text"
 RECORDS = "records"
 PACKING = "packing"
 STAGING = "staging"
+PARTS = "parts"
 REPORT = "report"
+TRAINING = f"{REPORT}/training.json"
 CARD = "README.md"
+
+DATA_SET = (CARD, f"{TEXT}/**", f"{RECORDS}/**", f"{PACKING}/**", f"{REPORT}/**")
+"""What a reader of the data set needs. The other files name the inputs, and serve to resume."""
 
 SUFFIXES = {Format.PARQUET: ".parquet", Format.JSONL: ".jsonl.zst"}
 
@@ -43,7 +49,7 @@ def packing_path(unit: str, split: Split, epoch: int) -> str:
 
 def commit_path(unit: str) -> str:
     """The file whose existence is the commit of a work unit."""
-    return f"parts/{unit}.json"
+    return f"{PARTS}/{unit}.json"
 
 
 def slice_path(table: str, file: str, number: int) -> str:

@@ -24,7 +24,15 @@ from pipeline.corpus.libraries import check_libraries
 from pipeline.corpus.records.build_records import BUILT_RECORD, COUNTS
 from pipeline.corpus.records.dedupe_and_split import CHOICES, POPULARITY
 from pipeline.corpus.records.metadata_terms import Popularity, QualityTerms
-from pipeline.corpus.report.census import TAG_COUNTS, count_tags, count_texts, pick_samples
+from pipeline.corpus.report.census import (
+    TAG_COUNTS,
+    count_tags,
+    count_texts,
+    measure_bytes,
+    measure_records,
+    measure_texts,
+    pick_examples,
+)
 from pipeline.corpus.tables.source_images import WorkUnit
 from pipeline.corpus.text.count_tokens import count_tokens
 from pipeline.corpus.text.pack_texts import PACKING, pack
@@ -62,13 +70,18 @@ class Publisher:
         splits: list[str] = choices["split"].filter(kept).to_pylist()
         counts = Counter[str](_building_counts(self.store, unit))
         counts.update(f"dropped_{reason}" for reason in choices["dropped"].drop_null().to_pylist())
-        self._put_records(unit, records, splits)
+        published = self._put_records(unit, records, splits)
+        num_bytes = measure_bytes(corpus_layout.RECORDS, published, splits)
+        histograms = measure_records(records)
         texts: list[dict[str, Any]] = []
-        samples: list[dict[str, Any]] = []
+        examples: list[dict[str, Any]] = []
         for epoch in range(self.config.epochs):
             rows = self._put_epoch(unit, records, splits, epoch, counts)
             texts += count_texts(rows, self.config.tokenizer and self.config.tokenizer.context)
-            samples = samples or pick_samples(rows)
+            histograms += measure_texts(rows)
+            num_bytes += measure_bytes(corpus_layout.TEXT, rows, rows["split"].to_pylist())
+            known = {example["task"] for example in examples}
+            examples += [example for example in pick_examples(rows) if example["task"] not in known]
         put_table(self.store, corpus_layout.tags_path(unit.name), count_tags(records), TAG_COUNTS)
         put_json(self.store, corpus_layout.commit_path(unit.name), {
             "source": unit.source,
@@ -77,7 +90,9 @@ class Publisher:
             "without_size": records.filter(pc.field("width").is_null() | pc.field("height").is_null()).num_rows,
             "counts": dict(counts),
             "texts": texts,
-            "samples": samples,
+            "samples": examples,
+            "histograms": [[*key, number] for key, number in sorted(histograms.items())],
+            "num_bytes": dict(num_bytes),
         })  # fmt: skip
         return unit.name
 
@@ -104,7 +119,8 @@ class Publisher:
         table = built.select(RECORD.names)
         return table.set_column(RECORD.get_field_index("quality"), field, pa.array(quality, field.type)).cast(RECORD)
 
-    def _put_records(self, unit: WorkUnit, records: pa.Table, splits: Sequence[str]) -> None:
+    def _put_records(self, unit: WorkUnit, records: pa.Table, splits: Sequence[str]) -> pa.Table:
+        """Write the records; return them as published."""
         nulls = pa.nulls(records.num_rows, pa.string())
         captions = (records["long"], records["short"], nulls, nulls)
         whole = pa.Table.from_arrays([*records.columns, *captions], schema=PUBLISHED_WITH_LANGUAGE)
@@ -115,6 +131,7 @@ class Publisher:
             if table.num_rows:
                 metadata = {str(FooterKey.SCHEMA_VERSION): RECORD_VERSION, str(FooterKey.RECIPE): self.fingerprint}
                 put_table(self.store, corpus_layout.records_path(unit.name, split), table, schema, metadata)
+        return published
 
     def _put_epoch(
         self, unit: WorkUnit, records: pa.Table, splits: Sequence[str], epoch: int, counts: Counter[str]
