@@ -14,10 +14,13 @@ import click
 from jobs.job_file import set_option
 from jobs.logs import Terminal, new_log, redirect_output
 from jobs.progress_line import clock
+from jobs.push import push_options, refuse_push, send
 from jobs.signals import SIGNALS
 from jobs.terminal import echo, print_table, printable
 from pipeline.config import Preset, RenderConfig, load_corpus
+from pipeline.corpus import corpus_layout
 from pipeline.errors import PipelineError
+from pipeline.export.hub import Push
 from pipeline.flow.ray_env import prepare_ray_env
 
 if TYPE_CHECKING:
@@ -30,7 +33,6 @@ PLANNING = "stopped while planning; no text was made yet; run the same command a
 
 
 @click.command()
-@click.argument("job_file", type=click.Path(), required=False)
 @click.option("--check", "files", multiple=True, type=click.Path(), metavar="FILE", help="Check the texts of a file.")
 @click.option(
     "--preset",
@@ -44,15 +46,16 @@ PLANNING = "stopped while planning; no text was made yet; run the same command a
     type=click.IntRange(1, 1000),
     help="Add epochs to the finished corpus of JOB_FILE until it has so many. Its records and texts stay as they are.",
 )
-@click.argument("more_files", type=click.Path(), nargs=-1)
+@click.argument("paths", type=click.Path(), nargs=-1, metavar="JOB_FILE | FILE...")
 @set_option
+@push_options("corpus", "Corpus by JoyFleet")
 def corpus(
-    job_file: str | None,
     files: Sequence[str],
     preset: str,
     epochs: int | None,
-    more_files: Sequence[str],
+    paths: Sequence[str],
     overrides: Sequence[str],
+    push: Push | None,
 ) -> None:
     """Make the corpus of JOB_FILE, or resume it; with --check, check the texts of FILES.
 
@@ -62,22 +65,25 @@ def corpus(
     if files:
         if epochs is not None:
             raise click.UsageError("--epochs adds to a corpus, --check reads files; give one of them")
-        _check([*files, *([job_file] if job_file else []), *more_files], preset)
+        if push:
+            raise click.UsageError("--check reads files and sends none; leave --push out")
+        _check([*files, *paths], preset)
         return
-    if job_file is None or more_files:
+    if len(paths) != 1:
         raise click.UsageError("expected one JOB_FILE, or --check FILE...")
     SIGNALS.end_at_once(PLANNING)
-    config = load_corpus(job_file, overrides)
+    config = load_corpus(paths[0], overrides)
+    refuse_push(push, config.output)
     prepare_ray_env(config.cluster)
     from pipeline.corpus.corpus_job import prepare_corpus  # noqa: PLC0415 - only this verb needs DuckDB
 
     prepared = prepare_corpus(config, epochs)
     for remark in prepared.remarks:
         echo(f"joyfleet: note: {remark}", err=True)
-    _run(prepared)
+    _run(prepared, push)
 
 
-def _run(prepared: PreparedCorpus) -> None:
+def _run(prepared: PreparedCorpus, push: Push | None) -> None:
     # Ray reads its environment when it is imported, so not at the top.
     from pipeline.flow.corpus_driver import run_corpus  # noqa: PLC0415
 
@@ -86,10 +92,11 @@ def _run(prepared: PreparedCorpus) -> None:
     started = time.monotonic()
     try:
         run_corpus(prepared, StepLines(terminal.err), SIGNALS.drain())
+        _summary(prepared, terminal, time.monotonic() - started, log_path)
+        send(push, prepared.store.url, corpus_layout.DATA_SET, terminal.out)
     except PipelineError as err:
         terminal.err.write(f"joyfleet: {prepared.config.output}: {printable(err)}\n")
         sys.exit(err.exit_code)
-    _summary(prepared, terminal, time.monotonic() - started, log_path)
 
 
 class StepLines:

@@ -15,14 +15,16 @@ from pydantic_core import ErrorDetails
 
 from jobs.output import open_output, source_option
 from jobs.progress_line import size
+from jobs.push import push_options, refuse_push, send
 from jobs.signals import SIGNALS
 from pipeline.config.export_config import ExportConfig, flag_of
 from pipeline.errors import ConfigError, Interrupted
 from pipeline.export import Captioned, Exported, run_export
 from pipeline.export.form import FILTERS, Form
 from pipeline.export.forms import FORMS, form_of
-from pipeline.export.hub import push_folder
+from pipeline.export.hub import Push
 from pipeline.ledger.shard_plan import Plan
+from pipeline.prompts.request import CUSTOM
 from pipeline.storage import open_store
 
 QUARANTINED = 3
@@ -30,6 +32,9 @@ QUARANTINED = 3
 
 PLANNING = "stopped before the first shard; run the same command again"
 """The message when a signal ends an export before anything is in flight."""
+
+PUSHED = ("README.md", "data/**")
+"""Files of a folder that --push sends: those of `datasets`."""
 
 MAX_WORKERS = 8
 """Default limit: each worker holds a shard and its export in memory."""
@@ -62,16 +67,14 @@ def _option(name: str, field: FieldInfo) -> Callable[[Command], Command]:
 @click.argument("folder", required=False)
 @_options
 @click.option("--workers", type=click.IntRange(1), help=f"Processes; by default one per CPU, at most {MAX_WORKERS}.")
-@click.option("--push", metavar="OWNER/NAME", help="hf: send the folder to the Hugging Face hub afterwards.")
-@click.option("--private", is_flag=True, help="--push: as a private data set.")
+@push_options("export", "Captions by JoyFleet", "hf: ")
 @source_option
 def export(
     output: str,
     folder: str | None,
     sources: Sequence[str],
     workers: int | None,
-    push: str | None,
-    private: bool,
+    push: Push | None,
     **options: Any,  # noqa: ANN401 - the options of an ExportConfig, which checks them
 ) -> None:
     """Write OUTPUT's committed captions into FOLDER; the same command resumes an export, and adds new shards.
@@ -84,13 +87,13 @@ def export(
     if push and not form.pushable:
         pushable = ", ".join(form.name for form in FORMS.values() if form.pushable)
         raise ConfigError(f"export: --push sends a data set of --to {pushable}, not {form.name}")
-    if private and not push:
-        raise ConfigError("export: --private needs --push; add --push, or leave --private out")
     opened = open_output(output, sources)
+    _check_modes(config, opened.job)
     reads = _reads_source(form, config)
     # If the source is read again, its current URLs are used, and a shard that changed is refused.
     plan = opened.listed_plan() if reads else opened.plan
     destination = open_store(_destination(folder, plan, form))
+    refuse_push(push, destination.url)
     captioned = Captioned(
         store=opened.store,
         run=opened.run,
@@ -113,11 +116,7 @@ def export(
 
         exported = run_export(captioned, destination, config, count, show)
     _summarise(exported, destination.url)
-    if push:
-        SIGNALS.end_at_once(
-            f"stopped while pushing to {push}; {destination.url} is complete; run the same command again"
-        )
-        click.echo(push_folder(destination.url, push, private=private))
+    send(push, destination.url, PUSHED)
     if exported.num_quarantined:
         sys.exit(QUARANTINED)
 
@@ -128,6 +127,17 @@ def _config(options: Mapping[str, Any]) -> ExportConfig:
         return ExportConfig(**{name: value for name, value in options.items() if value not in (None, ())})
     except ValidationError as err:
         raise ConfigError(f"export: {'; '.join(map(_fault, err.errors(include_url=False)))}") from err
+
+
+def _check_modes(config: ExportConfig, job: Mapping[str, Any]) -> None:
+    """Refuse a weight of a mode that no caption of the job has."""
+    slots = job.get("captions", ()) if config.weighted_modes else ()
+    modes = sorted({str(request.get("mode") or CUSTOM) for slot in slots for request in slot.get("mix") or [slot]})
+    for mode, weight in config.weighted_modes.items():
+        if mode not in modes:
+            raise ConfigError(
+                f"export: --weight mode:{mode}={weight}: the job asks no mode {mode!r}; found: {', '.join(modes)}"
+            )
 
 
 def _fault(error: ErrorDetails) -> str:

@@ -13,14 +13,20 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from jobs.push import push_options, refuse_push, send
 from jobs.signals import SIGNALS
 from pipeline.config.corpus_export_config import CorpusExportConfig, flag_of
 from pipeline.corpus.export.export_corpus import export_corpus as write_export
 from pipeline.corpus.export.forms import FORMS
 from pipeline.errors import ConfigError
+from pipeline.export.hub import Push
 from pipeline.storage import open_store
+from schemas.record import Split
 
 Command = Callable[..., None]
+
+PUSHED = ("README.md", *(f"{split}/**" for split in Split))
+"""Files of a folder that --push sends."""
 
 
 def _options(command: Command) -> Command:
@@ -43,7 +49,13 @@ def _option(name: str, field: FieldInfo) -> Callable[[Command], Command]:
 @click.argument("corpus")
 @click.argument("folder")
 @_options
-def export_corpus(corpus: str, folder: str, **options: Any) -> None:  # noqa: ANN401 - of a CorpusExportConfig
+@push_options("export-corpus", "Training data by JoyFleet")
+def export_corpus(
+    corpus: str,
+    folder: str,
+    push: Push | None,
+    **options: Any,  # noqa: ANN401 - of a CorpusExportConfig
+) -> None:
     """Write the finished corpus CORPUS into the local FOLDER as a trainer reads it.
 
     The same command makes the same files; an export that was stopped begins again.
@@ -53,6 +65,7 @@ def export_corpus(corpus: str, folder: str, **options: Any) -> None:  # noqa: AN
             f"export-corpus: {folder}: not a local folder; trainers open local files, so give a local one and copy it"
         )
     config = _config(options)
+    refuse_push(push, folder)
     SIGNALS.end_at_once(f"{folder}: stopped; run the same command again, which begins again")
     store = open_store(corpus)
     with click.progressbar(length=1, label="export", file=sys.stderr) as bar:
@@ -67,6 +80,7 @@ def export_corpus(corpus: str, folder: str, **options: Any) -> None:  # noqa: AN
     for reason, number in sorted(exported.counts.items()):
         if number:
             click.echo(f"  {reason.replace('_', ' ')}: {number:,}")
+    send(push, folder, PUSHED)
 
 
 def _config(options: dict[str, Any]) -> CorpusExportConfig:

@@ -15,7 +15,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "Run": ("caption", "preview", "plan", "doctor", "submit"),
     "Look": ("status", "show", "report", "quality", "prompts", "playground", "review"),
     "Tend": ("retry", "amend", "unquarantine", "clean", "verify"),
-    "Deliver": ("export", "corpus", "export-corpus"),
+    "Deliver": ("export", "corpus", "corpus-card", "export-corpus"),
     "Develop": ("make-demo-data",),
 }
 

@@ -1,4 +1,4 @@
-"""The report tables of a corpus: counts of its texts, its tags, and everything else that was counted."""
+"""The report tables of a corpus: counts of its texts, its tags, their lengths, and everything else that was counted."""
 
 import pyarrow as pa
 
@@ -35,5 +35,14 @@ CORPUS_TAGS: pa.Schema = pa.schema(
         field("category", pa.string(), "field of the record that holds the tag"),
         field("tag", pa.string(), "as it is written"),
         field("records", pa.int64(), "records that have the tag"),
+    ]
+)
+
+CORPUS_HISTOGRAMS: pa.Schema = pa.schema(
+    [
+        field("name", pa.string(), "what was measured: tokens or characters of a text, tags or words of a record"),
+        field("start", pa.int64(), "smallest value of the bin"),
+        field("width", pa.int64(), "of the bin: values from start to start + width - 1"),
+        field("number", pa.int64(), "texts of all epochs, or records, with such a value"),
     ]
 )

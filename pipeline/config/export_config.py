@@ -9,10 +9,14 @@ from typing import Any, Self
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from pipeline.config.base import ConfigPart
+from pipeline.config.base import ConfigPart, refuse_repeats
 from schemas.caption_row import CAPTION_ROW
 from schemas.status import Status
 
+WEIGHT = re.compile(r"(?P<name>.+)=(?P<repeats>[1-9][0-9]?|100)")
+"""Of `--weight`. With two weights, a caption is used up to 10,000 times."""
+MODE = "mode:"
+"""Prefix of a weight of a mode."""
 PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 SOURCE = "source."
 """Prefix of a placeholder for a metadata field of the source."""
@@ -54,6 +58,10 @@ class ExportConfig(ConfigPart):
     """Add the images' bytes; by default only --to hf adds them."""
     suffix: str = Field(default="txt", pattern=r"^[A-Za-z0-9_.-]{1,20}$")
     """Extension of the text files, 'txt' by default."""
+    weights: tuple[str, ...] = _several("weight")
+    """Use the captions of a slot, SLOT=N, or of a mode, mode:MODE=N, N times as often; by default 1."""
+    image_root: str | None = Field(default=None, min_length=1)
+    """The folder as the trainer sees it, for files that name it; by default FOLDER."""
     escape_formulas: bool = False
     """Put ' before cells that a spreadsheet would run as a formula."""
 
@@ -74,7 +82,28 @@ class ExportConfig(ConfigPart):
                 f"no slot {', '.join(map(repr, unknown))}; found: {', '.join(run_slots)}; a template also "
                 "knows {key} and {source.field}"
             )
-        return named or self.slots or run_slots
+        slots = named or self.slots or run_slots
+        absent = sorted(name for name in self._weights if not name.startswith(MODE) and name not in slots)
+        if absent:
+            raise ValueError(
+                f"--weight {absent[0]}={self._weights[absent[0]]}: no slot {absent[0]!r} is exported; "
+                f"found: {', '.join(slots)}; for a mode, write mode:MODE=N"
+            )
+        return slots
+
+    @property
+    def _weights(self) -> dict[str, int]:
+        matches = [WEIGHT.fullmatch(weight) for weight in self.weights]
+        return {match["name"]: int(match["repeats"]) for match in matches if match}
+
+    @property
+    def weighted_modes(self) -> dict[str, int]:
+        """The weights of modes."""
+        return {name.removeprefix(MODE): weight for name, weight in self._weights.items() if name.startswith(MODE)}
+
+    def repeats_of(self, slot: str, mode: str) -> int:
+        """Return how often a caption is used: the weight of its slot, multiplied by that of its mode."""
+        return self._weights.get(slot, 1) * self._weights.get(f"{MODE}{mode}", 1)
 
     @field_validator("fields")
     @classmethod
@@ -84,12 +113,25 @@ class ExportConfig(ConfigPart):
             raise ValueError(f"no field {', '.join(unknown)} in a caption row; allowed: {', '.join(CAPTION_ROW.names)}")
         return fields
 
+    @field_validator("weights")
+    @classmethod
+    def _weighted(cls, weights: tuple[str, ...]) -> tuple[str, ...]:
+        for weight in weights:
+            if not WEIGHT.fullmatch(weight):
+                raise ValueError(f"weight {weight!r}: allowed: SLOT=N or mode:MODE=N with N from 1 to 100")
+        refuse_repeats("weights of", [weight.rpartition("=")[0] for weight in weights])
+        return weights
+
     @model_validator(mode="after")
     def _names_slots_once(self) -> Self:
         if self.template is not None and not self.placeholders:
             raise ValueError(f"template {self.template!r} has no placeholder such as {{long}}")
         if self.template is not None and self.slots:
             raise ValueError("--slot is not honoured beside --template, which names its slots; leave one of them out")
+        if self.template is not None and self.weights:
+            raise ValueError(
+                "--weight is not honoured beside --template, which makes one text of the slots; leave one of them out"
+            )
         return self
 
 

@@ -45,6 +45,7 @@ from pipeline.corpus.records.tag_relations import (
     resolve_aliases,
 )
 from pipeline.corpus.records.tags import TagCleaner
+from pipeline.corpus.report.card_figures import check_figures
 from pipeline.corpus.report.corpus_report import write_extended_report, write_report
 from pipeline.corpus.shuffle_texts import EpochShuffle, shuffle_epoch, staged_counts
 from pipeline.corpus.tables.join import TableJoin, join_table
@@ -118,12 +119,13 @@ def prepare_corpus(config: CorpusConfig, epochs: int | None = None) -> PreparedC
         epochs: adds epochs to the finished corpus until it has so many. The inputs are not read.
 
     Raises:
-        ConfigError: an input does not exist, an output does not have a slot, the tokenizer cannot be used, or epochs
-            cannot be added.
+        ConfigError: an input does not exist, an output does not have a slot, the tokenizer cannot be used, matplotlib
+            is missing, or epochs cannot be added.
         OutputMismatch: the output belongs to another corpus, or an input has changed since it was planned.
         StoreError: the storage of the output has no atomic create.
     """
     remarks: list[str] = []
+    check_figures()
     tokenizer = _tokenizer_digest(config)
     extended = _prepare_extension(config, epochs, tokenizer, remarks)
     if extended:
@@ -510,10 +512,11 @@ def _extension_steps(prepared: PreparedCorpus, extension: Extension) -> Iterator
     units = sorted(corpus_layout.unit_of_commit(path) for path in _listed(store, corpus_layout.PARTS))
     added = partial(corpus_layout.added_path, extension.epochs)
     existing = _listed(store, added("").rpartition("/")[0])
+    earlier = [before.epochs for before in read_extensions(store) if before.epochs < extension.epochs]
     yield Step(
         name="draw",
         items=[unit for unit in units if added(unit) not in existing],
-        work=partial(_publisher(prepared).add_epochs, first=extension.first),
+        work=partial(_publisher(prepared).add_epochs, first=extension.first, earlier=earlier),
     )
     yield from _shuffles(prepared, extension.first, units, added)
     yield Step(name="report", driver_work=partial(_finish_extension, prepared, extension, units))

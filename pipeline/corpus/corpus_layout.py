@@ -8,6 +8,7 @@
     packing/<split>/epoch-<n>/<unit>.parquet   which texts of a file share a sequence, if configured
     parts/<unit>.json                    counts of a work unit, written last: the file is the commit of the unit
     report/*.parquet, README.md          report tables and data set card; the README is the last file of the job
+    report/*.png, report/training.json   figures of the card, and the result of a training if one was given
     extensions/<n>.json, <n>-done.json   epochs were added until there were n; that this is complete
     parts-added/<n>/<unit>.json          counts of the added texts of a work unit: the commit of its added epochs
     staging/                             files that one step writes for the next; removed when the job has ended
@@ -28,7 +29,11 @@ PARTS = "parts"
 EXTENSIONS = "extensions"
 STAGING = "staging"
 REPORT = "report"
+TRAINING = f"{REPORT}/training.json"
 CARD = "README.md"
+
+DATA_SET = (CARD, f"{TEXT}/**", f"{RECORDS}/**", f"{PACKING}/**", f"{MANIFEST}/**", f"{REPORT}/**")
+"""What a reader of the data set needs. The other files name the inputs, and serve to resume."""
 
 SUFFIXES = {Format.PARQUET: ".parquet", Format.JSONL: ".jsonl.zst"}
 

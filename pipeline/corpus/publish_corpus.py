@@ -7,7 +7,7 @@ import json
 import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -24,7 +24,16 @@ from pipeline.corpus.libraries import check_libraries
 from pipeline.corpus.records.build_records import BUILT_RECORD, COUNTS
 from pipeline.corpus.records.dedupe_and_split import CHOICES, POPULARITY
 from pipeline.corpus.records.metadata_terms import Popularity, QualityTerms
-from pipeline.corpus.report.census import TAG_COUNTS, count_tags, count_texts, pick_samples
+from pipeline.corpus.report.census import (
+    TAG_COUNTS,
+    Histograms,
+    count_tags,
+    count_texts,
+    measure_bytes,
+    measure_records,
+    measure_texts,
+    pick_examples,
+)
 from pipeline.corpus.shuffle_texts import STAGED_TEXT, with_places
 from pipeline.corpus.tables.source_images import WorkUnit
 from pipeline.corpus.text.count_tokens import count_tokens
@@ -37,6 +46,29 @@ from pipeline.errors import StoreError
 from pipeline.storage import Store, put_if_absent
 from schemas.footer import FooterKey
 from schemas.record import PUBLISHED_WITH_LANGUAGE, RECORD, RECORD_VERSION, Split, published_schema
+
+
+@dataclass(slots=True, kw_only=True)
+class _Drawn:
+    """What the commit of a work unit says about its texts, or about those of its added epochs."""
+
+    counts: Counter[str] = field(default_factory=Counter[str])
+    texts: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    examples: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    """A text of each task, of the first epoch that has it."""
+    exemplified: set[str] = field(default_factory=set[str])
+    """Tasks that need no further example."""
+    histograms: Histograms = field(default_factory=Counter[tuple[str, int]])
+    num_bytes: Counter[str] = field(default_factory=Counter[str])
+
+    def as_counts(self) -> dict[str, Any]:
+        return {
+            "counts": dict(self.counts),
+            "texts": self.texts,
+            "samples": self.examples,
+            "histograms": [[*key, number] for key, number in sorted(self.histograms.items())],
+            "num_bytes": dict(self.num_bytes),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,29 +93,32 @@ class Publisher:
         splits: list[str] = choices["split"].filter(kept).to_pylist()
         counts = Counter[str](_building_counts(self.store, unit))
         counts.update(f"dropped_{reason}" for reason in choices["dropped"].drop_null().to_pylist())
-        self._put_records(unit, records, splits)
-        texts: list[dict[str, Any]] = []
-        samples: list[dict[str, Any]] = []
-        for epoch in range(self.config.epochs):
-            rows = self._put_epoch(unit, records, splits, epoch, counts)
-            texts += count_texts(rows, self.config.tokenizer and self.config.tokenizer.context)
-            samples = samples or pick_samples(rows)
+        published = self._put_records(unit, records, splits)
+        drawn = _Drawn(
+            counts=counts,
+            histograms=measure_records(records),
+            num_bytes=measure_bytes(corpus_layout.RECORDS, published, splits),
+        )
+        self._draw(unit, records, splits, 0, drawn)
         put_table(self.store, corpus_layout.tags_path(unit.name), count_tags(records), TAG_COUNTS)
         put_json(self.store, corpus_layout.commit_path(unit.name), {
             "source": unit.source,
             "recipe": self.fingerprint,
             "records": dict(Counter(splits)),
             "without_size": records.filter(pc.field("width").is_null() | pc.field("height").is_null()).num_rows,
-            "counts": dict(counts),
-            "texts": texts,
-            "samples": samples,
+            **drawn.as_counts(),
         })  # fmt: skip
         return unit.name
 
-    def add_epochs(self, name: str, first: int) -> str:
+    def add_epochs(self, name: str, first: int, earlier: Sequence[int]) -> str:
         """Draw the texts of the epochs from `first` from the published records of a work unit; return its name.
 
         The schedule applies as in a job with so many epochs: its epochs count from the first one of the corpus.
+
+        Args:
+            name: of the work unit.
+            first: the first added epoch.
+            earlier: the numbers of epochs of the extensions before, whose examples stay.
 
         Raises:
             StoreError: the records are not those that were published.
@@ -92,21 +127,24 @@ class Publisher:
         commit = read_json(self.store, corpus_layout.commit_path(name))
         unit = WorkUnit(name=name, source=commit["source"])
         records, splits = self._published(name, commit["records"])
-        texts: list[dict[str, Any]] = []
-        samples: list[dict[str, Any]] = []
-        counts: Counter[str] = Counter()
-        for epoch in range(first, self.config.epochs):
-            rows = self._put_epoch(unit, records, splits, epoch, counts)
-            texts += count_texts(rows, self.config.tokenizer and self.config.tokenizer.context)
-            samples = samples or pick_samples(rows)
-        put_json(self.store, corpus_layout.added_path(self.config.epochs, name), {
-            "source": commit["source"],
-            "recipe": self.fingerprint,
-            "counts": dict(counts),
-            "texts": texts,
-            "samples": samples,
-        })  # fmt: skip
+        paths = [corpus_layout.added_path(epochs, name) for epochs in earlier]
+        before = [commit, *(read_json(self.store, path) for path in paths)]
+        drawn = _Drawn(exemplified={example["task"] for part in before for example in part["samples"]})
+        self._draw(unit, records, splits, first, drawn)
+        added = {"source": commit["source"], "recipe": self.fingerprint, **drawn.as_counts()}
+        put_json(self.store, corpus_layout.added_path(self.config.epochs, name), added)
         return name
+
+    def _draw(self, unit: WorkUnit, records: pa.Table, splits: Sequence[str], first: int, drawn: _Drawn) -> None:
+        """Write the texts of all epochs from `first`, and add what is counted of them."""
+        for epoch in range(first, self.config.epochs):
+            rows = self._put_epoch(unit, records, splits, epoch, drawn.counts)
+            drawn.texts += count_texts(rows, self.config.tokenizer and self.config.tokenizer.context)
+            drawn.histograms += measure_texts(rows)
+            drawn.num_bytes += measure_bytes(corpus_layout.TEXT, rows, rows["split"].to_pylist())
+            examples = [example for example in pick_examples(rows) if example["task"] not in drawn.exemplified]
+            drawn.examples += examples
+            drawn.exemplified.update(example["task"] for example in examples)
 
     def _published(self, unit: str, expected: Mapping[str, int]) -> tuple[pa.Table, list[str]]:
         """Return the published records of a work unit, and the split of each."""
@@ -148,7 +186,8 @@ class Publisher:
         table = built.select(RECORD.names)
         return table.set_column(RECORD.get_field_index("quality"), field, pa.array(quality, field.type)).cast(RECORD)
 
-    def _put_records(self, unit: WorkUnit, records: pa.Table, splits: Sequence[str]) -> None:
+    def _put_records(self, unit: WorkUnit, records: pa.Table, splits: Sequence[str]) -> pa.Table:
+        """Write the records; return them as published."""
         nulls = pa.nulls(records.num_rows, pa.string())
         captions = (records["long"], records["short"], nulls, nulls)
         whole = pa.Table.from_arrays([*records.columns, *captions], schema=PUBLISHED_WITH_LANGUAGE)
@@ -159,6 +198,7 @@ class Publisher:
             if table.num_rows:
                 metadata = {str(FooterKey.SCHEMA_VERSION): RECORD_VERSION, str(FooterKey.RECIPE): self.fingerprint}
                 put_table(self.store, corpus_layout.records_path(unit.name, split), table, schema, metadata)
+        return published
 
     def _put_epoch(
         self, unit: WorkUnit, records: pa.Table, splits: Sequence[str], epoch: int, counts: Counter[str]

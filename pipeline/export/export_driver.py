@@ -141,7 +141,7 @@ def _task(captioned: Captioned, destination: Store, config: ExportConfig) -> Exp
             "--slot, or combine them with --template"
         )
     if form.check is not None:
-        form.check(shards, destination)
+        form.check(shards, destination, config)
     return ExportTask(
         output=captioned.store,
         destination=destination,

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 
+from pipeline.config.export_config import ExportConfig
 from pipeline.errors import PipelineError
 from pipeline.export.choose_captions import Chosen
 from pipeline.storage import Store
@@ -23,7 +24,11 @@ def name_of(chosen: Chosen) -> str:
     return f"{safe(str(chosen.image['shard']))}-{chosen.row:06d}-{safe(chosen.key)}"
 
 
-def check_names(shards: Sequence[Shard], destination: Store) -> None:  # noqa: ARG001 - as `Form.check` is called
+def check_names(
+    shards: Sequence[Shard],
+    destination: Store,  # noqa: ARG001 - as `Form.check` is called
+    config: ExportConfig,  # noqa: ARG001 - as above
+) -> None:
     """Refuse shards whose images would have the same names.
 
     Raises:

@@ -79,8 +79,8 @@ class Form:
     """It writes into the source's own folder: no FOLDER is given, and existing files there are allowed."""
     pushable: bool = False
     """Its folder can be pushed to the Hugging Face hub."""
-    check: Callable[[Sequence[Shard], Store], None] | None = None
-    """Raises PipelineError for a source or a destination that the form cannot use."""
+    check: Callable[[Sequence[Shard], Store, ExportConfig], None] | None = None
+    """Raises PipelineError for a source, a destination or options that the form cannot use."""
     finish: Callable[[Finished], None] | None = None
     """Writes files that describe all shards; replaces what it wrote before."""
 

@@ -46,7 +46,7 @@ def share(value: float | None) -> str:
 
 
 def trusted(svg: str) -> Markup:
-    """Mark a figure of `pipeline.report.plots` as HTML: its text is escaped already."""
+    """Mark a figure of `pipeline.figures` as HTML: its text is escaped already."""
     return Markup(svg)
 
 

@@ -10,12 +10,12 @@ from urllib.parse import quote
 
 import yaml
 
+from pipeline.figures.report_plots import WordCounts, length_plot, throughput_plot, words_plot
 from pipeline.ledger.layout import committed_path
 from pipeline.ledger.quarantine import Quarantined
 from pipeline.report.gallery import Shown
 from pipeline.report.html import choices, link_of, number, render, trusted
 from pipeline.report.output_stats import OutputStats
-from pipeline.report.plots import WordCounts, length_plot, throughput_plot, words_plot
 from pipeline.report.quality_stats import QualityReport, length_of
 from pipeline.report.thumbnails import Thumbnail
 from schemas.quality_report import COUNTED

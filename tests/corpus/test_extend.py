@@ -12,8 +12,10 @@ from pipeline.config.corpus_export_config import CorpusExportConfig
 from pipeline.corpus import libraries
 from pipeline.corpus.corpus_job import prepare_corpus, steps
 from pipeline.corpus.export.export_corpus import export_corpus
+from pipeline.corpus.report.corpus_report import rewrite_card
 from pipeline.errors import ConfigError, OutputMismatch, PipelineError, StoreError
 from pipeline.storage import open_store
+from tests.corpus.test_card import result_of
 from tests.corpus.test_job import LONG, SHORT, TAGS, corpus, lines, make, rows_of, trained_at
 from tests.corpus.test_languages import GERMAN, splits
 from tests.corpus.test_shuffle import inputs
@@ -83,6 +85,8 @@ def test_a_corpus_of_the_first_edition_gets_more_epochs(tmp_path, monkeypatch):
     texts = pq.read_table(folder / golden.CORPUS / "report/texts.parquet").to_pylist()
     by_epoch = [sum(row["rows"] for row in texts if row["epoch"] == epoch) for epoch in range(3)]
     assert by_epoch[0] == by_epoch[1] == by_epoch[2] > 0
+    # The first edition did not measure its texts, so a histogram would be that of the added ones only.
+    assert not pq.read_table(folder / golden.CORPUS / "report/histograms.parquet").num_rows
     added = {(row["source"], row["reason"]): row["number"] for row in counts}
     for row in pq.read_table(folder / golden.CORPUS / "report/counts.parquet").to_pylist():
         times = 3 if row["reason"].startswith("unrendered_") else 1
@@ -125,11 +129,26 @@ def test_epochs_that_cannot_be_added_are_refused(tmp_path):
         prepare_corpus(config, 4)
     with pytest.raises(ConfigError, match=r"the corpus is not finished; `joyfleet corpus` resumes it"):
         export_corpus(open_store(config.output), tmp_path / "export", CorpusExportConfig(to="tipo-v2"), lambda *_: None)
+    with pytest.raises(ConfigError, match=r"the corpus is not finished; `joyfleet corpus` resumes it"):
+        rewrite_card(open_store(config.output))
     # The same command without the option goes on with the extension.
     assert not prepare_corpus(config).finished
     make(config)
     assert prepare_corpus(config).finished
     assert (tmp_path / "corpus/text/train/epoch-002").is_dir()
+
+
+def test_the_result_of_a_training_stays_when_epochs_are_added(tmp_path):
+    config = corpus(tmp_path, **inputs(tmp_path / "in"))
+    make(config)
+    rewrite_card(open_store(config.output), json.dumps(result_of(tmp_path / "corpus")).encode(), "r.json")
+    make(config, epochs=2)
+    card = (tmp_path / "corpus/README.md").read_text()
+    assert "training texts in 2 epochs" in card
+    assert "## A model trained on it" in card
+    before = bytes_of(tmp_path / "corpus")
+    rewrite_card(open_store(config.output))
+    assert bytes_of(tmp_path / "corpus") == before
 
 
 def test_published_records_that_are_gone_or_other_are_refused(tmp_path):
@@ -158,7 +177,7 @@ def test_an_export_of_fewer_epochs_is_not_overwritten(tmp_path):
 @pytest.mark.parametrize("epochs", [(5,), (3, 5)], ids=["once", "twice"])
 def test_added_epochs_follow_the_schedule_of_a_job_that_began_with_them(tmp_path, keys, epochs):
     schedule = [
-        # The photos have no text before epoch 2, so their samples on the card are of an added epoch.
+        # The photos have no text before epoch 2, so their examples on the card are of an added epoch.
         {"sources": "photos", "last_epoch": 1, "weight": 0},
         {"sources": "photos", "weight": 2.5},
         {"sources": "posts", "first_epoch": 1, "tasks": ["tag_to_long", "long_to_tag"]},
@@ -177,6 +196,9 @@ def test_added_epochs_follow_the_schedule_of_a_job_that_began_with_them(tmp_path
     assert all(80 < number < 120 for number in photos[2:])  # 40 photos
     added = {row["task"] for row in texts if row["source"] == "posts" and row["epoch"] > 0}
     assert added == {"tag_to_long", "long_to_tag"}
+    report = bytes_of(tmp_path / "corpus")
+    rewrite_card(open_store(config.output))
+    assert bytes_of(tmp_path / "corpus") == report
 
 
 def test_epochs_for_which_the_schedule_has_no_text_are_not_added(tmp_path):

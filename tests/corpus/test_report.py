@@ -28,7 +28,11 @@ def test_the_commits_of_an_earlier_version_are_summed_up():
     census = take_census(open_store(str(GOLDEN)), units)
     commits = [json.loads((GOLDEN / f"parts/{unit}.json").read_text()) for unit in units]
     assert sum(row["rows"] for row in census.rows()) == sum(row["rows"] for unit in commits for row in unit["texts"])
-    assert census.samples == sorted(census.samples, key=lambda row: row["seed"])
+    samples = [sample for unit in commits for sample in unit["samples"]]
+    assert set(census.examples) == {sample["task"] for sample in samples}
+    for task, example in census.examples.items():
+        assert example["seed"] == min(sample["seed"] for sample in samples if sample["task"] == task)
+    assert not census.measured
 
 
 def test_a_killed_corpus_of_an_earlier_version_is_completed(tmp_path, monkeypatch):

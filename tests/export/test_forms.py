@@ -29,6 +29,8 @@ GIVEN = {
     "join": False,
     "images": None,  # what the form does not do by itself
     "suffix": "caption",
+    "weights": ("long=2",),
+    "image_root": "/data",
     "escape_formulas": True,
 }
 """A value of each option that is not its default and that changes the files of a form that honours it."""

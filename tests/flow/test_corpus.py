@@ -12,6 +12,7 @@ from tests.cli import finish, run, start, wait_until
 from tests.corpus.outputs import write_output
 from tests.corpus.test_job import TAGS, entry, lines, shards
 from tests.gate import Gate
+from tests.hub_server import serve_hub
 from tests.trees import send, tree
 
 pytestmark = pytest.mark.slow
@@ -112,6 +113,24 @@ def test_two_concurrent_runs_make_one_corpus(tmp_path):
     both = [finish(process) for process in runs]
     assert [item.code for item in both] == [0, 0], both
     assert len(texts(tmp_path / "corpus")) == SHARDS * ROWS * EPOCHS
+
+
+def test_a_corpus_is_pushed_when_it_is_finished_and_again_by_the_same_command(tmp_path):
+    write_output(tmp_path / "captions", shards(2, 10))
+    path = job(tmp_path)
+    with serve_hub() as hub:
+        hub.fails = "commit"
+        environment = {**hub.environment, "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+        failed = run(tmp_path, "corpus", path, "--push", "me/tipo", **environment)
+        hub.fails = ""
+        done = run(tmp_path, "corpus", path, "--push", "me/tipo", **environment)
+    assert failed.code == 1, failed
+    assert "corpus: me/tipo cannot be pushed" in failed.err
+    assert "so run the same command again" in failed.err
+    assert done.code == 0, done
+    assert done.out.splitlines()[-1] == f"{hub.endpoint}/datasets/me/tipo"
+    assert hub.repositories["me/tipo"].commits == ["Corpus by JoyFleet"]
+    assert hub.repositories["me/tipo"].files["README.md"] == (tmp_path / "corpus/README.md").read_bytes()
 
 
 def test_check_prints_position_and_rule_of_a_fault(tmp_path):

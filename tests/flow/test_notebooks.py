@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.corpus.report.corpus_report import rewrite_card
+from pipeline.storage import open_store
 from schemas.corpus_row import Task
 from tests.corpus.outputs import caption_row, write_output
 from tests.corpus.test_job import corpus, entry, make
@@ -66,3 +68,7 @@ def test_a_small_model_learns_from_a_corpus_and_continues_a_prompt(tmp_path, mon
     # Tags are added to those of the prompt, a caption follows, and the model knows where to end.
     form = re.escape(f"<s>{names['prompt']}") + r"(, [a-z ]+)+\nlong: A [a-z ]+\.</s>"
     assert re.fullmatch(form, names["expanded"])
+    rewrite_card(open_store(str(tmp_path / "out/corpus-demo")), names["path"].read_bytes(), str(names["path"]))
+    card = (tmp_path / "out/corpus-demo/README.md").read_text()
+    assert f"| steps | {len(losses)}, 8 texts each |" in card
+    assert "<td><b>target: &lt;|very_short|&gt; &lt;|tag_to_long|&gt;<br>tag: circle, black background</b>" in card

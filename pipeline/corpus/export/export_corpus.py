@@ -21,14 +21,14 @@ import pyarrow.parquet as pq
 from pipeline.config.corpus_export_config import CorpusExportConfig
 from pipeline.corpus import corpus_layout
 from pipeline.corpus.corpus_files import read_table
+from pipeline.corpus.corpus_identity import corpus_identity
 from pipeline.corpus.export.corpus_form import Convert, CorpusForm, Reads
 from pipeline.corpus.export.forms import form_of
-from pipeline.corpus.extensions import is_finished, read_extensions
-from pipeline.corpus.hub_head import hub_head
+from pipeline.corpus.extensions import read_extensions
+from pipeline.corpus.hub_head import FileSet, SplitFiles, hub_head
 from pipeline.corpus.text.tokenizer import TextTokenizer
-from pipeline.errors import ConfigError, OutputMismatch, PipelineError
-from pipeline.ledger.layout import PLAN
-from pipeline.ledger.run_record import differences, read_run
+from pipeline.errors import OutputMismatch, PipelineError
+from pipeline.ledger.run_record import differences
 from pipeline.storage import Store
 from pipeline.storage.parquet import ROW_GROUP_ROWS
 from schemas.corpus_row import CORPUS_ROW
@@ -41,7 +41,7 @@ RECORD_FILE = ".joyfleet/export.json"
 LOCK = ".joyfleet/lock"
 
 Written = Counter[tuple[str, str]]
-"""Rows by split and by the name of their file, or `default`."""
+"""Numbers by split and by the name of the file, or `default`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +49,8 @@ class CorpusExported:
     """A complete export."""
 
     rows: Written = field(default_factory=Counter[tuple[str, str]])
+    num_bytes: Written = field(default_factory=Counter[tuple[str, str]])
+    """Of the rows in Arrow."""
     counts: Counter[str] = field(default_factory=Counter[str])
     """What was left out or cut, by reason."""
 
@@ -94,6 +96,7 @@ def _write(
                     if table.num_rows:
                         write(name or _unit_file(path.removeprefix(f"{form.reads}/{split}/")), table)
                         exported.rows[str(split), name or "default"] += table.num_rows
+                        exported.num_bytes[str(split), name or "default"] += table.nbytes
                 num_done += 1
     report(num_done, num_files)
     if not exported.rows:
@@ -109,15 +112,9 @@ def _unit_file(path: str) -> str:
 
 
 def _corpus(store: Store) -> dict[str, Any]:
-    """Return what tells a finished corpus from others: its recipe, its plan, which names the inputs, and its epochs."""
-    run = read_run(store)
-    if "corpus" not in run.about:
-        raise ConfigError(f"{store.url}: holds captions, not a corpus; `joyfleet export` takes captions")
-    if not is_finished(store):
-        raise ConfigError(f"{store.url}: the corpus is not finished; `joyfleet corpus` resumes it")
-    corpus = {"recipe": run.fingerprint, "plan": hashlib.sha256(store.get(PLAN)).hexdigest()[:16]}
+    """Return what tells a finished corpus from others, and its epochs if some were added."""
     extensions = read_extensions(store)
-    return {**corpus, **({"epochs": extensions[-1].epochs} if extensions else {})}
+    return {**corpus_identity(store), **({"epochs": extensions[-1].epochs} if extensions else {})}
 
 
 def _options(config: CorpusExportConfig, tokenizer: TextTokenizer | None) -> dict[str, Any]:
@@ -283,19 +280,12 @@ def _card(
     form: CorpusForm, config: CorpusExportConfig, exported: CorpusExported, schemas: Mapping[str, pa.Schema]
 ) -> str:
     """Return README.md: the head for `datasets`, then what the files hold and lack."""
-    configs = {
-        Path(name).stem or "default": (
-            {
-                str(split): f"{split}/{name or '**/*.parquet'}"
-                for split in Split
-                if exported.rows[str(split), name or "default"]
-            },
-            schema,
-        )
+    file_sets = [
+        FileSet(name=Path(name).stem or "default", splits=splits, schema=schema)
         for name, schema in schemas.items()
-    }
-    configs = {name: (globs, schema) for name, (globs, schema) in configs.items() if globs}
-    head = hub_head({"tags": ["tipo", form.name]}, configs, exported.rows.total())
+        if (splits := _splits(name, exported))
+    ]
+    head = hub_head({"tags": ["tipo", form.name]}, file_sets)
     rows = "\n".join(f"| {split} | {name} | {number:,} |" for (split, name), number in sorted(exported.rows.items()))
     counts = "\n".join(f"| {reason} | {number:,} |" for reason, number in sorted(exported.counts.items()) if number)
     options = json.dumps(config.model_dump(mode="json", exclude_unset=True, exclude={"tokenizer"}))
@@ -304,3 +294,15 @@ def _card(
         f"`{options}`.\n\n| split | file | rows |\n| --- | --- | --- |\n{rows}\n\n| reason | number |\n| --- | --- |\n"
         f"{counts}\n"
     )
+
+
+def _splits(name: str, exported: CorpusExported) -> dict[str, SplitFiles]:
+    """Return the files of a name in the splits that have some."""
+    keys = {str(split): (str(split), name or "default") for split in Split}
+    return {
+        split: SplitFiles(
+            glob=f"{split}/{name or '**/*.parquet'}", num_rows=exported.rows[key], num_bytes=exported.num_bytes[key]
+        )
+        for split, key in keys.items()
+        if exported.rows[key]
+    }

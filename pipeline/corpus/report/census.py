@@ -1,8 +1,8 @@
 """Counts texts, records and tags: of a work unit when it is published, and summed over all units for the report."""
 
-import heapq
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any
@@ -20,8 +20,14 @@ TAG_COUNTS: pa.Schema = pa.schema([("category", pa.string()), ("tag", pa.string(
 GROUP = ("epoch", "source", "split", "task", "length", "gen_meta", "loss")
 """Columns by which texts are counted."""
 TOKEN_SUMS = ("n_tokens", "n_trained", "too_long")
-SAMPLES = 20
-"""Texts kept as samples: those with the smallest seeds. The choice is arbitrary, and the same in every run."""
+BIN_WIDTHS = {"tokens": 16, "characters": 64, "tags": 2, "short_words": 2, "long_words": 8}
+"""Width of the bins of each histogram. A word is what stands between blanks; a tag is general or special."""
+
+Histograms = Counter[tuple[str, int]]
+"""Numbers of texts or records by histogram and first value of the bin."""
+
+READERS = 16
+"""Threads that read the commits of the units: each read waits for the store."""
 
 
 def count_texts(rows: pa.Table, context: int | None) -> list[dict[str, Any]]:
@@ -48,10 +54,45 @@ def count_tags(records: pa.Table) -> pa.Table:
     return pa.Table.from_pylist(counts, schema=TAG_COUNTS)
 
 
-def pick_samples(rows: pa.Table) -> list[dict[str, Any]]:
-    """Return the texts of one work unit from which the samples of the card are chosen."""
-    ordered = rows.sort_by([("seed", "ascending")]).slice(0, SAMPLES)
-    return ordered.select(["id", "seed", "task", "user", "output"]).to_pylist()
+def measure_texts(rows: pa.Table) -> Histograms:
+    """Return the histograms of the lengths of texts; in tokens only if they are counted."""
+    characters = pc.call_function("add", [pc.call_function("utf8_length", [rows[half]]) for half in ("user", "output")])
+    return _binned("characters", characters) + _binned("tokens", rows["n_tokens"])
+
+
+def measure_records(records: pa.Table) -> Histograms:
+    """Return the histograms of the tags and the captions of records."""
+    tags = [pc.call_function("list_value_length", [records[name]]) for name in ("general", "special")]
+    histograms = _binned("tags", pc.call_function("add", tags))
+    for name in ("short", "long"):
+        words = pc.call_function("utf8_split_whitespace", [records[name]])
+        histograms += _binned(f"{name}_words", pc.call_function("list_value_length", [words]))
+    return histograms
+
+
+def _binned(name: str, values: pa.ChunkedArray) -> Histograms:
+    width = pa.scalar(BIN_WIDTHS[name], pa.int64())
+    places = pc.call_function("divide", [values.cast(pa.int64()), width])
+    counts = pc.call_function("value_counts", [places.drop_null()])
+    return Counter({(name, row["values"] * BIN_WIDTHS[name]): row["counts"] for row in counts.to_pylist()})
+
+
+def measure_bytes(kind: str, rows: pa.Table, splits: Sequence[str]) -> Counter[str]:
+    """Return the Arrow bytes of the rows of each split, by the folder of its files, such as `text/train`."""
+    sides = pa.array(splits, pa.string())
+    return Counter({
+        f"{kind}/{split}": rows.filter(pc.call_function("equal", [sides, pa.scalar(split)])).nbytes
+        for split in sorted(set(splits))
+    })  # fmt: skip
+
+
+def pick_examples(rows: pa.Table) -> list[dict[str, Any]]:
+    """Return a text of each task in one work unit: the one with the smallest seed, so an arbitrary one, always."""
+    ordered = rows.sort_by([("seed", "ascending")])
+    tasks = ordered["task"].to_pylist()
+    first = {task: place for place, task in reversed(list(enumerate(tasks)))}
+    examples = ordered.take(pa.array(sorted(first.values()), pa.int64()))
+    return examples.select(["id", "seed", "task", "user", "output"]).to_pylist()
 
 
 @dataclass(slots=True)
@@ -64,31 +105,37 @@ class Census:
     texts: dict[tuple[Any, ...], dict[str, int | None]] = field(default_factory=dict)
     counts: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
     """By source and reason."""
-    samples: list[dict[str, Any]] = field(default_factory=list)
-    sampled: set[str] = field(default_factory=set[str])
-    """Work units whose samples were considered: those of the first epochs in which they have texts."""
+    examples: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """A text by its task."""
+    measured: bool = True
+    """Whether all units were measured: the first releases did not measure histograms and bytes."""
+    histograms: Histograms = field(default_factory=Counter[tuple[str, int]])
+    num_bytes: Counter[str] = field(default_factory=Counter[str])
+    """As `measure_bytes`."""
 
-    def add(self, name: str, unit: Mapping[str, Any]) -> None:
+    def add(self, unit: Mapping[str, Any]) -> None:
         """Add the counts of a work unit, as its commit holds them."""
         self.records.update(unit["records"])
         self.without_size += unit["without_size"]
-        self.add_texts(name, unit)
+        self.add_texts(unit)
 
-    def add_texts(self, name: str, unit: Mapping[str, Any]) -> None:
+    def add_texts(self, unit: Mapping[str, Any]) -> None:
         """Add the texts and counts of a work unit, as its commit or that of its added epochs holds them."""
-        if name not in self.sampled and unit["samples"]:
-            self.sampled.add(name)
-            self.samples = heapq.nsmallest(
-                SAMPLES, [*self.samples, *unit["samples"]], key=lambda row: (row["seed"], row["id"])
-            )
         for reason, number in unit["counts"].items():
             self.counts[unit["source"], reason] += number
         for row in unit["texts"]:
             names = ("rows", *TOKEN_SUMS)
             sums = self.texts.setdefault(tuple(row[name] for name in GROUP), dict.fromkeys(names, 0))
             for name in names:
-                known, more = sums[name], row[name]
-                sums[name] = None if known is None or more is None else known + more
+                total, more = sums[name], row[name]
+                sums[name] = None if total is None or more is None else total + more
+        for example in unit["samples"]:
+            known = self.examples.setdefault(example["task"], example)
+            if (example["seed"], example["id"]) < (known["seed"], known["id"]):
+                self.examples[example["task"]] = example
+        self.measured &= "histograms" in unit
+        self.histograms.update({(name, start): number for name, start, number in unit.get("histograms", ())})
+        self.num_bytes.update(unit.get("num_bytes", {}))
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the rows of CORPUS_TEXTS, in a fixed order."""
@@ -103,10 +150,27 @@ class Census:
             if number
         ]
 
+    def histogram_rows(self) -> list[dict[str, Any]]:
+        """Return the rows of CORPUS_HISTOGRAMS, in a fixed order; none if they are those of some units only."""
+        return [
+            {"name": name, "start": start, "width": BIN_WIDTHS[name], "number": number}
+            for (name, start), number in sorted(self.histograms.items() if self.measured else ())
+        ]
+
 
 def take_census(store: Store, units: Sequence[str]) -> Census:
     """Sum up the counts of all work units."""
     census = Census()
-    for unit in units:
-        census.add(unit, read_json(store, corpus_layout.commit_path(unit)))
+    _add_all(store, map(corpus_layout.commit_path, units), census.add)
     return census
+
+
+def add_extension(census: Census, store: Store, units: Sequence[str], epochs: int) -> None:
+    """Add the counts of the texts of the extension to so many epochs."""
+    _add_all(store, [corpus_layout.added_path(epochs, unit) for unit in units], census.add_texts)
+
+
+def _add_all(store: Store, paths: Iterable[str], add: Callable[[Mapping[str, Any]], None]) -> None:
+    with ThreadPoolExecutor(READERS) as pool:
+        for counts in pool.map(lambda path: read_json(store, path), paths):
+            add(counts)

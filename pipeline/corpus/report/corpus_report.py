@@ -1,4 +1,8 @@
-"""Writes the report tables of a corpus and, last, its data set card."""
+"""Writes the report tables of a corpus and, last, its data set card; the card can be written again at any time.
+
+What is written follows from the commits of the units, the report tables and the result of a training. So a card that
+a kill left half written is written again by the same command.
+"""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -7,22 +11,33 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.config import CorpusConfig
+from pipeline.config.load import read_stored
+from pipeline.config.renamed_keys import with_new_names
 from pipeline.corpus import corpus_layout
 from pipeline.corpus.corpus_files import read_json, read_table
+from pipeline.corpus.corpus_identity import corpus_identity, recipe_and_plan
 from pipeline.corpus.duckdb_session import open_duckdb
 from pipeline.corpus.extensions import Extension, counts_before, read_extensions
-from pipeline.corpus.report.census import TAG_COUNTS, Census, take_census
-from pipeline.corpus.report.corpus_card import card
+from pipeline.corpus.report.card_figures import draw_figures, draw_training
+from pipeline.corpus.report.census import TAG_COUNTS, Census, add_extension, take_census
+from pipeline.corpus.report.corpus_card import CardContent, card
+from pipeline.corpus.report.training_result import TrainingResult, training_of
 from pipeline.errors import NothingDone
+from pipeline.ledger.layout import RUN
+from pipeline.ledger.run_record import read_run
 from pipeline.storage import Store
 from pipeline.storage.parquet import encode_parquet
-from schemas.corpus_report import CORPUS_COUNTS, CORPUS_TAGS, CORPUS_TEXTS
+from schemas.corpus_report import CORPUS_COUNTS, CORPUS_HISTOGRAMS, CORPUS_TAGS, CORPUS_TEXTS
 from schemas.corpus_row import CORPUS_VERSION
 from schemas.footer import FooterKey
 from schemas.record import Split
 
 DROPPED = "dropped_"
 """Begins the reasons of records that were left out (`schemas.corpus_report`)."""
+
+COUNTS_TABLE, TAGS_TABLE, TEXTS_TABLE, HISTOGRAMS_TABLE = (
+    f"{corpus_layout.REPORT}/{name}.parquet" for name in ("counts", "tags", "texts", "histograms")
+)
 
 
 def write_report(store: Store, config: CorpusConfig, units: Sequence[str]) -> None:
@@ -44,42 +59,90 @@ def write_report(store: Store, config: CorpusConfig, units: Sequence[str]) -> No
 
 
 def write_extended_report(store: Store, config: CorpusConfig, units: Sequence[str], extension: Extension) -> None:
-    """Write report/ and, last, the card of a corpus to which epochs were added."""
+    """Write report/ and, last, the card of a corpus to which epochs were added. A result of a training stays."""
     census = take_census(store, units)
     for added in read_extensions(store):
         if added.epochs == extension.epochs:  # the last one: what was counted before it is in its record
             census.counts = counts_before(extension)
-        for unit in units:
-            census.add_texts(unit, read_json(store, corpus_layout.added_path(added.epochs, unit)))
+        add_extension(census, store, units, added.epochs)
     _add_shuffles(store, config, extension.first, census)
-    _write(store, config, census, read_table(store, _TAGS, CORPUS_TAGS))
+    training = None
+    if store.exists(corpus_layout.TRAINING):
+        data = store.get(corpus_layout.TRAINING)
+        training = training_of(data, f"{store.url}/{corpus_layout.TRAINING}", recipe_and_plan(store))
+    _write(store, config, census, read_table(store, TAGS_TABLE, CORPUS_TAGS), training)
 
 
-_TAGS = f"{corpus_layout.REPORT}/tags.parquet"
-
-
-def _write(store: Store, config: CorpusConfig, census: Census, tags: pa.Table) -> None:
+def _write(
+    store: Store, config: CorpusConfig, census: Census, tags: pa.Table, training: TrainingResult | None = None
+) -> None:
     tables = {
-        "texts": pa.Table.from_pylist(census.rows(), schema=CORPUS_TEXTS),
-        "counts": pa.Table.from_pylist(census.count_rows(), schema=CORPUS_COUNTS),
-        "tags": tags,
+        TEXTS_TABLE: pa.Table.from_pylist(census.rows(), schema=CORPUS_TEXTS),
+        COUNTS_TABLE: pa.Table.from_pylist(census.count_rows(), schema=CORPUS_COUNTS),
+        HISTOGRAMS_TABLE: pa.Table.from_pylist(census.histogram_rows(), schema=CORPUS_HISTOGRAMS),
+        TAGS_TABLE: tags,
     }
-    for name, table in tables.items():
-        data = encode_parquet(table, {str(FooterKey.SCHEMA_VERSION): CORPUS_VERSION})
-        store.put(f"{corpus_layout.REPORT}/{name}.parquet", data)
-    store.put(corpus_layout.CARD, card(config, census, tags).encode())
+    for path, table in tables.items():
+        store.put(path, encode_parquet(table, {str(FooterKey.SCHEMA_VERSION): CORPUS_VERSION}))
+    _write_card(store, config, census, tags, training)
+
+
+def rewrite_card(store: Store, training: bytes | None = None, origin: str = "") -> None:
+    """Write the card of a finished corpus again.
+
+    Args:
+        store: the corpus.
+        training: the result of a training on it, which the card then keeps; by default the one that it has.
+        origin: the name of the file with the result, for messages.
+
+    Raises:
+        ConfigError: this is not a finished corpus, or the file is not the result of a training.
+        OutputMismatch: it is that of a training on another corpus.
+        StoreError: a file of the corpus is damaged.
+    """
+    identity = corpus_identity(store)
+    if training is None and store.exists(corpus_layout.TRAINING):
+        training, origin = store.get(corpus_layout.TRAINING), f"{store.url}/{corpus_layout.TRAINING}"
+    result = None
+    if training is not None:
+        result = training_of(training, origin, identity)
+        store.put(corpus_layout.TRAINING, training)
+    described = with_new_names(read_run(store).about["corpus"])
+    config = read_stored(CorpusConfig, described, f"{store.url}/{RUN}", "corpus.")
+    units = sorted(corpus_layout.unit_of_commit(entry.path) for entry in store.list(corpus_layout.PARTS))
+    census = take_census(store, units)
+    for extension in read_extensions(store):
+        add_extension(census, store, units, extension.epochs)
+        config = config.model_copy(update={"epochs": extension.epochs})
+    # Its counts include those of the tables, whose files were in staging.
+    counts = read_table(store, COUNTS_TABLE, CORPUS_COUNTS).to_pylist()
+    census.counts = Counter({(row["source"], row["reason"]): row["number"] for row in counts})
+    _write_card(store, config, census, read_table(store, TAGS_TABLE, CORPUS_TAGS), result)
+
+
+def _write_card(
+    store: Store, config: CorpusConfig, census: Census, tags: pa.Table, training: TrainingResult | None
+) -> None:
+    """Write the figures and, last, the card, which refers to them."""
+    figures = draw_figures(census)
+    loss = draw_training(training) if training else None
+    for figure in (*figures, *([loss] if loss else [])):
+        store.put(figure.path, figure.png)
+    content = CardContent(
+        config=config, census=census, tags=tags, figures=figures, training=training, training_figure=loss
+    )
+    store.put(corpus_layout.CARD, card(content).encode())
 
 
 def read_texts(store: Store) -> list[dict[str, Any]]:
     """Return the rows of report/texts.parquet; columns that earlier versions wrote are ignored."""
     # The first edition also wrote what its acceptance test needed.
-    path = f"{corpus_layout.REPORT}/texts.parquet"
-    return read_table(store, path, CORPUS_TEXTS, removed=("kind", "has_meta")).to_pylist()
+    return read_table(store, TEXTS_TABLE, CORPUS_TEXTS, removed=("kind", "has_meta")).to_pylist()
 
 
 def read_dropped(store: Store) -> Counter[str]:
     """Return the number of dropped records by reason, from report/counts.parquet; `images` is that of all images."""
-    rows = read_table(store, f"{corpus_layout.REPORT}/counts.parquet", CORPUS_COUNTS).to_pylist()
+    rows = read_table(store, COUNTS_TABLE, CORPUS_COUNTS).to_pylist()
     counts = Counter[str]()
     for row in rows:
         if row["reason"] == "images" or row["reason"].startswith(DROPPED):

@@ -3,11 +3,26 @@
 from pipeline.config.export_config import ExportConfig, flag_of
 from pipeline.errors import ConfigError
 from pipeline.export.form import FILTERS, Form
-from pipeline.export.forms import beside, csv, hf, joycaption, jsonl, parquet, sidecars, webdataset
+from pipeline.export.forms import (
+    beside,
+    csv,
+    diffsynth,
+    hf,
+    joycaption,
+    jsonl,
+    musubi,
+    parquet,
+    sd_scripts,
+    sidecars,
+    simpletuner,
+    webdataset,
+)
 
-FORMS: dict[str, Form] = {
-    module.FORM.name: module.FORM for module in (parquet, hf, csv, jsonl, webdataset, sidecars, beside, joycaption)
-}
+_TABLES = (parquet, hf, csv, jsonl)
+_FILES = (webdataset, sidecars, beside)
+_TRAINERS = (sd_scripts, simpletuner, musubi, diffsynth, joycaption)
+
+FORMS: dict[str, Form] = {module.FORM.name: module.FORM for module in (*_TABLES, *_FILES, *_TRAINERS)}
 
 
 def form_of(config: ExportConfig) -> Form:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from pipeline.config.export_config import ExportConfig
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.export.file_names import one_line
 from pipeline.export.form import File, Form, ShardCaptions
@@ -30,7 +31,11 @@ def files(captions: ShardCaptions) -> Iterator[File]:
         yield File(f"{image.key}.{captions.config.suffix}", one_line(image.text).encode())
 
 
-def check_folder(shards: Sequence[Shard], destination: Store) -> None:
+def check_folder(
+    shards: Sequence[Shard],
+    destination: Store,
+    config: ExportConfig,  # noqa: ARG001 - as `Form.check` is called
+) -> None:
     """Refuse a destination that is not the local folder of all images."""
     folders = {shard.url.rpartition("#")[0] for shard in shards}
     if folders != {destination.url}:

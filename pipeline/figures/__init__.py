@@ -1,0 +1,1 @@
+"""Figures of report pages and data set cards: the only package that imports matplotlib."""
