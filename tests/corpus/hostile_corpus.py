@@ -23,7 +23,7 @@ from pipeline.config import Preset, RenderConfig
 from pipeline.config.corpus_export_config import CorpusExportConfig, TokeniseBy
 from pipeline.corpus.export.forms import dantaggen, tipo_v1, tipo_v2, tokens
 from pipeline.corpus.text.render_texts import render_table
-from pipeline.corpus.text.text_grammar import check_row, parse_text, profile_of
+from pipeline.corpus.text.text_grammar import Profile, check_row, parse_text, profile_of
 from pipeline.corpus.text.tokenizer import TextTokenizer
 from tests.corpus.public_parser import parse_public, representable
 from tests.corpus.record_loaders import checked, load
@@ -69,7 +69,7 @@ def _texts(records: pa.Table, preset: Preset, seed: int, counts: Counter[str], t
             counts[f"FAULT of tokens, {by}: ids and labels differ in length"] += 1
 
 
-def _parse(text: str, profile: object, counts: Counter[str]) -> None:
+def _parse(text: str, profile: Profile, counts: Counter[str]) -> None:
     if not representable(text):
         counts["texts that the public parser cannot represent"] += 1
         return
