@@ -18,6 +18,7 @@ from pipeline.errors import OutputMismatch
 from pipeline.flow.prepared_job import check_job, prepare_job
 from pipeline.prompts import RequestSampler
 from pipeline.prompts.request_sampler import draw_seed
+from schemas.caption_row import CAPTION_ROW
 from tests.cli import run
 from tests.golden import golden
 from tests.golden.golden import FIRST, OUTPUT, UNFINISHED, bytes_of
@@ -63,7 +64,9 @@ def staged_rows(folder: Path) -> list[dict]:
 
 
 def by_identity(rows) -> dict:
-    return {(row["shard"], row["row"], row["slot"]): row for row in rows}
+    """Rows by identity; columns that a later release added are null in the rows of an earlier one."""
+    added = dict.fromkeys(CAPTION_ROW.names)
+    return {(row["shard"], row["row"], row["slot"]): added | row for row in rows}
 
 
 def text_rows(corpus: Path) -> dict[str, list[dict]]:
