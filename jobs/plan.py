@@ -18,7 +18,17 @@ from jobs.signals import DEFAULT, SIGNALS
 from jobs.source_summary import show_source
 from jobs.terminal import echo, print_table, printable, to_json
 from pipeline.config import JobConfig
-from pipeline.cost import Rate, Workload, captions_per_image, card_rates, estimate, guess_tokens, staged_tokens
+from pipeline.cost import (
+    Rate,
+    SampledRow,
+    Workload,
+    captions_per_image,
+    card_rates,
+    estimate,
+    guess_tokens,
+    rows_with_fields,
+    staged_tokens,
+)
 from pipeline.engines.gpus import GPUS
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.flow.prepared_job import check_job, read_spec, refuse_output_in_source
@@ -27,6 +37,8 @@ from pipeline.ledger.run_record import read_run
 from pipeline.ledger.shard_plan import read_plan, remaining
 from pipeline.readers import list_source
 from pipeline.readers.count_estimate import estimate_counts
+from pipeline.recipe import Weights
+from pipeline.stages.source_sample import draw_sample
 from pipeline.storage import open_store
 from schemas.shard import Shard
 
@@ -37,6 +49,8 @@ MACHINE = "machine"
 """Name of this machine among the GPUs."""
 SHOWN = 5
 """Unreadable shards that are listed."""
+FIELD_ROWS = 64
+"""Rows of the source that are read for the fields that prompts use."""
 WIDTH = 120
 
 
@@ -129,7 +143,8 @@ def make_plan(job: JobConfig, calibration: Calibration | None, prices: Mapping[s
         shards_planned=len(shards),
         remote_source=any("://" in shard.url for shard in shards),
     )
-    tokens = calibration.tokens if calibration else staged_tokens(open_store(job.output), guess_tokens(job))
+    sampled = _sampled_rows(job, weights, shards)
+    tokens = calibration.tokens if calibration else staged_tokens(open_store(job.output), guess_tokens(job, sampled))
     rates = [*_machine(job, calibration), *card_rates(job, tokens)]
     estimated = estimate(job, work, tokens, rates, prices, read_spec(job, weights).geometry.max_pixels)
     return {
@@ -148,10 +163,19 @@ def make_plan(job: JobConfig, calibration: Calibration | None, prices: Mapping[s
         "resumed": {"shards_done": len(shards) - len(left), "images_done": counted.images - work.images},
         "slots": captions_per_image(job),
         "tokens": asdict(tokens),
+        "prompt_fields": {"rows": len(sampled), "with_text": rows_with_fields(job, sampled)},
         "calibration": None if calibration is None else asdict(calibration),
         "estimate": asdict(estimated),
         "remarks": remarks,
     }
+
+
+def _sampled_rows(job: JobConfig, weights: Weights, shards: Sequence[Shard]) -> list[SampledRow]:
+    """Rows of the source, if prompts use its fields."""
+    if not job.field_policies:
+        return []
+    sample = draw_sample(read_spec(job, weights), shards, job.seed, FIELD_ROWS)
+    return [(drawn.shard.path, row.row, row.metadata) for drawn in sample.shards for row in drawn.rows]
 
 
 def _machine(job: JobConfig, calibration: Calibration | None) -> list[Rate]:
@@ -188,6 +212,7 @@ def _print(summary: Mapping[str, Any], out: TextIO) -> None:
         ("left", f"{left['shards']:,} shards, {size(left['bytes'])}, {left['images']:,} images"),
         ("captions", f"{made['captions']:,}, {summary['slots']} of each image"),
         ("tokens", f"{tokens['prompt']:.0f} a prompt, {tokens['caption']:.0f} a caption ({tokens['source']})"),
+        *_field_rows(summary["prompt_fields"]),
         ("output", f"{size(made['output_bytes'])}, and at most as much in staging"),
         ("object store", f"{size(made['object_store_bytes'])} of Ray's, for images in flight"),
         ("disk", f"{size(made['disk_bytes_per_reader'])} for each shard that is read at the same time"),
@@ -199,6 +224,11 @@ def _print(summary: Mapping[str, Any], out: TextIO) -> None:
     for left_out in source["left_out"]:
         echo(f"note: {left_out}", file=out)
     Console(file=out, soft_wrap=True, highlight=False, width=WIDTH).print(_times(made["times"]))
+
+
+def _field_rows(fields: Mapping[str, Any]) -> list[tuple[str, str]]:
+    counts = ", ".join(f"{name} {count}" for name, count in fields["with_text"].items())
+    return [("prompt fields", f"of {fields['rows']} rows looked at, a text in: {counts}")] if counts else []
 
 
 def _times(times: Sequence[Mapping[str, Any]]) -> Table:

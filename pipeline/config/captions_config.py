@@ -8,7 +8,9 @@ from typing import Annotated, Any, Self
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from pipeline.config.base import ConfigPart, refuse_repeats
+from pipeline.config.base import AS_LIST, ConfigPart, refuse_repeats
+from pipeline.config.prompt_fields_config import OPENING, check_template, fields_in
+from pipeline.config.recipe_form import added
 
 MAX_WORDS = 1000
 """No generation was trained on more: beta-one's longest request is 300 words."""
@@ -72,10 +74,12 @@ class RequestConfig(ConfigPart):
     """Number of words, length class, or distribution of words; by default the prompt does not mention a length."""
     options: tuple[str, ...] = ()
     """Extra sentences of the prompt, by name, each at most once."""
+    extra: Annotated[tuple[str, ...], AS_LIST] = added(default=())
+    """Sentences of your own after the mode's prompt and its options. `{source.FIELD}` is a field of the source row."""
     name: str | None = None
-    """Name of the person or character, for the option refer-by-name."""
+    """Name of the person or character, for the option refer-by-name; may hold `{source.FIELD}`."""
     prompt: str | None = None
-    """A custom prompt, sent unchanged; its caption rows have mode `custom`."""
+    """A custom prompt; its caption rows have mode `custom`. It is sent unchanged but for `{source.FIELD}`."""
     system: str | None = None
     """The system prompt; by default that of the generation."""
 
@@ -90,12 +94,35 @@ class RequestConfig(ConfigPart):
         refuse_repeats("options", options)
         return options
 
+    @field_validator("extra")
+    @classmethod
+    def _sentences(cls, extra: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(sentence.strip() for sentence in extra):
+            raise ValueError("has a blank sentence; allowed: some text in each")
+        for sentence in extra:
+            check_template(sentence)
+        return extra
+
+    _placeholders = field_validator("prompt", "name")(check_template)
+
+    @field_validator("system")
+    @classmethod
+    def _no_field(cls, system: str | None) -> str | None:
+        if system and OPENING in system:
+            raise ValueError("has a field of the source row; allowed: in prompt, name and extra")
+        return system
+
+    @property
+    def fields_used(self) -> tuple[str, ...]:
+        """The fields of the source row that the prompt uses."""
+        return fields_in(self.prompt, self.name, *self.extra)
+
 
 def _check_mode_or_prompt(request: RequestConfig) -> None:
     if (request.mode is None) == (request.prompt is None):
         count = "both" if request.mode else "neither"
         raise ValueError(f"found {count} of mode and prompt; allowed: exactly one of them")
-    shaped = [key for key in ("tone", "length", "options", "name") if getattr(request, key)]
+    shaped = [key for key in ("tone", "length", "options", "extra", "name") if getattr(request, key)]
     if request.prompt is not None and shaped:
         raise ValueError(f"found {', '.join(shaped)} beside prompt; a custom prompt is sent unchanged: remove them")
     if request.prompt is not None and not request.prompt.strip():

@@ -1,10 +1,11 @@
 """Tokens of a request and of its caption: measured if captions exist, else estimated from the requests."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from typing import Any
 
-import numpy as np
 import pyarrow.parquet as pq
 
 from pipeline.config import JobConfig
@@ -36,15 +37,32 @@ class Tokens:
     """Stored size of a caption row; None without stored rows."""
 
 
-def guess_tokens(job: JobConfig) -> Tokens:
-    """Draw requests as the run would, and estimate their tokens."""
+SampledRow = tuple[str, int, Mapping[str, Any]]
+"""Shard, row, and its metadata fields as JSON values."""
+
+
+def guess_tokens(job: JobConfig, rows: Sequence[SampledRow] = ()) -> Tokens:
+    """Draw requests as the run would, and estimate their tokens.
+
+    Args:
+        job: the job.
+        rows: of the source, if prompts use their fields. Without them a placeholder counts as it stands.
+    """
     sampler, family = RequestSampler(job), family_of(job.model)
-    requests = [request for row in range(DRAWN_IMAGES) for request in sampler.requests("", row)]
+    drawn: Sequence[SampledRow] = rows or [("", row, {}) for row in range(DRAWN_IMAGES)]
+    requests = [request for row in drawn for request in sampler.requests(*row)]
     return Tokens(
         prompt=prompt_tokens(family, requests),
         caption=sum(_caption_tokens(family, request) for request in requests) / len(requests),
         source=f"assumed: {family.tokens_per_word} tokens per requested word, {OPEN_TOKENS} without a requested length",
     )
+
+
+def rows_with_fields(job: JobConfig, rows: Sequence[SampledRow]) -> dict[str, int]:
+    """Return for each field that a prompt uses in how many of these rows it has a text."""
+    sampler = RequestSampler(job)
+    texts = [sampler.fields_of(*row) for row in rows]
+    return {field: sum(bool(fields.of(field).items) for fields in texts) for field in job.field_policies}
 
 
 def prompt_tokens(family: ModelFamily, requests: Sequence[Request]) -> float:
@@ -65,17 +83,18 @@ def staged_tokens(store: Store, guessed: Tokens) -> Tokens:
         files = [entry for entry in store.list(folder) if entry.path.endswith(".parquet")]
         step = max(1, len(files) // SAMPLED_FILES)
         chosen = files[::step][:SAMPLED_FILES]
-        columns = [
-            pq.read_table(io.BytesIO(store.get(file.path)), columns=["caption_tokens"])["caption_tokens"]
-            for file in chosen
-        ]
-        rows = sum(len(column) for column in columns)
-        tokens = int(np.nansum(np.concatenate([column.to_numpy() for column in columns]))) if rows else 0
-        if tokens:
-            # Rejected answers cost tokens too; rows without an answer count as zero.
+        names = ["caption_tokens", "prompt_tokens"]
+        tables = [pq.read_table(io.BytesIO(store.get(file.path)), columns=names) for file in chosen]
+        rows = sum(table.num_rows for table in tables)
+        tokens, prompts = ([*chain.from_iterable(table[name].to_pylist() for table in tables)] for name in names)
+        # Rejected answers cost tokens too; rows without an answer count as zero.
+        total = sum(filter(None, tokens))
+        # An engine without a model counts no prompt.
+        counted = [count for count in prompts if count]
+        if total:
             return Tokens(
-                prompt=guessed.prompt,
-                caption=tokens / rows,
+                prompt=sum(counted) / len(counted) if counted else guessed.prompt,
+                caption=total / rows,
                 source=f"measured: {rows:,} rows",
                 row_bytes=sum(file.size for file in chosen) / rows,
             )

@@ -167,6 +167,15 @@ class EndpointEngine:
         return sorted(active, key=lambda server: hashlib.sha256(f"{server.url} {image_id}".encode()).digest())
 
     async def _send(self, server: _Server, checked: _Checked, request: EngineRequest) -> EngineResponse:
+        markup = self._tokens and self._tokens.special_token_in(request.prompt)
+        if markup:
+            return EngineResponse(
+                id=request.id,
+                text=None,
+                reason=Reason.PROMPT_MARKUP,
+                message=f"the prompt holds {markup!r}, which {server.url} would take for markup; the engine in process "
+                "(engine.kind: vllm) sends it as text",
+            )
         expected = self._expected_tokens(request)
         needed = (expected or 0) + self._spec.max_tokens
         if expected and checked.max_model_len and needed > checked.max_model_len:

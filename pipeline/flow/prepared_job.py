@@ -20,6 +20,7 @@ from pipeline.ledger.run_record import claim_run
 from pipeline.ledger.shard_plan import Plan, Remaining, claim_plan, remaining
 from pipeline.models import family_of, generation_of
 from pipeline.prompts import RequestSampler, check_captions
+from pipeline.prompts.row_fields import metadata_names
 from pipeline.quality import check_rules, load_vocabulary, vocabulary_digest
 from pipeline.readers import list_source
 from pipeline.recipe import ModelFacts, Recipe, Weights, build_recipe, find_weights
@@ -146,7 +147,8 @@ def prepare_retry(job: JobConfig, statuses: Collection[Status]) -> PreparedJob:
 def read_spec(job: JobConfig, weights: Weights) -> ReadSpec:
     """Return what readers need to read the shards of the job."""
     geometry = family_of(job.model).geometry_of(weights.stated)
-    return ReadSpec(source=job.source, images=job.images, geometry=geometry, batch_images=job.engine.batch_images)
+    source = job.source.with_optional_fields(metadata_names(job.field_policies))
+    return ReadSpec(source=source, images=job.images, geometry=geometry, batch_images=job.engine.batch_images)
 
 
 def caption_spec(job: JobConfig, identity: RunIdentity) -> CaptionSpec:
@@ -154,7 +156,9 @@ def caption_spec(job: JobConfig, identity: RunIdentity) -> CaptionSpec:
     # Resolved by the driver: a worker may lack the local folder that tells the generation.
     model = job.model.model_copy(update={"generation": generation_of(job.model).name})
     job = job.model_copy(update={"model": model})
-    return CaptionSpec(job=job, run=identity, vocabulary=load_vocabulary(job.quality))
+    counts = any(policy.max_tokens is not None for policy in job.field_policies.values())
+    tokenizer = find_weights(job.model).path if counts else None
+    return CaptionSpec(job=job, run=identity, vocabulary=load_vocabulary(job.quality), tokenizer=tokenizer)
 
 
 def engine_spec(job: JobConfig, recipe: Recipe, weights: Weights) -> EngineSpec:

@@ -74,7 +74,8 @@ _OF_THE_REQUEST = ("mode", "tone", "length_kind", "length_words", "length_class"
 
 def _result(image: Mapping[str, Any], state: RequestState) -> dict[str, Any]:
     if not state.attempts:
-        return {**_failed(image["reason"], image["message"]), "attempts": 0, "seed": state.seed}
+        fault = (image["reason"], image["message"]) if image["reason"] else (Reason.MISSING_FIELD, state.request.fault)
+        return {**_failed(*fault), "attempts": 0, "seed": state.seed}
     last, with_text = state.attempts[-1], [attempt for attempt in state.attempts if attempt.verdict]
     num = {"attempts": len(state.attempts)}
     if not with_text:

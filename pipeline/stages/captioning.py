@@ -1,6 +1,7 @@
 """Captions a batch: sends its requests to the engine, evaluates every text, stages the caption rows as one fragment."""
 
 import asyncio
+import json
 import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,7 @@ from pipeline.ledger.caption_table import count_statuses
 from pipeline.ledger.footer import RunIdentity
 from pipeline.ledger.fragments import write_fragment
 from pipeline.ledger.shard_tracker import Receipt
-from pipeline.prompts import RequestSampler, draw_seed
+from pipeline.prompts import CountTokens, Request, RequestSampler, draw_seed
 from pipeline.quality import prepare_rules
 from pipeline.stages.caption_rows import RequestState, rows_table, with_attempt
 from pipeline.stages.dispatch import CrashLimits, Dispatcher, ImageRequests
@@ -40,6 +41,8 @@ class CaptionSpec:
     run: RunIdentity
     vocabulary: frozenset[str] | None = None
     """Tags of `quality.tags.vocabulary`, canonical."""
+    tokenizer: str | None = None
+    """Local folder or hub id of the model, if `prompt_fields.*.max_tokens` needs its tokenizer."""
     first_attempt: int = 0
     """Number of the first attempt. A retry starts after the earlier attempts, so that its seeds are new."""
 
@@ -66,7 +69,7 @@ class Captioner:
     def __init__(self, spec: CaptionSpec, engine: Engine) -> None:
         limits = CrashLimits(per_image=spec.job.engine.max_crashes_per_image, restarts=spec.job.engine.max_restarts)
         self._spec = spec
-        self._sampler = RequestSampler(spec.job)
+        self._sampler = RequestSampler(spec.job, _token_counter(spec))
         self._dispatcher = Dispatcher(engine, limits)
         self._engine = engine
         self._stats = CaptionStats()
@@ -95,9 +98,11 @@ class Captioner:
         states = [
             RequestState(image=image, request=request, seed=self._seed(shard, image["row"], request.slot, 0))
             for image in images
-            for request in self._sampler.requests(shard, image["row"])
+            for request in self._requests(shard, image)
         ]
-        pending = [index for index, state in enumerate(states) if state.image["row"] in frames]
+        pending = [
+            index for index, state in enumerate(states) if state.image["row"] in frames and not state.request.fault
+        ]
         for attempt in range(self._spec.job.quality.retry.attempts + 1):
             requests = {index: self._engine_request(shard, states[index], frames, attempt) for index in pending}
             responses = await self._dispatcher.ask(_by_image(shard, states, requests))
@@ -108,6 +113,10 @@ class Captioner:
             if not pending:
                 break
         return states
+
+    def _requests(self, shard: str, image: Mapping[str, Any]) -> list[Request]:
+        metadata = json.loads(image["source"]) if self._sampler.uses_fields else None
+        return self._sampler.requests(shard, image["row"], metadata)
 
     def _count(self, responses: Sequence[EngineResponse], *, retry: bool) -> None:
         stats, with_text = self._stats, [response for response in responses if response.text is not None]
@@ -170,6 +179,15 @@ class Caption:
         path = write_fragment(self._store, self._run, shard, head["num_images"], table)
         rows = [image["row"] for image in batch["images"][0].as_py()]
         return _receipt(batch, statuses=count_statuses(table), fragment=path, rows=rows)
+
+
+def _token_counter(spec: CaptionSpec) -> CountTokens | None:
+    if spec.tokenizer is None:
+        return None
+    # Importing transformers takes seconds; only jobs that limit the tokens of a field need it.
+    from pipeline.engines.hub_model import token_counter  # noqa: PLC0415
+
+    return token_counter(spec.tokenizer, spec.job.model.revision)
 
 
 def pixels_of(batch: pa.Table, images: Sequence[Mapping[str, Any]]) -> list[npt.NDArray[np.uint8]]:

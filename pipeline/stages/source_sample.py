@@ -69,7 +69,7 @@ def draw_sample(spec: ReadSpec, shards: Sequence[Shard], seed: int, num_images: 
 def _draw(spec: ReadSpec, shard: Shard, seed: int, quota: int) -> SampledShard:
     if not quota:
         return SampledShard(shard, 0, ())
-    with open_head(shard, spec.source, spec.images.max_bytes, HEAD_ROWS) as opened:
+    with open_head(shard, spec.source, spec.images.max_bytes, HEAD_ROWS, spec.source.optional_fields) as opened:
         numbers = range(min(opened.num_images, HEAD_ROWS))
         wanted = set(sorted(numbers, key=lambda row: _hash(seed, shard.path, row))[:quota])
         return SampledShard(shard, opened.num_images, tuple(opened.rows(wanted)))

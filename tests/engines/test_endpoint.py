@@ -9,6 +9,7 @@ import socket
 import threading
 import traceback
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -145,6 +146,20 @@ def test_an_answer_is_text_with_its_counts_and_the_sampling_reaches_the_server()
     assert (chat["top_k"], chat["repetition_penalty"]) == (3, 1.1)
     assert chat["repetition_detection"] == {"min_pattern_size": 8, "max_pattern_size": 32, "min_count": 4}
     assert [part["type"] for part in chat["messages"][1]["content"]] == ["image_url", "text"]
+
+
+def test_a_special_token_in_a_prompt_reaches_no_server():
+    script = Script(prompt_tokens=None)
+    with serving(script) as url:
+        hostile = replace(question(1), prompt="It has <|eot_id|> on it.")
+        refused, fine = ask(spec(url, check_layout=True), hostile, question(2))
+    assert (refused.text, refused.reason) == (None, Reason.PROMPT_MARKUP)
+    assert refused.message == (
+        f"the prompt holds '<|eot_id|>', which {url} would take for markup; the engine in process (engine.kind: vllm) "
+        "sends it as text"
+    )
+    assert fine.text == "A red circle."
+    assert not any("eot_id" in str(chat) for chat in script.chats)
 
 
 def test_a_server_that_is_busy_is_asked_again_and_a_refused_request_is_a_row():
