@@ -71,6 +71,12 @@ class Reason(StrEnum):
     """Outside quotation marks, more of another writing system than `quality.scripts` allows."""
     META_OPENING = "meta_opening"
     """The text opens with a phrase such as `This image shows`, and the config rejects it or could not remove it."""
+    INVALID_JSON = "invalid_json"
+    """A JSON Schema was requested, and the text is not JSON."""
+    TRUNCATED_JSON = "truncated_json"
+    """As before, and `sampling.max_tokens` ended the text."""
+    SCHEMA_MISMATCH = "schema_mismatch"
+    """The text is JSON that is not valid under the slot's schema."""
     USER_RULE = "user_rule"
     """A rule of `quality.rules`; the message names it."""
 

@@ -4,11 +4,13 @@ Only the form is checked here. `pipeline.prompts` has the catalogue, and checks 
 tone or an option.
 """
 
+import warnings
 from typing import Annotated, Any, Self
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from pipeline.config.base import AS_LIST, ConfigPart, refuse_repeats
+from pipeline.config.json_schema import check_schema, schema_text
 from pipeline.config.prompt_fields_config import OPENING, check_template, fields_in
 from pipeline.config.recipe_form import added
 
@@ -136,6 +138,10 @@ class WeightedRequest(RequestConfig):
     """Probability of the request, relative to the other weights of the mix."""
 
 
+# pydantic still has a deprecated method of this name, which nothing calls.
+warnings.filterwarnings("ignore", 'Field name "schema" in "SlotConfig" shadows')
+
+
 class SlotConfig(RequestConfig):
     """One of the captions of every image: a request, or a mix from which one request is drawn for each image."""
 
@@ -145,6 +151,9 @@ class SlotConfig(RequestConfig):
     """Requests from which one is drawn for each image, by weight; always the same one for the same image."""
     samples: int = Field(default=1, ge=1, le=64)
     """Captions sampled for the same prompt, each in its own row: slots `long`, `long.2`, `long.3`, ..."""
+    schema: Annotated[str | None, BeforeValidator(schema_text), AfterValidator(check_schema)] = added(default=None)  # pyright: ignore[reportIncompatibleMethodOverride, reportIncompatibleVariableOverride] - a deprecated method of pydantic
+    """A JSON Schema: a mapping, or in a job file the name of a local file. Its captions are JSON that is valid under
+    it (docs/json.md)."""
 
     @model_validator(mode="after")
     def _whole(self) -> Self:

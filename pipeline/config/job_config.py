@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 from pipeline.config.base import AS_LIST, ConfigPart, Url
 from pipeline.config.captions_config import SlotConfig, check_slot_names
 from pipeline.config.cluster_config import CaptionClusterConfig
-from pipeline.config.engine_config import EngineConfig
+from pipeline.config.engine_config import EngineConfig, EngineKind
 from pipeline.config.images_config import ImagesConfig
 from pipeline.config.log_format import LogFormat
 from pipeline.config.model_config import ModelConfig
@@ -68,6 +68,16 @@ class JobConfig(ConfigPart):
             raise ValueError(
                 f"engine.endpoint.check_layout=False with {{source.{next(iter(used))}}} in a prompt; allowed: true, "
                 "since a server would take special tokens in a value for markup"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _grammar_has_a_model(self) -> Self:
+        named = [slot.slot for slot in self.captions if slot.schema]
+        if named and self.engine.kind is EngineKind.ECHO:
+            raise ValueError(
+                f"captions: {named[0]} has a schema, and engine.kind: echo has no model that a grammar could guide; "
+                "allowed: vllm or endpoint (model: standin runs on any machine)"
             )
         return self
 

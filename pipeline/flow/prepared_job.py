@@ -9,8 +9,9 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import metadata
 
-from pipeline.config import JobConfig
+from pipeline.config import EngineKind, JobConfig
 from pipeline.engines import EngineSpec
+from pipeline.engines.grammar import grammar_fault
 from pipeline.errors import ConfigError
 from pipeline.flow.shard_task import ShardTask
 from pipeline.ledger import layout
@@ -61,6 +62,7 @@ def check_job(job: JobConfig) -> tuple[Recipe, Weights, list[str]]:
         ConfigError: names the key, what was found and what is allowed.
     """
     check_rules(job.quality)
+    check_grammars(job)
     remarks = check_captions(job)
     weights = find_weights(job.model)
     family, generation = family_of(job.model), generation_of(job.model)
@@ -72,6 +74,19 @@ def check_job(job: JobConfig) -> tuple[Recipe, Weights, list[str]]:
     )
     recipe = build_recipe(job, weights, model_facts, vocabulary=vocabulary_digest(load_vocabulary(job.quality)))
     return recipe, weights, remarks
+
+
+def check_grammars(job: JobConfig) -> None:
+    """Make the grammar of each slot's schema, if the engine runs in this project's processes and xgrammar is here.
+
+    Raises:
+        ConfigError: names the slot and why its schema has no grammar.
+    """
+    for index, slot in enumerate(job.captions):
+        if slot.schema and job.engine.kind is EngineKind.VLLM:
+            fault = grammar_fault(slot.schema)
+            if fault:
+                raise ConfigError(f"captions.{index}.schema: the engine cannot make its grammar: {fault}; change it")
 
 
 def refuse_output_in_source(job: JobConfig, store: Store) -> None:
@@ -173,6 +188,7 @@ def engine_spec(job: JobConfig, recipe: Recipe, weights: Weights) -> EngineSpec:
         model_path=weights.path,
         revision=job.model.revision,
         geometry=family_of(job.model).geometry_of(weights.stated),
+        schemas=tuple(dict.fromkeys(slot.schema for slot in job.captions if slot.schema)),
     )
 
 

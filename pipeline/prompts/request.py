@@ -36,6 +36,8 @@ class Request:
     name: str | None
     prompt: str
     system: str
+    schema: str | None = None
+    """JSON Schema of the answer, as JSON text."""
     given: tuple[Given, ...] = ()
     """What of the prompt comes from the source row."""
     fault: str | None = None

@@ -108,7 +108,7 @@ def _build(
     where = _where(slots[index], index, chosen)
     slot = slots[index]
     request = build_request(load_generation(generation), config, length, slot=slot.slot, where=where, row=fields)
-    return tuple(replace(request, slot=name) for name in slot.names)
+    return tuple(replace(request, slot=name, schema=slot.schema) for name in slot.names)
 
 
 def _where(slot: SlotConfig, index: int, chosen: int) -> str:

@@ -4,15 +4,16 @@ Rules run first, then the corrections (cut, tags, opening), then the length flag
 rule with action reject is the reason of the row.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pipeline.config import Action, Openings, QualityConfig, Truncated
 from pipeline.models import Form, form_of
+from pipeline.quality.json_answer import JsonAnswer, read_answer
 from pipeline.quality.length import length_flags
 from pipeline.quality.openings import meta_opening, remove_opening
 from pipeline.quality.repetition import words_of
-from pipeline.quality.rule import CheckedText, Finding, JudgedRequest
+from pipeline.quality.rule import CheckedText, Finding, JudgedRequest, WithinJson
 from pipeline.quality.rules import RULES, action_of, check_rules
 from pipeline.quality.tag_lists import normalize_tags, parse_tags, unknown_tags
 from pipeline.quality.truncation import cut_truncated
@@ -56,6 +57,8 @@ def prepare_rules(config: QualityConfig, vocabulary: frozenset[str] | None) -> P
 
 def evaluate(rules: PreparedRules, request: JudgedRequest, text: str, finish_reason: str | None) -> Verdict:
     """Evaluate a text by the rules of version `pipeline.recipe.QUALITY_RULES`."""
+    if request.schema is not None:
+        return _evaluate_json(rules, request, request.schema, text, finish_reason)
     if not any(char.isalnum() for char in text):
         return _rejected(text, Reason.EMPTY_CAPTION, "empty_caption: the model ended without writing a word")
     if finish_reason == "repetition":
@@ -71,15 +74,48 @@ def evaluate(rules: PreparedRules, request: JudgedRequest, text: str, finish_rea
     return _corrected(rules, checked, finish_reason, Verdict(status=Status.OK, text=text, flags=tuple(flags)))
 
 
+def _evaluate_json(
+    rules: PreparedRules, request: JudgedRequest, schema: str, text: str, finish_reason: str | None
+) -> Verdict:
+    """Evaluate an answer under a JSON Schema: no corrections, no flags of the length."""
+    if finish_reason == "repetition":
+        return _rejected(text, Reason.LOOP, "stopped_loop: the engine stopped a repetition")
+    answer = read_answer(text, schema, finish_reason)
+    if not isinstance(answer, JsonAnswer):
+        reason, fault = answer
+        return _rejected(text, reason, fault.message)
+
+    def checked(text: str) -> CheckedText:
+        return CheckedText(text=text, words=words_of(text), form=Form.ANY, request=request, config=rules.config)
+
+    whole = checked("\n".join(answer.texts))
+    within = {WithinJson.NOTHING: (), WithinJson.ALL: (whole,), WithinJson.EACH: tuple(map(checked, answer.texts))}
+    flags: list[str] = []
+    for reason, flag, action, finding in _findings(rules, whole, within):
+        if action is Action.REJECT:
+            return _rejected(text, reason, finding.message)
+        flags.append(flag)
+    return Verdict(status=Status.OK, text=answer.canonical, flags=tuple(flags))
+
+
 def _rejected(text: str, reason: str, message: str) -> Verdict:
     return Verdict(status=Status.REJECTED, text=text, reason=reason, message=message)
 
 
-def _findings(rules: PreparedRules, checked: CheckedText) -> Iterator[tuple[str, str, Action, Finding]]:
-    """Yield (reason, flag, action, finding) of the rules that are not off, in the order of the table."""
+def _findings(
+    rules: PreparedRules, checked: CheckedText, within: Mapping[WithinJson, Sequence[CheckedText]] | None = None
+) -> Iterator[tuple[str, str, Action, Finding]]:
+    """Yield (reason, flag, action, finding) of the rules that are not off, in the order of the table.
+
+    Args:
+        rules: the rules.
+        checked: the text; of JSON, all texts within it.
+        within: of JSON, what each rule checks.
+    """
     for rule in RULES.values():
         action = action_of(rules.config, rule)
-        finding = None if action is Action.OFF else rule.check(checked)
+        texts = (checked,) if within is None else within[rule.within_json]
+        finding = None if action is Action.OFF else next(filter(None, map(rule.check, texts)), None)
         if finding:
             yield rule.name, str(rule.name), action, finding
     num_words = len(checked.text.split())

@@ -144,6 +144,7 @@ class Captioner:
             image_id=state.image["image_sha256"],
             system=request.system,
             prompt=request.prompt,
+            schema=request.schema,
             seed=self._seed(shard, row, request.slot, attempt),
             temperature=_temperature(self._spec.job, attempt),
             repetition_penalty=self._spec.job.quality.retry.repetition_penalty if attempt else None,

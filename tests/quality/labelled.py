@@ -36,6 +36,7 @@ class Labelled:
     length_kind: str = "none"
     length_words: int | None = None
     length_class: str | None = None
+    schema: str | None = None
 
 
 @cache
