@@ -77,6 +77,8 @@ class Reason(StrEnum):
     """As before, and `sampling.max_tokens` ended the text."""
     SCHEMA_MISMATCH = "schema_mismatch"
     """The text is JSON that is not valid under the slot's schema."""
+    MENTIONS = "mentions"
+    """The text mentions none of the tags and names that the prompt had from the source row."""
     USER_RULE = "user_rule"
     """A rule of `quality.rules`; the message names it."""
 
@@ -104,6 +106,7 @@ class Flag(StrEnum):
     SPECIAL_TOKENS = "special_tokens"
     WRONG_FORM = "wrong_form"
     FOREIGN_SCRIPT = "foreign_script"
+    MENTIONS = "mentions"
 
 
 USER_FLAG = "user:"

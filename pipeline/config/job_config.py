@@ -69,6 +69,11 @@ class JobConfig(ConfigPart):
                 f"engine.endpoint.check_layout=False with {{source.{next(iter(used))}}} in a prompt; allowed: true, "
                 "since a server would take special tokens in a value for markup"
             )
+        if "mentions" in self.quality.actions and not used:
+            raise ValueError(
+                "quality.actions.mentions is on, and no prompt has a field of the source row, such as {source.tags}; "
+                "allowed: off"
+            )
         return self
 
     @model_validator(mode="after")

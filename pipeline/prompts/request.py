@@ -43,6 +43,11 @@ class Request:
     fault: str | None = None
     """Why the request cannot be sent: a field has no text. The prompt then holds its placeholder."""
 
+    @property
+    def given_items(self) -> tuple[str, ...]:
+        """The items of all fields in the prompt."""
+        return tuple(item for given in self.given for item in given.items)
+
 
 def build_request(
     generation: Generation,

@@ -21,6 +21,11 @@ class JudgedRequest(Protocol):
     @property
     def prompt(self) -> str: ...
     @property
+    def given_items(self) -> tuple[str, ...]:
+        """The tags, names or texts that the prompt has from the source row."""
+        ...
+
+    @property
     def schema(self) -> str | None:
         """JSON Schema of the answer; None for a text."""
         ...

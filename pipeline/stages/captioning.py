@@ -98,7 +98,7 @@ class Captioner:
         states = [
             RequestState(image=image, request=request, seed=self._seed(shard, image["row"], request.slot, 0))
             for image in images
-            for request in self._requests(shard, image)
+            for request in self.requests(shard, image)
         ]
         pending = [
             index for index, state in enumerate(states) if state.image["row"] in frames and not state.request.fault
@@ -114,7 +114,8 @@ class Captioner:
                 break
         return states
 
-    def _requests(self, shard: str, image: Mapping[str, Any]) -> list[Request]:
+    def requests(self, shard: str, image: Mapping[str, Any]) -> list[Request]:
+        """Return the requests of an image of a batch (`schemas.batch.IMAGE`), in slot order."""
         metadata = json.loads(image["source"]) if self._sampler.uses_fields else None
         return self._sampler.requests(shard, image["row"], metadata)
 

@@ -1,8 +1,10 @@
 """A job whose prompts use fields of its source: read without being asked for, worded, planned, retried."""
 
 import asyncio
+import html
 import io
 import json
+import re
 import tarfile
 
 import pyarrow as pa
@@ -11,10 +13,12 @@ import pytest
 from PIL import Image
 
 from jobs.plan import make_plan
+from jobs.preview import _checked, sample_for
 from pipeline.config import parse_job
 from pipeline.engines import EngineResponse, EngineStats
 from pipeline.flow.prepared_job import check_job, prepare_retry
 from pipeline.ledger.retry_rows import replace_rows
+from pipeline.report.preview_page import caption_sample, preview_page
 from pipeline.stages.captioning import Caption
 from pipeline.stages.read_batches import read_shard
 from schemas.status import Status
@@ -131,6 +135,33 @@ def test_a_parquet_shard_without_the_column_has_rows_without_the_field(tmp_path)
     captions = [{"slot": "a", "prompt": "Look. It has {source.tags}."}]
     rows = run_in_process(job_of(folder, captions=captions, prompt_fields={"tags": {"missing": "omit"}}))
     assert [row["prompt"] for row in rows] == ["Look. It has x, y.", "Look."]
+
+
+def test_rows_count_the_tags_that_their_captions_mention(source):
+    rows = run_in_process(job_of(source), Answering("A red_square and B."))
+    counts = [(row["given"], row["mentioned"]) for row in rows if row["slot"] == "long"]
+    assert counts == [(2, 2), (None, None), (1, 0), (None, None), (3, 2)]
+    assert {(row["given"], row["mentioned"]) for row in rows if row["slot"] == "plain"} == {(None, None)}
+
+
+def test_a_preview_marks_the_words_that_come_from_fields(source):
+    hostile = {"captions": [{**CAPTIONS[0], "extra": "Its tags: {source.meta.tags}. <b>"}]}
+    jobs = [job_of(source, captions=CAPTIONS[1], prompt_fields={}), job_of(source, **hostile)]
+    recipes = [_checked("a.yaml", job) for job in jobs]
+    sample = sample_for(recipes, jobs[0], 5)
+    pages = [
+        asyncio.run(caption_sample(recipe.name, Answering("A <i>cat</i>."), recipe.caption, recipe.read, sample))
+        for recipe in recipes
+    ]
+    page = preview_page("both", pages, sample)
+    marks = re.findall(r'<mark title="source\.(.*?)">(.*?)</mark>', page)
+    assert sorted((field, sorted(text.split(", "))) for field, text in marks) == sorted(
+        ("meta.tags", sorted(tags)) for tags in TAGS if tags
+    )
+    prompts = [html.unescape(re.sub("<.*?>", "", text)) for text in re.findall(r'<p class="prompt".*?>(.*?)</p>', page)]
+    rows = [row for previewed in pages for row in previewed.rows.values()]
+    assert sorted(prompts) == sorted(row["prompt"] for row in rows)
+    assert "<b>" not in page
 
 
 def test_fields_and_their_policies_are_part_of_the_recipe(source):

@@ -37,6 +37,7 @@ class Labelled:
     length_words: int | None = None
     length_class: str | None = None
     schema: str | None = None
+    given_items: tuple[str, ...] = ()
 
 
 @cache
