@@ -181,11 +181,7 @@ def _within_tokens(items: list[str], separator: str, max_tokens: int, count: Cou
 
 
 def _num_fitting(pieces: Sequence[str], joiner: str, max_tokens: int, count: CountTokens) -> int:
-    def tokens(number: int) -> int:
-        return count(joiner.join(pieces[:number]))
-
-    number = bisect.bisect_right(range(1, len(pieces) + 1), max_tokens, key=tokens)
-    # A longer text may have fewer tokens, so the search may end beyond the limit.
-    while number and tokens(number) > max_tokens:
-        number -= 1
-    return number
+    # The search tests the number that it returns, also where a longer text has fewer tokens.
+    return bisect.bisect_right(
+        range(1, len(pieces) + 1), max_tokens, key=lambda number: count(joiner.join(pieces[:number]))
+    )

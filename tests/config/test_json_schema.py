@@ -138,6 +138,13 @@ def test_the_requests_and_the_engine_get_the_schema_of_the_slot():
     assert engine_spec(made, recipe, weights).schemas == (made.captions[0].schema,)
 
 
+def test_a_schema_without_a_grammar_is_refused_before_a_run(monkeypatch):
+    monkeypatch.setattr("pipeline.flow.prepared_job.grammar_fault", lambda schema: "no rule for it")
+    with pytest.raises(ConfigError, match=r"captions\.0\.schema: the engine cannot make its grammar: no rule"):
+        check_job(job())
+    check_job(job(engine={"kind": "endpoint", "endpoint": {"urls": ["http://h/v1"]}}))
+
+
 def test_echo_has_no_grammar():
     with pytest.raises(ConfigError, match=r"p has a schema, and engine\.kind: echo has no model"):
         job(engine={"kind": "echo"})
