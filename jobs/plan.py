@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
@@ -144,7 +144,12 @@ def make_plan(job: JobConfig, calibration: Calibration | None, prices: Mapping[s
         remote_source=any("://" in shard.url for shard in shards),
     )
     sampled = _sampled_rows(job, weights, shards)
-    tokens = calibration.tokens if calibration else staged_tokens(open_store(job.output), guess_tokens(job, sampled))
+    guessed = guess_tokens(job, sampled)
+    tokens = (
+        replace(calibration.tokens, prompt=guessed.prompt)
+        if calibration
+        else staged_tokens(open_store(job.output), guessed)
+    )
     rates = [*_machine(job, calibration), *card_rates(job, tokens)]
     estimated = estimate(job, work, tokens, rates, prices, read_spec(job, weights).geometry.max_pixels)
     return {

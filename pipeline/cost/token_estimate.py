@@ -3,9 +3,9 @@
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 
 from pipeline.config import JobConfig
@@ -83,18 +83,17 @@ def staged_tokens(store: Store, guessed: Tokens) -> Tokens:
         files = [entry for entry in store.list(folder) if entry.path.endswith(".parquet")]
         step = max(1, len(files) // SAMPLED_FILES)
         chosen = files[::step][:SAMPLED_FILES]
-        names = ["caption_tokens", "prompt_tokens"]
-        tables = [pq.read_table(io.BytesIO(store.get(file.path)), columns=names) for file in chosen]
-        rows = sum(table.num_rows for table in tables)
-        tokens, prompts = ([*chain.from_iterable(table[name].to_pylist() for table in tables)] for name in names)
-        # Rejected answers cost tokens too; rows without an answer count as zero.
-        total = sum(filter(None, tokens))
-        # An engine without a model counts no prompt.
-        counted = [count for count in prompts if count]
-        if total:
+        columns = [
+            pq.read_table(io.BytesIO(store.get(file.path)), columns=["caption_tokens"])["caption_tokens"]
+            for file in chosen
+        ]
+        rows = sum(len(column) for column in columns)
+        tokens = int(np.nansum(np.concatenate([column.to_numpy() for column in columns]))) if rows else 0
+        if tokens:
+            # Rejected answers cost tokens too; rows without an answer count as zero.
             return Tokens(
-                prompt=sum(counted) / len(counted) if counted else guessed.prompt,
-                caption=total / rows,
+                prompt=guessed.prompt,
+                caption=tokens / rows,
                 source=f"measured: {rows:,} rows",
                 row_bytes=sum(file.size for file in chosen) / rows,
             )

@@ -111,11 +111,12 @@ def mask_us(rounds: int) -> dict[str, float]:
 
     rng = random.Random(1)
     letters = "abcdefghijklmnopqrstuvwxyz"
-    words = {bytes([number]) for number in range(256)} | {
+    drawn_words = {
         (" " * rng.randrange(2) + "".join(rng.choices(letters, k=rng.randrange(2, 9)))).encode()
         for _ in range(2 * VOCABULARY)
     }
-    vocabulary = [*sorted(words)[: VOCABULARY - 1], b"</s>"]
+    single = [bytes([number]) for number in range(256)]
+    vocabulary = [*single, *sorted(drawn_words)[: VOCABULARY - 257], b"</s>"]
     info = xgr.TokenizerInfo(vocabulary, vocab_type=xgr.VocabType.RAW, stop_token_ids=[len(vocabulary) - 1])
     place = {word: number for number, word in enumerate(vocabulary)}
     began = time.perf_counter()

@@ -127,13 +127,12 @@ def test_plan_takes_off_what_the_output_holds_and_learns_from_it(tmp_path):
     prepared = prepare_job(load_job(str(tmp_path / "job.yaml")))
     done = next(iter(prepared.plan.shards))
     data = io.BytesIO()
-    pq.write_table(pa.table({"caption_tokens": [30, 50, None, 40], "prompt_tokens": [100, 0, None, 140]}), data)
+    pq.write_table(pa.table({"caption_tokens": [30, 50, None, 40]}), data)
     prepared.store.put(committed_path(done), data.getvalue())
     planned = json.loads(plan_of(tmp_path, "--json").stdout)
     assert planned["resumed"] == {"shards_done": 1, "images_done": 12 - planned["left"]["images"]}
     assert planned["left"]["images"] == pytest.approx(8, abs=1)
     assert (planned["tokens"]["caption"], planned["tokens"]["source"]) == (30.0, "measured: 4 rows")
-    assert planned["tokens"]["prompt"] == 120
     other = json.loads(plan_of(tmp_path, "--json", "--set", "seed=9").stdout)
     assert other["left"]["shards"] == other["source"]["shards"]
     assert "bound to another recipe" in other["remarks"][0]
