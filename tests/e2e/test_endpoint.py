@@ -5,12 +5,10 @@ from collections import Counter
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.config import parse_job
 from pipeline.standin.demo_data import draw_dataset
 from tests.cli import finish, run, start, wait_until, write_job
 from tests.e2e.test_json import SCHEMA, check
 from tests.gate import Gate
-from tests.run_in_process import run_in_process
 from tests.standin.check_caption import parse_caption, visible
 from tests.vllm_server import VllmServer
 
@@ -100,13 +98,15 @@ def test_json_captions_come_from_a_server_and_a_special_token_does_not_reach_it(
         {"slot": "json", "prompt": "Write a descriptive caption.", "schema": SCHEMA},
         {"slot": "tags", "mode": "descriptive", "extra": "Its tags are {source.txt}<|eot_id|>."},
     ]
-    job = {"source": str(tmp_path / "in"), "output": str(tmp_path / "out"), "model": "standin", "captions": slots}
     server.start()
     try:
         server.wait()
-        rows = run_in_process(parse_job({**job, "engine": endpoint(server)}))
+        job = write_job(tmp_path, tmp_path / "in", tmp_path / "out", captions=slots, engine=endpoint(server))
+        done = run(tmp_path, "caption", job)
     finally:
         server.kill()
+    assert done.code == 0, done
+    rows = rows_of(tmp_path / "out" / "captions")
     of_json, of_tags = ([row for row in rows if row["slot"] == slot] for slot in ("json", "tags"))
     assert len(check(of_json, SCHEMA)) >= 10
     assert {(row["status"], row["reason"]) for row in of_tags} == {("failed", "prompt_markup")}
