@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from pipeline.engines import Engine
 from pipeline.images import exact_uri
+from pipeline.prompts import Given
 from pipeline.report.html import choices, link_of, render
 from pipeline.stages.captioning import Captioner, CaptionSpec, has_pixels, pixels_of
 from pipeline.stages.read_batches import ReadSpec, batches_of
@@ -39,6 +40,8 @@ class Previewed:
     """As the model sees them; none for an image that could not be decoded."""
     rows: Mapping[tuple[str, int, str], Mapping[str, Any]]
     """Caption rows by identity."""
+    given: Mapping[tuple[str, int, str], Sequence[Given]]
+    """What of each prompt comes from the source row, by identity."""
     seconds: float
     """Seconds for captioning alone."""
 
@@ -60,6 +63,7 @@ async def caption_sample(name: str, engine: Engine, spec: CaptionSpec, read: Rea
     seconds = time.monotonic() - started
     rows = [row for table in tables for row in table.to_pylist()]
     images, pixels = _images_of(batches)
+    requests = [(identity, captioner.requests(identity[0], image)) for identity, image in images.items()]
     return Previewed(
         name=name,
         recipe=spec.run.recipe,
@@ -68,6 +72,7 @@ async def caption_sample(name: str, engine: Engine, spec: CaptionSpec, read: Rea
         images=images,
         pixels=pixels,
         rows={(row["shard"], row["row"], row["slot"]): row for row in rows},
+        given={(*identity, request.slot): request.given for identity, of_image in requests for request in of_image},
         seconds=seconds,
     )
 
@@ -130,7 +135,7 @@ def _card(identity: Identity, recipes: Sequence[Previewed], slots: Sequence[str]
     answers: list[dict[str, Any]] = [
         {
             "slot": slot,
-            "recipes": [(_letter(index), recipe.rows.get((shard, row, slot))) for index, recipe in enumerate(recipes)],
+            "recipes": [(_letter(index), _answer(recipe, (shard, row, slot))) for index, recipe in enumerate(recipes)],
         }
         for slot in slots
     ]
@@ -147,3 +152,16 @@ def _card(identity: Identity, recipes: Sequence[Previewed], slots: Sequence[str]
         "data": json.dumps(labels),
         "link": link,
     }
+
+
+def _answer(recipe: Previewed, identity: tuple[str, int, str]) -> dict[str, Any] | None:
+    """The caption row, with its prompt in parts: (text, name of the field that it comes from or None)."""
+    row = recipe.rows.get(identity)
+    if row is None:
+        return None
+    prompt, end = row["prompt"], 0
+    parts: list[tuple[str, str | None]] = []
+    for given in recipe.given[identity]:
+        parts += [(prompt[end : given.start], None), (prompt[given.start : given.end], given.field)]
+        end = given.end
+    return {**row, "prompt_parts": [part for part in [*parts, (prompt[end:], None)] if part[0]]}
