@@ -101,7 +101,8 @@ def test_json_captions_come_from_a_server_and_a_special_token_does_not_reach_it(
     server.start()
     try:
         server.wait()
-        job = write_job(tmp_path, tmp_path / "in", tmp_path / "out", captions=slots, engine=endpoint(server))
+        rest = {"engine": endpoint(server), "prompt_fields": {"txt": {"missing": "none"}}}
+        job = write_job(tmp_path, tmp_path / "in", tmp_path / "out", captions=slots, **rest)
         done = run(tmp_path, "caption", job)
     finally:
         server.kill()
