@@ -69,10 +69,11 @@ def preview(job_file: str, num_images: int, compare: str | None, page: str | Non
 
 
 def sample_for(recipes: Sequence[Recipe], job: JobConfig, num_images: int) -> Sample:
-    """Sample the source of the first job, with the fields that the prompts of any recipe use."""
+    """Sample the source of the first job, with the fields that the slots of any recipe use."""
     read = recipes[0].read
     fields = [name for recipe in recipes for name in recipe.read.source.optional_fields]
-    read = replace(read, source=read.source.with_optional_fields(fields))
+    tested = [name for recipe in recipes for name in recipe.read.source.tested_fields]
+    read = replace(read, source=read.source.with_optional_fields(fields).with_tested_fields(tested))
     return draw_sample(read, list_shards(job.source), job.seed, num_images)
 
 

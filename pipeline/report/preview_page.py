@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from pipeline.engines import Engine
 from pipeline.images import exact_uri
 from pipeline.prompts import Given
 from pipeline.report.html import choices, link_of, render
+from pipeline.selection import Selection
 from pipeline.stages.captioning import Captioner, CaptionSpec, has_pixels, pixels_of
 from pipeline.stages.read_batches import ReadSpec, batches_of
 from pipeline.stages.source_sample import Sample
@@ -52,6 +53,8 @@ async def caption_sample(name: str, engine: Engine, spec: CaptionSpec, read: Rea
     Raises:
         EngineDead: the engine cannot be kept alive.
     """
+    # The sample is selected already, by the first of two jobs; the source of the second is not used.
+    read = replace(read, selection=Selection())
     batches = [
         batch
         for drawn in sample.shards

@@ -45,7 +45,7 @@ def source(tmp_path):
     folder.mkdir()
     with tarfile.open(folder / "s.tar", "w") as tar:
         for number, tags in enumerate(TAGS):
-            meta = {} if tags is None else {"meta": {"tags": tags, "other": 1}, "unused": 2}
+            meta = {} if tags is None else {"meta": {"tags": tags, "other": 1}, "unused": 2, "alt": "An alt."}
             for name, data in ((f"{number}.png", png(number)), (f"{number}.json", json.dumps(meta).encode())):
                 info = tarfile.TarInfo(name)
                 info.size = len(data)
@@ -53,9 +53,9 @@ def source(tmp_path):
     return folder
 
 
-def job_of(source, **rest):
+def job_of(source, selection=None, **rest):
     job = {
-        "source": str(source),
+        "source": {"urls": [str(source)], **(selection or {})},
         "output": str(source.parent / "out"),
         "model": "standin",
         "captions": CAPTIONS,
@@ -125,6 +125,25 @@ def test_a_plan_counts_rows_with_text_and_their_tokens(source):
     assert without["prompt_fields"] == {"rows": 0, "with_text": {}}
     chars = sum(len(f" The image has the tags {', '.join(tags)}.") for tags in TAGS if tags)
     assert with_fields["tokens"]["prompt"] - without["tokens"]["prompt"] == pytest.approx(chars / 5 / 4.5)
+
+
+def test_a_plan_looks_at_rows_that_are_selected(source):
+    where = {"fields": {"unused": {"equals": 2}}}
+    selected = make_plan(job_of(source, {"where": where}), None, {})
+    assert selected["prompt_fields"] == {"rows": 4, "with_text": {"meta.tags": 3}}
+    assert selected["tokens"]["prompt"] > make_plan(job_of(source), None, {})["tokens"]["prompt"]
+    sampled = make_plan(job_of(source, {"sample": 0.001}), None, {})
+    assert sampled["prompt_fields"]["rows"] == 5
+
+
+def test_a_preview_compares_with_a_job_that_selects_and_takes_other_fields(source):
+    none = {"where": {"fields": {"absent": {"present": True}}}}
+    jobs = [job_of(source), job_of(source, none, captions={**CAPTIONS[1], "existing": "alt"}, prompt_fields={})]
+    recipes = [_checked("a.yaml", job) for job in jobs]
+    sample = sample_for(recipes, jobs[0], 5)
+    assert {name for drawn in sample.shards for row in drawn.rows for name in row.metadata} == {"meta"}
+    other = asyncio.run(caption_sample("b", Answering("A cat."), recipes[1].caption, recipes[1].read, sample))
+    assert sorted(row["caption"] for row in other.rows.values()) == ["A cat.", *["An alt."] * 4]
 
 
 def test_a_parquet_shard_without_the_column_has_rows_without_the_field(tmp_path):

@@ -83,9 +83,7 @@ def test_a_row_that_is_skipped_for_its_text_needs_no_field_of_the_prompt(folder)
 
 def test_an_existing_text_is_given_no_words(folder):
     job = job_of(folder, [{**SCORED, "extra": "Its rating is {source.rating}.", "existing": "caption"}])
-    job = parse_job(
-        job.model_dump(mode="json", exclude_defaults=True) | {"quality": {"actions": {"mentions": "flag"}}}
-    )
+    job = parse_job(job.model_dump(mode="json", exclude_defaults=True) | {"quality": {"actions": {"mentions": "flag"}}})
     rows, _ = caption(job, only_shard(job))
     existing = [row for row in rows if row["mode"] == "existing"]
     asked = [row for row in rows if row["mode"] != "existing"]
