@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -11,6 +12,8 @@ from jobs.edits_file import read_edits
 from jobs.output import Output, open_output
 from pipeline.errors import ConfigError
 from pipeline.ledger.edits import Edit, Mistake, apply_edits, find_mistakes
+from pipeline.quality import canonical_json
+from pipeline.quality.edited_text import edited_text_mistake
 from schemas.shard import Shard
 
 THREADS = 8
@@ -34,8 +37,9 @@ def amend(output: str, edits_file: str) -> None:
     """
     edits, mistakes = read_edits(edits_file)
     opened = open_output(output)
+    edits, wrong = _checked_json(edits, opened.schemas)
     by_shard, unknown = _by_shard(opened, edits)
-    mistakes += unknown
+    mistakes += wrong + unknown
     for shard_mistakes in _each(
         lambda shard: find_mistakes(opened.store, opened.run, shard, by_shard[shard]), by_shard
     ):
@@ -48,6 +52,23 @@ def amend(output: str, edits_file: str) -> None:
         f"{len(edits):,} edits in {len(by_shard):,} shards: {changed:,} rows changed, "
         f"{len(edits) - changed:,} were so already"
     )
+
+
+def _checked_json(edits: Sequence[Edit], schemas: Mapping[str, str]) -> tuple[list[Edit], list[Mistake]]:
+    """Return the edits with JSON captions in the form in which they are stored, and what is wrong with the others."""
+    checked: list[Edit] = []
+    mistakes: list[Mistake] = []
+    for edit in edits:
+        schema = schemas.get(edit.slot)
+        if schema is None or edit.caption is None:
+            checked.append(edit)
+            continue
+        mistake = edited_text_mistake(edit.caption, schema)
+        if mistake is None:
+            checked.append(replace(edit, caption=canonical_json(edit.caption, schema)))
+        else:
+            mistakes.append(Mistake(edit.line, f"slot {edit.slot}: {mistake}"))
+    return checked, mistakes
 
 
 def _each(work: Callable[[Shard], T], shards: Iterable[Shard]) -> list[T]:

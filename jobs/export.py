@@ -100,6 +100,7 @@ def export(
         plan=plan,
         source=opened.source if reads else opened.described_source,
         max_bytes=opened.images.max_bytes,
+        schemas=opened.schemas,
     )
     count = workers or min(os.cpu_count() or 1, MAX_WORKERS)
     with click.progressbar(length=1, label="export", file=sys.stderr) as bar:

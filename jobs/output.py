@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from jobs.job_file import read_job
-from pipeline.config import ImagesConfig, JobConfig, SourceConfig, parse_job
+from pipeline.config import ImagesConfig, JobConfig, SlotConfig, SourceConfig, parse_job
 from pipeline.config.load import read_stored
 from pipeline.config.renamed_keys import with_new_names
 from pipeline.config.trust import refuse_foreign_sources, without_powers
@@ -49,6 +49,18 @@ class Output:
     """The recipe's."""
     job: Mapping[str, Any]
     """The config of the first run, with the keys of today."""
+
+    @property
+    def schemas(self) -> dict[str, str]:
+        """JSON Schemas by slot, as JSON text.
+
+        Raises:
+            StoreError: run.json is damaged.
+        """
+        captions: list[Any] = self.job["captions"] if isinstance(self.job.get("captions"), list) else []
+        described = [slot for slot in captions if isinstance(slot, dict) and slot.get("schema")]
+        slots = [read_stored(SlotConfig, slot, f"{self.store.url}/{RUN}", "captions.") for slot in described]
+        return {name: slot.schema for slot in slots if slot.schema for name in slot.names}
 
     @property
     def source(self) -> SourceConfig:

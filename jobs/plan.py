@@ -19,7 +19,17 @@ from jobs.signals import DEFAULT, SIGNALS
 from jobs.source_summary import show_source
 from jobs.terminal import echo, print_table, printable, to_json
 from pipeline.config import JobConfig
-from pipeline.cost import Rate, Workload, captions_per_image, card_rates, estimate, guess_tokens, staged_tokens
+from pipeline.cost import (
+    Rate,
+    SampledRow,
+    Workload,
+    captions_per_image,
+    card_rates,
+    estimate,
+    guess_tokens,
+    rows_with_fields,
+    staged_tokens,
+)
 from pipeline.engines.gpus import GPUS
 from pipeline.errors import ConfigError, OutputMismatch, PipelineError
 from pipeline.flow.prepared_job import check_job, read_spec, refuse_output_in_source, unplanned_remark
@@ -28,6 +38,8 @@ from pipeline.ledger.run_record import read_run, refuse_other_selection
 from pipeline.ledger.shard_plan import read_plan, remaining
 from pipeline.readers import list_source
 from pipeline.readers.count_estimate import estimate_counts
+from pipeline.stages.read_batches import ReadSpec
+from pipeline.stages.source_sample import draw_sample
 from pipeline.storage import open_store
 from schemas.shard import Shard
 
@@ -38,6 +50,8 @@ MACHINE = "machine"
 """Name of this machine among the GPUs."""
 SHOWN = 5
 """Unreadable shards that are listed."""
+FIELD_ROWS = 64
+"""Rows of the source that are read for the fields that prompts use."""
 WIDTH = 120
 
 
@@ -145,7 +159,13 @@ def make_plan(
         remote_source=any("://" in shard.url for shard in shards),
     )
     images_done = counted.images - num_left - images_in(skipped_bytes)
-    tokens = calibration.tokens if calibration else staged_tokens(open_store(job.output), guess_tokens(job))
+    sampled = _sampled_rows(spec, selected.shards or shards, job)
+    guessed = guess_tokens(job, sampled)
+    tokens = (
+        replace(calibration.tokens, prompt=guessed.prompt)
+        if calibration
+        else staged_tokens(open_store(job.output), guessed)
+    )
     rates = [*_machine(job, calibration), *card_rates(job, tokens)]
     estimated = estimate(job, work, tokens, rates, prices, spec.geometry.max_pixels)
     return {
@@ -165,10 +185,21 @@ def make_plan(
         "resumed": {"shards_done": len(finished.done), "images_done": images_done},
         "slots": captions_per_image(job),
         "tokens": asdict(tokens),
+        "prompt_fields": {"rows": len(sampled), "with_text": rows_with_fields(job, sampled)},
         "calibration": None if calibration is None else asdict(calibration),
         "estimate": asdict(estimated),
         "remarks": remarks,
     }
+
+
+def _sampled_rows(spec: ReadSpec, shards: Sequence[Shard], job: JobConfig) -> list[SampledRow]:
+    """Rows of the source that are asked, if prompts use its fields."""
+    if not job.field_policies:
+        return []
+    # Without `source.sample`, which would leave few of the rows that are looked at.
+    spec = replace(spec, selection=replace(spec.selection, sample=None))
+    sample = draw_sample(spec, shards, job.seed, FIELD_ROWS)
+    return [(drawn.shard.path, row.row, row.metadata) for drawn in sample.shards for row in drawn.rows]
 
 
 def _machine(job: JobConfig, calibration: Calibration | None) -> list[Rate]:
@@ -224,6 +255,7 @@ def _print(summary: Mapping[str, Any], out: TextIO) -> None:
         *_selected(summary["selection"]),
         ("captions", f"{made['captions']:,}, {summary['slots']} of each image"),
         ("tokens", f"{tokens['prompt']:.0f} a prompt, {tokens['caption']:.0f} a caption ({tokens['source']})"),
+        *_field_rows(summary["prompt_fields"]),
         ("output", f"{size(made['output_bytes'])}, and at most as much in staging"),
         ("object store", f"{size(made['object_store_bytes'])} of Ray's, for images in flight"),
         ("disk", f"{size(made['disk_bytes_per_reader'])} for each shard that is read at the same time"),
@@ -251,6 +283,11 @@ def _selected(selection: Mapping[str, Any]) -> list[tuple[str, str]]:
     if selection["taken_over"]:
         rows.append(("taken over", f"about {selection['taken_over']:,} captions of the outputs of reuse"))
     return rows
+
+
+def _field_rows(fields: Mapping[str, Any]) -> list[tuple[str, str]]:
+    counts = ", ".join(f"{name} {count}" for name, count in fields["with_text"].items())
+    return [("prompt fields", f"of {fields['rows']} rows looked at, a text in: {counts}")] if counts else []
 
 
 def _times(times: Sequence[Mapping[str, Any]]) -> Table:

@@ -8,7 +8,7 @@ import sys
 import webbrowser
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,12 +60,21 @@ def preview(job_file: str, num_images: int, compare: str | None, page: str | Non
     target = Path(page) if page else Path(Path(job_file).stem + ".preview.html")
     if not target.parent.is_dir():
         raise ConfigError(f"--page {page}: there is no folder {target.parent}; create it or name another")
-    sample = draw_sample(recipes[0].read, list_shards(jobs[0].source), jobs[0].seed, num_images)
+    sample = sample_for(recipes, jobs[0], num_images)
     if not sample.shards:
         skipped = [f"{num_rows:,} images skipped by {condition}" for condition, num_rows in sample.skipped.items()]
         why = "; ".join([*sample.unreadable, *skipped]) or "it is empty"
         raise ConfigError(f"{job_file}: no image could be read from the source: {why}")
     _show(recipes, sample, target)
+
+
+def sample_for(recipes: Sequence[Recipe], job: JobConfig, num_images: int) -> Sample:
+    """Sample the source of the first job, with the fields that the slots of any recipe use."""
+    read = recipes[0].read
+    fields = [name for recipe in recipes for name in recipe.read.source.optional_fields]
+    tested = [name for recipe in recipes for name in recipe.read.source.tested_fields]
+    read = replace(read, source=read.source.with_optional_fields(fields).with_tested_fields(tested))
+    return draw_sample(read, list_shards(job.source), job.seed, num_images)
 
 
 def _show(recipes: Sequence[Recipe], sample: Sample, target: Path) -> None:

@@ -41,9 +41,14 @@ def _print(report: QualityReport) -> None:
     console = Console(file=sys.stdout, soft_wrap=True, highlight=False, width=WIDTH)
     names = ("mode", "length", "rows", *COUNTED, "words", "kept", "distinct 3")
     table = Table(*names, "exact dup.", "near dup.", box=None, pad_edge=False)
-    for row in report.groups.to_pylist():
+    groups = report.groups.to_pylist()
+    for row in groups:
         table.add_row(*_cells(row))
     console.print(table)
+    for row in groups:
+        if row["given"]:
+            counts = f"{_percent(row['mentioned'])} of {row['given']:,} given tags and names"
+            console.print(f"mentioned: {counts}  ({row['mode']}, {row['length']})", markup=False)
     for title, rows in (("reasons and flags", report.reasons), ("openings", report.openings)):
         console.print(f"\n{title}", markup=False)
         for row in sorted(rows.to_pylist(), key=lambda row: -row["rows"])[:SHOWN]:

@@ -93,4 +93,4 @@ def _session(output: str, edits_file: Path, editor: str, kinds: Sequence[Kind], 
         )
     images = ImagesConfig.model_validate(opened.job["images"])
     origin = ImageSource(opened.readable_plan().shards, opened.source, images, SIDE_PX)
-    return Review(output, rows, origin, edits_file, editor, earlier)
+    return Review(output, rows, origin, edits_file, editor, earlier, opened.schemas)

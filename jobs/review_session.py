@@ -125,6 +125,8 @@ class Review:
     editor: str
     earlier: Sequence[Edit] = ()
     """Decisions of earlier sessions in the same file."""
+    schemas: Mapping[str, str] = field(default_factory=dict[str, str])
+    """JSON Schemas of slots, as JSON text."""
     _decisions: dict[Identity, Edit] = field(default_factory=dict[Identity, Edit])
     _pictures: dict[int, Future[Thumbnail]] = field(default_factory=dict[int, "Future[Thumbnail]"])
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2))
@@ -134,7 +136,7 @@ class Review:
         """Decide that a row has this text; return what is wrong with the text, or None."""
         if number >= len(self.rows):
             return None
-        mistake = edited_text_mistake(text)
+        mistake = edited_text_mistake(text, self.schemas.get(self.rows[number]["slot"]))
         if mistake is None:
             self._decide(number, EditStatus.OK, text)
         return mistake

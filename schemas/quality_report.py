@@ -44,6 +44,8 @@ QUALITY_GROUPS: pa.Schema = pa.schema(
         _share("exact_duplicates", "ok captions that another image has word for word"),
         field("near_captions", pa.int64(), "captions that near_duplicates is computed from"),
         _share("near_duplicates", "ok captions that another image has in nearly the same words, exact ones included"),
+        field("given", pa.int64(), "tags and names that the prompts of the ok captions had from source rows"),
+        _share("mentioned", "of these, those that the captions mention"),
     ]
 )
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -21,12 +22,13 @@ START_S = 300
 class VllmServer:
     """One server at one port; `start` and `kill` as often as a test likes."""
 
-    def __init__(self, log: Path, *, template: bool = True) -> None:
+    def __init__(self, log: Path, *, template: bool = True, words: Sequence[str] = ()) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}/v1"
         self._log = log
+        self._words = words
         self._template = ["--chat-template", str(ROOT / "infra" / "joycaption.jinja")] if template else []
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -35,6 +37,7 @@ class VllmServer:
         words += ["--host", "127.0.0.1", "--port", str(self.port), "--max-model-len", "768", "--max-num-seqs", "16"]
         # Without chunked prefill, for the reason that pipeline/engines/vllm.py gives.
         words += ["--no-enable-chunked-prefill", "--block-size", "32", "--enforce-eager", *self._template]
+        words += self._words
         own = {"OMP_NUM_THREADS": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(

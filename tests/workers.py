@@ -6,6 +6,7 @@
 import pytest
 
 TOGETHER = {
+    "tests/e2e/test_json.py": "one vLLM engine",
     "tests/e2e/test_quality.py": "one vLLM engine",
     "tests/e2e/test_vllm.py": "one vLLM engine",
     **{

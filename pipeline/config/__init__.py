@@ -17,6 +17,7 @@ from pipeline.config.job_config import JobConfig
 from pipeline.config.load import ENV_PREFIX, load_corpus, load_job, parse_job
 from pipeline.config.log_format import LogFormat
 from pipeline.config.model_config import ModelConfig
+from pipeline.config.prompt_fields_config import FieldOrder, PromptFieldConfig
 from pipeline.config.quality_config import (
     Action,
     Categories,
@@ -55,6 +56,7 @@ __all__ = [
     "EngineKind",
     "ExistingAction",
     "ExistingConfig",
+    "FieldOrder",
     "FieldTest",
     "GpuPreset",
     "ImagesConfig",
@@ -65,6 +67,7 @@ __all__ = [
     "Openings",
     "Persons",
     "Preset",
+    "PromptFieldConfig",
     "QualityBy",
     "QualityConfig",
     "Range",

@@ -4,12 +4,15 @@ Only the form is checked here. `pipeline.prompts` has the catalogue, and checks 
 tone or an option.
 """
 
+import warnings
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
-from pipeline.config.base import ConfigPart, refuse_repeats
+from pipeline.config.base import AS_LIST, ConfigPart, refuse_repeats
+from pipeline.config.json_schema import check_schema, schema_text
+from pipeline.config.prompt_fields_config import OPENING, check_template, fields_in
 from pipeline.config.recipe_form import added
 from pipeline.config.where_config import FieldTest
 
@@ -75,10 +78,12 @@ class RequestConfig(ConfigPart):
     """Number of words, length class, or distribution of words; by default the prompt does not mention a length."""
     options: tuple[str, ...] = ()
     """Extra sentences of the prompt, by name, each at most once."""
+    extra: Annotated[tuple[str, ...], AS_LIST] = added(default=())
+    """Sentences of your own after the mode's prompt and its options. `{source.FIELD}` is a field of the source row."""
     name: str | None = None
-    """Name of the person or character, for the option refer-by-name."""
+    """Name of the person or character, for the option refer-by-name; may hold `{source.FIELD}`."""
     prompt: str | None = None
-    """A custom prompt, sent unchanged; its caption rows have mode `custom`."""
+    """A custom prompt; its caption rows have mode `custom`. It is sent unchanged but for `{source.FIELD}`."""
     system: str | None = None
     """The system prompt; by default that of the generation."""
 
@@ -93,12 +98,35 @@ class RequestConfig(ConfigPart):
         refuse_repeats("options", options)
         return options
 
+    @field_validator("extra")
+    @classmethod
+    def _sentences(cls, extra: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(sentence.strip() for sentence in extra):
+            raise ValueError("has a blank sentence; allowed: some text in each")
+        for sentence in extra:
+            check_template(sentence)
+        return extra
+
+    _placeholders = field_validator("prompt", "name")(check_template)
+
+    @field_validator("system")
+    @classmethod
+    def _no_field(cls, system: str | None) -> str | None:
+        if system and OPENING in system:
+            raise ValueError("has a field of the source row; allowed: in prompt, name and extra")
+        return system
+
+    @property
+    def fields_used(self) -> tuple[str, ...]:
+        """The fields of the source row that the prompt uses."""
+        return fields_in(self.prompt, self.name, *self.extra)
+
 
 def _check_mode_or_prompt(request: RequestConfig) -> None:
     if (request.mode is None) == (request.prompt is None):
         count = "both" if request.mode else "neither"
         raise ValueError(f"found {count} of mode and prompt; allowed: exactly one of them")
-    shaped = [key for key in ("tone", "length", "options", "name") if getattr(request, key)]
+    shaped = [key for key in ("tone", "length", "options", "extra", "name") if getattr(request, key)]
     if request.prompt is not None and shaped:
         raise ValueError(f"found {', '.join(shaped)} beside prompt; a custom prompt is sent unchanged: remove them")
     if request.prompt is not None and not request.prompt.strip():
@@ -147,6 +175,10 @@ class ExistingConfig(ConfigPart):
         return test
 
 
+# pydantic still has a deprecated method of this name, which nothing calls.
+warnings.filterwarnings("ignore", 'Field name "schema" in "SlotConfig" shadows')
+
+
 class SlotConfig(RequestConfig):
     """One of the captions of every image: a request, or a mix from which one request is drawn for each image."""
 
@@ -158,6 +190,9 @@ class SlotConfig(RequestConfig):
     """Captions sampled for the same prompt, each in its own row: slots `long`, `long.2`, `long.3`, ..."""
     existing: ExistingConfig | None = added(default=None)
     """Take the caption from the source where it has one; no request is sent for it."""
+    schema: Annotated[str | None, BeforeValidator(schema_text), AfterValidator(check_schema)] = added(default=None)  # pyright: ignore[reportIncompatibleMethodOverride, reportIncompatibleVariableOverride] - a deprecated method of pydantic
+    """A JSON Schema: a mapping, or in a job file the name of a local file. Its captions are JSON that is valid under
+    it (docs/json.md)."""
 
     @model_validator(mode="after")
     def _one_existing_text(self) -> Self:

@@ -7,11 +7,13 @@ from pydantic import Field, field_validator, model_validator
 from pipeline.config.base import AS_LIST, ConfigPart, Url
 from pipeline.config.captions_config import SlotConfig, check_slot_names
 from pipeline.config.cluster_config import CaptionClusterConfig
-from pipeline.config.engine_config import EngineConfig
+from pipeline.config.engine_config import EngineConfig, EngineKind
 from pipeline.config.images_config import ImagesConfig
 from pipeline.config.log_format import LogFormat
 from pipeline.config.model_config import ModelConfig
+from pipeline.config.prompt_fields_config import PromptFieldConfig
 from pipeline.config.quality_config import QualityConfig
+from pipeline.config.recipe_form import added
 from pipeline.config.sampling_config import SamplingConfig
 from pipeline.config.source_config import SourceConfig
 
@@ -30,6 +32,8 @@ class JobConfig(ConfigPart):
     """Which model captions the images."""
     captions: Annotated[tuple[SlotConfig, ...], AS_LIST] = Field(min_length=1)
     """The captions of every image: one slot each."""
+    prompt_fields: dict[str, PromptFieldConfig] = added(default_factory=dict)
+    """By field of the source row that a prompt uses: how it is worded."""
     sampling: SamplingConfig = SamplingConfig()
     """How the model samples its text."""
     engine: EngineConfig = EngineConfig()
@@ -46,6 +50,44 @@ class JobConfig(ConfigPart):
     """Seed of the mix, the word counts and the sampling seeds."""
 
     _slots_once = field_validator("captions")(check_slot_names)
+
+    @property
+    def field_policies(self) -> dict[str, PromptFieldConfig]:
+        """How each field is worded that a prompt uses."""
+        requests = [request for slot in self.captions for _, request in slot.requests]
+        used = dict.fromkeys(field for request in requests for field in request.fields_used)
+        return {field: self.prompt_fields.get(field, PromptFieldConfig()) for field in used}
+
+    @model_validator(mode="after")
+    def _fields_are_used(self) -> Self:
+        used = self.field_policies
+        unused = sorted(set(self.prompt_fields) - set(used))
+        if unused:
+            raise ValueError(
+                f"prompt_fields.{unused[0]}: no prompt, name or extra sentence has {{source.{unused[0]}}}; used are: "
+                f"{', '.join(used) or 'none'}"
+            )
+        if used and self.engine.endpoint is not None and not self.engine.endpoint.check_layout:
+            raise ValueError(
+                f"engine.endpoint.check_layout=False with {{source.{next(iter(used))}}} in a prompt; allowed: true, "
+                "since a server would take special tokens in a value for markup"
+            )
+        if "mentions" in self.quality.actions and not used:
+            raise ValueError(
+                "quality.actions.mentions is on, and no prompt has a field of the source row, such as {source.tags}; "
+                "allowed: off"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _grammar_has_a_model(self) -> Self:
+        named = [slot.slot for slot in self.captions if slot.schema]
+        if named and self.engine.kind is EngineKind.ECHO:
+            raise ValueError(
+                f"captions: {named[0]} has a schema, and engine.kind: echo has no model that a grammar could guide; "
+                "allowed: vllm or endpoint (model: standin runs on any machine)"
+            )
+        return self
 
     @model_validator(mode="after")
     def _samples_differ(self) -> Self:

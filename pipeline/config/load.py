@@ -1,11 +1,12 @@
 """Merges file, environment and command line into one config, or raises one `ConfigError` that lists every mistake."""
 
 import functools
+import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -81,7 +82,41 @@ def load_config(kind: type[Config], path: str, overrides: Sequence[str], checks:
         raise ConfigError(f"{path}: is not YAML: {' '.join(str(err).split())}") from err
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: holds {type(data).__name__}, not a mapping of keys such as source and output")
-    return parse_config(kind, data, overrides, origin=path, checks=checks)
+    return parse_config(kind, _with_schemas(data, path), overrides, origin=path, checks=checks)
+
+
+def _with_schemas(data: Mapping[str, Any], origin: str) -> Mapping[str, Any]:
+    """Replace the name of a JSON Schema's file by its content, in a job file only: an output must not name local files.
+
+    Raises:
+        ConfigError: names the slot and the file.
+    """
+    captions = data.get("captions")
+    if isinstance(captions, Mapping):
+        return {**data, "captions": _with_schema(cast("Mapping[str, Any]", captions), "captions", origin)}
+    if not isinstance(captions, list):
+        return data
+    slots = cast("list[Any]", captions)
+    read = [
+        _with_schema(cast("Mapping[str, Any]", slot), f"captions.{index}", origin)
+        if isinstance(slot, Mapping)
+        else slot
+        for index, slot in enumerate(slots)
+    ]
+    return {**data, "captions": read}
+
+
+def _with_schema(slot: Mapping[str, Any], where: str, origin: str) -> Mapping[str, Any]:
+    name = slot.get("schema")
+    if not isinstance(name, str) or name.lstrip().startswith("{"):
+        return slot
+    try:
+        return {**slot, "schema": json.loads(Path(name).read_text(encoding="utf-8"))}
+    except OSError as err:
+        problem = f"cannot be read ({err.strerror}); give a mapping, or the path of a JSON file from this folder"
+    except (ValueError, RecursionError) as err:
+        problem = f"is not JSON ({err})"
+    raise ConfigError(f"{origin}: {where}.schema: {name}: {problem}")
 
 
 def parse_job(data: Mapping[str, Any], overrides: Sequence[str] = (), *, origin: str = "config") -> JobConfig:

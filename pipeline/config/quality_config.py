@@ -83,7 +83,9 @@ def _first_actions() -> dict[str, Action]:
 def _complete(value: Any) -> Any:  # noqa: ANN401 - pydantic hands over raw YAML
     if not isinstance(value, dict):
         return value
-    actions: dict[str, Any] = {**_first_actions(), **value}
+    # YAML reads a bare `off` as false.
+    given = {name: Action.OFF if action is False else action for name, action in value.items()}
+    actions: dict[str, Any] = {**_first_actions(), **given}
     return {name: action for name, action in actions.items() if name in _FIRST_RULES or action != Action.OFF}
 
 
@@ -158,7 +160,9 @@ class QualityConfig(ConfigPart):
     """Rule to action. The built-in rules: `loop` (words, sentences, tags, numbered names, one word or one character
     repeated without end), `refusal` (the model refuses to describe the image), `prompt_echo` (the text repeats the
     prompt), `special_tokens` (the text holds special tokens of the model), `wrong_form` (prose where tags were
-    requested, or tags where prose was), `foreign_script` (letters of a script that `quality.scripts` does not list)."""
+    requested, or tags where prose was), `foreign_script` (letters of a script that `quality.scripts` does not list),
+    `mentions` (the text mentions none of the tags and names that its prompt has from the source row; off by
+    default)."""
     truncated: Truncated = Truncated.FLAG
     """What happens to a text that `sampling.max_tokens` cut."""
     openings: Openings = Openings.FLAG

@@ -62,3 +62,17 @@ class SourceConfig(ConfigPart):
         if isinstance(value, str):
             return {"urls": [value]}
         return {"urls": value} if isinstance(value, list | tuple) else value
+
+    _optional_fields: tuple[str, ...] = PrivateAttr(default=())
+
+    @property
+    def optional_fields(self) -> tuple[str, ...]:
+        """Those of `metadata_fields` that a shard may lack: prompts use them, and say what happens without them."""
+        return self._optional_fields
+
+    def with_optional_fields(self, names: Iterable[str]) -> Self:
+        """Return the source with more metadata fields, which a shard may lack."""
+        more = tuple(dict.fromkeys(name for name in names if name not in self.metadata_fields))
+        copy = self.model_copy(update={"metadata_fields": (*self.metadata_fields, *more)})
+        copy._optional_fields = (*self._optional_fields, *more)
+        return copy

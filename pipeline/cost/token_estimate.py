@@ -1,8 +1,9 @@
 """Tokens of a request and of its caption: measured if captions exist, else estimated from the requests."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -36,15 +37,32 @@ class Tokens:
     """Stored size of a caption row; None without stored rows."""
 
 
-def guess_tokens(job: JobConfig) -> Tokens:
-    """Draw requests as the run would, and estimate their tokens."""
+SampledRow = tuple[str, int, Mapping[str, Any]]
+"""Shard, row, and its metadata fields as JSON values."""
+
+
+def guess_tokens(job: JobConfig, rows: Sequence[SampledRow] = ()) -> Tokens:
+    """Draw requests as the run would, and estimate their tokens.
+
+    Args:
+        job: the job.
+        rows: of the source, if prompts use their fields. Without them a placeholder counts as it stands.
+    """
     sampler, family = RequestSampler(job), family_of(job.model)
-    requests = [request for row in range(DRAWN_IMAGES) for request in sampler.requests("", row)]
+    drawn: Sequence[SampledRow] = rows or [("", row, {}) for row in range(DRAWN_IMAGES)]
+    requests = [request for row in drawn for request in sampler.requests(*row)]
     return Tokens(
         prompt=prompt_tokens(family, requests),
         caption=sum(_caption_tokens(family, request) for request in requests) / len(requests),
         source=f"assumed: {family.tokens_per_word} tokens per requested word, {OPEN_TOKENS} without a requested length",
     )
+
+
+def rows_with_fields(job: JobConfig, rows: Sequence[SampledRow]) -> dict[str, int]:
+    """Return for each field that a prompt uses in how many of these rows it has a text."""
+    sampler = RequestSampler(job)
+    texts = [sampler.fields_of(*row) for row in rows]
+    return {field: sum(bool(fields.of(field).items) for fields in texts) for field in job.field_policies}
 
 
 def prompt_tokens(family: ModelFamily, requests: Sequence[Request]) -> float:

@@ -10,9 +10,11 @@ import base64
 import hashlib
 import io
 import itertools
+import json
 import logging
 import math
 import os
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -165,6 +167,15 @@ class EndpointEngine:
         return sorted(active, key=lambda server: hashlib.sha256(f"{server.url} {image_id}".encode()).digest())
 
     async def _send(self, server: _Server, checked: _Checked, request: EngineRequest) -> EngineResponse:
+        markup = self._tokens and self._tokens.special_token_in(request.prompt)
+        if markup:
+            return EngineResponse(
+                id=request.id,
+                text=None,
+                reason=Reason.PROMPT_MARKUP,
+                message=f"the prompt holds {markup!r}, which {server.url} would take for markup; the engine in process "
+                "(engine.kind: vllm) sends it as text",
+            )
         expected = self._expected_tokens(request)
         needed = (expected or 0) + self._spec.max_tokens
         if expected and checked.max_model_len and needed > checked.max_model_len:
@@ -181,6 +192,7 @@ class EndpointEngine:
             messages=self._family.endpoint.messages(request.system, request.prompt, self._image_url(request)),
             max_tokens=self._spec.max_tokens,
             **self._sampling(request),
+            **_response_format(request.schema),
         )
         return self._response(request, done, expected)
 
@@ -276,7 +288,8 @@ class EndpointEngine:
         """Check a server, or return why it does not answer.
 
         Raises:
-            ConfigError: it refuses the key, does not know the model, or does not support the sampling settings.
+            ConfigError: it refuses the key, does not know the model, or does not support the sampling settings or a
+                schema.
             ModelMismatch: its chat template produces another prompt.
         """
         used = self._clients[url]
@@ -287,6 +300,8 @@ class EndpointEngine:
                     self._refuse_only_vllm(url)
                 if self._tokens is not None:
                     self._check_layout(client, url, self._tokens)
+                if self._spec.schemas:
+                    self._check_schemas(client, url)
             except openai.APIStatusError as err:
                 if err.status_code < 500 and err.status_code not in _TRANSIENT:
                     raise self._refused(url, err) from None
@@ -340,6 +355,32 @@ class EndpointEngine:
                 f"{url}: the prompt has {len(theirs)} tokens that differ from the {len(ours)} expected; {self._how_to}"
             )
 
+    def _check_schemas(self, client: openai.OpenAI, url: str) -> None:
+        """Ask for JSON that only a server can give that honours the schema, then with one token for each schema."""
+        width, height = self._spec.geometry.size_of(256, 256)
+        image = _data_url(Image.new("RGB", (width, height)))
+        messages = self._family.endpoint.messages(_PROBE_SYSTEM, _PROBE_PROMPT, image)
+        word = secrets.token_hex(4)
+        only = {"type": "object", "properties": {word: {"type": "string", "enum": [word]}}}
+        only |= {"required": [word], "additionalProperties": False}
+        for schema, max_tokens in ((json.dumps(only), _PROBE_TOKENS), *((schema, 1) for schema in self._spec.schemas)):
+            try:
+                done: ChatCompletion = client.chat.completions.create(
+                    model=self._model, messages=messages, max_tokens=max_tokens, **_response_format(schema)
+                )
+            except openai.BadRequestError as err:
+                raise ConfigError(
+                    f"engine.endpoint: {url} refuses the schema {schema[:200]}: {self._message_of(err)}; change "
+                    "captions.*.schema, or use the engine in process (engine.kind: vllm)"
+                ) from None
+            answer = done.choices[0].message.content or ""
+            if max_tokens > 1 and _parsed(answer) != {word: word}:
+                raise ConfigError(
+                    f"engine.endpoint: {url} does not honour response_format: asked for the JSON object with {word!r} "
+                    f"alone, it answered {answer[:80]!r}; use a server with structured outputs, such as vllm serve, or "
+                    "remove captions.*.schema"
+                )
+
     @property
     def _how_to(self) -> str:
         return (
@@ -370,6 +411,25 @@ class EndpointEngine:
 
 _PROBE_SYSTEM = "You are a helpful image captioner."
 _PROBE_PROMPT = "Write a detailed description for this image."
+
+
+_PROBE_TOKENS = 64
+"""For an object with a word of 8 digits as its key and value."""
+
+
+def _response_format(schema: str | None) -> dict[str, Any]:
+    """The parameter of the chat API for an answer under a JSON Schema."""
+    if schema is None:
+        return {}
+    named = {"name": "caption", "schema": json.loads(schema), "strict": True}
+    return {"response_format": {"type": "json_schema", "json_schema": named}}
+
+
+def _parsed(text: str) -> Any:  # noqa: ANN401 - JSON
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
 
 
 def _data_url(image: Image.Image) -> str:

@@ -30,6 +30,8 @@ class EngineSpec:
     revision: str | None
     geometry: Geometry
     """Of the pixels that the engine will receive."""
+    schemas: tuple[str, ...] = ()
+    """JSON Schemas that requests may have, as JSON text: checked when the engine starts."""
 
 
 def start_engine(spec: EngineSpec) -> Engine:
@@ -37,7 +39,7 @@ def start_engine(spec: EngineSpec) -> Engine:
 
     Raises:
         ConfigError: no prompt fits into `engine.max_model_len`; a server does not know the model, refuses the key, or
-            does not support the sampling settings; the environment hides the assigned GPUs.
+            does not support the sampling settings or a schema; the environment hides the assigned GPUs.
         ModelMismatch: the model is not of its family, or a server's chat template produces another prompt.
         EngineDead: the engine does not start.
     """

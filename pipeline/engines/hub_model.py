@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
@@ -30,10 +30,16 @@ class PromptTokens:
         self.dims = family.dims_of(stated)
         self.geometry = family.geometry_of(stated)
         self.encode = functools.lru_cache(maxsize=8192)(self.layout.encode)
+        added = self._tokenizer.added_tokens_decoder.values()
+        self._special_tokens = tuple(str(token) for token in added if token.special)
 
     def num_tokens(self, ids: Sequence[int], width: int, height: int) -> int:
         """Return the tokens of a prompt with an image of this size in place of the placeholder."""
         return len(ids) - 1 + self.layout.image_tokens(width, height)
+
+    def special_token_in(self, text: str) -> str | None:
+        """Return the first special token that a text holds as text; None without one."""
+        return next((token for token in self._special_tokens if token in text), None)
 
     def with_one_image(self, ids: Iterable[int]) -> tuple[int, ...]:
         """Return the ids with each run of image tokens as one placeholder."""
@@ -66,6 +72,22 @@ class PromptTokens:
         # A tokenizer's config may ask to remove spaces before full stops and the like; vLLM does not, nor do we.
         text: str = self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text.rstrip(_CUT_OFF)
+
+
+def token_counter(model_path: str, revision: str | None) -> Callable[[str], int]:
+    """Return a function that counts the tokens of a text alone, in which special tokens are text.
+
+    Raises:
+        ConfigError: the tokenizer cannot be loaded.
+    """
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(model_path, revision=revision)
+    except (OSError, ValueError) as err:
+        raise ConfigError(
+            f"prompt_fields: max_tokens needs the tokenizer of {model_path}, which cannot be loaded ({err}); remove "
+            "max_tokens, or make the model available on every node with an engine"
+        ) from err
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
 
 
 def image_processor(model_path: str, revision: str | None) -> Any:  # noqa: ANN401 - the family knows what it returns

@@ -32,6 +32,8 @@ class EngineRequest:
     prompt: str
     seed: int | None
     """In [0, 2**63); None lets the engine choose."""
+    schema: str | None = None
+    """JSON Schema that the answer must satisfy, as JSON text: one of `EngineSpec.schemas`."""
     temperature: float | None = None
     """None: the value of the run, as in the next field."""
     repetition_penalty: float | None = None

@@ -11,10 +11,11 @@ requests of an image may run together: vLLM shares the KV blocks of their common
 import asyncio
 import logging
 import textwrap
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 from vllm import AsyncEngineArgs, SamplingParams
+from vllm.config import StructuredOutputsConfig
 from vllm.inputs.engine import MultiModalInput, mm_input
 from vllm.multimodal.inputs import (
     MultiModalBatchedField,
@@ -25,7 +26,7 @@ from vllm.multimodal.inputs import (
 )
 from vllm.outputs import RequestOutput
 from vllm.platforms import current_platform
-from vllm.sampling_params import RepetitionDetectionParams, RequestOutputKind
+from vllm.sampling_params import RepetitionDetectionParams, RequestOutputKind, StructuredOutputsParams
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.executor.uniproc_executor import UniProcExecutor
@@ -34,6 +35,7 @@ from vllm.v1.metrics.stats import IterationStats, MultiModalCacheStats, Schedule
 
 from pipeline.engines.factory import EngineSpec
 from pipeline.engines.gpus import attention_backend
+from pipeline.engines.grammar import BACKEND, grammar_fault
 from pipeline.engines.hub_model import PromptTokens, image_processor
 from pipeline.engines.orphan_reaper import OrphanReaper, start_with_reaper
 from pipeline.engines.protocol import LOOP_REPEATS, LOOP_TOKENS, EngineRequest, EngineResponse, EngineStats
@@ -41,7 +43,7 @@ from pipeline.engines.sizing import Device, Size, size_for
 from pipeline.engines.start_hints import hint_for
 from pipeline.engines.stderr_tail import DRAIN_S, StderrTail, last_lines
 from pipeline.engines.vllm_worker import ChoicesOfWorker
-from pipeline.errors import EngineDead, ModelMismatch
+from pipeline.errors import ConfigError, EngineDead, ModelMismatch
 from pipeline.models import FAMILIES, ModelFamily
 from pipeline.models.family import Pixels
 from schemas.status import Reason
@@ -59,6 +61,7 @@ class VllmEngine:
 
     def __init__(self, spec: EngineSpec) -> None:
         self._spec = spec
+        _check_grammars(spec.schemas)
         family = FAMILIES[spec.family]
         self._tokens = PromptTokens(family, spec.model_path, spec.revision)
         self._tokens.check_room(spec.max_tokens, spec.config.max_model_len)
@@ -324,6 +327,8 @@ def _engine_args(spec: EngineSpec, size: Size, gpu: Device | None) -> AsyncEngin
         gpu_memory_utilization=config.gpu_memory_utilization,
         enforce_eager=cpu if config.enforce_eager is None else config.enforce_eager,
         trust_remote_code=config.trust_remote_code,
+        # White space between tokens may be endless, and the captions have none in the end.
+        structured_outputs_config=StructuredOutputsConfig(backend=BACKEND, disable_any_whitespace=True),
         limit_mm_per_prompt={"image": 1},
         enable_prefix_caching=True,
         # This cache keeps the result of vLLM's own preparation; ours costs less than the look-up. The encoder's output
@@ -332,6 +337,16 @@ def _engine_args(spec: EngineSpec, size: Size, gpu: Device | None) -> AsyncEngin
         disable_log_stats=False,
         **device,
     )
+
+
+def _check_grammars(schemas: Sequence[str]) -> None:
+    """Make each grammar before the weights are loaded; vLLM would refuse each request."""
+    for schema in schemas:
+        fault = grammar_fault(schema)
+        if fault:
+            raise ConfigError(
+                f"the schema {schema[:200]} has no grammar in {BACKEND}: {fault}; change captions.*.schema"
+            )
 
 
 def _quantized(quantization: str | None, family: ModelFamily) -> dict[str, Any]:
@@ -359,6 +374,7 @@ def _sampling(spec: EngineSpec, request: EngineRequest) -> SamplingParams:
         max_tokens=spec.max_tokens,
         seed=request.seed,
         repetition_detection=loops if sampling.stop_loops else None,
+        structured_outputs=StructuredOutputsParams(json=request.schema) if request.schema else None,
         output_kind=RequestOutputKind.FINAL_ONLY,
         # vLLM would detokenize after each token; we decode once at the end.
         detokenize=False,

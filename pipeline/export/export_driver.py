@@ -26,6 +26,7 @@ from pipeline.errors import ConfigError, OutputMismatch, PipelineError, StoreErr
 from pipeline.export.export_shard import DONE, FOLDER, ExportTask, ShardExport, check_columns, export_shard, read_done
 from pipeline.export.form import Finished, Form
 from pipeline.export.forms import form_of
+from pipeline.export.json_columns import check_spread
 from pipeline.ledger.footer import RunIdentity
 from pipeline.ledger.layout import CAPTIONS, committed_path
 from pipeline.ledger.run_record import differences
@@ -53,6 +54,8 @@ class Captioned:
     plan: Plan
     source: SourceConfig
     max_bytes: int
+    schemas: Mapping[str, str] = field(default_factory=dict)
+    """JSON Schemas of slots, as JSON text."""
 
 
 @dataclass(slots=True)
@@ -140,6 +143,7 @@ def _task(captioned: Captioned, destination: Store, config: ExportConfig) -> Exp
             f"export: {form.name} has one text per image, and there are the slots {', '.join(slots)}; choose one with "
             "--slot, or combine them with --template"
         )
+    check_spread(config.spread, slots, captioned.schemas)
     if form.check is not None:
         form.check(shards, destination, config)
     return ExportTask(
@@ -148,6 +152,7 @@ def _task(captioned: Captioned, destination: Store, config: ExportConfig) -> Exp
         form=form,
         config=config,
         slots=slots,
+        schemas=captioned.schemas,
         source=captioned.source,
         max_bytes=captioned.max_bytes,
         joined=_joined(form, config, shards),

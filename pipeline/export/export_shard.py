@@ -58,6 +58,8 @@ class ExportTask:
     config: ExportConfig
     slots: tuple[str, ...]
     """Exported slots, in order."""
+    schemas: Mapping[str, str]
+    """JSON Schemas of slots, as JSON text."""
     source: SourceConfig
     max_bytes: int
     joined: bool
@@ -91,6 +93,7 @@ def export_shard(task: ExportTask, shard: Shard) -> ShardExport:
             chosen=choice.chosen,
             slots=task.slots,
             config=task.config,
+            schemas=task.schemas,
             opened=opened,
             joined=task.joined,
             with_images=task.form.reads_images(task.config),

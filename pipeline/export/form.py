@@ -1,6 +1,6 @@
 """An export form as a record: the options it honours, what it reads and which files it writes."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -23,6 +23,8 @@ class ShardCaptions:
     slots: tuple[str, ...]
     """Taken, in order."""
     config: ExportConfig
+    schemas: Mapping[str, str]
+    """JSON Schemas of slots, as JSON text."""
     opened: ShardReader | None
     """The source's shard, if its images or its columns are read."""
     joined: bool

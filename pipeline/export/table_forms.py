@@ -15,11 +15,12 @@ from pipeline.errors import PipelineError
 from pipeline.export.choose_captions import Chosen
 from pipeline.export.form import ShardCaptions
 from pipeline.export.image import extension, images
+from pipeline.export.json_columns import IS_JSON, json_columns
 from pipeline.readers import ColumnReader, ShardReader
 from pipeline.storage.parquet import encode_parquet
 from schemas.caption_row import CAPTION_ROW
 
-TABLE_OPTIONS = frozenset({"template", "column", "fields", "statuses", "join"})
+TABLE_OPTIONS = frozenset({"template", "column", "fields", "spread", "statuses", "join"})
 """Options that every table honours, as fields of `ExportConfig`."""
 
 IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
@@ -31,7 +32,6 @@ OF_THE_IMAGE = frozenset(
 )
 """Fields of a caption row that are the same in all slots."""
 
-IS_JSON = {b"joyfleet": b"json"}
 BASE: dict[str, dict[bytes, bytes]] = {"key": {}, "source": IS_JSON}
 """Columns for a source without columns, with their metadata."""
 
@@ -56,7 +56,10 @@ def build_table(captions: ShardCaptions) -> pa.Table:
         table = _with_images(table, name, opened, chosen)
     elif joined is not None:
         table = table.drop_columns([joined.image_column])
-    for field, values in _captions(chosen, captions.slots, captions.config):
+    columns = _captions(chosen, captions.slots, captions.config)
+    for slot in captions.config.spread:
+        columns += json_columns(slot, captions.schemas[slot], chosen)
+    for field, values in columns:
         if joined is None and field.name in BASE:
             continue
         if field.name in table.column_names:
@@ -140,8 +143,12 @@ def plain_rows(table: pa.Table) -> tuple[list[str], list[dict[str, Any]]]:
     """Return the names and rows of all columns but those of bytes, which text cannot hold."""
     plain = table.select([field.name for field in table.schema if not _is_bytes(field.type)])
     parsed = [field.name for field in plain.schema if field.metadata == IS_JSON]
-    rows = [row | {name: json.loads(row[name]) for name in parsed} for row in plain.to_pylist()]
+    rows = [row | {name: _json_of(row[name]) for name in parsed} for row in plain.to_pylist()]
     return plain.column_names, rows
+
+
+def _json_of(text: str | None) -> Any:  # noqa: ANN401 - JSON
+    return None if text is None else json.loads(text)
 
 
 def _is_bytes(kind: pa.DataType) -> bool:

@@ -8,8 +8,9 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import metadata
 
-from pipeline.config import JobConfig
+from pipeline.config import EngineKind, JobConfig
 from pipeline.engines import EngineSpec
+from pipeline.engines.grammar import grammar_fault
 from pipeline.errors import ConfigError
 from pipeline.flow.shard_task import ShardTask
 from pipeline.ledger import layout
@@ -21,6 +22,7 @@ from pipeline.ledger.shard_plan import Plan, Remaining, claim_plan, extend_plan,
 from pipeline.ledger.taken_over import shards_to_take_over
 from pipeline.models import family_of, generation_of
 from pipeline.prompts import RequestSampler, check_captions
+from pipeline.prompts.row_fields import metadata_names
 from pipeline.quality import check_rules, load_vocabulary, vocabulary_digest
 from pipeline.readers import list_source
 from pipeline.recipe import ModelFacts, Recipe, Weights, build_recipe, find_weights
@@ -90,6 +92,7 @@ def check_job(job: JobConfig) -> tuple[Recipe, Weights, list[str]]:
         ConfigError: names the key, what was found and what is allowed.
     """
     check_rules(job.quality)
+    check_grammars(job)
     remarks = check_captions(job)
     weights = find_weights(job.model)
     family, generation = family_of(job.model), generation_of(job.model)
@@ -101,6 +104,19 @@ def check_job(job: JobConfig) -> tuple[Recipe, Weights, list[str]]:
     )
     recipe = build_recipe(job, weights, model_facts, vocabulary=vocabulary_digest(load_vocabulary(job.quality)))
     return recipe, weights, remarks
+
+
+def check_grammars(job: JobConfig) -> None:
+    """Make the grammar of each slot's schema, if the engine runs in this project's processes and xgrammar is here.
+
+    Raises:
+        ConfigError: names the slot and why its schema has no grammar.
+    """
+    for index, slot in enumerate(job.captions):
+        if slot.schema and job.engine.kind is EngineKind.VLLM:
+            fault = grammar_fault(slot.schema)
+            if fault:
+                raise ConfigError(f"captions.{index}.schema: the engine cannot make its grammar: {fault}; change it")
 
 
 def refuse_output_in_source(job: JobConfig, store: Store) -> None:
@@ -241,13 +257,15 @@ def read_spec(job: JobConfig, weights: Weights) -> ReadSpec:
     """Return what readers need to read the shards of the job."""
     existing = {slot.slot: slot.existing for slot in job.captions if slot.existing}
     tested = job.source.where.field_names() if job.source.where else ()
+    source = job.source.with_optional_fields(metadata_names(job.field_policies))
     return ReadSpec(
-        source=job.source.with_tested_fields((*tested, *(config.field for config in existing.values()))),
+        source=source.with_tested_fields((*tested, *(config.field for config in existing.values()))),
         images=job.images,
         geometry=family_of(job.model).geometry_of(weights.stated),
         batch_images=job.engine.batch_images,
         selection=selection_of(job.source),
         existing=existing,
+        schemas={slot.slot: slot.schema for slot in job.captions if slot.existing and slot.schema},
         num_slots=sum(len(slot.names) for slot in job.captions),
     )
 
@@ -257,7 +275,9 @@ def caption_spec(job: JobConfig, identity: RunIdentity) -> CaptionSpec:
     # Resolved by the driver: a worker may lack the local folder that tells the generation.
     model = job.model.model_copy(update={"generation": generation_of(job.model).name})
     job = job.model_copy(update={"model": model})
-    return CaptionSpec(job=job, run=identity, vocabulary=load_vocabulary(job.quality))
+    counts = any(policy.max_tokens is not None for policy in job.field_policies.values())
+    tokenizer = find_weights(job.model).path if counts else None
+    return CaptionSpec(job=job, run=identity, vocabulary=load_vocabulary(job.quality), tokenizer=tokenizer)
 
 
 def engine_spec(job: JobConfig, recipe: Recipe, weights: Weights) -> EngineSpec:
@@ -272,6 +292,7 @@ def engine_spec(job: JobConfig, recipe: Recipe, weights: Weights) -> EngineSpec:
         model_path=weights.path,
         revision=job.model.revision,
         geometry=family_of(job.model).geometry_of(weights.stated),
+        schemas=tuple(dict.fromkeys(slot.schema for slot in job.captions if slot.schema)),
     )
 
 

@@ -155,6 +155,8 @@ def _accepted(edit: Edit) -> dict[str, Any]:
         # The findings and counts are those of the model's text.
         "flags": [],
         "unknown_tags": None,
+        "given": None,
+        "mentioned": None,
         "words": len(edit.caption.split()),
     }
 

@@ -128,7 +128,11 @@ class PromptLayout(Protocol):
         ...
 
     def encode(self, system: str, prompt: str) -> tuple[int, ...]:
-        """Return the ids of a prompt with exactly one image placeholder."""
+        """Return the ids of a prompt with exactly one image placeholder.
+
+        Special tokens, image tokens and marks of the chat template within `system` and `prompt` are text: a source's
+        field may hold them.
+        """
         ...
 
     def check(self, ids: tuple[int, ...]) -> None:

@@ -1,9 +1,10 @@
-"""Build one request: the template, then the options, exactly as JoyCaption's demo page does.
+"""Build one request: the template, then the options, exactly as JoyCaption's demo page does, then extra sentences.
 
 The rule is `build_prompt` of fpgaminer/joycaption gradio-app/app.py: the template for the kind of length, a space, the
 options joined by spaces, then `str.format`, then `strip`.
 """
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,6 +13,8 @@ from pipeline.config import RequestConfig
 from pipeline.config.suggestions import did_you_mean
 from pipeline.errors import ConfigError
 from pipeline.models import Generation, Mode, generation_names, load_generation
+from pipeline.prompts.row_fields import RowFields
+from pipeline.prompts.template import Filled, Given, fill, fill_sentences, is_left_out, join
 
 CUSTOM = "custom"
 """The mode of a request with a custom prompt."""
@@ -25,7 +28,7 @@ _NAME_SLOT = "{name}"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One request about one image with its complete prompt. The fields are those of the caption row."""
+    """One request about one image with its complete prompt. The first fields are those of the caption row."""
 
     slot: str
     mode: str
@@ -37,10 +40,27 @@ class Request:
     name: str | None
     prompt: str
     system: str
+    schema: str | None = None
+    """JSON Schema of the answer, as JSON text."""
+    given: tuple[Given, ...] = ()
+    """What of the prompt comes from the source row."""
+    fault: str | None = None
+    """Why the request cannot be sent: a field has no text. The prompt then holds its placeholder."""
+
+    @property
+    def given_items(self) -> tuple[str, ...]:
+        """The items of all fields in the prompt."""
+        return tuple(item for given in self.given for item in given.items)
 
 
 def build_request(
-    generation: Generation, config: RequestConfig, length: int | str | None, *, slot: str, where: str
+    generation: Generation,
+    config: RequestConfig,
+    length: int | str | None,
+    *,
+    slot: str,
+    where: str,
+    row: RowFields | None = None,
 ) -> Request:
     """Build a request.
 
@@ -50,46 +70,82 @@ def build_request(
         length: a number of words, a length class, or None.
         slot: name of the slot.
         where: the config key of the request, for messages.
+        row: the fields of the source row; without it their placeholders stay in the prompt.
 
     Raises:
         ConfigError: lists every mode, tone, length or option that the generation does not have.
     """
     system = config.system if config.system is not None else generation.system or ""
+    kind = "none" if length is None else "words" if isinstance(length, int) else "class"
+    request = Request(
+        slot=slot,
+        mode=CUSTOM,
+        tone=None,
+        length_kind="none",
+        length_words=None,
+        length_class=None,
+        options=config.options,
+        name=config.name,
+        prompt="",
+        system=system,
+    )
     if config.prompt is not None:
-        return _request(slot, CUSTOM, None, None, config, config.prompt, system)
+        prompt = Filled(config.prompt) if row is None else fill_sentences(config.prompt, row)
+        return _with_prompt(request, prompt, row)
     mistakes = list(request_mistakes(generation, config, length, where))
     if mistakes:
         raise ConfigError("\n".join(mistakes))
     mode = _mode_of(generation, config)
-    options = [generation.options[option] for option in config.options]
-    text = " ".join([_template(mode, length) or "", *options])
-    prompt = text.format(name=config.name, length=length, word_count=length).strip()
-    return _request(slot, mode.name, mode.tone, length, config, prompt, system)
+    request = replace(
+        request,
+        mode=mode.name,
+        tone=mode.tone,
+        length_kind=kind,
+        length_words=length if isinstance(length, int) else None,
+        length_class=length if isinstance(length, str) else None,
+    )
+    return _worded(generation, _template(mode, length) or "", config, request, row)
 
 
 def without_prompt(request: Request) -> Request:
     """Return the request of a row whose text comes from the source: nothing is asked."""
-    nothing: dict[str, Any] = {"tone": None, "length_words": None, "length_class": None, "name": None}
-    return replace(request, mode=EXISTING, length_kind="none", options=(), prompt="", system="", **nothing)
+    nothing: dict[str, Any] = {"tone": None, "length_words": None, "length_class": None, "name": None, "fault": None}
+    return replace(request, mode=EXISTING, length_kind="none", options=(), prompt="", system="", given=(), **nothing)
 
 
-def _request(
-    slot: str, mode: str, tone: str | None, length: int | str | None, config: RequestConfig, *texts: str
+def _worded(
+    generation: Generation, template: str, config: RequestConfig, request: Request, row: RowFields | None
 ) -> Request:
-    prompt, system = texts
-    kind = "none" if length is None else "words" if isinstance(length, int) else "class"
-    return Request(
-        slot=slot,
-        mode=mode,
-        tone=tone,
-        length_kind=kind,
-        length_words=length if isinstance(length, int) else None,
-        length_class=length if isinstance(length, str) else None,
-        options=config.options,
-        name=config.name,
-        prompt=prompt,
-        system=system,
-    )
+    """The request with the author's words, the options and the extra sentences, each with the row's fields."""
+    name = None if config.name is None else fill(config.name, row)
+    if name is not None and is_left_out(name, row):
+        name = None
+    options = [option for option in config.options if name is not None or _NAME_SLOT not in generation.options[option]]
+    length = request.length_words or request.length_class
+    words = [Filled(template.format(name=None, length=length, word_count=length))]
+    words += [_option(generation.options[option], name) for option in options]
+    extra = [fill(sentence.strip(), row) for sentence in config.extra]
+    kept = [sentence for sentence in extra if not is_left_out(sentence, row)]
+    prompt = join([join(words, " ").strip(), *kept], " ").strip()
+    request = replace(request, options=tuple(options), name=None if name is None else name.text)
+    return _with_prompt(request, prompt, row)
+
+
+def _option(text: str, name: Filled | None) -> Filled:
+    """The text of an option with the name, which may contain braces."""
+    if name is None or _NAME_SLOT not in text:
+        return Filled(text)
+    first, *rest = map(Filled, text.split(_NAME_SLOT))
+    return functools.reduce(lambda before, after: before + name + after, rest, first)
+
+
+def _with_prompt(request: Request, prompt: Filled, row: RowFields | None) -> Request:
+    fault = None
+    if row is not None and prompt.missing:
+        fault = row.fault(next(field for field in prompt.missing if not row.omits(field)))
+    elif not prompt.text:
+        fault = "no sentence of the prompt is left, since fields of the row have no text; write one without a field"
+    return replace(request, prompt=prompt.text, given=prompt.given, fault=fault)
 
 
 def request_mistakes(

@@ -1,17 +1,17 @@
-"""The request that each image gets: a pure function of (run seed, shard, row, slot).
+"""The request that each image gets: a pure function of (run seed, shard, row, slot) and of the row's metadata fields.
 
-Nothing in this module depends on batches, workers, cluster size or the order of work, so a retried, resumed or repeated
-shard has the same requests with the same sampling seeds.
+Nothing in this module depends on batches, workers, cluster size, attempts or the order of work, so a retried, resumed
+or repeated shard has the same requests with the same sampling seeds.
 """
 
 import bisect
 import functools
-import hashlib
 import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import NormalDist
+from typing import Any
 
 from pipeline.config import JobConfig, ModelConfig, RequestConfig, SlotConfig, WordsDistribution
 from pipeline.config.captions_config import WordsLength
@@ -19,31 +19,23 @@ from pipeline.config.config_errors import Mistake
 from pipeline.errors import ConfigError
 from pipeline.models import Generation, family_of, generation_names, generation_of, load_generation
 from pipeline.prompts.request import Request, build_request, request_mistakes
-
-_SCALE = 2**53
-
-
-def _draw(*parts: str | int) -> int:
-    """A uniform integer in [0, 2**64) from the parts; the first part is the purpose of the draw."""
-    text = "\x1f".join(str(part) for part in parts)
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "big")
-
-
-def _uniform(*parts: str | int) -> float:
-    """A float in (0, 1): the middle of one of 2**53 equal bins, so that neither end is drawn."""
-    return ((_draw(*parts) >> 11) + 0.5) / _SCALE
-
-
-def draw_seed(seed: int, shard: str, row: int, slot: str, attempt: int) -> int:
-    """Return the sampling seed of an attempt, in [0, 2**63)."""
-    return _draw("sampling", seed, shard, row, slot, attempt) >> 1
+from pipeline.prompts.row_fields import CountTokens, RowFields
+from pipeline.prompts.seeded_draws import uniform
 
 
 class RequestSampler:
     """Builds the k requests of an image. Made once per process from the job; pickles."""
 
-    def __init__(self, job: JobConfig) -> None:
+    def __init__(self, job: JobConfig, count_tokens: CountTokens | None = None) -> None:
+        """Prepare the requests of a job.
+
+        Args:
+            job: the job.
+            count_tokens: counts for `prompt_fields.*.max_tokens`; None estimates by characters, for a plan.
+        """
         self._generation = generation_of(job.model)
+        self._policies = job.field_policies
+        self._count_tokens = count_tokens or _Estimate(family_of(job.model).chars_per_token)
         self._seed = job.seed
         self._slots = job.captions
         self._cumulative = [list(itertools.accumulate(w for w, _ in slot.requests)) for slot in job.captions]
@@ -53,29 +45,70 @@ class RequestSampler:
         """Names of the slots in the order of the config, one for each sample."""
         return tuple(name for slot in self._slots for name in slot.names)
 
-    def requests(self, shard: str, row: int) -> list[Request]:
-        """Return the requests of an image, in slot order."""
-        return [request for index in range(len(self._slots)) for request in self._requests(index, shard, row)]
+    @property
+    def uses_fields(self) -> bool:
+        """Whether a prompt uses fields of the source row."""
+        return bool(self._policies)
 
-    def _requests(self, index: int, shard: str, row: int) -> tuple[Request, ...]:
+    def requests(self, shard: str, row: int, metadata: Mapping[str, Any] | None = None) -> list[Request]:
+        """Return the requests of an image, in slot order.
+
+        Args:
+            shard: path of the shard.
+            row: number of the image in it.
+            metadata: the metadata fields of the row, as JSON values; without them placeholders stay in the prompts.
+        """
+        fields = None if metadata is None else self.fields_of(shard, row, metadata)
+        return [request for index in range(len(self._slots)) for request in self._requests(index, shard, row, fields)]
+
+    def fields_of(self, shard: str, row: int, metadata: Mapping[str, Any]) -> RowFields:
+        """Return the texts of a row's fields; arguments as for `requests`."""
+        return RowFields(self._policies, self._count_tokens, self._seed, (shard, row), metadata)
+
+    def _requests(self, index: int, shard: str, row: int, fields: RowFields | None) -> tuple[Request, ...]:
         slot, cumulative = self._slots[index], self._cumulative[index]
-        drawn = _uniform("mix", self._seed, shard, row, slot.slot) * cumulative[-1]
+        drawn = uniform("mix", self._seed, shard, row, slot.slot) * cumulative[-1]
         chosen = min(bisect.bisect_right(cumulative, drawn), len(cumulative) - 1)
-        length = slot.requests[chosen][1].length
+        config = slot.requests[chosen][1]
+        length = config.length
         if isinstance(length, WordsLength):
-            length = draw_words(length.words, _uniform("words", self._seed, shard, row, slot.slot))
-        return _build(self._generation.name, index, chosen, length, self._slots)
+            length = draw_words(length.words, uniform("words", self._seed, shard, row, slot.slot))
+        if fields is not None and config.fields_used:
+            return _build(self._generation.name, index, chosen, length, self._slots, fields)
+        return _build_cached(self._generation.name, index, chosen, length, self._slots)
+
+
+class _Estimate:
+    """Tokens by characters; pickles."""
+
+    def __init__(self, chars_per_token: float) -> None:
+        self._chars_per_token = chars_per_token
+
+    def __call__(self, text: str) -> int:
+        return math.ceil(len(text) / self._chars_per_token)
 
 
 @functools.lru_cache(maxsize=4096)
-def _build(
+def _build_cached(
     generation: str, index: int, chosen: int, length: int | str | None, slots: tuple[SlotConfig, ...]
+) -> tuple[Request, ...]:
+    return _build(generation, index, chosen, length, slots, None)
+
+
+def _build(
+    generation: str,
+    index: int,
+    chosen: int,
+    length: int | str | None,
+    slots: tuple[SlotConfig, ...],
+    fields: RowFields | None,
 ) -> tuple[Request, ...]:
     """The request of a slot, once for each of its samples."""
     config = slots[index].requests[chosen][1]
     where = _where(slots[index], index, chosen)
-    request = build_request(load_generation(generation), config, length, slot=slots[index].slot, where=where)
-    return tuple(replace(request, slot=name) for name in slots[index].names)
+    slot = slots[index]
+    request = build_request(load_generation(generation), config, length, slot=slot.slot, where=where, row=fields)
+    return tuple(replace(request, slot=name, schema=slot.schema) for name in slot.names)
 
 
 def _where(slot: SlotConfig, index: int, chosen: int) -> str:

@@ -1,6 +1,8 @@
 """The rules that decide which texts become captions: pure functions of a text and its request."""
 
 from pipeline.quality.evaluation import PreparedRules, Verdict, evaluate, flag_text, prepare_rules
+from pipeline.quality.json_answer import canonical_json
+from pipeline.quality.mentions import count_mentions
 from pipeline.quality.rule import CheckedText, Finding, Rule
 from pipeline.quality.rules import RULES, check_rules, rule_mistakes
 from pipeline.quality.tag_lists import load_vocabulary, tags_of, vocabulary_digest
@@ -12,7 +14,9 @@ __all__ = [
     "PreparedRules",
     "Rule",
     "Verdict",
+    "canonical_json",
     "check_rules",
+    "count_mentions",
     "evaluate",
     "flag_text",
     "load_vocabulary",

@@ -4,15 +4,17 @@ Rules run first, then the corrections (cut, tags, opening), then the length flag
 rule with action reject is the reason of the row.
 """
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pipeline.config import Action, Openings, QualityConfig, Truncated
 from pipeline.models import Form, form_of
+from pipeline.quality.json_answer import JsonAnswer, read_answer, texts_in
 from pipeline.quality.length import length_flags
 from pipeline.quality.openings import meta_opening, remove_opening
 from pipeline.quality.repetition import words_of
-from pipeline.quality.rule import CheckedText, Finding, JudgedRequest
+from pipeline.quality.rule import CheckedText, Finding, JudgedRequest, WithinJson
 from pipeline.quality.rules import RULES, action_of, check_rules
 from pipeline.quality.tag_lists import normalize_tags, parse_tags, unknown_tags
 from pipeline.quality.truncation import cut_truncated
@@ -56,6 +58,8 @@ def prepare_rules(config: QualityConfig, vocabulary: frozenset[str] | None) -> P
 
 def evaluate(rules: PreparedRules, request: JudgedRequest, text: str, finish_reason: str | None) -> Verdict:
     """Evaluate a text by the rules of version `pipeline.recipe.QUALITY_RULES`."""
+    if request.schema is not None:
+        return _evaluate_json(rules, request, request.schema, text, finish_reason)
     if not any(char.isalnum() for char in text):
         return _rejected(text, Reason.EMPTY_CAPTION, "empty_caption: the model ended without writing a word")
     if finish_reason == "repetition":
@@ -72,21 +76,68 @@ def evaluate(rules: PreparedRules, request: JudgedRequest, text: str, finish_rea
 
 
 def flag_text(rules: PreparedRules, request: JudgedRequest, text: str) -> tuple[str, ...]:
-    """Return what the rules find in a text that the model did not write, as flags: nothing rejects or changes it."""
-    form = form_of(request.mode)
-    checked = CheckedText(text=text, words=words_of(text), form=form, request=request, config=rules.config)
-    return tuple(dict.fromkeys(flag for _, flag, _, _ in _findings(rules, checked)))
+    """Return what the rules find in a text that the model did not write, as flags: nothing rejects or changes it.
+
+    A text for a request with a JSON Schema is valid under it.
+    """
+    if request.schema is not None:
+        findings = _json_findings(rules, request, tuple(texts_in(json.loads(text))))
+    else:
+        form = form_of(request.mode)
+        checked = CheckedText(text=text, words=words_of(text), form=form, request=request, config=rules.config)
+        findings = _findings(rules, checked)
+    return tuple(dict.fromkeys(flag for _, flag, _, _ in findings))
+
+
+def _evaluate_json(
+    rules: PreparedRules, request: JudgedRequest, schema: str, text: str, finish_reason: str | None
+) -> Verdict:
+    """Evaluate an answer under a JSON Schema: no corrections, no flags of the length."""
+    if finish_reason == "repetition":
+        return _rejected(text, Reason.LOOP, "stopped_loop: the engine stopped a repetition")
+    answer = read_answer(text, schema, finish_reason)
+    if not isinstance(answer, JsonAnswer):
+        reason, fault = answer
+        return _rejected(text, reason, fault.message)
+    flags: list[str] = []
+    for reason, flag, action, finding in _json_findings(rules, request, answer.texts):
+        if action is Action.REJECT:
+            return _rejected(text, reason, finding.message)
+        flags.append(flag)
+    return Verdict(status=Status.OK, text=answer.canonical, flags=tuple(flags))
+
+
+def _json_findings(
+    rules: PreparedRules, request: JudgedRequest, texts: Sequence[str]
+) -> Iterator[tuple[str, str, Action, Finding]]:
+    """The findings in the texts of a JSON value."""
+
+    def checked(text: str) -> CheckedText:
+        return CheckedText(text=text, words=words_of(text), form=Form.ANY, request=request, config=rules.config)
+
+    whole = checked("\n".join(texts))
+    within = {WithinJson.NOTHING: (), WithinJson.ALL: (whole,), WithinJson.EACH: tuple(map(checked, texts))}
+    return _findings(rules, whole, within)
 
 
 def _rejected(text: str, reason: str, message: str) -> Verdict:
     return Verdict(status=Status.REJECTED, text=text, reason=reason, message=message)
 
 
-def _findings(rules: PreparedRules, checked: CheckedText) -> Iterator[tuple[str, str, Action, Finding]]:
-    """Yield (reason, flag, action, finding) of the rules that are not off, in the order of the table."""
+def _findings(
+    rules: PreparedRules, checked: CheckedText, within: Mapping[WithinJson, Sequence[CheckedText]] | None = None
+) -> Iterator[tuple[str, str, Action, Finding]]:
+    """Yield (reason, flag, action, finding) of the rules that are not off, in the order of the table.
+
+    Args:
+        rules: the rules.
+        checked: the text; of JSON, all texts within it.
+        within: of JSON, what each rule checks.
+    """
     for rule in RULES.values():
         action = action_of(rules.config, rule)
-        finding = None if action is Action.OFF else rule.check(checked)
+        texts = (checked,) if within is None else within[rule.within_json]
+        finding = None if action is Action.OFF else next(filter(None, map(rule.check, texts)), None)
         if finding:
             yield rule.name, str(rule.name), action, finding
     num_words = len(checked.text.split())

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pipeline.config import Action
 from pipeline.models import Form
 from pipeline.quality.form import is_tag_list, split_tags
-from pipeline.quality.rule import CheckedText, Finding, Rule
+from pipeline.quality.rule import CheckedText, Finding, Rule, WithinJson
 from schemas.status import Reason
 
 RUN_REPEATS = 10
@@ -293,4 +293,4 @@ def _check(checked: CheckedText) -> Finding | None:
     return find_loop(checked.words, checked.text, tags=tags)
 
 
-RULE = Rule(name=Reason.LOOP, default=Action.REJECT, check=_check)
+RULE = Rule(name=Reason.LOOP, default=Action.REJECT, check=_check, within_json=WithinJson.EACH)

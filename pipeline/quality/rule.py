@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 from pipeline.config import Action, QualityConfig
@@ -19,6 +20,15 @@ class JudgedRequest(Protocol):
     def length_class(self) -> str | None: ...
     @property
     def prompt(self) -> str: ...
+    @property
+    def given_items(self) -> tuple[str, ...]:
+        """The tags, names or texts that the prompt has from the source row."""
+        ...
+
+    @property
+    def schema(self) -> str | None:
+        """JSON Schema of the answer; None for a text."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +58,16 @@ class Finding:
         return f"{self.check}: {self.detail}"
 
 
+class WithinJson(StrEnum):
+    """What a rule checks of a JSON caption."""
+
+    NOTHING = "nothing"
+    ALL = "all"
+    """All texts among its values, one a line, as one text."""
+    EACH = "each"
+    """Each text among its values alone: the values of a list may be equal."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
     """One rule of `quality.actions`."""
@@ -57,3 +77,5 @@ class Rule:
     default: Action
     """Off for a rule that is added to a released version: otherwise it would change captions under old recipes."""
     check: Callable[[CheckedText], Finding | None]
+    within_json: WithinJson = WithinJson.NOTHING
+    """What it checks of a JSON caption."""

@@ -6,11 +6,12 @@ from pipeline.config import Action, QualityConfig
 from pipeline.config.config_errors import Mistake
 from pipeline.config.suggestions import did_you_mean
 from pipeline.errors import ConfigError
-from pipeline.quality import form, prompt_echo, refusal, repetition, script, special_tokens
+from pipeline.quality import form, mentions, prompt_echo, refusal, repetition, script, special_tokens
 from pipeline.quality.rule import Rule
 
 RULES: dict[str, Rule] = {
-    module.RULE.name: module.RULE for module in (special_tokens, refusal, repetition, prompt_echo, script, form)
+    module.RULE.name: module.RULE
+    for module in (special_tokens, refusal, repetition, prompt_echo, script, form, mentions)
 }
 """In the order of evaluation. A new rule adds its module here."""
 

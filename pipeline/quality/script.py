@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from pipeline.config import Action, Script
-from pipeline.quality.rule import Finding, Rule
+from pipeline.quality.rule import Finding, Rule, WithinJson
 from schemas.status import Reason
 
 FOREIGN_SHARE = 0.15
@@ -56,4 +56,5 @@ RULE = Rule(
     name=Reason.FOREIGN_SCRIPT,
     default=Action.REJECT,
     check=lambda checked: find_foreign_script(checked.config.scripts, checked.text),
+    within_json=WithinJson.ALL,
 )

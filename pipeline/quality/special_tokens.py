@@ -3,7 +3,7 @@
 import re
 
 from pipeline.config import Action
-from pipeline.quality.rule import Finding, Rule
+from pipeline.quality.rule import Finding, Rule, WithinJson
 from schemas.status import Reason
 
 _MARKS = re.compile(
@@ -24,4 +24,9 @@ def find_special_tokens(text: str) -> Finding | None:
     return Finding("special_tokens", repr(match[0])) if match else None
 
 
-RULE = Rule(name=Reason.SPECIAL_TOKENS, default=Action.REJECT, check=lambda checked: find_special_tokens(checked.text))
+RULE = Rule(
+    name=Reason.SPECIAL_TOKENS,
+    default=Action.REJECT,
+    check=lambda checked: find_special_tokens(checked.text),
+    within_json=WithinJson.ALL,
+)

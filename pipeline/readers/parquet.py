@@ -253,7 +253,8 @@ def _path_of(cell: Any) -> Any:  # noqa: ANN401 - a struct scalar
 
 def _columns(schema: pa.Schema, source: SourceConfig, url: str) -> _Columns:
     image = _image_column(schema, source.image_column, url)
-    named = tuple(name for name in source.metadata_fields if name != EVERYTHING)
+    absent = set(source.optional_fields) - set(schema.names)
+    named = tuple(name for name in source.metadata_fields if name != EVERYTHING and name not in absent)
     for name in (*named, *((source.key_column,) if source.key_column else ())):
         if name not in schema.names:
             raise ShardUnreadable(f"{url}: no column {name!r}; found: {', '.join(schema.names)}; correct the config")

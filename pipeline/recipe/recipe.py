@@ -89,8 +89,15 @@ def build_recipe(job: JobConfig, weights: Weights, model: ModelFacts, *, vocabul
                 "tags": {**stored["quality"]["tags"], "vocabulary": vocabulary},
             },
             "seed": job.seed,
+            **_of_prompt_fields(job),
         }
     )
+
+
+def _of_prompt_fields(job: JobConfig) -> dict[str, Any]:
+    """Every field that a prompt uses, those without settings too: a job without fields keeps its fingerprint."""
+    used = {name: recipe_form(policy) for name, policy in job.field_policies.items()}
+    return {"prompt_fields": used} if used else {}
 
 
 def _without(section: dict[str, Any], *names: str) -> dict[str, Any]:

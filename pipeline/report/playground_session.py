@@ -94,7 +94,9 @@ def job_of(base: JobConfig, choice: Choice, samples: int, seed: int) -> JobConfi
     data = base.model_dump(mode="json")
     slots = [{"slot": f"sample-{number + 1}", **choice.request()} for number in range(samples)]
     model = {**data["model"], "generation": choice.generation}
-    job = parse_job({**data, "model": model, "captions": slots, "seed": seed}, origin="playground")
+    # The page has no source row, so its prompts use no fields.
+    replaced = {"model": model, "captions": slots, "seed": seed, "prompt_fields": {}}
+    job = parse_job({**data, **replaced}, origin="playground")
     check_captions(job)
     return job
 

@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,9 @@ import pyarrow as pa
 
 from pipeline.engines import Engine
 from pipeline.images import exact_uri
+from pipeline.prompts import Given
 from pipeline.report.html import choices, link_of, render
+from pipeline.selection import Selection
 from pipeline.stages.captioning import Captioner, CaptionSpec, has_pixels, pixels_of
 from pipeline.stages.read_batches import ReadSpec, batches_of
 from pipeline.stages.source_sample import Sample
@@ -39,6 +41,8 @@ class Previewed:
     """As the model sees them; none for an image that could not be decoded."""
     rows: Mapping[tuple[str, int, str], Mapping[str, Any]]
     """Caption rows by identity."""
+    given: Mapping[tuple[str, int, str], Sequence[Given]]
+    """What of each prompt comes from the source row, by identity."""
     seconds: float
     """Seconds for captioning alone."""
 
@@ -49,6 +53,8 @@ async def caption_sample(name: str, engine: Engine, spec: CaptionSpec, read: Rea
     Raises:
         EngineDead: the engine cannot be kept alive.
     """
+    # The sample is selected already, by the first of two jobs; the source of the second is not used.
+    read = replace(read, selection=Selection())
     batches = [
         batch
         for drawn in sample.shards
@@ -60,6 +66,7 @@ async def caption_sample(name: str, engine: Engine, spec: CaptionSpec, read: Rea
     seconds = time.monotonic() - started
     rows = [row for table in tables for row in table.to_pylist()]
     images, pixels = _images_of(batches)
+    requests = [(identity, captioner.requests(identity[0], image)) for identity, image in images.items()]
     return Previewed(
         name=name,
         recipe=spec.run.recipe,
@@ -68,6 +75,7 @@ async def caption_sample(name: str, engine: Engine, spec: CaptionSpec, read: Rea
         images=images,
         pixels=pixels,
         rows={(row["shard"], row["row"], row["slot"]): row for row in rows},
+        given={(*identity, request.slot): request.given for identity, of_image in requests for request in of_image},
         seconds=seconds,
     )
 
@@ -130,7 +138,7 @@ def _card(identity: Identity, recipes: Sequence[Previewed], slots: Sequence[str]
     answers: list[dict[str, Any]] = [
         {
             "slot": slot,
-            "recipes": [(_letter(index), recipe.rows.get((shard, row, slot))) for index, recipe in enumerate(recipes)],
+            "recipes": [(_letter(index), _answer(recipe, (shard, row, slot))) for index, recipe in enumerate(recipes)],
         }
         for slot in slots
     ]
@@ -147,3 +155,16 @@ def _card(identity: Identity, recipes: Sequence[Previewed], slots: Sequence[str]
         "data": json.dumps(labels),
         "link": link,
     }
+
+
+def _answer(recipe: Previewed, identity: tuple[str, int, str]) -> dict[str, Any] | None:
+    """The caption row, with its prompt in parts: (text, name of the field that it comes from or None)."""
+    row = recipe.rows.get(identity)
+    if row is None:
+        return None
+    prompt, end = row["prompt"], 0
+    parts: list[tuple[str, str | None]] = []
+    for given in recipe.given[identity]:
+        parts += [(prompt[end : given.start], None), (prompt[given.start : given.end], given.field)]
+        end = given.end
+    return {**row, "prompt_parts": [part for part in [*parts, (prompt[end:], None)] if part[0]]}

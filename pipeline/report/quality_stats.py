@@ -32,7 +32,7 @@ SHOWN_OPENINGS = 100
 
 COLUMNS = [
     "shard", "row", "slot", "mode", "length_kind", "length_words", "length_class", "status", "reason", "flags",
-    "earlier_reasons", "caption", "words", "attempts",
+    "earlier_reasons", "caption", "words", "attempts", "given", "mentioned",
 ]  # fmt: skip
 
 
@@ -47,6 +47,10 @@ class Group:
     reasons: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
     words: Counter[int] = field(default_factory=Counter[int])
     openings: Counter[str] = field(default_factory=Counter[str])
+    given: int = 0
+    """Tags and names that the prompts of the ok captions gave."""
+    mentioned: int = 0
+    """Of these, those that the captions mention."""
     sample: Smallest[int, str] = field(default_factory=lambda: Smallest[int, str](NGRAM_CAPTIONS))
 
 
@@ -131,6 +135,8 @@ def _take(group: Group, row: Mapping[str, Any]) -> None:
 
 def _take_caption(group: Group, row: Mapping[str, Any]) -> None:
     text: str = row["caption"]
+    group.given += row["given"] or 0
+    group.mentioned += row["mentioned"] or 0
     group.words[row["words"]] += 1
     group.openings[" ".join(text.lower().split(maxsplit=3)[:3])] += 1
     if len(group.openings) > 2 * OPENINGS:
@@ -155,6 +161,8 @@ def _figures(compared: Duplicates) -> Callable[[Group], Iterator[dict[str, Any]]
             "exact_duplicates": exact[key].share if key in exact else None,
             "near_captions": near[key].captions if key in near else 0,
             "near_duplicates": near[key].share if key in near else None,
+            "given": group.given,
+            "mentioned": group.mentioned / group.given if group.given else None,
         }
 
     return figures

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from pipeline.engines import EngineResponse
 from pipeline.prompts import Request
-from pipeline.quality import PreparedRules, Verdict, evaluate
+from pipeline.quality import PreparedRules, Verdict, count_mentions, evaluate
 from schemas.caption_row import CAPTION_ROW
 from schemas.status import SKIPS, Reason, Status
 
@@ -90,8 +90,8 @@ def _result(image: Mapping[str, Any], state: RequestState) -> dict[str, Any]:
     if state.existing is not None:
         return {**_taken(state.existing), "attempts": 0, "seed": None}
     if not state.attempts:
-        without = _without_text(image["reason"], image["message"])
-        return {**without, "attempts": 0, "seed": None if image["reason"] in SKIPS else state.seed}
+        fault = (image["reason"], image["message"]) if image["reason"] else (Reason.MISSING_FIELD, state.request.fault)
+        return {**_without_text(*fault), "attempts": 0, "seed": None if image["reason"] in SKIPS else state.seed}
     last, with_text = state.attempts[-1], [attempt for attempt in state.attempts if attempt.verdict]
     num = {"attempts": len(state.attempts)}
     if not with_text:
@@ -101,16 +101,17 @@ def _result(image: Mapping[str, Any], state: RequestState) -> dict[str, Any]:
     reasons = [str(attempt.verdict.reason) for attempt in with_text if attempt.verdict and attempt.verdict.reason]
     rejected = [attempt.response.text for attempt in with_text if attempt.rejected]
     return {
-        **_evaluated(with_text[-1]),
+        **_evaluated(with_text[-1], state.request),
         **num,
         "earlier_reasons": reasons[: len(with_text) - 1] or None,
         "rejected_text": rejected[-1] if rejected else None,
     }
 
 
-def _evaluated(attempt: Attempt) -> dict[str, Any]:
+def _evaluated(attempt: Attempt, request: Request) -> dict[str, Any]:
     response, verdict = attempt.response, attempt.verdict
     assert verdict is not None
+    given, mentioned = count_mentions(request.given_items, verdict.text) or (None, None)
     return {
         "status": verdict.status.value,
         "reason": verdict.reason and str(verdict.reason),
@@ -119,6 +120,8 @@ def _evaluated(attempt: Attempt) -> dict[str, Any]:
         "unknown_tags": verdict.unknown_tags,
         "caption": verdict.text if verdict.status is Status.OK else None,
         "words": len(verdict.text.split()),
+        "given": given,
+        "mentioned": mentioned,
         "prompt_tokens": response.prompt_tokens,
         "caption_tokens": response.caption_tokens,
         "finish_reason": response.finish_reason,

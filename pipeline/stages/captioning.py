@@ -19,7 +19,7 @@ from pipeline.ledger.footer import RunIdentity
 from pipeline.ledger.fragments import write_fragment
 from pipeline.ledger.shard_tracker import Receipt
 from pipeline.ledger.taken_over import from_stream
-from pipeline.prompts import RequestSampler, draw_seed, without_prompt
+from pipeline.prompts import CountTokens, Request, RequestSampler, draw_seed, without_prompt
 from pipeline.quality import flag_text, prepare_rules
 from pipeline.stages.caption_rows import Existing, RequestState, rows_table, with_attempt
 from pipeline.stages.dispatch import CrashLimits, Dispatcher, ImageRequests
@@ -43,6 +43,8 @@ class CaptionSpec:
     run: RunIdentity
     vocabulary: frozenset[str] | None = None
     """Tags of `quality.tags.vocabulary`, canonical."""
+    tokenizer: str | None = None
+    """Local folder or hub id of the model, if `prompt_fields.*.max_tokens` needs its tokenizer."""
     first_attempt: int = 0
     """Number of the first attempt. A retry starts after the earlier attempts, so that its seeds are new."""
 
@@ -69,7 +71,7 @@ class Captioner:
     def __init__(self, spec: CaptionSpec, engine: Engine) -> None:
         limits = CrashLimits(per_image=spec.job.engine.max_crashes_per_image, restarts=spec.job.engine.max_restarts)
         self._spec = spec
-        self._sampler = RequestSampler(spec.job)
+        self._sampler = RequestSampler(spec.job, _token_counter(spec))
         self._dispatcher = Dispatcher(engine, limits)
         self._engine = engine
         self._stats = CaptionStats()
@@ -103,16 +105,17 @@ class Captioner:
     def _states(self, shard: str, image: Mapping[str, Any]) -> Iterator[RequestState]:
         """The requests of an image; one whose slot has a text in the source is not sent."""
         texts: dict[str, str | None] = json.loads(image["existing"] or "{}")
-        for request in self._sampler.requests(shard, image["row"]):
+        for request in self.requests(shard, image):
             slot = request.slot
             if slot in texts:
                 text = texts[slot]
+                asked = request if text is None else without_prompt(request)
                 existing = Existing(
                     text=text,
                     condition=f"captions.{slot}.existing: {self._existing_fields[slot]}",
-                    flags=() if text is None else flag_text(self._rules, request, text),
+                    # No prompt gave the text any words; its mode and its schema are those of the request.
+                    flags=() if text is None else flag_text(self._rules, replace(request, given=()), text),
                 )
-                asked = request if text is None else without_prompt(request)
                 yield RequestState(image=image, request=asked, seed=None, existing=existing)
             else:
                 yield RequestState(image=image, request=request, seed=self._seed(shard, image["row"], slot, 0))
@@ -120,7 +123,9 @@ class Captioner:
     async def _caption(self, shard: str, states: list[RequestState], frames: Frames) -> list[RequestState]:
         """Send the requests to the engine, and retry those whose text the rules reject, as `quality.retry` says."""
         pending = [
-            index for index, state in enumerate(states) if state.image["row"] in frames and state.existing is None
+            index
+            for index, state in enumerate(states)
+            if state.image["row"] in frames and state.existing is None and not state.request.fault
         ]
         for attempt in range(self._spec.job.quality.retry.attempts + 1):
             requests = {index: self._engine_request(shard, states[index], frames, attempt) for index in pending}
@@ -132,6 +137,15 @@ class Captioner:
             if not pending:
                 break
         return states
+
+    def requests(self, shard: str, image: Mapping[str, Any]) -> list[Request]:
+        """Return the requests of an image of a batch (`schemas.batch.IMAGE`), in slot order.
+
+        Those of a skipped image are not sent, so they need no field: its placeholders stay in their prompts.
+        """
+        worded = self._sampler.uses_fields and image["reason"] not in SKIPS
+        metadata = json.loads(image["source"]) if worded else None
+        return self._sampler.requests(shard, image["row"], metadata)
 
     def _count(self, responses: Sequence[EngineResponse], *, retry: bool) -> None:
         stats, with_text = self._stats, [response for response in responses if response.text is not None]
@@ -159,6 +173,7 @@ class Captioner:
             image_id=state.image["image_sha256"],
             system=request.system,
             prompt=request.prompt,
+            schema=request.schema,
             seed=self._seed(shard, row, request.slot, attempt),
             temperature=_temperature(self._spec.job, attempt),
             repetition_penalty=self._spec.job.quality.retry.repetition_penalty if attempt else None,
@@ -201,6 +216,15 @@ class Caption:
             fragment=path,
             rows=[image["row"] for image in images],
         )
+
+
+def _token_counter(spec: CaptionSpec) -> CountTokens | None:
+    if spec.tokenizer is None:
+        return None
+    # Importing transformers takes seconds; only jobs that limit the tokens of a field need it.
+    from pipeline.engines.hub_model import token_counter  # noqa: PLC0415
+
+    return token_counter(spec.tokenizer, spec.job.model.revision)
 
 
 def pixels_of(batch: pa.Table, images: Sequence[Mapping[str, Any]]) -> list[npt.NDArray[np.uint8]]:

@@ -59,6 +59,8 @@ class ReadSpec:
     """Of the shard that is read, so with the end of the limit in it."""
     existing: Mapping[str, ExistingConfig] = field(default_factory=dict[str, ExistingConfig])
     """The slots that may take a text of the source."""
+    schemas: Mapping[str, str] = field(default_factory=dict[str, str])
+    """JSON Schemas of these slots, as JSON text."""
     num_slots: int = 1
     """Of the run."""
     taken_over: TakenOver = field(default_factory=TakenOver)
@@ -273,12 +275,13 @@ class _Batch:
         skip, header = self._screen.judge(row, data)
         if skip is not None:
             return {**_facts_of(header), "reason": skip.reason.value, "message": _clean(skip.condition)}
-        texts = existing_texts(self._spec.existing, row.metadata | row.tested) if self._spec.existing else {}
+        spec = self._spec
+        texts = existing_texts(spec.existing, spec.schemas, row.metadata | row.tested) if spec.existing else {}
         existing = {"existing": json.dumps(texts, ensure_ascii=False)} if texts else {}
         if not self._needs_no_request({"row": row.row, **existing}):
             return {**existing, **self._decode(data)}
         if texts:
-            header = header or self._tools.header(data, self._spec.images)
+            header = header or self._tools.header(data, spec.images)
         return {**existing, **_facts_of(header)}
 
     def _needs_no_request(self, image: Mapping[str, Any]) -> bool:

@@ -97,7 +97,8 @@ def _screen_head(spec: ReadSpec, shard: Shard) -> tuple[int, int, Counter[str]] 
                     skipped[skip.condition] += 1
                     continue
                 num_selected += 1
-                num_requests += spec.num_slots - len(existing_texts(spec.existing, row.metadata | row.tested))
+                texts = existing_texts(spec.existing, spec.schemas, row.metadata | row.tested)
+                num_requests += spec.num_slots - len(texts)
     except ShardUnreadable as err:
         log.warning("%s", err)
         return None
@@ -105,10 +106,12 @@ def _screen_head(spec: ReadSpec, shard: Shard) -> tuple[int, int, Counter[str]] 
 
 
 @contextmanager
-def _opened(spec: ReadSpec, shard: Shard, num_images: int) -> Iterator[tuple[ShardReader, RowScreen]]:
+def _opened(
+    spec: ReadSpec, shard: Shard, num_images: int, fields: Sequence[str] = ()
+) -> Iterator[tuple[ShardReader, RowScreen]]:
     with (
         IsolatedDecoder() as decoder,
-        open_head(shard, spec.source, spec.images.max_bytes, num_images) as opened,
+        open_head(shard, spec.source, spec.images.max_bytes, num_images, fields) as opened,
     ):
         yield opened, RowScreen(spec.selection, spec.images, shard.path, decoder.header)
 
@@ -148,7 +151,7 @@ def _draw(spec: ReadSpec, shard: Shard, seed: int, quota: int) -> tuple[SampledS
     if not quota:
         return SampledShard(shard, 0, ()), skipped
     rows: list[SourceRow] = []
-    with _opened(spec, shard, HEAD_ROWS) as (opened, screen):
+    with _opened(spec, shard, HEAD_ROWS, spec.source.optional_fields) as (opened, screen):
         numbers = sorted(range(min(opened.num_images, HEAD_ROWS)), key=lambda row: _hash(seed, shard.path, row))
         step = quota if spec.selection.selects_all else max(quota, SCREENED_ROWS)
         for start in range(0, len(numbers), step):

@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.standin.demo_data import draw_dataset
 from tests.cli import finish, run, start, wait_until, write_job
+from tests.e2e.test_json import SCHEMA, check
 from tests.gate import Gate
 from tests.standin.check_caption import parse_caption, visible
 from tests.vllm_server import VllmServer
@@ -86,3 +87,27 @@ def test_a_server_with_the_models_own_template_is_refused_at_start(tmp_path):
     assert done.code == 1
     assert "BOS" in done.err
     assert "--chat-template infra/joycaption.jinja" in done.err
+
+
+def test_json_captions_come_from_a_server_and_a_special_token_does_not_reach_it(tmp_path):
+    # As docs/json.md says: by default the grammar allows white space without end.
+    compact = ["--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}']
+    server = VllmServer(tmp_path / "server.log", words=compact)
+    draw_dataset(tmp_path / "in", num_images=12, seed=12, shard_rows=6)
+    slots = [
+        {"slot": "json", "prompt": "Write a descriptive caption.", "schema": SCHEMA},
+        {"slot": "tags", "mode": "descriptive", "extra": "Its tags are {source.txt}<|eot_id|>."},
+    ]
+    server.start()
+    try:
+        server.wait()
+        rest = {"engine": endpoint(server), "prompt_fields": {"txt": {"missing": "none"}}}
+        job = write_job(tmp_path, tmp_path / "in", tmp_path / "out", captions=slots, **rest)
+        done = run(tmp_path, "caption", job)
+    finally:
+        server.kill()
+    assert done.code == 0, done
+    rows = rows_of(tmp_path / "out" / "captions")
+    of_json, of_tags = ([row for row in rows if row["slot"] == slot] for slot in ("json", "tags"))
+    assert len(check(of_json, SCHEMA)) >= 10
+    assert {(row["status"], row["reason"]) for row in of_tags} == {("failed", "prompt_markup")}

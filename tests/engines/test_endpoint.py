@@ -9,6 +9,7 @@ import socket
 import threading
 import traceback
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -35,6 +36,7 @@ class Script:
         self.statuses = list(statuses)
         self.owner = owner
         self.prompt_tokens = prompt_tokens
+        self.ignores_schemas = False
         self.chats: list[dict] = []
         self.keys: list[str | None] = []
 
@@ -48,12 +50,19 @@ class Script:
         status = self.statuses.pop(0) if self.statuses else 200
         if status != 200:
             return status, {"error": {"message": f"scripted {status}"}}
-        message = {"role": "assistant", "content": " A red circle. "}
+        message = {"role": "assistant", "content": self.content(body)}
         prompt_tokens = expected_tokens(body) if self.prompt_tokens is None else self.prompt_tokens
         usage = {"prompt_tokens": prompt_tokens, "completion_tokens": 4, "total_tokens": 11}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
         answer = {"id": "1", "object": "chat.completion", "created": 0, "model": "standin", "choices": [choice]}
         return 200, answer | {"usage": usage}
+
+    def content(self, body: dict) -> str:
+        """A text; for a JSON Schema, its object of single values, unless the server ignores what it is asked for."""
+        if self.ignores_schemas or "response_format" not in body:
+            return " A red circle. "
+        properties = body["response_format"]["json_schema"]["schema"]["properties"]
+        return json.dumps({name: part["enum"][0] for name, part in properties.items()})
 
     @property
     def probes(self) -> int:
@@ -145,6 +154,52 @@ def test_an_answer_is_text_with_its_counts_and_the_sampling_reaches_the_server()
     assert (chat["top_k"], chat["repetition_penalty"]) == (3, 1.1)
     assert chat["repetition_detection"] == {"min_pattern_size": 8, "max_pattern_size": 32, "min_count": 4}
     assert [part["type"] for part in chat["messages"][1]["content"]] == ["image_url", "text"]
+
+
+def test_a_special_token_in_a_prompt_reaches_no_server():
+    script = Script(prompt_tokens=None)
+    with serving(script) as url:
+        hostile = replace(question(1), prompt="It has <|eot_id|> on it.")
+        refused, fine = ask(spec(url, check_layout=True), hostile, question(2))
+    assert (refused.text, refused.reason) == (None, Reason.PROMPT_MARKUP)
+    assert refused.message == (
+        f"the prompt holds '<|eot_id|>', which {url} would take for markup; the engine in process (engine.kind: vllm) "
+        "sends it as text"
+    )
+    assert fine.text == "A red circle."
+    assert not any("eot_id" in str(chat) for chat in script.chats)
+
+
+COLOUR = json.dumps({"type": "object", "properties": {"colour": {"enum": ["red"]}}, "required": ["colour"]})
+
+
+def test_a_schema_reaches_the_server_which_is_probed_for_it():
+    script = Script()
+    with serving(script) as url:
+        asked = replace(question(1), schema=COLOUR)
+        first, second = ask(replace(spec(url), schemas=(COLOUR,)), asked, question(2))
+    assert (first.text, second.text) == ('{"colour": "red"}', "A red circle.")
+    word, tried, chat, plain = script.chats
+    assert word["max_tokens"] > 1
+    assert [word["response_format"]["type"], tried["max_tokens"]] == ["json_schema", 1]
+    assert chat["response_format"] == tried["response_format"]
+    assert chat["response_format"]["json_schema"]["schema"] == json.loads(COLOUR)
+    assert "response_format" not in plain
+
+
+def test_a_server_that_ignores_or_refuses_schemas_is_refused():
+    script = Script()
+    script.ignores_schemas = True
+    with serving(script) as url:
+        with pytest.raises(
+            ConfigError, match=r"does not honour response_format: asked for the JSON object with .*alone, "
+        ):
+            start_engine(replace(spec(url), schemas=(COLOUR,)))
+        script.ignores_schemas, script.statuses = False, [200, 400]
+        with pytest.raises(ConfigError, match=r"refuses the schema .*colour.*: .*scripted 400; change captions"):
+            start_engine(replace(spec(url), schemas=(COLOUR,)))
+        script.ignores_schemas = True
+        assert ask(spec(url), question())[0].text == "A red circle."
 
 
 def test_a_server_that_is_busy_is_asked_again_and_a_refused_request_is_a_row():

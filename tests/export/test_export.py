@@ -184,7 +184,7 @@ def test_an_image_that_is_not_the_captioned_one_is_refused(tmp_path):
             shard_module.ExportTask(
                 output=captioned.store, destination=LocalStore(str(tmp_path / "x")), config=ExportConfig(to="hf"),
                 form=FORMS["hf"],
-                slots=SLOTS, source=captioned.source, max_bytes=1 << 20, joined=True,
+                slots=SLOTS, schemas={}, source=captioned.source, max_bytes=1 << 20, joined=True,
             ),
             changed,
         )  # fmt: skip

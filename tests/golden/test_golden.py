@@ -16,8 +16,7 @@ from pipeline.config.renamed_keys import with_new_names
 from pipeline.corpus.corpus_job import prepare_corpus
 from pipeline.errors import OutputMismatch
 from pipeline.flow.prepared_job import check_job, prepare_job
-from pipeline.prompts import RequestSampler
-from pipeline.prompts.request_sampler import draw_seed
+from pipeline.prompts import RequestSampler, draw_seed
 from schemas.caption_row import CAPTION_ROW
 from tests.cli import run
 from tests.golden import golden

@@ -10,9 +10,13 @@ from click.testing import CliRunner
 
 from jobs.commands import cli
 from jobs.edits_file import read_edits, write_edits
+from jobs.output import open_output
+from jobs.review_session import Review
 from pipeline.config import load_job
+from pipeline.engines import EngineResponse, EngineStats
 from pipeline.errors import ConfigError
 from pipeline.quality.edited_text import edited_text_mistake
+from pipeline.report.thumbnails import ImageSource
 from pipeline.standin.demo_data import draw_dataset
 from tests.cli import write_job
 from tests.outputs import committed_rows
@@ -98,6 +102,124 @@ def test_parquet_is_read_like_csv(output, shards):
     pq.write_table(table, output.parent / "edits.parquet")
     assert "2 rows changed" in invoke("amend", output, output.parent / "edits.parquet")
     assert row_of(output, shards[0], 0)["caption"] == "A bird."
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"title": {"type": "string"}, "stars": {"type": "integer"}},
+    "required": ["title"],
+    "additionalProperties": False,
+}
+
+
+class AnsweringJson:
+    """Gives the same JSON to every request."""
+
+    async def answer(self, request):
+        return EngineResponse(id=request.id, text='{"title": "A cat"}', finish_reason="stop")
+
+    def stats(self):
+        return EngineStats()
+
+
+@pytest.fixture
+def json_output(tmp_path, monkeypatch):
+    """Two shards of four images with a slot of JSON captions and one of texts."""
+    monkeypatch.chdir(tmp_path)
+    draw_dataset(tmp_path / "in", num_images=8, seed=1, shard_rows=4)
+    slots = [
+        {"slot": "product", "prompt": "Describe it.", "schema": SCHEMA},
+        {"slot": "text", "prompt": "Describe it."},
+    ]
+    engine = {"kind": "endpoint", "endpoint": {"urls": ["http://localhost:1/v1"]}}
+    job = write_job(tmp_path, tmp_path / "in", tmp_path / "out", captions=slots, engine=engine)
+    run_in_process(load_job(job), AnsweringJson())
+    return tmp_path / "out"
+
+
+def first_shard(output: Path) -> str:
+    return min(row["shard"] for row in committed_rows(output))
+
+
+def edits_of(output: Path, *edits: tuple[int, str, str | None]) -> str:
+    shard = first_shard(output)
+    table = pa.table(
+        {
+            "shard": [shard] * len(edits),
+            "row": [row for row, _, _ in edits],
+            "slot": [slot for _, slot, _ in edits],
+            "caption": pa.array([caption for _, _, caption in edits], pa.string()),
+            "editor": ["ada"] * len(edits),
+            "status": ["rejected" if caption is None else "ok" for _, _, caption in edits],
+        }
+    )
+    pq.write_table(table, output.parent / "edits.parquet")
+    return str(output.parent / "edits.parquet")
+
+
+def test_an_edit_of_a_json_caption_is_stored_in_the_form_of_all(json_output):
+    edits = edits_of(
+        json_output,
+        (0, "product", '{"title": "Ein Käfer",\n "stars": 3}'),
+        (1, "product", None),
+        (1, "text", "no JSON at all"),
+    )
+    assert "3 rows changed" in invoke("amend", json_output, edits)
+    first = first_shard(json_output)
+    rows = {(row["row"], row["slot"]): row for row in committed_rows(json_output) if row["shard"] == first}
+    assert rows[0, "product"]["caption"] == '{"stars":3,"title":"Ein Käfer"}'
+    assert rows[0, "product"]["model_caption"] == '{"title":"A cat"}'
+    assert rows[1, "product"]["status"] == "rejected"
+    assert rows[1, "text"]["caption"] == "no JSON at all"
+    assert "0 rows changed, 3 were so already" in invoke("amend", json_output, edits)
+    words = ("--to", "parquet", "--workers", "1", "--spread", "product")
+    invoke("export", json_output, json_output.parent / "e", *words)
+    tables = [pq.read_table(file) for file in sorted((json_output.parent / "e").rglob("*.parquet"))]
+    assert tables[0]["product_stars"].to_pylist()[0] == 3
+
+
+def test_an_edit_that_is_not_valid_under_the_schema_is_refused(json_output):
+    before = bytes_of(json_output)
+    edits = edits_of(
+        json_output,
+        (0, "product", "A cat."),
+        (1, "product", '{"stars": 3}'),
+        (2, "product", '{"title": "a", "title": "b"}'),
+        (3, "product", '{"title": "a \\u2028 b"}'),
+        (0, "text", "a good one"),
+    )
+    with pytest.raises(ConfigError) as refused:
+        invoke("amend", json_output, edits)
+    head, *lines = str(refused.value).splitlines()
+    assert head.endswith(": 4 edits are wrong, and no row was changed:")
+    allowed = "; allowed: JSON that is valid under the schema of its slot"
+    for line, words in zip(
+        lines,
+        (
+            f"slot product: caption: invalid_json: Expecting value: line 1 column 1 (char 0){allowed}",
+            f"slot product: caption: schema_mismatch: $: 'title' is a required property{allowed}",
+            f"slot product: caption: invalid_json: the key 'title' occurs twice{allowed}",
+            "slot product: caption: control character '\\u2028' at offset 12; allowed: none but a line feed",
+        ),
+        strict=True,
+    ):
+        assert line.partition(": ")[2] == words
+    assert bytes_of(json_output) == before
+
+
+def test_a_review_refuses_at_once_what_amend_would_refuse(json_output):
+    edits = json_output.parent / "edits.csv"
+    opened = open_output(str(json_output))
+    first = first_shard(json_output)
+    rows = [row for row in committed_rows(json_output) if (row["shard"], row["row"]) == (first, 0)]
+    origin = ImageSource(opened.plan.shards, opened.source, opened.images)
+    review = Review(str(json_output), rows, origin, edits, "ada", schemas=opened.schemas)
+    place = [row["slot"] for row in rows].index("product")
+    assert "invalid_json" in (review.accept(place, "A cat.") or "")
+    assert not edits.exists()
+    assert review.accept(place, '{"title": "B"}') is None
+    assert review.accept(1 - place, "A cat.") is None
+    assert "2 rows changed" in invoke("amend", json_output, edits)
 
 
 def test_an_export_that_was_made_before_is_refused_by_name(output, shards):

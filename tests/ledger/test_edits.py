@@ -20,7 +20,19 @@ from schemas.status import Status
 from tests.ledger.faults import Crash, Interposed, crash, dying, losing_answers, sigkill
 from tests.ledger.test_kill import kill_at_line
 from tests.ledger.test_retry_rows import stage_well
-from tests.ledger.world import NUM_IMAGES, OTHER, RUN, SHARD, caption_row, commit, committed, paths, stage, violations
+from tests.ledger.world import (
+    NUM_IMAGES,
+    OTHER,
+    RUN,
+    SHARD,
+    caption_row,
+    commit,
+    committed,
+    paths,
+    rows_table,
+    stage,
+    violations,
+)
 from tests.processes import was_killed
 
 AT, LATER = "2026-11-28T09:00:00+00:00", "2026-11-28T10:00:00+00:00"
@@ -65,6 +77,19 @@ def test_an_edit_replaces_one_text_and_keeps_the_model_s(output):
     assert violations(output) == []
     assert paths(output) == [f"captions/{SHARD.path}.parquet"]
     assert read_footer(committed(output))[0].statuses == {"ok": 16, "rejected": 0, "failed": 4, "skipped": 0}
+
+
+def test_counts_of_the_model_s_text_go_with_it(store):
+    rows = rows_table(range(NUM_IMAGES), text="the model's text").to_pylist()
+    counted = pa.Table.from_pylist([{**row, "given": 3, "mentioned": 2} for row in rows], schema=CAPTION_ROW)
+    commit(store, [write_fragment(store, RUN, SHARD, NUM_IMAGES, counted)])
+    assert apply(store, edit(1), rejection(3)) == 2
+    after = rows_of(store)
+    assert [(after[at, "long"]["given"], after[at, "long"]["mentioned"]) for at in (1, 2, 3)] == [
+        (None, None),
+        (3, 2),
+        (3, 2),
+    ]
 
 
 def test_all_edits_of_a_shard_are_one_write(output):

@@ -36,6 +36,8 @@ class Labelled:
     length_kind: str = "none"
     length_words: int | None = None
     length_class: str | None = None
+    schema: str | None = None
+    given_items: tuple[str, ...] = ()
 
 
 @cache

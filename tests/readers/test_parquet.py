@@ -11,7 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.config import SourceConfig
 from pipeline.errors import ShardUnreadable
+from pipeline.readers import open_shard
 from schemas.status import Reason
 from tests.readers.shards import read, shard_of
 
@@ -238,6 +240,16 @@ def test_only_the_columns_needed_are_read(tmp_path, monkeypatch):
 def test_a_shard_without_the_configured_columns_is_unreadable(tmp_path, columns, options, message):
     with pytest.raises(ShardUnreadable, match=r"a\.parquet: " + message):
         read(shard_with(tmp_path, columns), **options)
+
+
+def test_a_field_that_only_prompts_use_may_be_no_column(tmp_path):
+    shard = shard_with(tmp_path, {"image": [b"1"], "tags": [["a", "b"]], "n": [1]})
+    source = SourceConfig(urls=(shard.url,), metadata_fields=("n",)).with_optional_fields(["tags", "alt", "n"])
+    with open_shard(shard, source, 9) as opened:
+        assert [row.metadata for row in opened.rows(None)] == [{"n": 1, "tags": ["a", "b"]}]
+    required = SourceConfig(urls=(shard.url,), metadata_fields=("alt",)).with_optional_fields(["alt"])
+    with pytest.raises(ShardUnreadable, match="no column 'alt'"), open_shard(shard, required, 9):
+        pass
 
 
 @pytest.mark.parametrize("cut", [0, 3, 100, -1, -20])

@@ -148,6 +148,17 @@ def test_a_sampled_share_of_duplicates_stays_right():
     assert duplicates.near()[1].share == pytest.approx(0.4, abs=0.08)
 
 
+def test_mentions_of_given_tags_and_names_are_added_up(store):
+    counts = [{"given": 3, "mentioned": 1}, {"given": 1, "mentioned": 1}, {}]
+    rejected = {"given": 5, "mentioned": 0, "status": "rejected", "reason": "mentions"}
+    commit(store, [row(number, **count) for number, count in enumerate([*counts, rejected])])
+    [group] = measure_quality(store).groups.to_pylist()
+    assert (group["given"], group["mentioned"]) == (4, 0.5)
+    commit(store, [row(0)])
+    [group] = measure_quality(store).groups.to_pylist()
+    assert (group["given"], group["mentioned"]) == (0, None)
+
+
 def test_figures():
     assert percentile({1: 50, 7: 49, 100: 1}, 50) == 1
     assert percentile({1: 50, 7: 49, 100: 1}, 90) == 7

@@ -286,3 +286,41 @@ def test_only_rejected_requests_are_retried(shard, tmp_path):
     caption(shard, tmp_path, one_loops)
     assert sorted(item for item in asked if not item.endswith("#0")) == ["s.tar#1#long#1", "s.tar#1#long#2"]
     assert len(asked) == 8 + 2
+
+
+def test_a_row_whose_prompt_lacks_its_field_fails_alone_and_is_not_sent(shard, tmp_path):
+    sent = []
+    captions = [
+        {"slot": "long", "mode": "descriptive"},
+        {"slot": "tags", "mode": "booru-tags", "length": 30, "extra": "Known: {source.txt}."},
+    ]
+
+    def answer(question):
+        sent.append((question.id.split("#")[1], slot_of(question), question.prompt))
+        return echo(question)
+
+    _, _, _, rows = caption(shard, tmp_path, answer, captions=captions)
+    asked = {(row, slot) for row, slot, _ in sent}
+    assert asked == {("0", "long"), ("1", "long"), ("3", "long"), ("4", "long")}
+    of_tags = {row["row"]: row for row in rows if row["slot"] == "tags"}
+    assert [of_tags[row]["reason"] for row in range(5)] == [
+        Reason.MISSING_FIELD if row != 2 else Reason.UNSUPPORTED_FORMAT for row in range(5)
+    ]
+    assert of_tags[0]["message"].startswith("source.txt: the row has no text for it (its fields: none); set ")
+    assert (of_tags[0]["status"], of_tags[0]["attempts"], of_tags[0]["caption"]) == ("failed", 0, None)
+    assert of_tags[0]["prompt"].endswith(" Known: {source.txt}.")
+    assert of_tags[2]["prompt"].endswith(" Known: a tag.")
+    assert {row["status"] for row in rows if row["slot"] == "long" and row["row"] != 2} == {"ok"}
+
+
+def test_every_attempt_at_a_row_has_the_same_words(shard, tmp_path):
+    prompts = {}
+    fields = {"txt": {"missing": "a b c d", "order": "shuffled", "split": " "}}
+    captions = [{"slot": slot, "prompt": "Known: {source.txt}."} for slot in ("long", "tags")]
+
+    def answer(question):
+        prompts.setdefault(question.id.rpartition("#")[0], []).append(question.prompt)
+        return replace(echo(question), text="")
+
+    caption(shard, tmp_path, answer, captions=captions, prompt_fields=fields)
+    assert all(len(words) == 3 and len(set(words)) == 1 for words in prompts.values())

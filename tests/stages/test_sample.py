@@ -2,6 +2,7 @@
 
 import io
 import tarfile
+from dataclasses import replace
 
 import fsspec
 import pytest
@@ -151,3 +152,13 @@ def test_a_shard_that_is_gone_is_named(memory):
     memory.rm("/in/a.tar")
     with pytest.raises(ShardUnreadable, match=r"a\.tar: cannot be read"), open_head(shard, source, 99, 2):
         pass
+
+
+def test_a_sample_of_a_store_has_the_fields_that_prompts_use():
+    with fsspec.open("memory://fields/a.tar", "wb") as file:
+        file.write(tar_of(20))
+    spec = spec_of("memory://fields")
+    for names, metadata in (((), {}), (("txt",), {"txt": "tag"})):
+        reading = replace(spec, source=spec.source.with_optional_fields(names))
+        sample = draw_sample(reading, list_shards(spec.source), 0, 3)
+        assert [row.metadata for item in sample.shards for row in item.rows] == [metadata] * 3
