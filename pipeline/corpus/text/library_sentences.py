@@ -14,7 +14,7 @@ def split_by_library(text: str, language: str) -> list[str]:
         language: ISO 639 code; for a language that it does not know, sentencex uses general rules.
     """
     # An optional extra.
-    from sentencex import segment  # noqa: PLC0415  # pyright: ignore[reportMissingImports]
+    from sentencex import segment  # noqa: PLC0415  # pyright: ignore[reportMissingImports, reportAttributeAccessIssue]
 
     sentences = [part for part in cast("list[str]", segment(language, text)) if part]
     # A paragraph that the library would change is left whole.
