@@ -40,7 +40,7 @@ def test_a_shuffled_corpus_killed_at_any_write_has_the_same_files(tmp_path, job)
     assert sweep(file, tmp_path / "started") > 60
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_extension_killed_at_any_write_has_the_same_files(tmp_path, job):
     file, config = job
     make(config)

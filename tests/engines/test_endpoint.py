@@ -73,6 +73,11 @@ def is_probe(chat: dict) -> bool:
     return chat["max_tokens"] == 1
 
 
+class _Server(ThreadingHTTPServer):
+    # Twenty requests connect at once. Beyond the five of http.server a busy machine loses connections.
+    request_queue_size = 128
+
+
 @contextmanager
 def serving(script: Script, port: int = 0):
     class Handler(BaseHTTPRequestHandler):
@@ -92,7 +97,7 @@ def serving(script: Script, port: int = 0):
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    server = _Server(("127.0.0.1", port), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:

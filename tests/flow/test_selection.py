@@ -71,7 +71,9 @@ def chosen(source):
     return set(rows[:45])
 
 
-@pytest.mark.parametrize("replicas", [1, 2, 7])
+@pytest.mark.parametrize(
+    "replicas", [pytest.param(1, marks=pytest.mark.long), pytest.param(2, marks=pytest.mark.long), 7]
+)
 def test_the_same_rows_are_selected_with_any_pool(tmp_path, source, chosen, replicas):
     job, output = job_for(tmp_path, source, "out", **SOURCE)
     done = run(tmp_path, "caption", job, "--set", f"engine.replicas={replicas}")
