@@ -28,10 +28,10 @@ from pipeline.storage import open_store
 if TYPE_CHECKING:
     from pipeline.config import JobConfig
 
-WAITING = "stopped while waiting for new shards; nothing was in flight; run the same command again to go on"
+WAITING = "stopped while waiting for new shards; nothing was in flight; run the same command again to resume"
 
 QUARANTINED = 3
-"""Exit code of a run that is done, but has shards in quarantine: the next round can go on."""
+"""Exit code of a run that is done, but has shards in quarantine: the next round can continue."""
 
 SIGNAL_S = 0.1
 """Within this time the thread that acts on signals has acted on one that came before the default handlers."""

@@ -124,7 +124,7 @@ class SentencesConfig(ConfigPart):
         return self
 
     @property
-    def library(self) -> str | None:
+    def package(self) -> str | None:
         """Name of the library, if one splits."""
         return None if self.by is SentenceSplitter.RULES else self.by.value
 

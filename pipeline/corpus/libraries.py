@@ -18,7 +18,7 @@ def library_versions(config: CorpusConfig) -> dict[str, str]:
     """
     uses = {
         "languages.detector": config.languages and config.languages.detector.value,
-        "render.sentences.by": config.render.sentences.library,
+        "render.sentences.by": config.render.sentences.package,
     }
     return {name: _installed(key, name) for key, name in uses.items() if name}
 

@@ -172,7 +172,7 @@ def _upright(image: ImageFile.ImageFile, *, apply: bool) -> Image.Image:
 
 
 def orientation_of(image: Image.Image, read_exif: Callable[[Any], Any] = lambda image: image.getexif()) -> int:
-    """Return the EXIF orientation; 1, upright, if there is none."""
+    """Return the EXIF orientation, or 1 (upright) if the image has none."""
     try:
         return int(read_exif(image).get(ORIENTATION_TAG, 1))
     except DECODER_ERRORS:

@@ -247,7 +247,7 @@ def _cell(cell: Any) -> tuple[pa.Buffer | None, str | None]:  # noqa: ANN401 - a
 
 
 def _path_of(cell: Any) -> Any:  # noqa: ANN401 - a struct scalar
-    """The scalar of the image's path; null if there is none."""
+    """Return the image's path as a scalar, null if the row has no path."""
     return cell["path"] if cell.is_valid and "path" in cell else pa.scalar(None, pa.string())
 
 

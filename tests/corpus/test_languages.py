@@ -13,7 +13,7 @@ from pipeline.corpus import libraries
 from pipeline.corpus.corpus_job import prepare_corpus, recipe_fields, steps
 from pipeline.corpus.records.languages import detect_language
 from pipeline.corpus.tables.column_mapping import facts_of
-from pipeline.corpus.text.library_sentences import split_by_library
+from pipeline.corpus.text.sentences_by_library import split_by_library
 from pipeline.corpus.text.trim import trim_long, trim_short
 from pipeline.errors import ConfigError, OutputMismatch, PipelineError
 from schemas.record import PUBLISHED, PUBLISHED_WITH_LANGUAGE
@@ -265,4 +265,4 @@ def test_a_job_trims_by_the_language_of_the_record_or_by_the_one_of_the_config(t
 
 def test_sentences_by_rules_are_those_of_before():
     assert RenderConfig().sentences == RenderConfig(sentences="rules").sentences
-    assert RenderConfig().sentences.library is None
+    assert RenderConfig().sentences.package is None

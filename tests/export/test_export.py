@@ -56,8 +56,8 @@ def chosen(**options):
     ],
 )
 def test_a_filter_leaves_out_matching_captions_and_counts_them(options, kept, dropped):
-    result, told = chosen(**options)
-    assert (len(result), told) == (kept, dropped)
+    result, num_dropped = chosen(**options)
+    assert (len(result), num_dropped) == (kept, dropped)
 
 
 def test_a_template_combines_slots_key_and_metadata_fields():

@@ -16,7 +16,7 @@ from tests.s3_server import s3_environment  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.slow
 
-WAITING = "stopped while waiting for new shards; nothing was in flight; run the same command again to go on"
+WAITING = "stopped while waiting for new shards; nothing was in flight; run the same command again to resume"
 
 
 def num_committed(output: Path) -> int:

@@ -163,7 +163,7 @@ class TextPlanner:
         long = record.long if "long" in task else None
         if style.trim and task is not Task.SHORT_TO_LONG:
             sentences = self._config.sentences
-            language = (record.language or sentences.language) if sentences.library else None
+            language = (record.language or sentences.language) if sentences.package else None
             short = short and trim_short(short, length.sentences, seed, language)
             long = long and trim_long(long, length.paragraphs, length.sentences, seed, language)
         return short, long

@@ -2,8 +2,8 @@
 
 from pipeline.corpus.records.clean_captions import SENTENCE_ENDS
 from pipeline.corpus.text.draws import first_and_some, stream
-from pipeline.corpus.text.library_sentences import split_by_library
 from pipeline.corpus.text.sentences import join_sentences, split_sentences
+from pipeline.corpus.text.sentences_by_library import split_by_library
 
 
 def trim_short(text: str, sentences: int, seed: int, language: str | None = None) -> str:
