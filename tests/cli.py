@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import yaml
 
 TIMEOUT_S = 400
@@ -76,8 +77,10 @@ def wait_until(seen: Callable[[], bool], process: subprocess.Popen[str], what: s
         if process.poll() is not None:
             raise AssertionError(f"the run ended (exit code {process.returncode}) before {what}: {finish(process)}")
         if time.monotonic() > until:
+            children = "\n".join(map(str, psutil.Process(process.pid).children(recursive=True)))
             process.kill()
-            raise AssertionError(f"no {what} within {TIMEOUT_S} s")
+            out, err = process.communicate()
+            raise AssertionError(f"not within {TIMEOUT_S} s: {what}; the processes:\n{children}\n{out}\n{err}")
         time.sleep(0.05)
 
 

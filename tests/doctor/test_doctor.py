@@ -54,6 +54,7 @@ def test_the_engine_is_not_started_where_another_check_failed(drawn):
     assert "-> see the check of the source" in table.out
 
 
+@pytest.mark.long
 def test_every_node_of_a_cluster_is_checked_and_gpu_nodes_with_an_old_driver_fail(drawn):
     path = fake_nvidia_smi(drawn / "bin", driver="550.54.15")
     job = write_job(drawn, drawn / "in", drawn / "out", own_ray=False, engine=VLLM)

@@ -9,6 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from pipeline.engines.orphan_reaper import OrphanReaper, _start_ticks
+
 PARENT = """
 import subprocess, sys, time
 from pipeline.engines.orphan_reaper import start_with_reaper
@@ -40,6 +42,14 @@ def test_a_released_child_keeps_running():
     with pytest.raises(psutil.TimeoutExpired):
         child.wait(timeout=1)
     child.kill()
+
+
+def test_a_process_that_took_the_id_of_one_that_ended_keeps_running():
+    with subprocess.Popen(["sleep", "600"]) as child:
+        OrphanReaper({f"{child.pid}:1"})._process.communicate()  # the end of the pipe, as by the parent's death
+        assert child.poll() is None
+        OrphanReaper({f"{child.pid}:{_start_ticks(child.pid)}"})._process.communicate()
+        assert child.wait(timeout=30) == -signal.SIGKILL
 
 
 RUN = """

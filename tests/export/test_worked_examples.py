@@ -29,11 +29,8 @@ def test_a_config_asks_what_its_generation_knows(name):
     check_captions(load_job(str(ROOT / f"jobs/runs/{name}.yaml")))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "generation"),
-    [("hf-dataset", "beta-one"), pytest.param("hf-dataset-alpha", "alpha-two", marks=pytest.mark.long)],
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("name", "generation"), [("hf-dataset", "beta-one"), ("hf-dataset-alpha", "alpha-two")])
 def test_the_commands_make_a_data_set_with_captions(tmp_path, monkeypatch, name, generation):
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     import datasets

@@ -115,6 +115,7 @@ def test_two_concurrent_runs_make_one_corpus(tmp_path):
     assert len(texts(tmp_path / "corpus")) == SHARDS * ROWS * EPOCHS
 
 
+@pytest.mark.long
 def test_a_corpus_is_pushed_when_it_is_finished_and_again_by_the_same_command(tmp_path):
     write_output(tmp_path / "captions", shards(2, 10))
     path = job(tmp_path)
@@ -142,6 +143,7 @@ def test_check_prints_position_and_rule_of_a_fault(tmp_path):
     assert "1 texts, 1 broken" in done.out
 
 
+@pytest.mark.long
 def test_a_run_prints_what_its_filters_dropped_and_ends_with_an_error_if_nothing_is_left(tmp_path):
     rows = [{"id": number, "tags": TAGS, "score": number % 10} for number in range(100)]
     keys = {

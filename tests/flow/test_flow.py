@@ -24,10 +24,8 @@ from tests.s3_server import s3_environment  # noqa: F401 - a fixture
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize(
-    ("replicas", "num_cpus"),
-    [(3, 2), *(pytest.param(*pool, marks=pytest.mark.long) for pool in ((1, 1), (1, 2), (3, 1)))],
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("replicas", "num_cpus"), [(3, 2), (1, 1), (1, 2), (3, 1)])
 def test_the_flow_ends_on_small_clusters_with_every_pool(tmp_path, num_cpus, replicas):
     draw_dataset(tmp_path / "in", num_images=60, seed=1, shard_rows=10)
     job = write_job(
@@ -86,6 +84,7 @@ STALL_S = 20
 """Longer than a replica takes to start on a busy machine: until it is up, its start is what stands still."""
 
 
+@pytest.mark.long
 def test_an_engine_that_never_answers_is_named_by_the_watchdog(tmp_path):
     draw_dataset(tmp_path / "in", num_images=10, seed=4, shard_rows=10)
     job = write_job(tmp_path, tmp_path / "in", tmp_path / "out", cluster={"stall_timeout_s": STALL_S})
@@ -126,6 +125,7 @@ def test_shards_and_captions_may_live_on_s3(tmp_path, s3_environment):  # noqa: 
     assert "40 images x 1 slots = 40 caption rows: each exactly once" in verified.out, verified
 
 
+@pytest.mark.long
 def test_a_model_of_another_shape_ends_the_run_with_one_line(tmp_path):
     model = tmp_path / "model"
     shutil.copytree(find_weights(ModelConfig(id="standin")).path, model)

@@ -56,6 +56,7 @@ def read_until(process, text: str) -> list[str]:
     raise AssertionError(f"ended before it said {text!r}: {lines}")
 
 
+@pytest.mark.long
 def test_a_signal_drains_a_run_and_ends_it_with_4(tmp_path):
     draw_shards(tmp_path, 2, 0)
     job = write_job(tmp_path, tmp_path / "in", tmp_path / "out", engine={"batch_images": 2})

@@ -95,7 +95,7 @@ def test_a_node_with_a_broken_gpu_costs_no_row_and_its_replica_starts_elsewhere(
     assert not logged(tmp_path, "(failure 4)")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_whose_replicas_cannot_start_anywhere_ends_with_the_reason(tmp_path):
     job = job_of(tmp_path, 2)
     with nodes(0, **HOOKS, **BROKEN) as cluster:

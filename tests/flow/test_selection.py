@@ -71,9 +71,8 @@ def chosen(source):
     return set(rows[:45])
 
 
-@pytest.mark.parametrize(
-    "replicas", [pytest.param(1, marks=pytest.mark.long), pytest.param(2, marks=pytest.mark.long), 7]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("replicas", [1, 2, 7])
 def test_the_same_rows_are_selected_with_any_pool(tmp_path, source, chosen, replicas):
     job, output = job_for(tmp_path, source, "out", **SOURCE)
     done = run(tmp_path, "caption", job, "--set", f"engine.replicas={replicas}")
@@ -86,6 +85,7 @@ def test_the_same_rows_are_selected_with_any_pool(tmp_path, source, chosen, repl
     verified(tmp_path, output)
 
 
+@pytest.mark.long
 def test_the_same_rows_are_selected_after_kills(tmp_path, source, chosen):
     job, output = job_for(tmp_path, source, "out", **SOURCE)
     gate = Gate(tmp_path / "gate")
@@ -142,6 +142,7 @@ def mark_captions(output: Path) -> None:
         path.write_bytes(to_parquet(table, with_contents(footer, table)))
 
 
+@pytest.mark.long
 def test_a_run_whose_rows_are_all_skipped_is_no_success_and_names_the_conditions(tmp_path, source):
     shutil.copytree(source / "tar", tmp_path / "in")
     where = {"long_side": {"min": 10_000}, "fields": {"txt": {"matches": "circle"}}}
@@ -166,6 +167,7 @@ def test_a_run_whose_rows_are_all_skipped_is_no_success_and_names_the_conditions
     assert f"skipped {counts[most]} rows by {most}" in shown
 
 
+@pytest.mark.long
 def test_captions_that_exist_are_taken_from_the_source(tmp_path, source):
     asked = tmp_path / "asked"
     slots = [{"slot": "long", "mode": "descriptive"}, {"slot": "tags", "mode": "booru-tags", "existing": "tags"}]

@@ -10,6 +10,7 @@ from tests.slow_images import slow_jpeg
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.long
 def test_images_that_are_slow_to_decode_become_failed_rows(tmp_path):
     (tmp_path / "in").mkdir()
     images = {f"{number:02d}.jpg": jpeg((number, 0, 0)) for number in range(20)}

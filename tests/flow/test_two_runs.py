@@ -56,6 +56,7 @@ def identities_expected(tmp_path, num_images):
     )
 
 
+@pytest.mark.long
 def test_a_run_that_resumes_after_its_work_was_committed_by_another_changes_nothing(tmp_path):
     draw_dataset(tmp_path / "in", num_images=160, seed=2, shard_rows=40)
     output = tmp_path / "out"
