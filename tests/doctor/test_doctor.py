@@ -95,6 +95,7 @@ def test_a_good_cluster_passes_with_a_caption_from_one_node(drawn):
     assert {check["check"] for check in checks(machines)} == NODE - {"clock", "reading", "output"}
 
 
+@pytest.mark.long
 def test_a_node_whose_gpus_are_in_use_is_a_warning(drawn):
     job = write_job(drawn, drawn / "in", drawn / "out", own_ray=False, engine=VLLM)
     with nodes(1, gpus=1) as cluster:

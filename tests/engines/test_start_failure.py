@@ -122,7 +122,7 @@ def test_a_core_that_ends_at_its_start_is_quoted(monkeypatch):
     assert "Probable cause: the NVIDIA driver is too old" in message
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("default")
 def test_a_core_that_dies_before_the_first_request_is_an_error_and_the_next_core_answers(caplog):
     async def ask(name):

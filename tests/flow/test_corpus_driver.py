@@ -47,6 +47,7 @@ def run_driver(job, how):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.long
 def test_the_driver_stops_on_request_resumes_and_reports_each_step(tmp_path):
     config = {
         "captions": entry(write_output(tmp_path / "captions", shards(3, 5))),

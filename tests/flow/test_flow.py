@@ -102,6 +102,7 @@ def test_another_recipe_on_the_same_output_is_refused_before_anything_starts(tmp
     assert "sampling.temperature: 0.6 in the output, 0.1 in this run" in done.err
 
 
+@pytest.mark.long
 def test_a_source_without_one_good_image_is_no_success(tmp_path):
     (tmp_path / "in").mkdir()
     tar_of(tmp_path / "in" / "bad.tar", {"a.jpg": b"no", "b.jpg": b"image"})

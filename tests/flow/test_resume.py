@@ -19,6 +19,7 @@ pytestmark = pytest.mark.slow
 NUM_SHARDS = 200
 
 
+@pytest.mark.long
 def test_at_99_percent_done_a_resume_reads_less_than_2_percent_of_the_source(tmp_path, s3_environment):  # noqa: F811
     source, output = open_store("s3://out/resume/photos"), open_store("s3://out/resume/captions")
     data = tar_of((f"{number}.jpg", jpeg((number, 0, 0))) for number in range(8))

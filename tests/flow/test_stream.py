@@ -48,7 +48,7 @@ print(json.dumps([sorted(rows), left]))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("how", "rows"), [("end", [0, 1, 2, 3]), ("stop", [0])])
+@pytest.mark.parametrize(("how", "rows"), [("end", [0, 1, 2, 3]), pytest.param("stop", [0], marks=pytest.mark.long)])
 def test_no_thread_of_an_execution_outlives_its_stream(tmp_path, how, rows):
     words = [sys.executable, "-c", SCRIPT, how, str(tmp_path)]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
