@@ -11,13 +11,16 @@ LIMIT = "limit.json"
 """Only in outputs of a job with `source.limit`."""
 GENERATIONS = "plan"
 CAPTIONS = "captions"
+INDEX = "index"
+"""In place of `captions`, in the output of `joyfleet index`."""
 STAGING = "staging"
 QUARANTINE = "quarantine"
 RUNS = "report/runs"
-FOLDERS = (CAPTIONS, STAGING, QUARANTINE, GENERATIONS, "report", ".tmp")
+FOLDERS = (CAPTIONS, INDEX, STAGING, QUARANTINE, GENERATIONS, "report", ".tmp")
 """All folders of an output; `pipeline.readers.outputs` recognises an output by them."""
 
 _COMMITTED = re.compile(r"captions/(?P<shard>.+)\.parquet", re.DOTALL)
+_INDEXED = re.compile(r"index/(?P<shard>.+)\.parquet", re.DOTALL)
 _QUARANTINED = re.compile(r"quarantine/(?P<shard>.+)\.json", re.DOTALL)
 _RUN_EVENTS = re.compile(r"report/runs/\d{8}T\d{6}Z-[0-9a-f-]{36}\.jsonl")
 _TEMPORARY = re.compile(r"\.tmp/[0-9a-f]{32}|staging/\.probe-[0-9a-f]{32}")
@@ -28,6 +31,11 @@ _FRAGMENT = re.compile(r"staging/(?P<shard>.+)/\d{10,}-[0-9a-f]{32}\.parquet", r
 def committed_path(shard: str) -> str:
     """The file whose existence is the commit. The shard's suffix is kept: `a.tar` and `a.parquet` are two shards."""
     return f"{CAPTIONS}/{shard}.parquet"
+
+
+def index_path(shard: str) -> str:
+    """The index rows of a shard; its existence is the commit."""
+    return f"{INDEX}/{shard}.parquet"
 
 
 def generation_path(number: int) -> str:
@@ -59,6 +67,11 @@ def fragment_path(shard: str, first_row: int, attempt: str) -> str:
 def shard_of_committed(path: str) -> str | None:
     """The shard, or None when no committed file has such a name."""
     return _shard(_COMMITTED, path)
+
+
+def shard_of_indexed(path: str) -> str | None:
+    """The shard, or None when no file of an index has such a name."""
+    return _shard(_INDEXED, path)
 
 
 def shard_of_quarantined(path: str) -> str | None:

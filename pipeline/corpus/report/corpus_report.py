@@ -16,7 +16,7 @@ from pipeline.config.renamed_keys import with_new_names
 from pipeline.corpus import corpus_layout
 from pipeline.corpus.corpus_files import read_json, read_table
 from pipeline.corpus.corpus_identity import corpus_identity, recipe_and_plan
-from pipeline.corpus.duckdb_session import open_duckdb
+from pipeline.storage.duckdb_session import open_duckdb
 from pipeline.corpus.extensions import Extension, counts_before, read_extensions
 from pipeline.corpus.report.card_figures import draw_figures, draw_training
 from pipeline.corpus.report.census import TAG_COUNTS, Census, add_extension, take_census

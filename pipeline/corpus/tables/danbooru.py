@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 import pyarrow.parquet as pq
 
-from pipeline.corpus.duckdb_session import open_duckdb
+from pipeline.storage.duckdb_session import open_duckdb
 from pipeline.errors import ConfigError
 
 TYPES: Mapping[int, str] = {0: "general", 1: "artist", 2: "character", 3: "copyright", 4: "meta"}

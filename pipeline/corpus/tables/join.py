@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from pipeline.config.corpus_config import JoinConfig
 from pipeline.corpus import corpus_layout
 from pipeline.corpus.corpus_files import put_json, put_table, read_table
-from pipeline.corpus.duckdb_session import DuckSession, open_duckdb, split_by_unit
+from pipeline.storage.duckdb_session import DuckSession, open_duckdb, split_by_unit
 from pipeline.corpus.tables.identity import join_key
 from pipeline.storage import Store
 from schemas.image_facts import IMAGE_FACTS
