@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from importlib import metadata
 
 from pipeline.config import EngineKind, JobConfig
+from pipeline.config.index_config import IndexConfig
 from pipeline.engines import EngineSpec
 from pipeline.engines.grammar import grammar_fault
 from pipeline.errors import ConfigError
@@ -119,7 +120,7 @@ def check_grammars(job: JobConfig) -> None:
                 raise ConfigError(f"captions.{index}.schema: the engine cannot make its grammar: {fault}; change it")
 
 
-def refuse_output_in_source(job: JobConfig, store: Store) -> None:
+def refuse_output_in_source(job: JobConfig | IndexConfig, store: Store) -> None:
     """Refuse a new output inside the source, because a listing of the source would include its files.
 
     An output that exists is accepted: earlier versions allowed it, and listings exclude its files.
