@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
+from typing import Any
 
 from pipeline.config.index_config import IndexConfig
 from pipeline.flow.prepared_job import Extension, refuse_output_in_source, versions
@@ -84,11 +85,13 @@ def index_recipe(config: IndexConfig) -> Recipe:
     )
 
 
-def _about(config: IndexConfig) -> dict[str, object]:
+def _about(config: IndexConfig) -> dict[str, Any]:
     """The config as JSON; of the cluster nothing, since another run may use another one."""
-    # The names that a shard may lack are no part of the config: a job file gives them by its conditions.
-    optional = list(config.source.optional_fields)
-    return {**config.model_dump(mode="json", exclude={"cluster"}), "optional_fields": optional}
+    # Apart from the others, since a config does not say which fields a shard may lack.
+    optional = config.source.optional_fields
+    about = config.model_dump(mode="json", exclude={"cluster"})
+    kept = [name for name in config.source.metadata_fields if name not in optional]
+    return {**about, "source": {**about["source"], "metadata_fields": kept}, "optional_fields": list(optional)}
 
 
 def _versions() -> dict[str, str]:
