@@ -29,6 +29,7 @@ from pipeline.readers import list_source
 from pipeline.recipe import ModelFacts, Recipe, Weights, build_recipe, find_weights
 from pipeline.selection import selection_of
 from pipeline.stages.captioning import CaptionSpec
+from pipeline.stages.index_facts import checked_index_facts, index_facts
 from pipeline.stages.limit_rows import find_limit
 from pipeline.stages.read_batches import ReadSpec
 from pipeline.storage import Store, open_store, place_of, probe, reaches
@@ -162,10 +163,11 @@ def prepare_job(job: JobConfig, extension: Extension | None = None) -> PreparedJ
     done_earlier = [shards_to_take_over(output, store, recipe, listing.shards) for output in earlier]
     identity = run_identity_of(job, recipe)
     about = {"job": job.model_dump(mode="json"), "slots": list(identity.slots), "versions": dict(identity.versions)}
+    read = with_index(read_spec(job, weights))
     claim_run(store, recipe, about, job.source.selection())
-    read = read_spec(job, weights)
     shards, end_rows = _within_limit(job, store, read, listing.shards, remarks)
     plan = _planned(store, shards, extension, remarks)
+    checked_index_facts(read.source, read.images, list(plan.shards.values()))
     todo = remaining(store, plan)
     return PreparedJob(
         job=job,
@@ -269,6 +271,17 @@ def read_spec(job: JobConfig, weights: Weights) -> ReadSpec:
         schemas={slot.slot: slot.schema for slot in job.captions if slot.existing and slot.schema},
         num_slots=sum(len(slot.names) for slot in job.captions),
     )
+
+
+def with_index(spec: ReadSpec) -> ReadSpec:
+    """Return a spec that decides about images by `source.index`, if the job names one.
+
+    Raises:
+        ConfigError: there is no index at this URL.
+        OutputMismatch: it was made with other settings.
+    """
+    opened = index_facts(spec.source, spec.images)
+    return spec if opened is None else replace(spec, index=opened[1])
 
 
 def caption_spec(job: JobConfig, identity: RunIdentity) -> CaptionSpec:

@@ -10,8 +10,8 @@ from pipeline.errors import ConfigError
 from pipeline.images.decoding import Pixels, Size
 
 HASH_PIXELS = 4_000_000
-"""A larger image is scaled to so many pixels before it is hashed, so that the hash needs at most 16 MB beside the decoded
-image. It looks at 1,024 px."""
+"""A larger image is scaled to so many pixels before it is hashed, so that the hash needs at most 16 MB beside the
+decoded image. It looks at 1,024 px."""
 
 
 def size_for_hash(width: int, height: int) -> Size:

@@ -30,6 +30,7 @@ from pipeline.models import Geometry
 from pipeline.readers import LeftOut, SourceRow, open_shard
 from pipeline.selection import Selection
 from pipeline.stages.existing_texts import existing_texts
+from pipeline.stages.index_facts import IndexFacts
 from pipeline.stages.row_screen import RowScreen
 from schemas.batch import BATCH, BatchKind
 from schemas.shard import Shard
@@ -63,6 +64,8 @@ class ReadSpec:
     """JSON Schemas of these slots, as JSON text."""
     num_slots: int = 1
     """Of the run."""
+    index: IndexFacts | None = None
+    """Of `source.index`: images that it knows not to be selected are not read."""
     taken_over: TakenOver = field(default_factory=TakenOver)
     """Of the shard that is read: its rows in earlier outputs, which need no request."""
 
@@ -131,7 +134,8 @@ def _read(
     with IsolatedDecoder() as decoder, open_shard(shard, spec.source, spec.images.max_bytes) as opened:
         timings.left_out = opened.left_out
         tools = _tools(decoder, isolated=isolated, timings=timings)
-        screen = RowScreen(spec.selection, spec.images, shard.path, tools.header)
+        known = spec.index.of_images(shard) if spec.index and spec.selection.needs_image else None
+        screen = RowScreen(spec.selection, spec.images, shard.path, tools.header, known)
         wanted = range(opened.num_images) if rows is None else rows
         wanted = set(wanted) - done if done else wanted
         num_left = len(wanted)
