@@ -4,7 +4,7 @@ import hashlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import click
@@ -13,13 +13,15 @@ from jobs.output import Output, open_index_output, open_output, source_option
 from jobs.terminal import echo
 from jobs.verify_index import verify_index
 from pipeline.config import ImagesConfig, SourceConfig
-from pipeline.errors import ShardUnreadable
+from pipeline.errors import ShardUnreadable, StoreError
 from pipeline.images import IsolatedDecoder
+from pipeline.ledger import layout
+from pipeline.ledger.duplicates_record import DuplicatesRecord, files_of, read_followers, read_records
 from pipeline.ledger.limit_record import EndRows, read_limit
 from pipeline.ledger.shard_plan import Plan, remaining
 from pipeline.ledger.verification import ShardVerdict, SourceImage, Violation, ViolationKind, verify_shard, verify_tree
 from pipeline.readers import open_shard
-from pipeline.selection import JSON, Selection, selection_of
+from pipeline.selection import JSON, Duplicates, Selection, selection_of
 from pipeline.stages.row_screen import RowScreen
 from schemas.shard import Shard
 from schemas.status import Reason
@@ -98,6 +100,8 @@ class _Check:
     images: ImagesConfig
     selection: Selection
     end_rows: EndRows
+    duplicates: Sequence[DuplicatesRecord | None]
+    """By generation of the plan."""
 
     @classmethod
     def of(cls, opened: Output) -> Self:
@@ -109,6 +113,7 @@ class _Check:
             images=opened.images,
             selection=selection_of(source),
             end_rows=(read_limit(opened.store) if source.limit else None) or {},
+            duplicates=_duplicates(opened) if source.duplicates else (),
         )
 
     def shard(self, shard: Shard) -> tuple[int, ShardVerdict]:
@@ -120,7 +125,9 @@ class _Check:
         return len(images), verify_shard(self.opened.store, self.opened.run, shard, len(images), images)
 
     def _images(self, shard: Shard) -> Iterator[SourceImage]:
-        selection = self.selection.up_to(self.end_rows.get(shard.path))
+        selection = replace(
+            self.selection.up_to(self.end_rows.get(shard.path)), duplicates=self._duplicates_of(shard.path)
+        )
         answers: dict[int, tuple[Reason, str] | None] = {}
         with IsolatedDecoder() as decoder, open_shard(shard, self.source, self.images.max_bytes) as opened:
             screen = RowScreen(selection, self.images, shard.path, decoder.header)
@@ -132,5 +139,29 @@ class _Check:
             for row in opened.rows(None, None if selection.selects_all else ask):
                 skip, answer = screen.skip_of(row), answers.get(row.row)
                 skipped_by = answer[1] if answer else skip.condition if skip else None
+                reason = answer[0] if answer else skip.reason if skip else None
                 sha256 = None if row.data is None else hashlib.sha256(row.data).hexdigest()
-                yield SourceImage(row.key, sha256, skipped_by)
+                yield SourceImage(row.key, sha256, skipped_by, selection.duplicate_of(row.row, reason))
+
+    def _duplicates_of(self, shard: str) -> Duplicates | None:
+        config, files = self.source.duplicates, files_of(self.duplicates, shard)
+        if config is None or files is None:
+            return None
+        leaders = read_followers(self.opened.store, files, shard)
+        return Duplicates(by=config.by, leaders=leaders, num_images=files.num_images)
+
+
+def _duplicates(opened: Output) -> Sequence[DuplicatesRecord | None]:
+    """Return the records of all generations.
+
+    Raises:
+        StoreError: one is missing or damaged.
+    """
+    records = read_records(opened.store, len(opened.plan.generations))
+    if None in records:
+        path = layout.duplicates_path(records.index(None))
+        raise StoreError(
+            f"{opened.store.url}/{path}: is missing, so it cannot be checked which rows are duplicates; run the job "
+            "once more, or restore the file"
+        )
+    return records

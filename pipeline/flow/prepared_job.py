@@ -13,10 +13,13 @@ from pipeline.config.index_config import IndexConfig
 from pipeline.engines import EngineSpec
 from pipeline.engines.grammar import grammar_fault
 from pipeline.errors import ConfigError
+from pipeline.flow.job_duplicates import claim_duplicates, limit_without_duplicates, refuse_unfit_index
 from pipeline.flow.shard_task import ShardTask
 from pipeline.ledger import layout
+from pipeline.ledger.duplicates_record import DuplicatesRecord, files_of
 from pipeline.ledger.footer import RunIdentity
-from pipeline.ledger.limit_record import EndRows, claim_limit, read_limit
+from pipeline.ledger.limit_record import EndRows, claim_limit
+from pipeline.ledger.promotion import find_stand_ins
 from pipeline.ledger.retry_rows import find_retry_rows
 from pipeline.ledger.run_record import claim_run
 from pipeline.ledger.shard_plan import Plan, Remaining, claim_plan, extend_plan, remaining
@@ -30,7 +33,6 @@ from pipeline.recipe import ModelFacts, Recipe, Weights, build_recipe, find_weig
 from pipeline.selection import selection_of
 from pipeline.stages.captioning import CaptionSpec
 from pipeline.stages.index_facts import checked_index_facts, index_facts
-from pipeline.stages.limit_rows import find_limit
 from pipeline.stages.read_batches import ReadSpec
 from pipeline.storage import Store, open_store, place_of, probe, reaches
 from schemas.shard import Shard
@@ -81,6 +83,8 @@ class PreparedJob:
     tasks: Sequence[ShardTask]
     """Remaining shards: planned, neither committed nor in quarantine."""
     plan: Plan
+    duplicates: Sequence[DuplicatesRecord | None] = ()
+    """By generation of the plan."""
     remaining: Remaining
     remarks: Sequence[str]
     earlier: Sequence[Store] = ()
@@ -158,16 +162,21 @@ def prepare_job(job: JobConfig, extension: Extension | None = None) -> PreparedJ
     refuse_output_in_source(job, store)
     listing = list_source(job.source)
     remarks += listing.remarks
+    read = with_index(read_spec(job, weights))
+    if not store.exists(layout.PLAN):
+        refuse_unfit_index(job, listing.shards)
+        checked_index_facts(read.source, read.images, listing.shards)
     probe(store)
     earlier = [open_store(url) for url in job.reuse]
     done_earlier = [shards_to_take_over(output, store, recipe, listing.shards) for output in earlier]
     identity = run_identity_of(job, recipe)
     about = {"job": job.model_dump(mode="json"), "slots": list(identity.slots), "versions": dict(identity.versions)}
-    read = with_index(read_spec(job, weights))
     claim_run(store, recipe, about, job.source.selection())
     shards, end_rows = _within_limit(job, store, read, listing.shards, remarks)
-    plan = _planned(store, shards, extension, remarks)
+    plan = _planned(job, store, shards, extension, remarks)
     checked_index_facts(read.source, read.images, list(plan.shards.values()))
+    duplicates = claim_duplicates(job, store, plan, [read.selection] * len(plan.generations))
+    remarks += duplicates_remarks(duplicates)
     todo = remaining(store, plan)
     return PreparedJob(
         job=job,
@@ -183,11 +192,13 @@ def prepare_job(job: JobConfig, extension: Extension | None = None) -> PreparedJ
                 fragments,
                 end_row=end_rows.get(path),
                 earlier=tuple(index for index, done in enumerate(done_earlier) if path in done),
+                duplicates=files_of(duplicates, path),
             )
             for path, fragments in todo.fragments.items()
         ],
         earlier=earlier,
         plan=plan,
+        duplicates=duplicates,
         remaining=todo,
         remarks=remarks,
     )
@@ -200,7 +211,7 @@ def _within_limit(
     limit = job.source.limit
     if limit is None:
         return shards, {}
-    end_rows = claim_limit(store, lambda: find_limit(read, shards, limit))
+    end_rows = claim_limit(store, lambda: limit_without_duplicates(job, read, shards, limit))
     needed = [shard for shard in shards if shard.path in end_rows]
     remarks.append(
         f"source.limit: the first {limit:,} selected images are in {len(needed):,} of {len(shards):,} shards"
@@ -208,10 +219,13 @@ def _within_limit(
     return needed, end_rows
 
 
-def _planned(store: Store, shards: Sequence[Shard], extension: Extension | None, remarks: list[str]) -> Plan:
+def _planned(
+    job: JobConfig, store: Store, shards: Sequence[Shard], extension: Extension | None, remarks: list[str]
+) -> Plan:
     plan = claim_plan(store, shards)
     added = extension.settled(plan.unplanned) if extension else []
     if added:
+        refuse_unfit_index(job, [*plan.shards.values(), *added])
         plan = extend_plan(store, plan, added)
         remarks.append(
             f"source: {len(added)} new shards, such as {added[0].path}, are now in the plan of this output: "
@@ -220,6 +234,21 @@ def _planned(store: Store, shards: Sequence[Shard], extension: Extension | None,
     if plan.unplanned:
         remarks.append(unplanned_remark(plan, extension))
     return plan
+
+
+def duplicates_remarks(records: Sequence[DuplicatesRecord | None]) -> list[str]:
+    """Say how many images are captioned by another one, by the records of a plan."""
+    made = [record for record in records if record]
+    if not made:
+        return []
+    num_followers, num_images = (
+        sum(record.num_followers for record in made),
+        sum(sum(record.num_images.values()) for record in made),
+    )
+    return [
+        f"source.duplicates: {num_followers:,} of {num_images:,} images are duplicates, by the index "
+        f"{made[0].index.url}: the first of each cluster is captioned"
+    ]
 
 
 def unplanned_remark(plan: Plan, extension: Extension | None = None) -> str:
@@ -240,7 +269,6 @@ def prepare_retry(job: JobConfig, statuses: Collection[Status], *, edited: bool 
     """
     # Rows that an earlier output has are no retry.
     prepared = prepare_job(job.model_copy(update={"reuse": ()}))
-    end_rows = (read_limit(prepared.store) if job.source.limit else None) or {}
     shards = [shard for path, shard in prepared.plan.shards.items() if path in prepared.remaining.committed]
     with ThreadPoolExecutor(RETRY_READERS) as pool:
         all_rows = pool.map(
@@ -248,12 +276,33 @@ def prepare_retry(job: JobConfig, statuses: Collection[Status], *, edited: bool 
             shards,
         )
         tasks = [
-            ShardTask(shard, (), rows, end_row=end_rows.get(shard.path))
+            ShardTask(shard, (), rows, duplicates=files_of(prepared.duplicates, shard.path))
             for shard, rows in zip(shards, all_rows, strict=True)
             if rows
         ]
     attempts = max((task.retry_rows.attempts for task in tasks if task.retry_rows), default=0)
     return replace(prepared, tasks=tasks, caption_spec=replace(prepared.caption_spec, first_attempt=attempts))
+
+
+def prepare_stand_ins(job: JobConfig) -> PreparedJob:
+    """Like `prepare_retry`, with the next follower of each leader that failed or whose shard is in quarantine.
+
+    Raises:
+        ConfigError: the job has no `source.duplicates`.
+    """
+    if job.source.duplicates is None:
+        raise ConfigError(
+            f"{job.output}: its job has no source.duplicates, so no row waits for another one; allowed: --rows failed, "
+            "rejected"
+        )
+    prepared = prepare_job(job.model_copy(update={"reuse": ()}))
+    committed, quarantined = prepared.remaining.committed, prepared.remaining.quarantined
+    shards = [shard for path, shard in prepared.plan.shards.items() if path in committed]
+    tasks = [
+        ShardTask(shard, (), rows, duplicates=files_of(prepared.duplicates, shard.path))
+        for shard, rows in find_stand_ins(prepared.store, prepared.run_identity, shards, quarantined)
+    ]
+    return replace(prepared, tasks=tasks)
 
 
 def read_spec(job: JobConfig, weights: Weights) -> ReadSpec:
@@ -267,6 +316,7 @@ def read_spec(job: JobConfig, weights: Weights) -> ReadSpec:
         geometry=family_of(job.model).geometry_of(weights.stated),
         batch_images=job.engine.batch_images,
         selection=selection_of(job.source),
+        duplicates_by=job.source.duplicates.by if job.source.duplicates else "",
         existing=existing,
         schemas={slot.slot: slot.schema for slot in job.captions if slot.existing and slot.schema},
         num_slots=sum(len(slot.names) for slot in job.captions),

@@ -13,10 +13,12 @@ GENERATIONS = "plan"
 CAPTIONS = "captions"
 INDEX = "index"
 """In place of `captions`, in the output of `joyfleet index`."""
+DUPLICATES = "duplicates"
+"""Only in outputs of a job with `source.duplicates`."""
 STAGING = "staging"
 QUARANTINE = "quarantine"
 RUNS = "report/runs"
-FOLDERS = (CAPTIONS, INDEX, STAGING, QUARANTINE, GENERATIONS, "report", ".tmp")
+FOLDERS = (CAPTIONS, INDEX, DUPLICATES, STAGING, QUARANTINE, GENERATIONS, "report", ".tmp")
 """All folders of an output; `pipeline.readers.outputs` recognises an output by them."""
 
 _COMMITTED = re.compile(r"captions/(?P<shard>.+)\.parquet", re.DOTALL)
@@ -25,6 +27,7 @@ _QUARANTINED = re.compile(r"quarantine/(?P<shard>.+)\.json", re.DOTALL)
 _RUN_EVENTS = re.compile(r"report/runs/\d{8}T\d{6}Z-[0-9a-f-]{36}\.jsonl")
 _TEMPORARY = re.compile(r"\.tmp/[0-9a-f]{32}|staging/\.probe-[0-9a-f]{32}")
 _GENERATION = re.compile(r"plan/(?P<number>\d{5,})\.parquet")
+_FOLLOWERS = re.compile(r"duplicates/(?P<number>\d{5,})-[0-9a-f]{32}-\d{5,}\.parquet")
 _FRAGMENT = re.compile(r"staging/(?P<shard>.+)/\d{10,}-[0-9a-f]{32}\.parquet", re.DOTALL)
 
 
@@ -47,6 +50,22 @@ def generation_of(path: str) -> int | None:
     """The number of a later generation, or None when none has such a name."""
     match = _GENERATION.fullmatch(path)
     return int(match["number"]) if match and generation_path(int(match["number"])) == path else None
+
+
+def duplicates_path(number: int) -> str:
+    """The record of the duplicates that a generation of the plan adds."""
+    return f"{DUPLICATES}/{number:05d}.json"
+
+
+def followers_path(number: int, attempt: str, file_number: int) -> str:
+    """A file of followers, named by the attempt that wrote it: the record names those that count."""
+    return f"{DUPLICATES}/{number:05d}-{attempt}-{file_number:05d}.parquet"
+
+
+def generation_of_followers(path: str) -> int | None:
+    """The generation of a file of followers, or None when none has such a name."""
+    match = _FOLLOWERS.fullmatch(path)
+    return int(match["number"]) if match else None
 
 
 def quarantine_path(shard: str) -> str:

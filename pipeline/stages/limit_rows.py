@@ -6,23 +6,33 @@ from a store for this is fetched again by the run. With an index that has the fi
 read.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 
 from pipeline.errors import ShardUnreadable
 from pipeline.images import IsolatedDecoder
 from pipeline.readers import open_shard
 from pipeline.readers.formats import count_images
+from pipeline.selection import Duplicates
 from pipeline.stages.read_batches import ReadSpec
 from pipeline.stages.row_screen import RowScreen
 from schemas.shard import Shard
 
 
-def find_limit(spec: ReadSpec, shards: Sequence[Shard], limit: int) -> dict[str, int | None]:
+def find_limit(
+    spec: ReadSpec, shards: Sequence[Shard], limit: int, duplicates: Mapping[str, Duplicates] | None = None
+) -> dict[str, int | None]:
     """Return the shards that hold the first `limit` selected rows, in order, each with the end of its rows.
 
     The end is None where the limit is not reached in the shard: all of its rows are within it. A shard that cannot be
     read has the end 0, so that it adds no row if it is restored later.
+
+    Args:
+        spec: how shards are read, and the selection.
+        shards: in the order in which rows are counted.
+        limit: rows wanted.
+        duplicates: by shard; its followers are not counted.
     """
     end_rows: dict[str, int | None] = {}
     left = limit
@@ -30,7 +40,8 @@ def find_limit(spec: ReadSpec, shards: Sequence[Shard], limit: int) -> dict[str,
         if not left:
             break
         try:
-            first = list(islice(_selected(spec, shard), left))
+            selection = replace(spec.selection, duplicates=(duplicates or {}).get(shard.path))
+            first = list(islice(_selected(replace(spec, selection=selection), shard), left))
         except ShardUnreadable:
             end_rows[shard.path] = 0
             continue

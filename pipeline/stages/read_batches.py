@@ -22,7 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.config import ExistingConfig, ImagesConfig, SourceConfig
-from pipeline.errors import BadImage, PipelineError, ShardUnreadable
+from pipeline.errors import BadImage, OutputMismatch, PipelineError, ShardUnreadable
 from pipeline.images import Decoded, Header, IsolatedDecoder, SizeOf, decode_or_exit, header_or_exit
 from pipeline.ledger.fragments import FragmentInfo
 from pipeline.ledger.taken_over import TakenOver, to_stream
@@ -58,6 +58,8 @@ class ReadSpec:
     batch_images: int
     selection: Selection = field(default_factory=Selection)
     """Of the shard that is read, so with the end of the limit in it."""
+    duplicates_by: str = ""
+    """As `source.duplicates.by`; empty without."""
     existing: Mapping[str, ExistingConfig] = field(default_factory=dict[str, ExistingConfig])
     """The slots that may take a text of the source."""
     schemas: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -133,6 +135,7 @@ def _read(
     last: pa.Table | None = None
     with IsolatedDecoder() as decoder, open_shard(shard, spec.source, spec.images.max_bytes) as opened:
         timings.left_out = opened.left_out
+        _refuse_other_rows(spec.selection, shard, opened.num_images)
         tools = _tools(decoder, isolated=isolated, timings=timings)
         known = spec.index.of_images(shard) if spec.index and spec.selection.needs_image else None
         screen = RowScreen(spec.selection, spec.images, shard.path, tools.header, known)
@@ -155,6 +158,15 @@ def _read(
             last = _table(BatchKind.EMPTY, shard, 0)
     if last is not None:
         yield last
+
+
+def _refuse_other_rows(selection: Selection, shard: Shard, num_images: int) -> None:
+    indexed = selection.duplicates.num_images if selection.duplicates else num_images
+    if indexed != num_images:
+        raise OutputMismatch(
+            f"shard {shard.path}: has {num_images} images, and {indexed} rows in the index of source.duplicates; index "
+            "the source into a new output, and caption into a new output with it"
+        )
 
 
 def _unread(spec: ReadSpec, shard: Shard, wanted: Iterable[int]) -> list[SourceRow]:
@@ -272,6 +284,7 @@ class _Batch:
                 image |= {"reason": err.reason.value, "message": err.message}
         if image["reason"] is None:
             self._taken_over += self._spec.taken_over.rows.get(row.row, ())
+        image["duplicate_of"] = self._spec.selection.duplicate_of(row.row, image["reason"])
         # A failed image counts like one for the model.
         self._num_asked += image["reason"] not in SKIPS and not self._needs_no_request(image)
         self.images.append(image)
