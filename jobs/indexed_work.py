@@ -6,12 +6,13 @@ from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jobs.selected_work import SelectedWork, num_taken_over
 from pipeline.config import JobConfig
 from pipeline.readers.count_estimate import CountEstimate
 from pipeline.recipe import Recipe
+from pipeline.selection import Duplicates
 from pipeline.stages.existing_texts import existing_texts
 from pipeline.stages.index_facts import IndexFacts
 from pipeline.stages.read_batches import ReadSpec
@@ -100,13 +101,34 @@ def count_by_index(job: JobConfig, spec: ReadSpec, index: IndexFacts, shards: Se
     """Evaluate the selection of a job on the rows of its index; None if the index lacks a field that decides."""
     if not index.has_fields:
         return None
+    duplicates = _duplicates(job, spec, shards)
     with ThreadPoolExecutor(READERS) as pool:
-        counts = pool.map(lambda shard: _count(spec, index, shard), shards)
+        counts = pool.map(lambda shard: _count(spec, index, shard, duplicates.get(shard.path)), shards)
     return IndexedSource(job, {shard.path: rows for shard, rows in zip(shards, counts, strict=True)})
 
 
-def _count(spec: ReadSpec, index: IndexFacts, shard: Shard) -> _ShardRows:
-    decided = index.decide(spec.selection, shard)
+def _duplicates(job: JobConfig, spec: ReadSpec, shards: Sequence[Shard]) -> dict[str, Duplicates]:
+    """The followers of each shard, as a run over all of them finds them; empty without `source.duplicates`."""
+    config = job.source.duplicates
+    if config is None:
+        return {}
+    # DuckDB takes a while to import: few plans need it.
+    from pipeline.index.followers import Phase, find_followers, open_indexed_source  # noqa: PLC0415
+
+    with find_followers(open_indexed_source(job, shards), [Phase(shards, spec.selection)]) as followers:
+        leaders: dict[str, dict[int, str]] = {path: {} for path in followers.num_images}
+        for table in followers.of_phase(0):
+            columns = (table[name].to_pylist() for name in ("shard", "row", "leader_shard"))
+            for path, row, leader in zip(*columns, strict=True):
+                leaders[path][row] = leader
+        return {
+            path: Duplicates(by=config.by, leaders=leaders[path], num_images=number)
+            for path, number in followers.num_images.items()
+        }
+
+
+def _count(spec: ReadSpec, index: IndexFacts, shard: Shard, duplicates: Duplicates | None) -> _ShardRows:
+    decided = index.decide(replace(spec.selection, duplicates=duplicates), shard)
     if decided is None:
         return _ShardRows(0, array("H"), {})
     selected = array("H")

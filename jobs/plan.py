@@ -218,7 +218,7 @@ def _by_index(job: JobConfig, spec: ReadSpec, shards: Sequence[Shard], remarks: 
     counted = count_by_index(job, spec, index, shards)
     if counted is None:
         remarks.append(
-            f"{job.source.index}: does not have all of the fields {', '.join(spec.source.tested_fields)}, which decide "
+            f"the index does not have all of the fields {', '.join(spec.source.tested_fields)}, which decide "
             "about rows, so the plan is an estimate; `joyfleet index JOB_FILE OUTPUT` keeps those that source.where "
             "tests, --field others"
         )

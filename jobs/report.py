@@ -8,6 +8,7 @@ import click
 from jobs.output import Output, open_index_output, open_output, source_option
 from jobs.report_index import MEMORY_GIB, NEAR_BITS, report_index
 from pipeline.config import ImagesConfig
+from pipeline.config.source_config import MAX_DISTANCE
 from pipeline.errors import ConfigError
 from pipeline.ledger.quarantine import list_quarantine
 
@@ -20,7 +21,7 @@ PAGE = "report/index.html"
 @click.option(
     "--near",
     "near_bits",
-    type=click.IntRange(0, 16),
+    type=click.IntRange(0, MAX_DISTANCE),
     help=f"Of an index: bits in which perceptual hashes of similar images may differ; by default {NEAR_BITS}.",
 )
 @click.option(

@@ -69,7 +69,8 @@ class SourceConfig(ConfigPart):
     Shards behind the last of them are neither read nor planned."""
     index: Url | None = added(default=None)
     """An index of these shards, made by `joyfleet index`. Conditions on images are then decided by it, so that an image
-    that is not selected is not read, and `joyfleet plan` counts instead of estimating. It changes no row."""
+    that is not selected is not read, and `joyfleet plan` counts instead of estimating. It changes no row. By default
+    the index of `duplicates`, if there is one."""
     duplicates: DuplicatesConfig | None = added(default=None)
     """Caption only the first of equal or similar images; the rows of the others are `skipped` and name it."""
 

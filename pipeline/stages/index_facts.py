@@ -55,7 +55,7 @@ class IndexFacts:
 
 
 def index_facts(source: SourceConfig, images: ImagesConfig) -> tuple[Index, IndexFacts] | None:
-    """Open `source.index`; None if the config names none.
+    """Open `source.index`, or else the index of `source.duplicates`; None if the config names none.
 
     Args:
         source: its `tested_fields` are those that decide about rows.
@@ -65,9 +65,10 @@ def index_facts(source: SourceConfig, images: ImagesConfig) -> tuple[Index, Inde
         ConfigError: there is no index at this URL.
         OutputMismatch: it was made with other settings.
     """
-    if source.index is None:
+    url = source.index or (source.duplicates and source.duplicates.index)
+    if url is None:
         return None
-    index = open_index(source.index)
+    index = open_index(url)
     refuse_other_settings(index, source.model_dump(mode="json"), images.model_dump(mode="json"))
     has_fields = index.has_fields(source.tested_fields)
     return index, IndexFacts(store=index.store, fingerprint=index.fingerprint, has_fields=has_fields)

@@ -197,10 +197,26 @@ def test_a_plan_of_an_index_without_a_tested_field_is_an_estimate_and_says_so(tm
     words = ("--json", "--index", str(tmp_path / "index"))
     done = plan_of(tmp_path, *words, where={"fields": {"score": {"min": 3}}})
     assert not json.loads(done.stdout)["selection"]["counted"]
-    assert "does not have all of the fields score, which decide about rows, so the plan is an estimate" in done.stderr
+    assert (
+        "the index does not have all of the fields score, which decide about rows, so the plan is an estimate"
+        in done.stderr
+    )
 
 
 def test_a_plan_with_a_stale_index_is_refused(world):
     os.utime(world / "in/a.tar", ns=(1, 1))
     done = plan_of(world, "--index", str(world / "index"), code=1)
     assert "a.tar was " in str(done.exception)
+
+
+def test_a_plan_counts_duplicates_once(tmp_path):
+    write_tar(tmp_path / "in", "a.tar")
+    write_tar(tmp_path / "in", "b.tar", damaged=(3,))
+    index_all(config_of(tmp_path / "in", tmp_path / "index"))
+    duplicates = {"index": str(tmp_path / "index")}
+    plan = json.loads(plan_of(tmp_path, "--json", duplicates=duplicates).stdout)
+    assert plan["selection"]["counted"]
+    assert plan["left"]["images"] == 13
+    assert plan["selection"]["screened"]["skipped"] == {"source.duplicates: {by: sha256}": 11}
+    sampled = json.loads(plan_of(tmp_path, "--json", duplicates=duplicates, where={"width": {"min": 25}}).stdout)
+    assert sampled["left"]["images"] == 7
