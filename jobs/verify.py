@@ -139,9 +139,8 @@ class _Check:
 
             selects_all = all(selection.selects_all for selection in selections)
             for row in opened.rows(None, None if selects_all else ask):
-                *before, last = map(
-                    _skip_of, screens, [row] * len(screens), answers.get(row.row, [None] * len(screens))
-                )
+                known = answers.get(row.row, [None] * len(screens))
+                *before, last = (_skip_of(*pair, row) for pair in zip(screens, known, strict=True))
                 yield SourceImage(
                     key=row.key,
                     sha256=None if row.data is None else hashlib.sha256(row.data).hexdigest(),
@@ -162,7 +161,7 @@ Answer = tuple[Reason, str] | None
 """Of a screen before the image is read."""
 
 
-def _skip_of(screen: RowScreen, row: SourceRow, answer: Answer) -> Skip | None:
+def _skip_of(screen: RowScreen, answer: Answer, row: SourceRow) -> Skip | None:
     return Skip(*answer) if answer else screen.skip_of(row)
 
 

@@ -202,8 +202,8 @@ def _refuse_limited(job: JobConfig, extension: Extension | None) -> None:
     if extension and job.source.limit is not None:
         raise ConfigError(
             f"source.limit: {job.source.limit}: an output with a limit covers its first rows and is not extended, "
-            "unless --extend comes with a larger limit; leave --extend and --follow out, or caption without a limit into "
-            "an output of its own (`reuse` takes these rows over)"
+            "unless --extend comes with a larger limit; leave --extend and --follow out, or caption without a limit "
+            "into an output of its own (`reuse` takes these rows over)"
         )
 
 
