@@ -9,8 +9,9 @@ from typing import Self
 
 import click
 
-from jobs.output import Output, open_output, source_option
+from jobs.output import Output, open_index_output, open_output, source_option
 from jobs.terminal import echo
+from jobs.verify_index import verify_index
 from pipeline.config import ImagesConfig, SourceConfig
 from pipeline.errors import ShardUnreadable, StoreError
 from pipeline.images import IsolatedDecoder
@@ -37,9 +38,13 @@ def verify(output: str, sources: Sequence[str]) -> None:
     """Check that every source row of OUTPUT's plan has each slot exactly once, and report every violation.
 
     Keys and hashes of the images are compared with the source, captions with the digest of their commit. Skipped rows
-    are those that the output's selection skips when it is evaluated again.
+    are those that the output's selection skips when it is evaluated again. Of an index, the rows are computed again
+    from the source, all but the perceptual hashes, which are compared with the digest of their commit.
     Exit code 0: proven. 1: a violation. 3: proven, but shards are in quarantine.
     """
+    index = open_index_output(output, sources)
+    if index is not None:
+        sys.exit(verify_index(index))
     opened = open_output(output, sources)
     # The plan's URLs are those of the first run. The source may have moved, but must not have changed.
     current = opened.listed_plan()

@@ -67,6 +67,9 @@ class SourceConfig(ConfigPart):
     limit: int | None = added(default=None, ge=1)
     """Caption exactly this number of images: the first that `where` and `sample` select, in the order of the shards.
     Shards behind the last of them are neither read nor planned."""
+    index: Url | None = added(default=None)
+    """An index of these shards, made by `joyfleet index`. Conditions on images are then decided by it, so that an image
+    that is not selected is not read, and `joyfleet plan` counts instead of estimating. It changes no row."""
     duplicates: DuplicatesConfig | None = added(default=None)
     """Caption only the first of equal or similar images; the rows of the others are `skipped` and name it."""
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from importlib import metadata
 
 from pipeline.config import EngineKind, JobConfig
+from pipeline.config.index_config import IndexConfig
 from pipeline.engines import EngineSpec
 from pipeline.engines.grammar import grammar_fault
 from pipeline.errors import ConfigError
@@ -42,6 +43,7 @@ from pipeline.readers import list_source
 from pipeline.recipe import ModelFacts, Recipe, Weights, build_recipe, find_weights
 from pipeline.selection import selection_of
 from pipeline.stages.captioning import CaptionSpec
+from pipeline.stages.index_facts import checked_index_facts, index_facts
 from pipeline.stages.read_batches import ReadSpec
 from pipeline.storage import Store, open_store, place_of, probe, reaches
 from schemas.shard import Shard
@@ -114,7 +116,7 @@ def check_grammars(job: JobConfig) -> None:
                 raise ConfigError(f"captions.{index}.schema: the engine cannot make its grammar: {fault}; change it")
 
 
-def refuse_output_in_source(job: JobConfig, store: Store) -> None:
+def refuse_output_in_source(job: JobConfig | IndexConfig, store: Store) -> None:
     """Refuse a new output inside the source, because a listing of the source would include its files.
 
     An output that exists is accepted: earlier versions allowed it, and listings exclude its files.
@@ -148,15 +150,16 @@ def prepare_job(job: JobConfig, extension: Extension | None = None) -> PreparedJ
         _refuse_limited(job, extension)
     listing = list_source(job.source)
     remarks += listing.remarks
+    read = with_index(read_spec(job, weights))
     if stored is None:
         refuse_unfit_index(job, listing.shards)
+        checked_index_facts(read.source, read.images, listing.shards)
     probe(store)
     earlier = [open_store(url) for url in job.reuse]
     done_earlier = [shards_to_take_over(output, store, recipe, listing.shards) for output in earlier]
     identity = run_identity_of(job, recipe)
     about = {"job": job.model_dump(mode="json"), "slots": list(identity.slots), "versions": dict(identity.versions)}
     record = claim_run(store, recipe, about, job.source.selection())
-    read = read_spec(job, weights)
     if extension and stored and is_changed(job, store, record, stored):
         plan = change_selection(job, store, read, compare_with_source(store.url, stored, listing.shards), extension)
         remarks.append(changed_remark(plan))
@@ -165,6 +168,7 @@ def prepare_job(job: JobConfig, extension: Extension | None = None) -> PreparedJ
         refuse_other_selection(store, current_selection(record.selection, stored), job.source.selection())
         shards = _within_limit(job, store, read, listing.shards, stored, remarks)
         plan = _planned(job, store, shards, stored, extension, remarks)
+    checked_index_facts(read.source, read.images, list(plan.shards.values()))
     end_rows = _end_rows(job, store, plan)
     in_force = selections_in_force(store, job.source, record.selection, plan, {})
     duplicates = claim_duplicates(job, store, plan, [each.selection for each in in_force])
@@ -364,6 +368,17 @@ def read_spec(job: JobConfig, weights: Weights) -> ReadSpec:
         schemas={slot.slot: slot.schema for slot in job.captions if slot.existing and slot.schema},
         num_slots=sum(len(slot.names) for slot in job.captions),
     )
+
+
+def with_index(spec: ReadSpec) -> ReadSpec:
+    """Return a spec that decides about images by `source.index`, if the job names one.
+
+    Raises:
+        ConfigError: there is no index at this URL.
+        OutputMismatch: it was made with other settings.
+    """
+    opened = index_facts(spec.source, spec.images)
+    return spec if opened is None else replace(spec, index=opened[1])
 
 
 def caption_spec(job: JobConfig, identity: RunIdentity) -> CaptionSpec:

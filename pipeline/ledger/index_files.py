@@ -4,9 +4,9 @@ An index is an output of its own: `run.json` binds it to what was asked for, the
 `index/<shard>.parquet` has one row per image. Nobody edits it: a shard that changed needs a new index.
 """
 
+import json
 import logging
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ import pyarrow as pa
 from pipeline.errors import ConfigError, OutputMismatch, StoreError
 from pipeline.ledger import layout
 from pipeline.ledger.caption_table import rows_sha256
-from pipeline.ledger.run_record import read_run
+from pipeline.ledger.run_record import differences, read_run
 from pipeline.ledger.shard_plan import Plan, read_plan
 from pipeline.storage import Store, WriteResult, open_store, put_if_absent
 from pipeline.storage.parquet import decode_parquet, encode_parquet, read_metadata
@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 ABOUT = "index"
 """Key of `about` in `run.json` that makes an output an index; it holds the config of the first run."""
 
+EVERYTHING = "*"
+"""The entry of `source.metadata_fields` that keeps all fields."""
+
 SHOWN = 3
 """Shards in a message."""
 
@@ -37,14 +40,24 @@ class Index:
 
     store: Store
     fingerprint: str
-    about: Mapping[str, Any]
-    """The config of the first run."""
+    fields: Mapping[str, Any]
+    """What the fingerprint is computed from: `hashes`, `images` and `rows`."""
     plan: Plan
 
     @property
     def hashes(self) -> frozenset[Hash]:
         """What was hashed; the columns of the others are null."""
-        return frozenset(map(Hash, self.about["hashes"]))
+        return frozenset(map(Hash, self.fields["hashes"]))
+
+    def has_fields(self, names: Iterable[str]) -> bool:
+        """Whether its rows have these metadata fields, where the source has them."""
+        kept: Sequence[str] = self.fields["rows"]["metadata_fields"]
+        return EVERYTHING in kept or set(names) <= set(kept)
+
+    def quarantined(self) -> frozenset[str]:
+        """Planned shards that could not be read."""
+        shards = (layout.shard_of_quarantined(entry.path) for entry in self.store.list(layout.QUARANTINE))
+        return frozenset(shard for shard in shards if shard and shard in self.plan.shards)
 
     def indexed(self) -> frozenset[str]:
         """Planned shards that have their file: one listing."""
@@ -87,22 +100,57 @@ def open_index(url: str) -> Index:
     """
     store = open_store(url)
     record = read_run(store)
-    about = record.about.get(ABOUT)
-    if not isinstance(about, Mapping):
+    if ABOUT not in record.about:
         raise ConfigError(
             f"{url}: is not an index of images; make one with `joyfleet index SOURCE OUTPUT`, and give its URL"
         )
-    return Index(store=store, fingerprint=record.fingerprint, about=dict(about), plan=read_plan(store))
+    return Index(store=store, fingerprint=record.fingerprint, fields=record.fields, plan=read_plan(store))
+
+
+OF_A_HEADER = ("formats", "max_pixels", "max_bytes", "apply_exif_orientation")
+"""Keys of `images` that say what is known of an image, and which way up it is."""
+
+
+def refuse_other_settings(index: Index, source: Mapping[str, Any], images: Mapping[str, Any]) -> None:
+    """Refuse an index whose rows would be others with the settings of a job.
+
+    Args:
+        index: the index.
+        source: the `source` of the job, as JSON.
+        images: the `images` of the job, as JSON.
+
+    Raises:
+        OutputMismatch: names the keys that differ.
+    """
+    stored = {
+        "source": {name: index.fields["rows"][name] for name in OF_A_ROW},
+        "images": {name: index.fields["images"][name] for name in OF_A_HEADER},
+    }
+    current = {
+        "source": {name: source[name] for name in OF_A_ROW},
+        "images": {name: images[name] for name in OF_A_HEADER},
+    }
+    lines = list(differences(stored, json.loads(json.dumps(current))))
+    if lines:
+        raise OutputMismatch(
+            f"{index.store.url}: the index was made with other settings than those of this job. They differ in\n  "
+            + "\n  ".join(lines)
+            + "\nMake an index with the settings of the job: `joyfleet index JOB_FILE OUTPUT`"
+        )
+
+
+OF_A_ROW = ("images_per_shard", "image_column")
+"""Keys of `source` that say which images are rows."""
 
 
 def refuse_other_source(index: Index, shards: Sequence[Shard]) -> None:
-    """Refuse an index that does not describe these shards as they are now.
+    """Refuse an index that does not describe these shards as they are now; one that it could not read is accepted.
 
     Raises:
         OutputMismatch: names shards that it does not have, that have changed since, or that are not indexed yet.
     """
-    indexed = index.indexed()
-    faults = [fault for shard in shards if (fault := _fault(index, indexed, shard))]
+    done = index.indexed() | index.quarantined()
+    faults = [fault for shard in shards if (fault := _fault(index, done, shard))]
     if faults:
         more = f"; and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
         raise OutputMismatch(
@@ -112,7 +160,7 @@ def refuse_other_source(index: Index, shards: Sequence[Shard]) -> None:
         )
 
 
-def _fault(index: Index, indexed: frozenset[str], shard: Shard) -> str | None:
+def _fault(index: Index, done: frozenset[str], shard: Shard) -> str | None:
     planned = index.plan.shards.get(shard.path)
     if planned is None:
         return f"{shard.path} is not in it"
@@ -121,17 +169,31 @@ def _fault(index: Index, indexed: frozenset[str], shard: Shard) -> str | None:
             f"{shard.path} was {planned.size} bytes, etag {planned.etag}, when it was indexed, and is {shard.size}, "
             f"etag {shard.etag}"
         )
-    return None if shard.path in indexed else f"{shard.path} has no rows in it yet"
+    return None if shard.path in done else f"{shard.path} has no rows in it yet"
 
 
-def commit_rows(store: Store, fingerprint: str, shard: Shard, table: pa.Table) -> IndexCommit:
+def existing_rows(store: Store, fingerprint: str, shard: Shard, attempt: str) -> IndexCommit | None:
+    """Return the file of a shard, if there is one, and whether this attempt wrote it; raises as `read_rows`."""
+    if not store.exists(layout.index_path(shard.path)):
+        return None
+    footer, table = _read(store, fingerprint, shard)
+    return _commit_of(shard, WriteResult.OURS if footer.attempt == attempt else WriteResult.EXISTS, table)
+
+
+def commit_rows(store: Store, fingerprint: str, shard: Shard, table: pa.Table, attempt: str) -> IndexCommit:
     """Create the file of a shard; if another run has created it, return the counts of that one.
+
+    Args:
+        store: the output.
+        fingerprint: of the index.
+        shard: as planned.
+        table: all of its rows, in order.
+        attempt: 32 hex digits, the same when the same work is repeated: a file whose writer died is then OURS.
 
     Raises:
         OutputMismatch: the existing file is of another index or of another state of the shard.
         StoreError: as `put_if_absent`, or the existing file is damaged.
     """
-    attempt = uuid.uuid4().hex
     metadata = {
         IndexKey.INDEX_VERSION: INDEX_VERSION,
         IndexKey.ATTEMPT: attempt,
@@ -144,7 +206,7 @@ def commit_rows(store: Store, fingerprint: str, shard: Shard, table: pa.Table) -
     data = encode_parquet(table, {str(key): value for key, value in metadata.items()})
     outcome = put_if_absent(store, layout.index_path(shard.path), data, attempt)
     if outcome is WriteResult.EXISTS:
-        table = read_rows(store, fingerprint, shard)
+        _, table = _read(store, fingerprint, shard)
     log.info("shard=%s indexed rows=%d bytes=%d outcome=%s", shard.path, table.num_rows, len(data), outcome)
     return _commit_of(shard, outcome, table)
 
@@ -167,6 +229,10 @@ def read_rows(store: Store, fingerprint: str, shard: Shard) -> pa.Table:
         OutputMismatch: the file is of another index, or of another state of the shard.
         StoreError: it is damaged.
     """
+    return _read(store, fingerprint, shard)[1]
+
+
+def _read(store: Store, fingerprint: str, shard: Shard) -> tuple[IndexFooter, pa.Table]:
     path = layout.index_path(shard.path)
     data = store.get(path)
     try:
@@ -177,7 +243,7 @@ def read_rows(store: Store, fingerprint: str, shard: Shard) -> pa.Table:
     fault = footer_fault(footer, fingerprint, shard)
     if fault:
         raise OutputMismatch(f"{store.url}/{path}: {fault}; index the source as it is now into a new output")
-    return table
+    return footer, table
 
 
 def iter_rows(index: Index) -> Iterator[pa.Table]:

@@ -58,6 +58,8 @@ class ViolationKind(StrEnum):
     condition."""
     EDIT = "edit"
     """The editor or the time of an edit is missing, or a row without an editor has what only an edit gives."""
+    COLUMN = "column"
+    """Of an index: a column differs from what the source gives, or from another column."""
 
 
 @dataclass(frozen=True, slots=True)

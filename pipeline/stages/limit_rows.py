@@ -2,7 +2,8 @@
 
 Without conditions a shard is counted by its directory or footer where its format has one, else by its headers. With
 conditions its rows are screened, which reads the images only if a condition is about them. A shard that is fetched
-from a store for this is fetched again by the run.
+from a store for this is fetched again by the run. With an index that has the fields of the conditions, no shard is
+read.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -51,6 +52,10 @@ def find_limit(
 
 def _selected(spec: ReadSpec, shard: Shard) -> Iterator[int]:
     """The numbers of the selected rows of a shard, ascending."""
+    decided = spec.index.decide(spec.selection, shard) if spec.index else None
+    if decided is not None:
+        yield from (row for row, _, skip in decided if skip is None)
+        return
     if spec.selection.parts:
         yield from _screened(spec, shard)
         return
