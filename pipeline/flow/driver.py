@@ -67,7 +67,7 @@ def run_job(prepared: PreparedJob, result: RunResult, report: Report, stop: thre
         return
     with record_lifecycle(prepared, result, report) as report_and_record:
         _run(prepared, result, report_and_record, stop)
-        _mark_applied(prepared, result)
+        record_applied(prepared, result)
         _refuse_nothing(prepared, result)
 
 
@@ -84,7 +84,7 @@ def _run(prepared: PreparedJob, result: RunResult, report: Report, stop: threadi
         result.seconds = time.monotonic() - started
 
 
-def _mark_applied(prepared: PreparedJob, result: RunResult) -> None:
+def record_applied(prepared: PreparedJob, result: RunResult) -> None:
     """Record that every row which a changed selection selects has its captions, unless a shard has to be done again."""
     if prepared.unapplied is None:
         return
