@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,7 +12,7 @@ from PIL import Image
 
 from jobs.commands import cli
 from pipeline.config import parse_job
-from pipeline.errors import ConfigError, OutputMismatch, StoreError
+from pipeline.errors import ConfigError, OutputMismatch, PipelineError, StoreError
 from pipeline.flow import job_duplicates, prepared_job
 from pipeline.flow.extension import Extension
 from pipeline.flow.prepared_job import prepare_job, prepare_retry, prepare_stand_ins
@@ -464,6 +465,62 @@ def test_another_index_at_the_same_place_is_refused_when_it_is_needed_again(fold
     index(folder)
     with pytest.raises(OutputMismatch, match=r"its duplicates come from the index .* Give the index of"):
         prepare_job(job(folder), Extension())
+
+
+# Exports.
+
+
+def exported(folder, form="jsonl", *options):
+    target = folder / f"export-{len(list(folder.iterdir()))}"
+    out = invoke("export", folder / "out", target, "--to", form, "--slot", "long", *options)
+    lines = [json.loads(line) for file in sorted(target.rglob("*.jsonl")) for line in file.read_text().splitlines()]
+    return out, lines, target
+
+
+def test_an_export_leaves_followers_out_or_gives_them_the_captions_of_their_leaders(folder):
+    index(folder)
+    rows, _ = run_job(job(folder))
+    out, lines, _ = exported(folder)
+    assert (len(lines), "left out: 5 images skipped by the selection" in out) == (7, True)
+    out, lines, _ = exported(
+        folder, "jsonl", "--duplicates", "--field", "shard", "--field", "row", "--field", "duplicate_of"
+    )
+    assert len(lines) == 12
+    for line in lines:
+        leader = line["duplicate_of"] or f"{line['shard']}#{line['row']}"
+        shard, _, row = leader.rpartition("#")
+        assert line["caption"] == rows[shard, int(row), "long"]["caption"]
+    assert {(line["shard"], line["row"]): line["duplicate_of"] for line in lines if line["duplicate_of"]} == FOLLOWERS
+
+
+def test_an_export_takes_the_caption_of_the_stand_in(folder):
+    index(folder)
+    run_job(job(folder), bad={("a.tar", 0)})
+    stand_in(folder)
+    _, lines, _ = exported(folder, "jsonl", "--duplicates", "--field", "shard", "--field", "row")
+    captions = {(line["shard"], line["row"]): line["caption"] for line in lines}
+    assert captions["b.tar", 3] == captions["a.tar", 2] == "answer of a.tar 2 long"
+    assert ("a.tar", 0) not in captions
+
+
+def test_an_export_with_images_has_those_of_the_followers(folder):
+    index(folder, hashes=BOTH)
+    run_job(job(folder, "phash:0"))
+    _, _, target = exported(folder, "sidecars", "--duplicates")
+    files = {path.name: path for path in target.iterdir() if path.is_file()}
+    assert len([name for name in files if name.endswith(".png")]) == 12
+    assert files["b.tar-000000-000.png"].read_bytes() == picture(1)
+    assert files["b.tar-000000-000.txt"].read_text().strip() == files["a.tar-000001-001.txt"].read_text().strip()
+
+
+def test_an_export_waits_for_leaders_that_are_not_committed(folder):
+    index(folder)
+    prepared = prepare_job(job(folder))
+    run_tasks(replace(prepared, tasks=prepared.tasks[1:]))
+    with pytest.raises(
+        PipelineError, match=r"shard a\.tar is not committed yet, and duplicates wait for .* of a\.tar#"
+    ):
+        exported(folder, "jsonl", "--duplicates")
 
 
 # Verification.
