@@ -6,12 +6,13 @@ from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jobs.selected_work import SelectedWork, num_taken_over
 from pipeline.config import JobConfig
 from pipeline.readers.count_estimate import CountEstimate
 from pipeline.recipe import Recipe
+from pipeline.selection import Duplicates
 from pipeline.stages.existing_texts import existing_texts
 from pipeline.stages.index_facts import IndexFacts
 from pipeline.stages.read_batches import ReadSpec
@@ -96,17 +97,23 @@ class IndexedSource:
         return within
 
 
-def count_by_index(job: JobConfig, spec: ReadSpec, index: IndexFacts, shards: Sequence[Shard]) -> IndexedSource | None:
+def count_by_index(
+    job: JobConfig,
+    spec: ReadSpec,
+    index: IndexFacts,
+    shards: Sequence[Shard],
+    duplicates: Mapping[str, Duplicates],
+) -> IndexedSource | None:
     """Evaluate the selection of a job on the rows of its index; None if the index lacks a field that decides."""
     if not index.has_fields:
         return None
     with ThreadPoolExecutor(READERS) as pool:
-        counts = pool.map(lambda shard: _count(spec, index, shard), shards)
+        counts = pool.map(lambda shard: _count(spec, index, shard, duplicates.get(shard.path)), shards)
     return IndexedSource(job, {shard.path: rows for shard, rows in zip(shards, counts, strict=True)})
 
 
-def _count(spec: ReadSpec, index: IndexFacts, shard: Shard) -> _ShardRows:
-    decided = index.decide(spec.selection, shard)
+def _count(spec: ReadSpec, index: IndexFacts, shard: Shard, duplicates: Duplicates | None) -> _ShardRows:
+    decided = index.decide(replace(spec.selection, duplicates=duplicates), shard)
     if decided is None:
         return _ShardRows(0, array("H"), {})
     selected = array("H")

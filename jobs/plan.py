@@ -35,6 +35,7 @@ from pipeline.cost import (
 from pipeline.engines.gpus import GPUS
 from pipeline.errors import ConfigError, OutputMismatch, PipelineError
 from pipeline.flow.extension import unplanned_remark
+from pipeline.flow.job_duplicates import duplicates_by_shard
 from pipeline.flow.prepared_job import check_job, read_spec, refuse_output_in_source
 from pipeline.flow.ray_env import prepare_ray_env
 from pipeline.ledger.plan_selection import (
@@ -219,13 +220,17 @@ def _by_index(job: JobConfig, spec: ReadSpec, shards: Sequence[Shard], remarks: 
     Raises:
         OutputMismatch: it is not an index of these shards, or of other settings.
     """
-    index = checked_index_facts(spec.source, spec.images, shards)
+    duplicates = job.source.duplicates
+    source = spec.source
+    if source.index is None and duplicates is not None:
+        source = source.model_copy(update={"index": duplicates.index})
+    index = checked_index_facts(source, spec.images, shards)
     if index is None:
         return None
-    counted = count_by_index(job, spec, index, shards)
+    counted = count_by_index(job, spec, index, shards, duplicates_by_shard(job, spec.selection, shards))
     if counted is None:
         remarks.append(
-            f"{job.source.index}: does not have all of the fields {', '.join(spec.source.tested_fields)}, which decide "
+            f"{source.index}: does not have all of the fields {', '.join(spec.source.tested_fields)}, which decide "
             "about rows, so the plan is an estimate; `joyfleet index JOB_FILE OUTPUT` keeps those that source.where "
             "tests, --field others"
         )

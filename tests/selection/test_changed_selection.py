@@ -307,8 +307,10 @@ def test_after_a_shard_that_another_run_replaced_meanwhile_the_change_is_not_yet
 # What the verbs say.
 
 
-def test_verify_names_rows_that_are_not_asked_yet(folder):
+def test_verify_and_status_say_that_rows_are_not_asked_yet(folder):
+    assert "selection " not in invoke("status", folder / "out")
     prepare_job(job(folder, **WIDE), Extension())
+    assert "selection   changed by `caption --extend`; not all rows that it newly" in invoke("status", folder / "out")
     message = invoke("verify", folder / "out", code=1)
     assert "selection: a.tar: 4: (7, long)" in message
     run_job(job(folder, **WIDE))

@@ -467,6 +467,23 @@ def test_another_index_at_the_same_place_is_refused_when_it_is_needed_again(fold
         prepare_job(job(folder), Extension())
 
 
+def test_plan_counts_images_without_their_duplicates(folder):
+    index(folder)
+    described = {
+        "source": {"urls": [str(folder / "in")], "duplicates": {"index": str(folder / "index")}},
+        "output": str(folder / "out"),
+        "model": "standin",
+        "captions": list(SLOTS),
+        "engine": {"kind": "echo"},
+    }
+    (folder / "job.yaml").write_text(json.dumps(described))
+    planned = json.loads(invoke("plan", folder / "job.yaml", "--rows", "0", "--json"))
+    assert (planned["selection"]["images"], planned["selection"]["counted"]) == (7, True)
+    assert planned["selection"]["screened"]["skipped"] == {LABEL: 5}
+    planned = json.loads(invoke("plan", folder / "job.yaml", "--rows", "0", "--json", "--set", "source.limit=6"))
+    assert planned["selection"]["images"] == 6
+
+
 # Exports.
 
 
