@@ -97,7 +97,13 @@ class IndexedSource:
         return within
 
 
-def count_by_index(job: JobConfig, spec: ReadSpec, index: IndexFacts, shards: Sequence[Shard]) -> IndexedSource | None:
+def count_by_index(
+    job: JobConfig,
+    spec: ReadSpec,
+    index: IndexFacts,
+    shards: Sequence[Shard],
+    duplicates: Mapping[str, Duplicates],
+) -> IndexedSource | None:
     """Evaluate the selection of a job on the rows of its index; None if the index lacks a field that decides."""
     if not index.has_fields:
         return None
@@ -105,26 +111,6 @@ def count_by_index(job: JobConfig, spec: ReadSpec, index: IndexFacts, shards: Se
     with ThreadPoolExecutor(READERS) as pool:
         counts = pool.map(lambda shard: _count(spec, index, shard, duplicates.get(shard.path)), shards)
     return IndexedSource(job, {shard.path: rows for shard, rows in zip(shards, counts, strict=True)})
-
-
-def _duplicates(job: JobConfig, spec: ReadSpec, shards: Sequence[Shard]) -> dict[str, Duplicates]:
-    """The followers of each shard, as a run over all of them finds them; empty without `source.duplicates`."""
-    config = job.source.duplicates
-    if config is None:
-        return {}
-    # DuckDB takes a while to import: few plans need it.
-    from pipeline.index.followers import Phase, find_followers, open_indexed_source  # noqa: PLC0415
-
-    with find_followers(open_indexed_source(job, shards), [Phase(shards, spec.selection)]) as followers:
-        leaders: dict[str, dict[int, str]] = {path: {} for path in followers.num_images}
-        for table in followers.of_phase(0):
-            columns = (table[name].to_pylist() for name in ("shard", "row", "leader_shard"))
-            for path, row, leader in zip(*columns, strict=True):
-                leaders[path][row] = leader
-        return {
-            path: Duplicates(by=config.by, leaders=leaders[path], num_images=number)
-            for path, number in followers.num_images.items()
-        }
 
 
 def _count(spec: ReadSpec, index: IndexFacts, shard: Shard, duplicates: Duplicates | None) -> _ShardRows:

@@ -19,7 +19,8 @@ from pipeline.config.trust import refuse_foreign_sources, without_powers
 from pipeline.errors import ConfigError, StoreError
 from pipeline.ledger.footer import RunIdentity
 from pipeline.ledger.index_files import ABOUT
-from pipeline.ledger.layout import RUN
+from pipeline.ledger.layout import PLAN, RUN
+from pipeline.ledger.plan_selection import current_selection, with_selection
 from pipeline.ledger.run_record import RunRecord, read_run
 from pipeline.ledger.shard_plan import Plan, claim_plan, read_plan
 from pipeline.readers import list_shards
@@ -50,6 +51,8 @@ class Output:
     """The recipe's."""
     job: Mapping[str, Any]
     """The config of the first run, with the keys of today."""
+    selection: Mapping[str, Any]
+    """Of the first run, as `RunRecord.selection`."""
 
     @property
     def schemas(self) -> dict[str, str]:
@@ -141,6 +144,7 @@ def _output(store: Store, url: str, record: RunRecord, job: Mapping[str, Any], s
         images=images,
         fields=record.fields,
         job=job,
+        selection=record.selection,
     )
 
 
@@ -164,10 +168,15 @@ def job_of_output(url: str, job_file: str | None, overrides: Sequence[str]) -> J
     Raises:
         ConfigError: `run.json` has settings that need the caller's consent, see `pipeline.config.trust`.
     """
-    described = _job_of(url, read_run(open_store(url)))
+    store = open_store(url)
+    record = read_run(store)
+    described = _job_of(url, record)
     if job_file is not None:
         return read_job(job_file, [*overrides, f"output={json.dumps(url)}"])
     origin = f"{url}/{RUN}"
     # In full form first: `without_powers` looks for the keys of the full form.
-    full = read_stored(JobConfig, {**described, "output": url}, origin).model_dump(mode="json")
+    job = read_stored(JobConfig, {**described, "output": url}, origin)
+    selection = current_selection(record.selection, read_plan(store) if store.exists(PLAN) else None)
+    job = job.model_copy(update={"source": with_selection(store, job.source, selection)})
+    full = job.model_dump(mode="json")
     return parse_job(without_powers(full, overrides, origin), overrides, origin=origin)

@@ -34,9 +34,17 @@ from pipeline.cost import (
 )
 from pipeline.engines.gpus import GPUS
 from pipeline.errors import ConfigError, OutputMismatch, PipelineError
-from pipeline.flow.prepared_job import check_job, read_spec, refuse_output_in_source, unplanned_remark
+from pipeline.flow.extension import unplanned_remark
+from pipeline.flow.job_duplicates import duplicates_by_shard
+from pipeline.flow.prepared_job import check_job, read_spec, refuse_output_in_source
 from pipeline.flow.ray_env import prepare_ray_env
-from pipeline.ledger.run_record import read_run, refuse_other_selection
+from pipeline.ledger.plan_selection import (
+    current_selection,
+    refuse_impossible_change,
+    refuse_other_selection,
+    selection_differences,
+)
+from pipeline.ledger.run_record import read_run
 from pipeline.ledger.shard_plan import read_plan, remaining
 from pipeline.readers import list_source
 from pipeline.readers.count_estimate import estimate_counts
@@ -215,7 +223,7 @@ def _by_index(job: JobConfig, spec: ReadSpec, shards: Sequence[Shard], remarks: 
     index = checked_index_facts(spec.source, spec.images, shards)
     if index is None:
         return None
-    counted = count_by_index(job, spec, index, shards)
+    counted = count_by_index(job, spec, index, shards, duplicates_by_shard(job, spec.selection, shards))
     if counted is None:
         remarks.append(
             f"the index does not have all of the fields {', '.join(spec.source.tested_fields)}, which decide "
@@ -264,11 +272,17 @@ def _finished(job: JobConfig, recipe: str, shards: Sequence[Shard], remarks: lis
     if existing.fingerprint != recipe:
         remarks.append(f"{store.url}: bound to another recipe; a run with this job needs another output")
         return _Finished()
+    in_force, selection = current_selection(existing.selection, planned), job.source.selection()
     try:
-        refuse_other_selection(store, existing, job.source.selection())
-    except OutputMismatch as err:
+        (refuse_impossible_change if extend else refuse_other_selection)(store, in_force, selection)
+    except (ConfigError, OutputMismatch) as err:
         remarks.append(str(err))
         return _Finished()
+    if selection_differences(in_force, selection):
+        remarks.append(
+            f"{store.url}: has another selection, which --extend changes to that of this job; rows that it newly "
+            "selects in committed shards are not in this estimate"
+        )
     left = remaining(store, planned)
     unplanned = () if extend else tuple(shard for shard in shards if shard.path not in planned.shards)
     if unplanned:

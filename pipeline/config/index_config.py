@@ -38,8 +38,14 @@ class IndexConfig(ConfigPart):
 
 
 def index_of_job(job: JobConfig, output: str, hashes: tuple[Hash, ...]) -> IndexConfig:
-    """Return the index of the source of a job: of all its images, with the fields that `source.where` tests."""
+    """Return the index of the source of a job: of all its images, with the fields that decide about rows.
+
+    These are the fields that `source.where` tests, and with `source.duplicates` those that prompts use.
+    """
     tested = job.source.where.field_names() if job.source.where else ()
+    if job.source.duplicates is not None:
+        paths = [path.split(".") for path in job.field_policies]
+        tested = (*tested, *(".".join(path[:number]) for path in paths for number in range(1, len(path) + 1)))
     source = job.source.model_copy(update={**dict.fromkeys(SELECTION_KEYS), "index": None})
     cluster = {name: getattr(job.cluster, name) for name in ClusterConfig.model_fields}
     return IndexConfig(

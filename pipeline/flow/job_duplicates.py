@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from pipeline.config import JobConfig
-from pipeline.index.followers import Phase, find_followers, open_indexed_source, refuse_other_index
 from pipeline.ledger.duplicates_record import DuplicatesRecord, claim_record, read_records
 from pipeline.ledger.shard_plan import Plan
 from pipeline.selection import Duplicates, Selection
@@ -24,6 +23,8 @@ def refuse_unfit_index(job: JobConfig, shards: Sequence[Shard]) -> None:
         OutputMismatch: it was made with other settings, or of other shards.
     """
     if job.source.duplicates is not None:
+        from pipeline.index.followers import open_indexed_source  # noqa: PLC0415 - DuckDB, which few jobs need
+
         open_indexed_source(job, shards)
 
 
@@ -48,6 +49,13 @@ def claim_duplicates(
     missing = [number for number, record in enumerate(records) if record is None]
     if not missing:
         return records
+    from pipeline.index.followers import (  # noqa: PLC0415 - DuckDB, which few jobs need
+        Phase,
+        find_followers,
+        open_indexed_source,
+        refuse_other_index,
+    )
+
     source = open_indexed_source(job, list(plan.shards.values()))
     for record in records:
         if record is not None:
@@ -76,16 +84,20 @@ def limit_without_duplicates(
     number = LIMIT_SHARDS
     while True:
         first = shards[:number]
-        end_rows = find_limit(read, first, limit, _duplicates_of(job, read.selection, first))
+        end_rows = find_limit(read, first, limit, duplicates_by_shard(job, read.selection, first))
         is_reached = bool(end_rows) and list(end_rows.values())[-1] is not None
         if is_reached or number >= len(shards):
             return end_rows
         number *= 4
 
 
-def _duplicates_of(job: JobConfig, selection: Selection, shards: Sequence[Shard]) -> dict[str, Duplicates]:
+def duplicates_by_shard(job: JobConfig, selection: Selection, shards: Sequence[Shard]) -> dict[str, Duplicates]:
+    """Return the duplicates among the rows of shards, by the index; none without `source.duplicates`."""
     config = job.source.duplicates
-    assert config is not None
+    if config is None:
+        return {}
+    from pipeline.index.followers import Phase, find_followers, open_indexed_source  # noqa: PLC0415 - as above
+
     with find_followers(open_indexed_source(job, shards), [Phase(shards, selection)]) as followers:
         leaders: dict[str, dict[int, str]] = {path: {} for path in followers.num_images}
         for table in followers.of_phase(0):

@@ -38,7 +38,8 @@ def selection_of_task(selection: Selection, task: ShardTask, store: Store, by: s
     Raises:
         StoreError: a file of followers is damaged or gone.
     """
-    retried = frozenset() if task.retry_rows is None else frozenset(task.retry_rows.rows)
+    is_retry = task.retry_rows is not None and not task.retry_rows.screened
+    retried = frozenset(task.retry_rows.rows) if is_retry and task.retry_rows else frozenset[int]()
     duplicates = None
     if task.duplicates is not None:
         duplicates = Duplicates(
@@ -48,5 +49,5 @@ def selection_of_task(selection: Selection, task: ShardTask, store: Store, by: s
             asked=retried,
         )
     # Rows of a retry were asked before, or stand in for a leader: nothing skips them.
-    of_run = Selection() if task.retry_rows else selection.up_to(task.end_row)
+    of_run = Selection() if is_retry else selection.up_to(task.end_row)
     return replace(of_run, duplicates=duplicates)

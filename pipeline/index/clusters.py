@@ -136,7 +136,7 @@ def _lead_similar(session: DuckSession, max_distance: int) -> None:
     for mask in band_masks(num_hashes, max_distance):
         session.run(
             "INSERT INTO pairs SELECT a.number, b.number FROM hashes a JOIN hashes b "
-            f"ON (a.value & {mask}) = (b.value & {mask}) AND a.number < b.number "
+            f"ON (a.value & CAST({mask} AS BIGINT)) = (b.value & CAST({mask} AS BIGINT)) AND a.number < b.number "
             f"WHERE bit_count(xor(a.value, b.value)) <= {max_distance}"
         )
     schema = pa.schema([pa.field("number", pa.int64()), pa.field("leader", pa.int64())])

@@ -99,12 +99,10 @@ def open_indexed_source(job: JobConfig, shards: Sequence[Shard]) -> IndexedSourc
         ("source.where tests", job.source.where.field_names() if job.source.where else ()),
     ):
         lacking = [name for name in names if not index.has_fields([name])]
-        # Of a path `a.b` the index needs the field `a` or one with the name `a.b`.
-        lacking = [name for name in lacking if not index.has_fields([name.partition(".")[0]])]
         if lacking:
             raise ConfigError(
                 f"source.duplicates.index: {config.index} does not keep the field {lacking[0]!r}, which {user}: equal "
-                "images may differ in it. Make an index that keeps it: its source.metadata_fields names the field"
+                "images may differ in it. Make an index that keeps it: `joyfleet index JOB_FILE OUTPUT`"
             )
     return IndexedSource(config, index, prompt_fields)
 

@@ -28,6 +28,7 @@ _RUN_EVENTS = re.compile(r"report/runs/\d{8}T\d{6}Z-[0-9a-f-]{36}\.jsonl")
 _TEMPORARY = re.compile(r"\.tmp/[0-9a-f]{32}|staging/\.probe-[0-9a-f]{32}")
 _GENERATION = re.compile(r"plan/(?P<number>\d{5,})\.parquet")
 _FOLLOWERS = re.compile(r"duplicates/(?P<number>\d{5,})-[0-9a-f]{32}-\d{5,}\.parquet")
+_APPLIED = re.compile(r"plan/(?P<number>\d{5,})-applied\.json")
 _FRAGMENT = re.compile(r"staging/(?P<shard>.+)/\d{10,}-[0-9a-f]{32}\.parquet", re.DOTALL)
 
 
@@ -50,6 +51,17 @@ def generation_of(path: str) -> int | None:
     """The number of a later generation, or None when none has such a name."""
     match = _GENERATION.fullmatch(path)
     return int(match["number"]) if match and generation_path(int(match["number"])) == path else None
+
+
+def applied_path(number: int) -> str:
+    """Says that the rows which a generation newly selects have been captioned."""
+    return f"{GENERATIONS}/{number:05d}-applied.json"
+
+
+def generation_of_applied(path: str) -> int | None:
+    """The generation of such a file, or None when it has another name."""
+    match = _APPLIED.fullmatch(path)
+    return int(match["number"]) if match else None
 
 
 def duplicates_path(number: int) -> str:

@@ -89,6 +89,8 @@ class SourceImage:
     """Hex digest of its bytes; None where the source has no readable bytes."""
     skipped_by: str | None = None
     """The condition of the output's selection that skips it; None: it is selected."""
+    skipped_before: tuple[str | None, ...] = ()
+    """As `skipped_by`, of the selections before it, under which the shard was captioned maybe."""
     duplicate_of: str | None = None
     """The leader in whose place it is skipped, or may be asked; as in a caption row."""
 
@@ -275,7 +277,11 @@ def _selection_faults(table: pa.Table, images: Sequence[SourceImage]) -> list[Fa
 def _is_as_selected(image: SourceImage, reason: str | None, message: str | None, leader: str | None) -> bool:
     skipped_by = message if reason in _BY_SELECTION else None
     if leader is None:
-        return image.duplicate_of is None and skipped_by == image.skipped_by
+        if image.duplicate_of is not None and skipped_by is not None:
+            return False
+        # A change of the selection asks what it newly selects, and leaves everything else as it was.
+        is_skipped = image.skipped_by is not None or skipped_by is None
+        return is_skipped and skipped_by in (image.skipped_by, *image.skipped_before)
     # Skipped as a duplicate, or asked since its leader failed.
     return leader == image.duplicate_of and skipped_by in (image.skipped_by, None)
 
