@@ -107,7 +107,6 @@ def count_by_index(
     """Evaluate the selection of a job on the rows of its index; None if the index lacks a field that decides."""
     if not index.has_fields:
         return None
-    duplicates = _duplicates(job, spec, shards)
     with ThreadPoolExecutor(READERS) as pool:
         counts = pool.map(lambda shard: _count(spec, index, shard, duplicates.get(shard.path)), shards)
     return IndexedSource(job, {shard.path: rows for shard, rows in zip(shards, counts, strict=True)})
