@@ -30,7 +30,8 @@ class _ShardRows:
 
     num_rows: int
     selected: array[int]
-    """Requests of each selected row, in order: its slots without those that have a text in the source."""
+    """Requests of each selected row, in order: its slots without those that have a text in the source; 0 for an image
+    that cannot be read."""
     skipped: Mapping[str, int]
     """Condition to number of rows that it skips."""
 
@@ -118,9 +119,11 @@ def _count(spec: ReadSpec, index: IndexFacts, shard: Shard, duplicates: Duplicat
         return _ShardRows(0, array("H"), {})
     selected = array("H")
     skipped: Counter[str] = Counter()
-    for _, fields, skip in decided:
-        if skip is None:
-            selected.append(spec.num_slots - len(existing_texts(spec.existing, spec.schemas, fields)))
+    for row in decided:
+        if row.skip is not None:
+            skipped[row.skip.condition] += 1
+        elif not row.is_readable:
+            selected.append(0)
         else:
-            skipped[skip.condition] += 1
+            selected.append(spec.num_slots - len(existing_texts(spec.existing, spec.schemas, row.fields)))
     return _ShardRows(len(selected) + skipped.total(), selected, dict(skipped))

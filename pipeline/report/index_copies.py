@@ -97,8 +97,8 @@ def _shown(index: Index, followers: pa.Table, largest: Sequence[Row]) -> list[Sh
     leaders = {(row["leader_shard"], row["leader_row"]): row["row_count"] + 1 for row in largest}
     members: dict[tuple[str, int], list[tuple[str, int, int]]] = {leader: [(*leader, 0)] for leader in leaders}
     for batch in followers.to_batches():
-        wanted = batch.filter(pa.array([pair in leaders for pair in _pairs(batch, "leader_shard", "leader_row")]))
-        for row in wanted.to_pylist():
+        pairs = zip(batch["leader_shard"].to_pylist(), batch["leader_row"].to_pylist(), strict=True)
+        for row in batch.filter(pa.array([pair in leaders for pair in pairs], pa.bool_())).to_pylist():
             shown = members[row["leader_shard"], row["leader_row"]]
             if len(shown) <= SHOWN_FOLLOWERS:
                 shown.append((row["shard"], row["row"], row["distance"]))
@@ -109,10 +109,6 @@ def _shown(index: Index, followers: pa.Table, largest: Sequence[Row]) -> list[Sh
         )
         for leader in leaders
     ]
-
-
-def _pairs(batch: pa.RecordBatch, *names: str) -> zip[tuple[Any, ...]]:
-    return zip(*(batch[name].to_pylist() for name in names), strict=True)
 
 
 def _rows(index: Index, wanted: set[tuple[str, int]]) -> dict[tuple[str, int], Row]:

@@ -16,7 +16,19 @@ from pipeline.selection import JSON, RowFacts, Selection, Skip
 from pipeline.storage import Store
 from schemas.shard import Shard
 
-_COLUMNS = ["row", "width", "height", "format", "bytes", "metadata"]
+_COLUMNS = ["row", "width", "height", "format", "bytes", "metadata", "reason"]
+
+
+@dataclass(frozen=True, slots=True)
+class DecidedRow:
+    """A row of an index, and what a selection decides about it."""
+
+    row: int
+    fields: dict[str, JSON]
+    """Its metadata."""
+    skip: Skip | None
+    is_readable: bool
+    """Whether its image can be read, as far as the index has read it. If not, no request is sent for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +50,8 @@ class IndexFacts:
         rows = self._rows(shard) or []
         return {row["row"]: _facts(row, {}) for row in rows if row["width"] is not None}
 
-    def decide(self, selection: Selection, shard: Shard) -> Iterator[tuple[int, dict[str, JSON], Skip | None]] | None:
-        """Return the rows of a shard in order, with their metadata and why each is skipped.
+    def decide(self, selection: Selection, shard: Shard) -> Iterator[DecidedRow] | None:
+        """Return the rows of a shard in order, each with the decision of a selection.
 
         None if the index has no rows of the shard, because it could not be read, or lacks a field that decides.
         Raises as `of_images`.
@@ -93,9 +105,10 @@ def _facts(row: dict[str, Any], fields: dict[str, JSON]) -> RowFacts:
     )
 
 
-def _decided(selection: Selection, shard: Shard, row: dict[str, Any]) -> tuple[int, dict[str, JSON], Skip | None]:
+def _decided(selection: Selection, shard: Shard, row: dict[str, Any]) -> DecidedRow:
     fields: dict[str, JSON] = json.loads(row["metadata"])
-    return row["row"], fields, _skip_of(selection, shard, row, fields)
+    skip = _skip_of(selection, shard, row, fields)
+    return DecidedRow(row["row"], fields, skip, is_readable=row["reason"] is None)
 
 
 def _skip_of(selection: Selection, shard: Shard, row: dict[str, Any], fields: dict[str, JSON]) -> Skip | None:

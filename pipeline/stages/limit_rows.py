@@ -54,7 +54,7 @@ def _selected(spec: ReadSpec, shard: Shard) -> Iterator[int]:
     """The numbers of the selected rows of a shard, ascending."""
     decided = spec.index.decide(spec.selection, shard) if spec.index else None
     if decided is not None:
-        yield from (row for row, _, skip in decided if skip is None)
+        yield from (row.row for row in decided if row.skip is None)
         return
     if spec.selection.parts:
         yield from _screened(spec, shard)

@@ -54,10 +54,20 @@ def index_all(config: IndexConfig, *, extend: bool = False) -> PreparedIndex:
     return prepared
 
 
-def index_and_die(folder: str, output: str, num: int, when: str) -> None:
-    """Index with a store at whose `num`-th call this process dies."""
-    prepared_index.open_store = lambda url: dying(open_store(url), num, when, sigkill)
-    index_all(config_of(Path(folder), output, BOTH))
+def index_and_die(folder: str, output: str, num: int, when: str, die=sigkill) -> int:
+    """Index with a store at whose `num`-th call this process dies; return the number of calls if it does not."""
+    stores = []
+
+    def open_dying(url: str):
+        stores.append(dying(open_store(url), num, when, die))
+        return stores[-1]
+
+    prepared_index.open_store = open_dying
+    try:
+        index_all(config_of(Path(folder), output))
+    finally:
+        prepared_index.open_store = open_store
+    return stores[0].num_calls
 
 
 def rows_of(output: object) -> list[dict]:
@@ -84,7 +94,7 @@ def hostile_images() -> dict[str, bytes]:
         "bad-text": b"this is not an image",
         "bad-html": b"<!doctype html><html></html>",
         "bad-truncated-header": jpeg[:30],
-        "bad-truncated-pixels": jpeg[: len(jpeg) // 2],
+        "bad-truncated-pixels": jpeg[: len(jpeg) * 4 // 5],
         "bad-bomb": png(60_000, 60_000, 8, 6, rows=4),
         "good-grey-16": encode(in_mode("I;16"), "PNG"),
         "good-animated-gif": files["GIF-frames"],
