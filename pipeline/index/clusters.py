@@ -152,7 +152,7 @@ def _lead_similar(session: DuckSession, max_distance: int) -> None:
     )
 
 
-def _leaders(session: DuckSession, num_hashes: int) -> array[int]:
+def _leaders(session: DuckSession, num_hashes: int) -> "array[int]":
     """Return the leader of each hash, maybe itself; hashes are numbered in their order."""
     leader_of = array("i" if num_hashes < 2**31 else "q", range(num_hashes))
     for batch in session.batches("SELECT DISTINCT later, earlier FROM pairs ORDER BY later, earlier"):
@@ -163,7 +163,7 @@ def _leaders(session: DuckSession, num_hashes: int) -> array[int]:
     return leader_of
 
 
-def _in_batches(leader_of: array[int], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+def _in_batches(leader_of: "array[int]", schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     """Yield each hash that has another one as leader."""
     for start in range(0, len(leader_of), BATCH_ROWS):
         leaders = np.array(leader_of[start : start + BATCH_ROWS], np.int64)
