@@ -39,8 +39,8 @@ compile uv infra/requirements-uv.in
 # shellcheck disable=SC2046 # words
 {
   compile cpu pyproject.toml infra/requirements-cpu.in --override infra/requirements-cpu.overrides \
-    $(extras cpu s3 endpoint corpus languages hf cluster report dev)
-  compile gpu pyproject.toml $(extras gpu s3 gcs endpoint corpus languages hf cluster report dev)
+    $(extras cpu s3 endpoint corpus index languages hf cluster report dev)
+  compile gpu pyproject.toml $(extras gpu s3 gcs endpoint corpus index languages hf cluster report dev)
   compile playground infra/requirements-playground.in --override infra/requirements-playground.overrides \
     $(without_builds)
   compile bench infra/requirements-bench.in  $(without_builds)

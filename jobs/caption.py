@@ -38,7 +38,8 @@ def caption(job_file: str, overrides: Sequence[str], *, extend: bool, every_s: f
     job = read_job(job_file, overrides)
     prepare_ray_env(job.cluster)
     # Ray reads its environment when it is imported, so not before the lines above.
-    from pipeline.flow.prepared_job import Extension, prepare_job  # noqa: PLC0415
+    from pipeline.flow.extension import Extension  # noqa: PLC0415
+    from pipeline.flow.prepared_job import prepare_job  # noqa: PLC0415
 
     if every_s is not None:
         from jobs.follow import follow  # noqa: PLC0415 - as above

@@ -2,7 +2,7 @@
 
 import click
 
-from jobs.output import open_output
+from jobs.output import open_index_output, open_output
 from jobs.terminal import echo
 from pipeline.ledger.staging_cleanup import clean as remove_leftovers
 
@@ -19,7 +19,7 @@ def clean(output: str, *, dry_run: bool) -> None:
     It removes only files with the names of JoyFleet's own files, and nothing behind a link. Other files are listed and
     kept.
     """
-    opened = open_output(output)
+    opened = open_index_output(output) or open_output(output)
     cleaned = remove_leftovers(opened.store, opened.run, opened.plan, dry_run=dry_run)
     for path in cleaned.removed:
         echo(path, one_line=True)

@@ -19,7 +19,8 @@ from jobs.logs import Terminal
 from jobs.signals import EXIT_CODE, NUMBERS, SIGNALS
 from jobs.terminal import echo
 from pipeline.errors import PlanExtended
-from pipeline.flow.prepared_job import Extension, PreparedJob, prepare_job
+from pipeline.flow.extension import Extension
+from pipeline.flow.prepared_job import PreparedJob, prepare_job
 from pipeline.ledger import layout
 from pipeline.ledger.shard_plan import compare_with_source
 from pipeline.readers import list_source

@@ -6,7 +6,7 @@ it, or where the caller has named it.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import click
@@ -18,7 +18,9 @@ from pipeline.config.renamed_keys import with_new_names
 from pipeline.config.trust import refuse_foreign_sources, without_powers
 from pipeline.errors import ConfigError, StoreError
 from pipeline.ledger.footer import RunIdentity
-from pipeline.ledger.layout import RUN
+from pipeline.ledger.index_files import ABOUT
+from pipeline.ledger.layout import PLAN, RUN
+from pipeline.ledger.plan_selection import current_selection, with_selection
 from pipeline.ledger.run_record import RunRecord, read_run
 from pipeline.ledger.shard_plan import Plan, claim_plan, read_plan
 from pipeline.readers import list_shards
@@ -49,6 +51,8 @@ class Output:
     """The recipe's."""
     job: Mapping[str, Any]
     """The config of the first run, with the keys of today."""
+    selection: Mapping[str, Any]
+    """Of the first run, as `RunRecord.selection`."""
 
     @property
     def schemas(self) -> dict[str, str]:
@@ -103,12 +107,31 @@ def open_output(url: str, sources: Sequence[str] = ()) -> Output:
     """
     store = open_store(url)
     record = read_run(store)
-    job = _job_of(url, record)
+    return _output(store, url, record, _job_of(url, record), sources)
+
+
+def open_index_output(url: str, sources: Sequence[str] = ()) -> Output | None:
+    """Read run.json and plan.parquet of an index; None if the output is none. It has no slots.
+
+    Raises:
+        ConfigError: there is no output at this URL.
+        StoreError: run.json is damaged.
+    """
+    store = open_store(url)
+    record = read_run(store)
+    if ABOUT not in record.about:
+        return None
+    output = _output(store, url, record, record.about[ABOUT], sources)
+    optional = record.about[ABOUT].get("optional_fields", ())
+    return replace(output, described_source=output.described_source.with_optional_fields(optional))
+
+
+def _output(store: Store, url: str, record: RunRecord, job: Mapping[str, Any], sources: Sequence[str]) -> Output:
     try:
         source = read_stored(SourceConfig, job["source"], f"{url}/{RUN}", "source.")
         images = read_stored(ImagesConfig, job["images"], f"{url}/{RUN}", "images.")
         run = RunIdentity(
-            recipe=record.fingerprint, slots=tuple(record.about["slots"]), versions=record.about["versions"]
+            recipe=record.fingerprint, slots=tuple(record.about.get("slots", ())), versions=record.about["versions"]
         )
     except (KeyError, TypeError) as err:
         raise StoreError(f"{url}/{RUN}: damaged ({err!r}); restore it") from err
@@ -121,10 +144,16 @@ def open_output(url: str, sources: Sequence[str] = ()) -> Output:
         images=images,
         fields=record.fields,
         job=job,
+        selection=record.selection,
     )
 
 
 def _job_of(url: str, record: RunRecord) -> Mapping[str, Any]:
+    if ABOUT in record.about:
+        raise ConfigError(
+            f"{url}: is an index of images, and this verb takes captions; `joyfleet index` resumes an index, `verify` "
+            "checks it, and `report` shows it"
+        )
     if "job" not in record.about:
         raise ConfigError(
             f"{url}: is a corpus, and this verb takes captions; `joyfleet corpus` resumes a corpus, "
@@ -139,10 +168,15 @@ def job_of_output(url: str, job_file: str | None, overrides: Sequence[str]) -> J
     Raises:
         ConfigError: `run.json` has settings that need the caller's consent, see `pipeline.config.trust`.
     """
-    described = _job_of(url, read_run(open_store(url)))
+    store = open_store(url)
+    record = read_run(store)
+    described = _job_of(url, record)
     if job_file is not None:
         return read_job(job_file, [*overrides, f"output={json.dumps(url)}"])
     origin = f"{url}/{RUN}"
     # In full form first: `without_powers` looks for the keys of the full form.
-    full = read_stored(JobConfig, {**described, "output": url}, origin).model_dump(mode="json")
+    job = read_stored(JobConfig, {**described, "output": url}, origin)
+    selection = current_selection(record.selection, read_plan(store) if store.exists(PLAN) else None)
+    job = job.model_copy(update={"source": with_selection(store, job.source, selection)})
+    full = job.model_dump(mode="json")
     return parse_job(without_powers(full, overrides, origin), overrides, origin=origin)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -11,6 +12,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from jobs.indexed_work import IndexedSource, count_by_index
 from jobs.job_file import read_job, set_option
 from jobs.logs import Terminal, new_log, redirect_output
 from jobs.progress_line import clock, size
@@ -32,12 +34,21 @@ from pipeline.cost import (
 )
 from pipeline.engines.gpus import GPUS
 from pipeline.errors import ConfigError, OutputMismatch, PipelineError
-from pipeline.flow.prepared_job import check_job, read_spec, refuse_output_in_source, unplanned_remark
+from pipeline.flow.extension import unplanned_remark
+from pipeline.flow.job_duplicates import duplicates_by_shard
+from pipeline.flow.prepared_job import check_job, read_spec, refuse_output_in_source
 from pipeline.flow.ray_env import prepare_ray_env
-from pipeline.ledger.run_record import read_run, refuse_other_selection
+from pipeline.ledger.plan_selection import (
+    current_selection,
+    refuse_impossible_change,
+    refuse_other_selection,
+    selection_differences,
+)
+from pipeline.ledger.run_record import read_run
 from pipeline.ledger.shard_plan import read_plan, remaining
 from pipeline.readers import list_source
 from pipeline.readers.count_estimate import estimate_counts
+from pipeline.stages.index_facts import checked_index_facts
 from pipeline.stages.read_batches import ReadSpec
 from pipeline.stages.source_sample import draw_sample
 from pipeline.storage import open_store
@@ -74,16 +85,24 @@ WIDTH = 120
     show_default=True,
     help="Rows of the first shard to show; 0 reads none.",
 )
+@click.option("--index", "index_url", metavar="URL", help="Count by this index, as with source.index: exactly.")
 @click.option("--extend", is_flag=True, help="Count the shards that `caption --extend` would add as left.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def plan(
-    job_file: str, overrides: Sequence[str], num_images: int | None, prices: Sequence[str], rows: int, **flags: bool
+    job_file: str,
+    overrides: Sequence[str],
+    num_images: int | None,
+    prices: Sequence[str],
+    rows: int,
+    **options: Any,  # noqa: ANN401 - index_url and flags
 ) -> None:
     """Check JOB_FILE and estimate what the job would take: images, tokens, hours, money, requests.
 
     It reads footers and heads of at most 32 shards, with conditions also the first images of 8, and writes nothing.
-    With --calibrate it runs the job's engine.
+    With an index (source.index) it reads all of that instead, and counts. With --calibrate it runs the job's engine.
     """
+    if options["index_url"] is not None:
+        overrides = [*overrides, f"source.index={json.dumps(options['index_url'])}"]
     job = read_job(job_file, overrides)
     priced = _prices(prices)
     terminal = Terminal(out=sys.stdout, err=sys.stderr)
@@ -95,10 +114,10 @@ def plan(
         terminal = redirect_output(new_log(), job.logs)
         calibration = _calibrate(job, num_images, terminal)
         SIGNALS.end_at_once(DEFAULT)
-    summary = make_plan(job, calibration, priced, extend=flags["extend"])
+    summary = make_plan(job, calibration, priced, extend=options["extend"])
     for remark in summary["remarks"]:
         terminal.err.write(f"joyfleet: note: {printable(remark)}\n")
-    if flags["as_json"]:
+    if options["as_json"]:
         terminal.out.write(to_json(summary, indent=2) + "\n")
     else:
         show_source(job, rows, terminal.out)
@@ -139,16 +158,19 @@ def make_plan(
     shards = listed.shards
     finished = _finished(job, recipe.fingerprint, shards, remarks, extend=extend)
     left = [shard for shard in shards if shard.path not in finished.done | finished.skipped]
-    counted = estimate_counts(shards, job.source)
     skipped = [shard for shard in shards if shard.path in finished.skipped]
-    total, todo, skipped_bytes = (sum(shard.size for shard in some) for some in (shards, left, skipped))
-
-    def images_in(num_bytes: int) -> int:
-        return round(counted.images * num_bytes / total) if total else 0
-
-    num_left = images_in(todo)
     spec = read_spec(job, weights)
-    selected = selected_work(job, recipe, spec, left, num_left)
+    by_index = _by_index(job, spec, [shard for shard in shards if shard.path not in finished.skipped], remarks)
+    counted = by_index.counted() if by_index else estimate_counts(shards, job.source)
+    total = sum(shard.size for shard in shards)
+
+    def images_in(some: Sequence[Shard]) -> int:
+        if by_index:
+            return by_index.num_images(some)
+        return round(counted.images * sum(shard.size for shard in some) / total) if total else 0
+
+    num_left = images_in(left)
+    selected = by_index.work(recipe, left) if by_index else selected_work(job, recipe, spec, left, num_left)
     work = Workload(
         shards=len(selected.shards),
         bytes=sum(shard.size for shard in selected.shards),
@@ -158,7 +180,7 @@ def make_plan(
         shards_planned=len(shards),
         remote_source=any("://" in shard.url for shard in shards),
     )
-    images_done = counted.images - num_left - images_in(skipped_bytes)
+    images_done = counted.images - num_left - images_in(skipped)
     sampled = _sampled_rows(spec, selected.shards or shards, job)
     guessed = guess_tokens(job, sampled)
     tokens = (
@@ -190,6 +212,25 @@ def make_plan(
         "estimate": asdict(estimated),
         "remarks": remarks,
     }
+
+
+def _by_index(job: JobConfig, spec: ReadSpec, shards: Sequence[Shard], remarks: list[str]) -> IndexedSource | None:
+    """Count by the index of the job; None without one, and where it cannot decide about the rows.
+
+    Raises:
+        OutputMismatch: it is not an index of these shards, or of other settings.
+    """
+    index = checked_index_facts(spec.source, spec.images, shards)
+    if index is None:
+        return None
+    counted = count_by_index(job, spec, index, shards, duplicates_by_shard(job, spec.selection, shards))
+    if counted is None:
+        remarks.append(
+            f"the index does not have all of the fields {', '.join(spec.source.tested_fields)}, which decide "
+            "about rows, so the plan is an estimate; `joyfleet index JOB_FILE OUTPUT` keeps those that source.where "
+            "tests, --field others"
+        )
+    return counted
 
 
 def _sampled_rows(spec: ReadSpec, shards: Sequence[Shard], job: JobConfig) -> list[SampledRow]:
@@ -231,11 +272,17 @@ def _finished(job: JobConfig, recipe: str, shards: Sequence[Shard], remarks: lis
     if existing.fingerprint != recipe:
         remarks.append(f"{store.url}: bound to another recipe; a run with this job needs another output")
         return _Finished()
+    in_force, selection = current_selection(existing.selection, planned), job.source.selection()
     try:
-        refuse_other_selection(store, existing, job.source.selection())
-    except OutputMismatch as err:
+        (refuse_impossible_change if extend else refuse_other_selection)(store, in_force, selection)
+    except (ConfigError, OutputMismatch) as err:
         remarks.append(str(err))
         return _Finished()
+    if selection_differences(in_force, selection):
+        remarks.append(
+            f"{store.url}: has another selection, which --extend changes to that of this job; rows that it newly "
+            "selects in committed shards are not in this estimate"
+        )
     left = remaining(store, planned)
     unplanned = () if extend else tuple(shard for shard in shards if shard.path not in planned.shards)
     if unplanned:
@@ -278,8 +325,10 @@ def _selected(selection: Mapping[str, Any]) -> list[tuple[str, str]]:
         skipped = "".join(f"; {count:,} skipped by {condition}" for condition, count in most)
         rows.append(("screened", f"{screened['share']:.1%} of {screened['screened']:,} images are selected{skipped}"))
     limits = [f"{key} {selection[key]:,}" for key in ("sample", "limit") if key in selection]
-    if rows or limits:
-        rows.append(("selected", ", ".join([f"about {selection['images']:,} images", *limits])))
+    if rows or limits or selection["counted"]:
+        images = f"{selection['images']:,} images"
+        number = f"{images}, counted by the index" if selection["counted"] else f"about {images}"
+        rows.append(("selected", ", ".join([number, *limits])))
     if selection["taken_over"]:
         rows.append(("taken over", f"about {selection['taken_over']:,} captions of the outputs of reuse"))
     return rows

@@ -1,12 +1,14 @@
-"""`joyfleet report OUTPUT`: one self-contained HTML page about its committed captions."""
+"""`joyfleet report OUTPUT`: one self-contained HTML page about its committed captions, or about an index."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
-from jobs.output import Output, open_output, source_option
+from jobs.output import Output, open_index_output, open_output, source_option
+from jobs.report_index import MEMORY_GIB, NEAR_BITS, report_index
 from pipeline.config import ImagesConfig
+from pipeline.config.source_config import MAX_DISTANCE
 from pipeline.errors import ConfigError
 from pipeline.ledger.quarantine import list_quarantine
 
@@ -16,11 +18,34 @@ PAGE = "report/index.html"
 @click.command()
 @click.argument("output")
 @click.option("--page", type=click.Path(dir_okay=False), help=f"A local file to write instead of OUTPUT/{PAGE}.")
+@click.option(
+    "--near",
+    "near_bits",
+    type=click.IntRange(0, MAX_DISTANCE),
+    help=f"Of an index: bits in which perceptual hashes of similar images may differ; by default {NEAR_BITS}.",
+)
+@click.option(
+    "--memory-gib",
+    type=click.FloatRange(min=0, min_open=True),
+    help=f"Of an index: memory of DuckDB, which spills to disk beyond it; by default {MEMORY_GIB:g}.",
+)
 @source_option
-def report(output: str, page: str | None, sources: Sequence[str]) -> None:
-    """Write one self-contained HTML page about OUTPUT's committed captions: OUTPUT/report/index.html."""
-    opened = open_output(output, sources)
-    text = _page(opened, "../" if page is None else f"{opened.store.url}/").encode()
+def report(
+    output: str, page: str | None, near_bits: int | None, memory_gib: float | None, sources: Sequence[str]
+) -> None:
+    """Write one self-contained HTML page about OUTPUT's committed captions: OUTPUT/report/index.html.
+
+    Of an index it shows formats, sizes and clusters of equal and similar images, which OUTPUT/report/index/*.parquet
+    hold too.
+    """
+    index = open_index_output(output, sources)
+    opened = index or open_output(output, sources)
+    files = "../" if page is None else f"{opened.store.url}/"
+    if index is None:
+        _refuse_index_options(near_bits, memory_gib)
+        text = _page(opened, files).encode()
+    else:
+        text = report_index(index, files, near_bits, memory_gib).encode()
     if page is None:
         opened.store.put(PAGE, text)
         click.echo(f"{opened.store.url}/{PAGE}")
@@ -32,6 +57,13 @@ def report(output: str, page: str | None, sources: Sequence[str]) -> None:
             f"--page {page}: cannot be written ({err.strerror}); give a file in a folder that exists"
         ) from err
     click.echo(page)
+
+
+def _refuse_index_options(near_bits: int | None, memory_gib: float | None) -> None:
+    given = {"--near": near_bits, "--memory-gib": memory_gib}
+    for name, value in given.items():
+        if value is not None:
+            raise ConfigError(f"report: {name} {value:g}: only for an index of images, and OUTPUT holds captions")
 
 
 def _page(opened: Output, files: str) -> str:

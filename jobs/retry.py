@@ -14,19 +14,27 @@ from schemas.status import Status
 
 RETRIED = (Status.FAILED, Status.REJECTED)
 
+DUPLICATES = "duplicates-of-failed"
+"""Of `--rows`: in place of each leader that failed, its next duplicate."""
+
 
 def _statuses(ctx: click.Context, option: click.Parameter, rows: str | None) -> list[Status]:
-    """Parse `--rows`. It has no default: `retry OUTPUT` alone was the name of `unquarantine`, and costs no GPU time."""
+    """Parse `--rows`; none for `DUPLICATES`.
+
+    It has no default: `retry OUTPUT` alone was the name of `unquarantine`, and costs no GPU time.
+    """
     del option
     if rows is None:
         raise click.UsageError(
-            "--rows is missing; give --rows failed, rejected, or failed,rejected. To read shards in quarantine again, "
-            "use `joyfleet unquarantine OUTPUT`",
+            f"--rows is missing; give --rows failed, rejected, failed,rejected, or {DUPLICATES}. To read shards in "
+            "quarantine again, use `joyfleet unquarantine OUTPUT`",
             ctx,
         )
+    if rows == DUPLICATES:
+        return []
     statuses = rows.split(",")
     if not set(statuses) <= set(RETRIED):
-        raise click.BadParameter(f"{rows!r}; allowed: {', '.join(RETRIED)}, or both with a comma", ctx)
+        raise click.BadParameter(f"{rows!r}; allowed: {', '.join(RETRIED)}, or both with a comma; {DUPLICATES}", ctx)
     return [Status(status) for status in statuses]
 
 
@@ -37,7 +45,8 @@ def _statuses(ctx: click.Context, option: click.Parameter, rows: str | None) -> 
     "statuses",
     metavar="STATUSES",
     callback=_statuses,
-    help="Required: the rows to retry, by status: failed, rejected, or failed,rejected.",
+    help="Required: the rows to retry, by status: failed, rejected, or failed,rejected; or duplicates-of-failed: where "
+    "an image failed that others are duplicates of, the next of these.",
 )
 @click.option("--edited", is_flag=True, help="Also retry rows that `joyfleet amend` has edited; the edit is lost.")
 @click.option(
@@ -56,6 +65,10 @@ def retry(
     local files is refused until you repeat it with --job or --set. For shards in quarantine use
     `joyfleet unquarantine`.
     """
+    if edited and not statuses:
+        raise click.UsageError(
+            f"--edited beside --rows {DUPLICATES}: rows that were never asked have no edits; leave it out"
+        )
     _retry(job_of_output(output, job_file, overrides), statuses, edited=edited)
 
 
@@ -63,12 +76,15 @@ def _retry(job: JobConfig, statuses: Sequence[Status], *, edited: bool) -> None:
     SIGNALS.end_at_once(PLANNING)
     prepare_ray_env(job.cluster)
     # Ray reads its environment when it is imported, so not before the lines above.
-    from pipeline.flow.prepared_job import prepare_retry  # noqa: PLC0415
+    from pipeline.flow.prepared_job import prepare_retry, prepare_stand_ins  # noqa: PLC0415
 
     import_ahead()
-    prepared = prepare_retry(job, statuses, edited=edited)
+    prepared = prepare_retry(job, statuses, edited=edited) if statuses else prepare_stand_ins(job)
     num_images = sum(len(task.retry_rows.rows) for task in prepared.tasks if task.retry_rows)
     scope = f"{num_images:,} images in {len(prepared.tasks):,} shards"
-    click.echo(f"{scope} have rows that are {' or '.join(statuses)}")
+    which = (
+        f"have rows that are {' or '.join(statuses)}" if statuses else "are captioned in place of images that failed"
+    )
+    click.echo(f"{scope} {which}")
     if prepared.tasks:
         run_prepared(prepared)

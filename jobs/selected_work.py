@@ -42,11 +42,14 @@ class SelectedWork:
     """Caption rows of the outputs of `reuse`."""
     looked_at: SelectedShare | None
     """None where nothing had to be estimated."""
+    counted: bool = False
+    """Whether `images` is exact, by an index."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the figures that `plan` prints."""
         return {
             "images": self.images,
+            "counted": self.counted,
             "requests_per_image": round(self.requests_per_image, 4),
             "taken_over": self.taken_over,
             "screened": None if self.looked_at is None else asdict(self.looked_at),
@@ -73,7 +76,7 @@ def selected_work(
     images = num_images * share
     needed, images = _within_limit(job, shards, images)
     requests = looked_at.requests if looked_at else float(spec.num_slots)
-    taken_over = sum(_num_taken_over(open_store(url), job, recipe, needed) for url in job.reuse)
+    taken_over = sum(num_taken_over(open_store(url), job, recipe, needed) for url in job.reuse)
     left = max(0.0, requests - taken_over / images) if images else requests
     return SelectedWork(
         shards=needed, images=round(images), requests_per_image=left, taken_over=taken_over, looked_at=looked_at
@@ -92,7 +95,7 @@ def _within_limit(job: JobConfig, shards: Sequence[Shard], images: float) -> tup
     return shards[:num_needed], min(images, float(limit))
 
 
-def _num_taken_over(earlier: Store, job: JobConfig, recipe: Recipe, shards: Sequence[Shard]) -> int:
+def num_taken_over(earlier: Store, job: JobConfig, recipe: Recipe, shards: Sequence[Shard]) -> int:
     """Caption rows of an earlier output that a run would take over."""
     done = shards_to_take_over(earlier, open_store(job.output), recipe, shards)
     chosen = [shard for shard in shards if shard.path in done][:READ_FILES]

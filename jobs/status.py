@@ -79,6 +79,7 @@ def read_status(output: str) -> dict[str, Any]:
             "quarantined": len(left.quarantined),
         },
         "generations": [len(generation.shards) for generation in opened.plan.generations],
+        "selection_applied": opened.plan.last_change is None or opened.plan.last_change.is_applied,
         "fragments_staged": sum(len(fragments) for fragments in left.fragments.values()),
         "bytes": {
             "planned": sum(shard.size for shard in opened.plan.shards.values()),
@@ -135,6 +136,7 @@ def render(state: Mapping[str, Any]) -> str:
         f"left        {shards['left']:,}, of which {shards['partly_staged']:,} are partly staged "
         f"({state['fragments_staged']:,} fragments)",
         f"quarantine  {shards['quarantined']:,}",
+        *([] if state["selection_applied"] else [_UNAPPLIED]),
     ]
     held = list(state["quarantine"].items())
     lines += [f"  {shard}: {message}" for shard, message in held[:SHOWN]]
@@ -144,6 +146,11 @@ def render(state: Mapping[str, Any]) -> str:
     ended = Counter(run["state"] for run in state["runs"][:-SHOWN])
     lines += [f"earlier     {', '.join(f'{count} {state}' for state, count in ended.items())}"] if ended else []
     return "\n".join(lines)
+
+
+_UNAPPLIED = (
+    "selection   changed by `caption --extend`; not all rows that it newly selects are captioned yet, run the job again"
+)
 
 
 def _in_generations(added: Sequence[int]) -> str:

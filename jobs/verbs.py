@@ -12,7 +12,7 @@ import click
 from pipeline.config.suggestions import did_you_mean
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
-    "Run": ("caption", "preview", "plan", "doctor", "submit"),
+    "Run": ("caption", "preview", "plan", "index", "doctor", "submit"),
     "Look": ("status", "show", "report", "quality", "prompts", "playground", "review"),
     "Tend": ("retry", "amend", "unquarantine", "clean", "verify"),
     "Deliver": ("export", "corpus", "corpus-card", "export-corpus"),

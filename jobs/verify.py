@@ -4,21 +4,25 @@ import hashlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import click
 
-from jobs.output import Output, open_output, source_option
+from jobs.output import Output, open_index_output, open_output, source_option
 from jobs.terminal import echo
+from jobs.verify_index import verify_index
 from pipeline.config import ImagesConfig, SourceConfig
-from pipeline.errors import ShardUnreadable
+from pipeline.errors import ShardUnreadable, StoreError
 from pipeline.images import IsolatedDecoder
-from pipeline.ledger.limit_record import EndRows, read_limit
+from pipeline.ledger import layout
+from pipeline.ledger.duplicates_record import DuplicatesRecord, files_of, read_followers, read_records
+from pipeline.ledger.limit_record import read_limit
+from pipeline.ledger.plan_selection import in_force_since, selections_in_force
 from pipeline.ledger.shard_plan import Plan, remaining
 from pipeline.ledger.verification import ShardVerdict, SourceImage, Violation, ViolationKind, verify_shard, verify_tree
-from pipeline.readers import open_shard
-from pipeline.selection import JSON, Selection, selection_of
+from pipeline.readers import SourceRow, open_shard
+from pipeline.selection import JSON, Duplicates, Selection, Skip
 from pipeline.stages.row_screen import RowScreen
 from schemas.shard import Shard
 from schemas.status import Reason
@@ -34,9 +38,13 @@ def verify(output: str, sources: Sequence[str]) -> None:
     """Check that every source row of OUTPUT's plan has each slot exactly once, and report every violation.
 
     Keys and hashes of the images are compared with the source, captions with the digest of their commit. Skipped rows
-    are those that the output's selection skips when it is evaluated again.
+    are those that the output's selection skips when it is evaluated again. Of an index, the rows are computed again
+    from the source, all but the perceptual hashes, which are compared with the digest of their commit.
     Exit code 0: proven. 1: a violation. 3: proven, but shards are in quarantine.
     """
+    index = open_index_output(output, sources)
+    if index is not None:
+        sys.exit(verify_index(index))
     opened = open_output(output, sources)
     # The plan's URLs are those of the first run. The source may have moved, but must not have changed.
     current = opened.listed_plan()
@@ -91,19 +99,28 @@ class _Check:
     opened: Output
     source: SourceConfig
     images: ImagesConfig
-    selection: Selection
-    end_rows: EndRows
+    selections: Mapping[str, Sequence[Selection]]
+    """By planned shard: those in force since it was planned, the last one last."""
+    duplicates: Sequence[DuplicatesRecord | None]
+    """By generation of the plan."""
 
     @classmethod
     def of(cls, opened: Output) -> Self:
-        source = opened.source
-        names = source.where.field_names() if source.where else ()
+        source, plan = opened.source, opened.plan
+        end_rows = (read_limit(opened.store) if "limit" in opened.selection else None) or {}
+        in_force = selections_in_force(opened.store, source, opened.selection, plan, end_rows)
+        tested = [name for each in in_force if each.source.where for name in each.source.where.field_names()]
+        selections = {
+            shard.path: [each.of_shard(shard.path) for each in in_force_since(in_force, generation.number)]
+            for generation in plan.generations
+            for shard in generation.shards
+        }
         return cls(
             opened=opened,
-            source=source.with_tested_fields(names),
+            source=source.with_tested_fields(tested),
             images=opened.images,
-            selection=selection_of(source),
-            end_rows=(read_limit(opened.store) if source.limit else None) or {},
+            selections=selections,
+            duplicates=_duplicates(opened) if source.duplicates else (),
         )
 
     def shard(self, shard: Shard) -> tuple[int, ShardVerdict]:
@@ -115,17 +132,55 @@ class _Check:
         return len(images), verify_shard(self.opened.store, self.opened.run, shard, len(images), images)
 
     def _images(self, shard: Shard) -> Iterator[SourceImage]:
-        selection = self.selection.up_to(self.end_rows.get(shard.path))
-        answers: dict[int, tuple[Reason, str] | None] = {}
+        duplicates = self._duplicates_of(shard.path)
+        selections = [replace(selection, duplicates=duplicates) for selection in self.selections[shard.path]]
+        answers: dict[int, list[Answer]] = {}
         with IsolatedDecoder() as decoder, open_shard(shard, self.source, self.images.max_bytes) as opened:
-            screen = RowScreen(selection, self.images, shard.path, decoder.header)
+            screens = [RowScreen(selection, self.images, shard.path, decoder.header) for selection in selections]
 
             def ask(row: int, fields: Mapping[str, JSON], num_bytes: int | None) -> None:
-                """Keep the answer, and have the image read in any case: its hash is checked."""
-                answers[row] = screen.before_image(row, fields, num_bytes)
+                """Keep the answers, and have the image read in any case: its hash is checked."""
+                answers[row] = [screen.before_image(row, fields, num_bytes) for screen in screens]
 
-            for row in opened.rows(None, None if selection.selects_all else ask):
-                skip, answer = screen.skip_of(row), answers.get(row.row)
-                skipped_by = answer[1] if answer else skip.condition if skip else None
-                sha256 = None if row.data is None else hashlib.sha256(row.data).hexdigest()
-                yield SourceImage(row.key, sha256, skipped_by)
+            selects_all = all(selection.selects_all for selection in selections)
+            for row in opened.rows(None, None if selects_all else ask):
+                known = answers.get(row.row, [None] * len(screens))
+                *before, last = (_skip_of(*pair, row) for pair in zip(screens, known, strict=True))
+                yield SourceImage(
+                    key=row.key,
+                    sha256=None if row.data is None else hashlib.sha256(row.data).hexdigest(),
+                    skipped_by=last and last.condition,
+                    skipped_before=tuple(skip and skip.condition for skip in before),
+                    duplicate_of=selections[-1].duplicate_of(row.row, last and last.reason),
+                )
+
+    def _duplicates_of(self, shard: str) -> Duplicates | None:
+        config, files = self.source.duplicates, files_of(self.duplicates, shard)
+        if config is None or files is None:
+            return None
+        leaders = read_followers(self.opened.store, files, shard)
+        return Duplicates(by=config.by, leaders=leaders, num_images=files.num_images)
+
+
+Answer = tuple[Reason, str] | None
+"""Of a screen before the image is read."""
+
+
+def _skip_of(screen: RowScreen, answer: Answer, row: SourceRow) -> Skip | None:
+    return Skip(*answer) if answer else screen.skip_of(row)
+
+
+def _duplicates(opened: Output) -> Sequence[DuplicatesRecord | None]:
+    """Return the records of all generations.
+
+    Raises:
+        StoreError: one is missing or damaged.
+    """
+    records = read_records(opened.store, len(opened.plan.generations))
+    if None in records:
+        path = layout.duplicates_path(records.index(None))
+        raise StoreError(
+            f"{opened.store.url}/{path}: is missing, so it cannot be checked which rows are duplicates; run the job "
+            "once more, or restore the file"
+        )
+    return records

@@ -49,6 +49,7 @@ IMAGE: pa.StructType = pa.struct(
         field("source", pa.string(), "JSON object: the metadata fields of the source row"),
         field("reason", pa.string(), "why no request is sent for it, a Reason", nullable=True),
         field("message", pa.string(), "details of the reason, for people", nullable=True),
+        field("duplicate_of", pa.string(), "as in a caption row", nullable=True),
         field(
             "existing",
             pa.string(),

@@ -61,5 +61,12 @@ CAPTION_ROW: pa.Schema = pa.schema(
         field("model_caption", pa.string(), "the model's caption before the first edit; null without", nullable=True),
         field("edited_by", pa.string(), "editor of the last edit of this row; null if nobody edited it", nullable=True),
         field("edited_at", pa.string(), "when it was applied: UTC, ISO 8601; null beside a null editor", nullable=True),
+        field(
+            "duplicate_of",
+            pa.string(),
+            "`<shard>#<row>` of the image that is captioned in place of this one; of a row that was asked, the image "
+            "that failed and that it replaces; null without",
+            nullable=True,
+        ),
     ]
 )

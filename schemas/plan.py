@@ -24,5 +24,6 @@ class PlanKey(StrEnum):
     PREDECESSOR = "joyfleet.predecessor"
     """Hex SHA-256 of the file of the generation before."""
     SELECTION = "joyfleet.selection"
-    """Reserved for generations that change which rows are selected; absent where the selection stays as it was. This
-    release writes none and refuses a plan that has one: it would ask other rows than the plan says."""
+    """Absent where the selection stays as it was. JSON object: `selection`, the keys of `source` that select rows from
+    this generation on, and `end_rows`, by shard the row from which on its rows are beyond `source.limit`. Releases that
+    do not know such generations refuse the plan: they would ask other rows than it says."""

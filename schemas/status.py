@@ -94,9 +94,11 @@ class Reason(StrEnum):
     """`source.limit` rows were selected before this row."""
     HAS_CAPTION = "has_caption"
     """The source has a text for the slot, and `captions[].existing` skips such rows."""
+    DUPLICATE = "duplicate"
+    """`source.duplicates`: an equal or similar image is captioned in its place; `duplicate_of` names that row."""
 
 
-SKIPS = frozenset({Reason.FILTERED, Reason.NOT_SAMPLED, Reason.BEYOND_LIMIT, Reason.HAS_CAPTION})
+SKIPS = frozenset({Reason.FILTERED, Reason.NOT_SAMPLED, Reason.BEYOND_LIMIT, Reason.HAS_CAPTION, Reason.DUPLICATE})
 """The reasons of `skipped` rows. Their message is the condition alone, so that rows can be counted by it."""
 
 

@@ -41,7 +41,7 @@ from pipeline.config.render_config import (
     WordsConfig,
 )
 from pipeline.config.sampling_config import SamplingConfig
-from pipeline.config.source_config import SourceConfig
+from pipeline.config.source_config import DuplicatesConfig, SourceConfig
 from pipeline.config.where_config import Condition, FieldTest, Range
 
 __all__ = [
@@ -51,6 +51,7 @@ __all__ = [
     "ClusterConfig",
     "Condition",
     "CorpusConfig",
+    "DuplicatesConfig",
     "EndpointConfig",
     "EngineConfig",
     "EngineKind",

@@ -52,6 +52,8 @@ class ExportConfig(ConfigPart):
     """Export no caption with fewer words."""
     max_words: int | None = Field(default=None, ge=0)
     """Export no caption with more words."""
+    duplicates: bool = False
+    """Give images that were skipped as duplicates the captions of the image that was captioned in their place."""
     spread: tuple[str, ...] = _several("spread")
     """Slot with a JSON Schema whose top-level fields become columns, named `<slot>_<field>`."""
     join: bool | None = None

@@ -3,14 +3,43 @@
 from collections.abc import Iterable
 from typing import Any, Self
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from pipeline.config.base import ConfigPart, Url
 from pipeline.config.recipe_form import added
 from pipeline.config.where_config import Condition
 
-SELECTION_KEYS = ("where", "sample", "limit")
+SELECTION_KEYS = ("where", "sample", "limit", "duplicates")
 """The keys that select rows. They are no part of the recipe: an output records them beside it."""
+
+
+PHASH = "phash:"
+MAX_DISTANCE = 8
+"""Bits of 64 in which perceptual hashes may differ. Beyond it, images that have little in common are called similar,
+and finding them among millions takes hours."""
+
+
+class DuplicatesConfig(ConfigPart):
+    """Which images count as the same, by an index of the source."""
+
+    index: Url = Field(min_length=1)
+    """The output of `joyfleet index` over the same source."""
+    by: str = "sha256"
+    """`sha256`: the encoded images are equal. `phash:N`, N from 0 to 8: their perceptual hashes differ in at most N of
+    64 bits, as they do after a change of size or of compression."""
+
+    @property
+    def max_distance(self) -> int | None:
+        """Bits in which perceptual hashes may differ; None: the encoded images are equal."""
+        return int(self.by.removeprefix(PHASH)) if self.by.startswith(PHASH) else None
+
+    @field_validator("by")
+    @classmethod
+    def _known(cls, by: str) -> str:
+        allowed = ("sha256", *(f"{PHASH}{distance}" for distance in range(MAX_DISTANCE + 1)))
+        if by not in allowed:
+            raise ValueError(f"found {by!r}; allowed: sha256, or {allowed[1]} to {allowed[-1]}")
+        return by
 
 
 class SourceConfig(ConfigPart):
@@ -38,6 +67,12 @@ class SourceConfig(ConfigPart):
     limit: int | None = added(default=None, ge=1)
     """Caption exactly this number of images: the first that `where` and `sample` select, in the order of the shards.
     Shards behind the last of them are neither read nor planned."""
+    index: Url | None = added(default=None)
+    """An index of these shards, made by `joyfleet index`. Conditions on images are then decided by it, so that an image
+    that is not selected is not read, and `joyfleet plan` counts instead of estimating. It changes no row. By default
+    the index of `duplicates`, if there is one."""
+    duplicates: DuplicatesConfig | None = added(default=None)
+    """Caption only the first of equal or similar images; the rows of the others are `skipped` and name it."""
 
     _tested_fields: tuple[str, ...] = PrivateAttr(default=())
 

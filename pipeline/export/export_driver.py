@@ -27,6 +27,7 @@ from pipeline.export.export_shard import DONE, FOLDER, ExportTask, ShardExport, 
 from pipeline.export.form import Finished, Form
 from pipeline.export.forms import form_of
 from pipeline.export.json_columns import check_spread
+from pipeline.export.leader_captions import start_reading
 from pipeline.ledger.footer import RunIdentity
 from pipeline.ledger.layout import CAPTIONS, committed_path
 from pipeline.ledger.run_record import differences
@@ -103,6 +104,7 @@ def run_export(
         PipelineError: a shard cannot be exported; those before it are kept.
     """
     task = _task(captioned, destination, config)
+    start_reading()
     probe(destination)
     _claim(destination, captioned, task)
     left = remaining(captioned.store, captioned.plan)
@@ -156,6 +158,7 @@ def _task(captioned: Captioned, destination: Store, config: ExportConfig) -> Exp
         source=captioned.source,
         max_bytes=captioned.max_bytes,
         joined=_joined(form, config, shards),
+        num_generations=max(1, len(captioned.plan.generations)),
     )
 
 

@@ -17,6 +17,7 @@ from pipeline.config.export_config import ExportConfig
 from pipeline.errors import OutputMismatch, PipelineError, StoreError
 from pipeline.export.choose_captions import choose
 from pipeline.export.form import Form, ShardCaptions
+from pipeline.export.leader_captions import with_leader_captions
 from pipeline.ledger.caption_table import from_parquet
 from pipeline.ledger.json_record import from_json
 from pipeline.ledger.layout import committed_path
@@ -64,6 +65,8 @@ class ExportTask:
     max_bytes: int
     joined: bool
     """Whether the columns of the source are joined."""
+    num_generations: int = 1
+    """Of the output's plan."""
 
 
 def done_path(shard: str) -> str:
@@ -84,6 +87,8 @@ def export_shard(task: ExportTask, shard: Shard) -> ShardExport:
         rows: list[dict[str, Any]] = from_parquet(data).to_pylist()
     except ValueError as err:
         raise StoreError(f"{task.output.url}/{committed_path(shard.path)}: {err}; restore it") from err
+    if task.config.duplicates:
+        rows = with_leader_captions(task.output, task.num_generations, rows)
     choice = choose(rows, task.slots, task.config)
     written: dict[str, int] = {}
     columns = ""

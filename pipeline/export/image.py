@@ -2,9 +2,11 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from pipeline.errors import PipelineError
 from pipeline.export.choose_captions import Chosen
+from pipeline.images.sniff import kind_of
 from pipeline.readers import ShardReader
 
 # Pillow's names of what can be decoded; the file's own name may say anything.
@@ -30,6 +32,9 @@ def images(opened: ShardReader, chosen: Sequence[Chosen]) -> Iterator[tuple[Chos
                 f"shard {captioned.image['shard']} row {row.row}: the image is not the one that was captioned (sha256 "
                 f"{actual}, expected {expected}); restore the source"
             )
+        if captioned.image["image_format"] is None and row.data is not None:
+            # A duplicate that is not equal to its leader: its header was never read.
+            captioned = replace(captioned, image={**captioned.image, "image_format": kind_of(row.data)})
         yield captioned, row.data
 
 

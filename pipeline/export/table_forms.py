@@ -28,7 +28,10 @@ IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())
 IMAGE_COLUMN = "image"
 
 OF_THE_IMAGE = frozenset(
-    ("shard", "row", "key", "image_sha256", "image_bytes", "image_format", "width", "height", "source", "recipe")
+    (
+        *("shard", "row", "key", "image_sha256", "image_bytes", "image_format", "width", "height", "source", "recipe"),
+        "duplicate_of",
+    )
 )
 """Fields of a caption row that are the same in all slots."""
 

@@ -33,10 +33,16 @@ class _Committer:
         self._identity = identity
 
     def commit(self, task: ShardTask, completed: CompletedShard, attempt: str) -> CommitResult:
-        store, identity, shard, fragments = self._store, self._identity, task.shard, completed.fragments
-        if task.retry_rows is not None:
-            return replace_rows(store, identity, shard, task.retry_rows, fragments, attempt)
-        return commit_shard(store, identity, shard, completed.num_images, fragments, attempt)
+        return commit_task(self._store, self._identity, task, completed, attempt)
+
+
+def commit_task(
+    store: Store, identity: RunIdentity, task: ShardTask, completed: CompletedShard, attempt: str | None = None
+) -> CommitResult:
+    """Commit the shard of a task, or replace the rows that the task asked again; raises as these do."""
+    if task.retry_rows is not None:
+        return replace_rows(store, identity, task.shard, task.retry_rows, completed.fragments, attempt)
+    return commit_shard(store, identity, task.shard, completed.num_images, completed.fragments, attempt)
 
 
 class Commits:

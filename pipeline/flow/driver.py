@@ -34,6 +34,7 @@ from pipeline.flow.ray_dataset import FlowSpec, build_dataset
 from pipeline.flow.run_result import RunResult
 from pipeline.flow.stream import Stream, open_stream, unwrap
 from pipeline.flow.watchdog import StartMonitor, Watchdog, stalled_stage
+from pipeline.ledger.plan_generations import mark_applied
 from pipeline.ledger.quarantine import Quarantined, put_quarantine
 from pipeline.ledger.shard_plan import remaining
 from pipeline.ledger.shard_tracker import CompletedShard, Receipt, ShardTracker
@@ -66,6 +67,7 @@ def run_job(prepared: PreparedJob, result: RunResult, report: Report, stop: thre
         return
     with record_lifecycle(prepared, result, report) as report_and_record:
         _run(prepared, result, report_and_record, stop)
+        record_applied(prepared, result)
         _refuse_nothing(prepared, result)
 
 
@@ -80,6 +82,15 @@ def _run(prepared: PreparedJob, result: RunResult, report: Report, stop: threadi
         raise unwrap(err) from err
     finally:
         result.seconds = time.monotonic() - started
+
+
+def record_applied(prepared: PreparedJob, result: RunResult) -> None:
+    """Record that every row which a changed selection selects has its captions, unless a shard has to be done again."""
+    if prepared.unapplied is None:
+        return
+    screened = {task.shard.path for task in prepared.tasks if task.retry_rows and task.retry_rows.screened}
+    if not screened.intersection([*result.shards_lost, *result.shards_quarantined]):
+        mark_applied(prepared.store, prepared.unapplied)
 
 
 def _refuse_nothing(prepared: PreparedJob, result: RunResult) -> None:

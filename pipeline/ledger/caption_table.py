@@ -81,8 +81,13 @@ def count_skipped(table: pa.Table) -> dict[str, int]:
 def captions_sha256(table: pa.Table, slots: Sequence[str]) -> str:
     """Return the digest of caption rows, whatever their order in the table; `schemas.footer.DIGESTED` defines it."""
     ordered = table.select(list(DIGESTED)).take(pa.array(np.argsort(identities(table, slots), kind="stable")))
+    return rows_sha256(ordered, DIGESTED)
+
+
+def rows_sha256(table: pa.Table, names: Sequence[str]) -> str:
+    """Return the digest of the rows in the order of the table, as `schemas.footer.DIGESTED` says."""
     # As bytes: a text of a damaged file may not be UTF-8, and then its digest must differ, not raise.
-    columns = [ordered[name].cast(pa.string()).cast(pa.binary()).to_pylist() for name in DIGESTED]
+    columns = [table[name].cast(pa.string()).cast(pa.binary()).to_pylist() for name in names]
     digest = hashlib.sha256()
     for values in zip(*columns, strict=True):
         digest.update(b"".join(b"-," if value is None else b"%d:%b," % (len(value), value) for value in values))

@@ -11,23 +11,35 @@ LIMIT = "limit.json"
 """Only in outputs of a job with `source.limit`."""
 GENERATIONS = "plan"
 CAPTIONS = "captions"
+INDEX = "index"
+"""In place of `captions`, in the output of `joyfleet index`."""
+DUPLICATES = "duplicates"
+"""Only in outputs of a job with `source.duplicates`."""
 STAGING = "staging"
 QUARANTINE = "quarantine"
 RUNS = "report/runs"
-FOLDERS = (CAPTIONS, STAGING, QUARANTINE, GENERATIONS, "report", ".tmp")
+FOLDERS = (CAPTIONS, INDEX, DUPLICATES, STAGING, QUARANTINE, GENERATIONS, "report", ".tmp")
 """All folders of an output; `pipeline.readers.outputs` recognises an output by them."""
 
 _COMMITTED = re.compile(r"captions/(?P<shard>.+)\.parquet", re.DOTALL)
+_INDEXED = re.compile(r"index/(?P<shard>.+)\.parquet", re.DOTALL)
 _QUARANTINED = re.compile(r"quarantine/(?P<shard>.+)\.json", re.DOTALL)
 _RUN_EVENTS = re.compile(r"report/runs/\d{8}T\d{6}Z-[0-9a-f-]{36}\.jsonl")
 _TEMPORARY = re.compile(r"\.tmp/[0-9a-f]{32}|staging/\.probe-[0-9a-f]{32}")
 _GENERATION = re.compile(r"plan/(?P<number>\d{5,})\.parquet")
+_FOLLOWERS = re.compile(r"duplicates/(?P<number>\d{5,})-[0-9a-f]{32}-\d{5,}\.parquet")
+_APPLIED = re.compile(r"plan/(?P<number>\d{5,})-applied\.json")
 _FRAGMENT = re.compile(r"staging/(?P<shard>.+)/\d{10,}-[0-9a-f]{32}\.parquet", re.DOTALL)
 
 
 def committed_path(shard: str) -> str:
     """The file whose existence is the commit. The shard's suffix is kept: `a.tar` and `a.parquet` are two shards."""
     return f"{CAPTIONS}/{shard}.parquet"
+
+
+def index_path(shard: str) -> str:
+    """The index rows of a shard; its existence is the commit."""
+    return f"{INDEX}/{shard}.parquet"
 
 
 def generation_path(number: int) -> str:
@@ -39,6 +51,33 @@ def generation_of(path: str) -> int | None:
     """The number of a later generation, or None when none has such a name."""
     match = _GENERATION.fullmatch(path)
     return int(match["number"]) if match and generation_path(int(match["number"])) == path else None
+
+
+def applied_path(number: int) -> str:
+    """Says that the rows which a generation newly selects have been captioned."""
+    return f"{GENERATIONS}/{number:05d}-applied.json"
+
+
+def generation_of_applied(path: str) -> int | None:
+    """The generation of such a file, or None when it has another name."""
+    match = _APPLIED.fullmatch(path)
+    return int(match["number"]) if match else None
+
+
+def duplicates_path(number: int) -> str:
+    """The record of the duplicates that a generation of the plan adds."""
+    return f"{DUPLICATES}/{number:05d}.json"
+
+
+def followers_path(number: int, attempt: str, file_number: int) -> str:
+    """A file of followers, named by the attempt that wrote it: the record names those that count."""
+    return f"{DUPLICATES}/{number:05d}-{attempt}-{file_number:05d}.parquet"
+
+
+def generation_of_followers(path: str) -> int | None:
+    """The generation of a file of followers, or None when none has such a name."""
+    match = _FOLLOWERS.fullmatch(path)
+    return int(match["number"]) if match else None
 
 
 def quarantine_path(shard: str) -> str:
@@ -59,6 +98,11 @@ def fragment_path(shard: str, first_row: int, attempt: str) -> str:
 def shard_of_committed(path: str) -> str | None:
     """The shard, or None when no committed file has such a name."""
     return _shard(_COMMITTED, path)
+
+
+def shard_of_indexed(path: str) -> str | None:
+    """The shard, or None when no file of an index has such a name."""
+    return _shard(_INDEXED, path)
 
 
 def shard_of_quarantined(path: str) -> str | None:

@@ -6,7 +6,7 @@ file; the other finds a new version and replaces nothing.
 """
 
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,13 +14,20 @@ import pyarrow as pa
 
 from pipeline.errors import PipelineError
 from pipeline.ledger.caption_table import concat_rows, identities
-from pipeline.ledger.commit import CommitResult, checked_footer, existing_commit, read_all, remove_staging
+from pipeline.ledger.commit import (
+    CommitResult,
+    checked_footer,
+    existing_commit,
+    read_all,
+    remove_staging,
+    result_of,
+)
 from pipeline.ledger.footer import RunIdentity
 from pipeline.ledger.layout import committed_path
 from pipeline.ledger.replacement import checked_rows, readable_rows, swap_rows
 from pipeline.storage import Store, WriteResult
 from schemas.shard import Shard
-from schemas.status import Status
+from schemas.status import Reason, Status
 
 RANK = {Status.SKIPPED: -1, Status.FAILED: 0, Status.REJECTED: 1, Status.OK: 2}
 """A retry keeps the better result: ok > rejected > failed. A row that was asked never becomes skipped."""
@@ -42,6 +49,8 @@ class RetryRows:
     """The most attempts that any of the rows has had."""
     edited: bool = False
     """Whether rows that a person has edited are among them; by default such rows stay as they are."""
+    screened: bool = False
+    """Whether the selection decides about them, which were skipped so far; by default they are asked."""
 
 
 def find_retry_rows(
@@ -72,6 +81,44 @@ def find_retry_rows(
         attempts=max(row["attempts"] for row in wanted),
         edited=edited,
     )
+
+
+def find_skipped_rows(
+    store: Store, run: RunIdentity, shard: Shard, is_skipped: Callable[[int], bool]
+) -> RetryRows | None:
+    """Return the images of a committed shard that its selection skipped, and that another one may select.
+
+    Args:
+        store: the output.
+        run: recipe and slots.
+        shard: a committed one.
+        is_skipped: whether the other selection skips the image with this number, as far as the number alone says.
+
+    Raises:
+        OutputMismatch: the file belongs to another shard or recipe.
+        StoreError: its captions are not those that were committed.
+    """
+    data, version = store.get_versioned(committed_path(shard.path))
+    footer, _ = checked_footer(store, data, run, shard)
+    if not (footer.statuses or {}).get(Status.SKIPPED):
+        return None
+    table = checked_rows(store, data, footer)
+    reasons = zip(table["row"].to_pylist(), table["reason"].to_pylist(), strict=True)
+    rows = sorted({row for row, reason in reasons if reason in BY_CONDITION and not is_skipped(row)})
+    if not rows:
+        return None
+    return RetryRows(
+        version=version,
+        num_images=footer.num_images,
+        rows=tuple(rows),
+        statuses=(Status.SKIPPED,),
+        attempts=0,
+        screened=True,
+    )
+
+
+BY_CONDITION = frozenset({Reason.FILTERED, Reason.NOT_SAMPLED, Reason.BEYOND_LIMIT})
+"""Reasons that another selection may not have."""
 
 
 def _is_retried(row: Mapping[str, Any], statuses: Collection[Status], *, edited: bool) -> bool:
@@ -105,9 +152,12 @@ def replace_rows(
         if store.get_versioned(path)[1] != version:
             return existing_commit(store, wanted, shard)
         raise
-    table = merge_rows(
-        readable_rows(store, path, data), fresh, run.slots, retry_rows.statuses, edited=retry_rows.edited
-    )
+    old = readable_rows(store, path, data)
+    table = merge_rows(old, fresh, run.slots, retry_rows.statuses, edited=retry_rows.edited)
+    if retry_rows.screened and table.equals(old):
+        # Nothing was newly selected: the file stays as it is.
+        remove_staging(store, shard.path)
+        return result_of(WriteResult.OURS, footer, table.num_rows, len(data))
     result = swap_rows(store, wanted, table, version)
     if result.outcome is WriteResult.EXISTS:
         return existing_commit(store, wanted, shard)
@@ -148,5 +198,7 @@ def merge_rows(
 
 
 def _better(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    if new["status"] == Status.SKIPPED == old["status"] and new["reason"] != Reason.DUPLICATE:
+        return old
     kept = new if RANK[Status(new["status"])] >= RANK[Status(old["status"])] else old
     return {**kept, "attempts": old["attempts"] + new["attempts"]}

@@ -1,8 +1,9 @@
-"""run.json: the recipe and the selection that an output is bound to. The first run writes it, later runs must match.
+"""run.json: the recipe that an output is bound to. The first run writes it, later runs must match.
 
-The selection (`source.where`, `sample`, `limit`) is beside the recipe, not in it: it decides which captions exist, not
-what they are. So an output without a selection has the fingerprint that it always had, and an output with one can be
-taken over by an output with another (`pipeline.ledger.taken_over`).
+The selection of the first run (`source.where`, `sample`, `limit`, `duplicates`) is beside the recipe, not in it: it
+decides which captions exist, not what they are. So an output without a selection has the fingerprint that it always
+had, and an output with one can be taken over by an output with another (`pipeline.ledger.taken_over`). A generation of
+the plan may change it (`pipeline.ledger.plan_selection`).
 """
 
 import json
@@ -48,17 +49,16 @@ class RunRecord:
 def claim_run(
     store: Store, recipe: RecipeLike, about: Mapping[str, Any], selection: Mapping[str, Any] | None = None
 ) -> RunRecord:
-    """Bind the output to a recipe and a selection, or check that it is bound to the same ones; return `run.json`.
+    """Bind the output to a recipe, or check that it is bound to the same one; return `run.json`.
 
     Args:
         store: the output.
         recipe: this run's.
         about: JSON, kept as the first run wrote it; without secrets, since people read it.
-        selection: as `RunRecord.selection`.
+        selection: of this run, as `RunRecord.selection`; stored by the first run.
 
     Raises:
-        OutputMismatch: it is bound to another recipe or selection (the differing fields are named), or has another
-            schema version.
+        OutputMismatch: it is bound to another recipe (the differing fields are named), or has another schema version.
     """
     attempt = uuid.uuid4().hex
     record: dict[str, Any] = {
@@ -75,7 +75,6 @@ def claim_run(
         if existing.fingerprint != recipe.fingerprint:
             fields = json.loads(data)["recipe"]["fields"]
             raise OutputMismatch(_explain(store, existing, recipe.fingerprint, fields))
-        refuse_other_selection(store, existing, selection or {})
         return existing
     return _record(json.loads(data))
 
@@ -113,21 +112,6 @@ def _record(record: Mapping[str, Any]) -> RunRecord:
         about=dict(record["about"]),
         selection=dict(record.get("selection", {})),
     )
-
-
-def refuse_other_selection(store: Store, existing: RunRecord, selection: Mapping[str, Any]) -> None:
-    """Refuse to work on an output whose rows were selected otherwise.
-
-    Raises:
-        OutputMismatch: names what differs.
-    """
-    lines = list(differences(existing.selection, json.loads(json.dumps(selection)), "source"))
-    if lines:
-        raise OutputMismatch(
-            f"{store.url}: has another selection of images than this run. They differ in\n  {_listed(lines)}\n"
-            f"Change the config back, or give the run its own output: with `reuse: [{store.url}]` it takes over the "
-            "captions that both select"
-        )
 
 
 def _explain(store: Store, existing: RunRecord, fingerprint: str, fields: Mapping[str, Any]) -> str:

@@ -11,7 +11,13 @@ from dataclasses import dataclass
 
 from pipeline.errors import ConfigError, OutputMismatch, PlanExtended
 from pipeline.ledger import layout
-from pipeline.ledger.plan_generations import Generation, create_generation, read_generation, read_generations
+from pipeline.ledger.plan_generations import (
+    Generation,
+    SelectionChange,
+    create_generation,
+    read_generation,
+    read_generations,
+)
 from pipeline.storage import Store
 from schemas.shard import Shard
 
@@ -29,6 +35,11 @@ class Plan:
     generations: tuple[Generation, ...] = ()
     """As stored."""
 
+    @property
+    def last_change(self) -> Generation | None:
+        """The last generation that changes the selection; None: that of the first run is in force."""
+        return next((generation for generation in reversed(self.generations) if generation.change), None)
+
 
 @dataclass(frozen=True, slots=True)
 class Remaining:
@@ -42,10 +53,15 @@ class Remaining:
     """Planned shards with a quarantine record and no committed file; not read until the record is removed."""
 
 
-def claim_plan(store: Store, shards: Sequence[Shard]) -> Plan:
+def claim_plan(store: Store, shards: Sequence[Shard], stored: Plan | None = None) -> Plan:
     """Fix the plan, or return the one that an earlier run or another driver fixed: every driver has the same shards.
 
     The URLs are those of `shards`; sizes and etags are the same in both.
+
+    Args:
+        store: the output.
+        shards: of its source, as they are now.
+        stored: the plan as `read_plan` returned it a moment ago, so that it is not read twice; None: read it.
 
     Raises:
         ConfigError: no shard, or two whose files cannot exist side by side.
@@ -54,11 +70,11 @@ def claim_plan(store: Store, shards: Sequence[Shard]) -> Plan:
     if not shards:
         raise ConfigError("source: no shards; give a source with at least one shard")
     layout.check_shard_paths(shard.path for shard in shards)
-    if not store.exists(layout.PLAN):
+    if stored is None and not store.exists(layout.PLAN):
         created = create_generation(store, shards, None)
         if created is not None:
             return Plan({shard.path: shard for shard in shards}, (), (created,))
-    return compare_with_source(store.url, read_plan(store), shards)
+    return compare_with_source(store.url, stored or read_plan(store), shards)
 
 
 def read_plan(store: Store) -> Plan:
@@ -86,15 +102,15 @@ def compare_with_source(url: str, plan: Plan, shards: Sequence[Shard]) -> Plan:
     return Plan({path: current[path] for path in plan.shards}, unplanned, plan.generations)
 
 
-def extend_plan(store: Store, plan: Plan, added: Sequence[Shard]) -> Plan:
-    """Add some of the unplanned shards to the plan, as its next generation; none of the older files is touched.
+def extend_plan(store: Store, plan: Plan, added: Sequence[Shard], change: SelectionChange | None = None) -> Plan:
+    """Add some of the unplanned shards, or a selection, to the plan, as its next generation; no older file is touched.
 
     Raises:
         ConfigError: two shards whose files cannot exist side by side.
         PlanExtended: another run has added a generation since `plan` was read; nothing was written.
     """
     layout.check_shard_paths((*plan.shards, *(shard.path for shard in added)))
-    created = create_generation(store, added, plan.generations[-1])
+    created = create_generation(store, added, plan.generations[-1], change)
     if created is None:
         raise _overtaken(store, len(plan.generations), len(added))
     fresh = {shard.path: shard for shard in added}
@@ -104,10 +120,11 @@ def extend_plan(store: Store, plan: Plan, added: Sequence[Shard]) -> Plan:
 
 def _overtaken(store: Store, number: int, num_added: int) -> PlanExtended:
     theirs = read_generation(store, number)
+    what = f"{len(theirs.shards)} shards such as {theirs.shards[0].path}" if theirs.shards else "another selection"
     return PlanExtended(
         f"{store.url}: another run has just added generation {number} ({layout.generation_path(number)}) to the plan, "
-        f"{len(theirs.shards)} shards such as {theirs.shards[0].path}; this run added none of its {num_added}. Run the "
-        "same command again: it adds the shards that are still missing"
+        f"{what}; this run added none of its {num_added}. Run the same command again: it adds the shards that are "
+        "still missing"
     )
 
 

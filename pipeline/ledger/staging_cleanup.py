@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from pipeline.ledger import layout
+from pipeline.ledger.duplicates_record import read_record
 from pipeline.ledger.footer import RunIdentity
 from pipeline.ledger.fragments import Invalid, read_fragment_info
 from pipeline.ledger.shard_plan import Plan
@@ -49,11 +50,28 @@ def _leftovers(store: Store, run: RunIdentity, plan: Plan) -> Iterator[Entry]:
         planned = plan.shards.get(shard) if shard and shard not in committed else None
         if entry.linked or planned is None or isinstance(read_fragment_info(store, entry.path, run, planned), Invalid):
             yield entry
+    yield from _unnamed_followers(store)
+
+
+def _unnamed_followers(store: Store) -> Iterator[Entry]:
+    """Files of followers that the record of their generation does not name; without one, a live run may need them."""
+    named: dict[int, frozenset[str] | None] = {}
+    for entry in store.list(layout.DUPLICATES):
+        number = layout.generation_of_followers(entry.path)
+        if number is None:
+            continue
+        if number not in named:
+            record = read_record(store, number)
+            named[number] = None if record is None else frozenset(record.files.values())
+        used = named[number]
+        if used is not None and entry.path not in used:
+            yield entry
 
 
 def _reason_to_keep(entry: Entry) -> str | None:
     if entry.linked:
         return "it is a link, or behind a link"
-    if layout.is_temporary(entry.path) or layout.shard_of_fragment(entry.path):
+    ours = (layout.is_temporary, layout.shard_of_fragment, layout.generation_of_followers)
+    if any(recognise(entry.path) not in (None, False) for recognise in ours):
         return None
     return "its name is not one of JoyFleet's temporary files"

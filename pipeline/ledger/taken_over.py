@@ -109,7 +109,9 @@ def _ok_rows(store: Store, run: RunIdentity, shard: Shard) -> Sequence[Mapping[s
         fault, table = str(err), CAPTION_ROW.empty_table()
     if fault:
         raise StoreError(f"{store.url}/{path}: {fault}; restore the file, or leave this output out of reuse")
-    return [row for row in table.select(CAPTION_ROW.names).to_pylist() if row["status"] == Status.OK]
+    rows = table.select(CAPTION_ROW.names).to_pylist()
+    # Which images are duplicates is the selection of each output.
+    return [{**row, "duplicate_of": None} for row in rows if row["status"] == Status.OK]
 
 
 def to_stream(rows: Collection[Mapping[str, Any]]) -> bytes:

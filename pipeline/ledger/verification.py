@@ -58,6 +58,8 @@ class ViolationKind(StrEnum):
     condition."""
     EDIT = "edit"
     """The editor or the time of an edit is missing, or a row without an editor has what only an edit gives."""
+    COLUMN = "column"
+    """Of an index: a column differs from what the source gives, or from another column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,10 @@ class SourceImage:
     """Hex digest of its bytes; None where the source has no readable bytes."""
     skipped_by: str | None = None
     """The condition of the output's selection that skips it; None: it is selected."""
+    skipped_before: tuple[str | None, ...] = ()
+    """As `skipped_by`, of the selections before it, under which the shard was captioned maybe."""
+    duplicate_of: str | None = None
+    """The leader in whose place it is skipped, or may be asked; as in a caption row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,12 +266,24 @@ _MAY_LACK_HASH = (Status.FAILED, Status.SKIPPED)
 
 
 def _selection_faults(table: pa.Table, images: Sequence[SourceImage]) -> list[Fault]:
-    columns = (table[name].to_pylist() for name in ("row", "reason", "message"))
+    columns = (table[name].to_pylist() for name in ("row", "reason", "message", "duplicate_of"))
     wrong = [
-        0 <= row < len(images) and images[row].skipped_by != (message if reason in _BY_SELECTION else None)
-        for row, reason, message in zip(*columns, strict=True)
+        0 <= row < len(images) and not _is_as_selected(images[row], reason, message, leader)
+        for row, reason, message, leader in zip(*columns, strict=True)
     ]
     return _named(table, ViolationKind.SELECTION, "message", wrong)
+
+
+def _is_as_selected(image: SourceImage, reason: str | None, message: str | None, leader: str | None) -> bool:
+    skipped_by = message if reason in _BY_SELECTION else None
+    if leader is None:
+        if image.duplicate_of is not None and skipped_by is not None:
+            return False
+        # A change of the selection asks what it newly selects, and leaves everything else as it was.
+        is_skipped = image.skipped_by is not None or skipped_by is None
+        return is_skipped and skipped_by in (image.skipped_by, *image.skipped_before)
+    # Skipped as a duplicate, or asked since its leader failed.
+    return leader == image.duplicate_of and skipped_by in (image.skipped_by, None)
 
 
 _BY_SELECTION = SKIPS - {Reason.HAS_CAPTION}

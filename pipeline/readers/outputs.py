@@ -11,7 +11,7 @@ RUN, PLAN = "run.json", "plan.parquet"
 """Every output has both at its root as soon as a run has started."""
 LIMIT = "limit.json"
 """Some have this too."""
-FOLDERS = ("captions", "staging", "quarantine", "plan", "report", ".tmp")
+FOLDERS = ("captions", "index", "duplicates", "staging", "quarantine", "plan", "report", ".tmp")
 """What else an output holds. The layout is that of `pipeline.ledger.layout`, which readers do not import."""
 
 

@@ -1,4 +1,4 @@
-"""The selection of a source: sample, limit and conditions, and the one condition that skips a row.
+"""The selection of a source: sample, limit, duplicates and conditions, and the one condition that skips a row.
 
 A row is decided in two steps, so that no more is read than needed: first by its identity and its metadata, then, where
 a condition is about the image, by the header of the image. The result depends on the row alone, never on the order of
@@ -6,7 +6,7 @@ work.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,6 +33,24 @@ class Skip:
     """As in the config, such as `source.where.short_side: {min: 64}`."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Duplicates:
+    """The followers of the shard that is read: rows in whose place an equal or similar image is captioned."""
+
+    by: str
+    """As `source.duplicates.by`."""
+    leaders: Mapping[int, str]
+    """Row to its leader, as the caption row's `duplicate_of`."""
+    num_images: int
+    """Of the shard, by the index."""
+    asked: frozenset[int] = frozenset()
+    """Followers that are captioned all the same, since their leader failed."""
+
+    def skips(self, row: int) -> bool:
+        """Whether the row is skipped as a duplicate."""
+        return row in self.leaders and row not in self.asked
+
+
 @dataclass(frozen=True, slots=True)
 class _Part:
     """One key of `where`, as a condition of its own; a row must meet all parts."""
@@ -52,11 +70,14 @@ class Selection:
     parts: tuple[_Part, ...] = ()
     end_row: int | None = None
     """Of the shard that is read: rows from this number on are beyond `limit`."""
+    duplicates: Duplicates | None = None
+    """Of the shard that is read; None without `source.duplicates`."""
 
     @property
     def selects_all(self) -> bool:
         """Whether no row is skipped."""
-        return not self.parts and self.sample is None and self.end_row is None
+        has_followers = self.duplicates is not None and bool(self.duplicates.leaders)
+        return not self.parts and self.sample is None and self.end_row is None and not has_followers
 
     @property
     def needs_header(self) -> bool:
@@ -72,13 +93,25 @@ class Selection:
         """Return the selection for a shard in which the limit is reached before `end_row`; None: it is not."""
         return replace(self, end_row=end_row)
 
+    def duplicate_of(self, row: int, reason: str | None) -> str | None:
+        """Return the leader in whose place a row is skipped, for this reason, or asked."""
+        if self.duplicates is None or not (reason == Reason.DUPLICATE or row in self.duplicates.asked):
+            return None
+        return self.duplicates.leaders.get(row)
+
     def skip_by_identity(self, shard: str, row: int) -> Skip | None:
         """Decide by the row's identity alone."""
         if self.sample is not None and not in_sample(self.sample, shard, row):
             return Skip(Reason.NOT_SAMPLED, f"source.sample: {self.sample:g}")
         if self.end_row is not None and row >= self.end_row:
             return Skip(Reason.BEYOND_LIMIT, f"source.limit: {self.limit}")
+        if self.duplicates is not None and self.duplicates.skips(row):
+            return Skip(Reason.DUPLICATE, f"source.duplicates: {{by: {self.duplicates.by}}}")
         return None
+
+    def selects(self, shard: str, row: int, facts: RowFacts) -> bool:
+        """Whether a row is captioned of which all facts are known."""
+        return self.skip_by_identity(shard, row) is None and self._skip_by_conditions(facts, final=True) is None
 
     def skip_before_image(self, shard: str, row: int, facts: RowFacts) -> Skip | None:
         """Decide as far as possible before the image is read; None: it is selected, or its image has to be read.

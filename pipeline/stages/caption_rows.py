@@ -82,7 +82,10 @@ def _row(shard: str, recipe: str, state: RequestState) -> dict[str, Any]:
     }
 
 
-_OF_THE_IMAGE = ("row", "key", "image_sha256", "image_bytes", "image_format", "width", "height", "source")
+_OF_THE_IMAGE = (
+    *("row", "key", "image_sha256", "image_bytes", "image_format", "width", "height", "source"),
+    "duplicate_of",
+)
 _OF_THE_REQUEST = ("mode", "tone", "length_kind", "length_words", "length_class", "name", "prompt", "system")
 
 

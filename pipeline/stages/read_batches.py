@@ -22,7 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.config import ExistingConfig, ImagesConfig, SourceConfig
-from pipeline.errors import BadImage, PipelineError, ShardUnreadable
+from pipeline.errors import BadImage, OutputMismatch, PipelineError, ShardUnreadable
 from pipeline.images import Decoded, Header, IsolatedDecoder, SizeOf, decode_or_exit, header_or_exit
 from pipeline.ledger.fragments import FragmentInfo
 from pipeline.ledger.taken_over import TakenOver, to_stream
@@ -30,6 +30,7 @@ from pipeline.models import Geometry
 from pipeline.readers import LeftOut, SourceRow, open_shard
 from pipeline.selection import Selection
 from pipeline.stages.existing_texts import existing_texts
+from pipeline.stages.index_facts import IndexFacts
 from pipeline.stages.row_screen import RowScreen
 from schemas.batch import BATCH, BatchKind
 from schemas.shard import Shard
@@ -57,12 +58,16 @@ class ReadSpec:
     batch_images: int
     selection: Selection = field(default_factory=Selection)
     """Of the shard that is read, so with the end of the limit in it."""
+    duplicates_by: str = ""
+    """As `source.duplicates.by`; empty without."""
     existing: Mapping[str, ExistingConfig] = field(default_factory=dict[str, ExistingConfig])
     """The slots that may take a text of the source."""
     schemas: Mapping[str, str] = field(default_factory=dict[str, str])
     """JSON Schemas of these slots, as JSON text."""
     num_slots: int = 1
     """Of the run."""
+    index: IndexFacts | None = None
+    """Of `source.index`: images that it knows not to be selected are not read."""
     taken_over: TakenOver = field(default_factory=TakenOver)
     """Of the shard that is read: its rows in earlier outputs, which need no request."""
 
@@ -114,13 +119,14 @@ def read_shard(
     try:
         yield from _read(spec, shard, done, rows, isolated=isolated, timings=timings or ReadTimings())
     except ShardUnreadable as err:
-        yield _table(BatchKind.UNREADABLE, shard, 0, message=_clean(str(err)))
+        yield _table(BatchKind.UNREADABLE, shard, 0, message=clean_text(str(err)))
     except (PipelineError, MemoryError):
         raise
     # A defect boundary: malformed bytes may raise anything in our readers and in the libraries below them. It costs
     # this shard only; the run continues, and the quarantine record and the log have the traceback.
     except Exception as err:  # noqa: BLE001 - see above
-        yield _defect(shard, err)
+        message, trace = explain_defect(shard, err)
+        yield _table(BatchKind.UNREADABLE, shard, 0, message=message, traceback=trace)
 
 
 def _read(
@@ -129,8 +135,10 @@ def _read(
     last: pa.Table | None = None
     with IsolatedDecoder() as decoder, open_shard(shard, spec.source, spec.images.max_bytes) as opened:
         timings.left_out = opened.left_out
+        _refuse_other_rows(spec.selection, shard, opened.num_images)
         tools = _tools(decoder, isolated=isolated, timings=timings)
-        screen = RowScreen(spec.selection, spec.images, shard.path, tools.header)
+        known = spec.index.of_images(shard) if spec.index and spec.selection.needs_image else None
+        screen = RowScreen(spec.selection, spec.images, shard.path, tools.header, known)
         wanted = range(opened.num_images) if rows is None else rows
         wanted = set(wanted) - done if done else wanted
         num_left = len(wanted)
@@ -152,6 +160,15 @@ def _read(
         yield last
 
 
+def _refuse_other_rows(selection: Selection, shard: Shard, num_images: int) -> None:
+    indexed = selection.duplicates.num_images if selection.duplicates else num_images
+    if indexed != num_images:
+        raise OutputMismatch(
+            f"shard {shard.path}: has {num_images} images, and {indexed} rows in the index of source.duplicates; index "
+            "the source into a new output, and caption into a new output with it"
+        )
+
+
 def _unread(spec: ReadSpec, shard: Shard, wanted: Iterable[int]) -> list[SourceRow]:
     """The rows that are taken over whole, if nothing in the source decides about them: they are not read."""
     if spec.selection.parts or not spec.taken_over.rows:
@@ -163,18 +180,19 @@ def _unread(spec: ReadSpec, shard: Shard, wanted: Iterable[int]) -> list[SourceR
     ]
 
 
-def _defect(shard: Shard, err: Exception) -> pa.Table:
-    trace = _clean("".join(traceback.format_exception(err)))
+def explain_defect(shard: Shard, err: Exception) -> tuple[str, str]:
+    """Log an exception that nobody expected; return what the shard's quarantine record says, and the traceback."""
+    trace = clean_text("".join(traceback.format_exception(err)))
     # Escaped: a log file refuses the lone surrogates that a name or an exception may contain.
-    log.error("shard=%s: a defect of JoyFleet\n%s", _clean(shard.path), trace)
+    log.error("shard=%s: a defect of JoyFleet\n%s", clean_text(shard.path), trace)
     message = (
         f"{shard.url}: a defect of JoyFleet ended its reading ({type(err).__name__}: {err}); please report it with the "
         "traceback in the shard's quarantine record, and restore or remove the shard"
     )
-    return _table(BatchKind.UNREADABLE, shard, 0, message=_clean(message), traceback=trace)
+    return clean_text(message), trace
 
 
-def _clean(text: str) -> str:
+def clean_text(text: str) -> str:
     """Escape what Arrow refuses: a name that is not UTF-8 has lone surrogates."""
     return text.encode("utf-8", "backslashreplace").decode()
 
@@ -252,11 +270,11 @@ class _Batch:
             "key": row.key,
             "source": json.dumps(row.metadata, ensure_ascii=False, sort_keys=True),
             "reason": row.reason.value if row.reason else None,
-            "message": None if row.message is None else _clean(row.message),
+            "message": None if row.message is None else clean_text(row.message),
         }
         lost = self._screen.skip_of(row) if row.data is None else None
         if lost is not None:
-            image |= {"reason": lost.reason.value, "message": _clean(lost.condition)}
+            image |= {"reason": lost.reason.value, "message": clean_text(lost.condition)}
         elif row.data is not None:
             data = bytes(row.data)
             image |= {"image_sha256": hashlib.sha256(data).hexdigest(), "image_bytes": len(data)}
@@ -266,6 +284,7 @@ class _Batch:
                 image |= {"reason": err.reason.value, "message": err.message}
         if image["reason"] is None:
             self._taken_over += self._spec.taken_over.rows.get(row.row, ())
+        image["duplicate_of"] = self._spec.selection.duplicate_of(row.row, image["reason"])
         # A failed image counts like one for the model.
         self._num_asked += image["reason"] not in SKIPS and not self._needs_no_request(image)
         self.images.append(image)
@@ -274,7 +293,7 @@ class _Batch:
         """Size and format of the image; its pixels go into the buffer if a request is sent for it."""
         skip, header = self._screen.judge(row, data)
         if skip is not None:
-            return {**_facts_of(header), "reason": skip.reason.value, "message": _clean(skip.condition)}
+            return {**_facts_of(header), "reason": skip.reason.value, "message": clean_text(skip.condition)}
         spec = self._spec
         texts = existing_texts(spec.existing, spec.schemas, row.metadata | row.tested) if spec.existing else {}
         existing = {"existing": json.dumps(texts, ensure_ascii=False)} if texts else {}

@@ -1,6 +1,7 @@
 """Applies a selection to the rows of one shard, with as little reading as its conditions allow."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from pipeline.config import ImagesConfig
 from pipeline.errors import BadImage
@@ -15,15 +16,26 @@ ReadHeader = Callable[[bytes, ImagesConfig], Header]
 class RowScreen:
     """The selection for one shard."""
 
-    def __init__(self, selection: Selection, images: ImagesConfig, shard: str, read_header: ReadHeader) -> None:
+    def __init__(
+        self,
+        selection: Selection,
+        images: ImagesConfig,
+        shard: str,
+        read_header: ReadHeader,
+        known: Mapping[int, RowFacts] | None = None,
+    ) -> None:
+        """Take the facts about images that an index knows, by row, as `known`."""
         self._selection = selection
         self._images = images
         self._shard = shard
         self._read_header = read_header
+        self._known = known or {}
 
     def before_image(self, row: int, fields: Mapping[str, JSON], num_bytes: int | None) -> tuple[Reason, str] | None:
         """Decide about a row before its image is read: a `pipeline.readers.Screen`."""
         skip = self._selection.skip_before_image(self._shard, row, RowFacts(fields=fields, num_bytes=num_bytes))
+        if skip is None and self._selection.needs_image and row in self._known:
+            skip = self._selection.skip_by_image(replace(self._known[row], fields=fields))
         return None if skip is None else (skip.reason, skip.condition)
 
     def judge(self, row: SourceRow, data: bytes) -> tuple[Skip | None, Header | None]:

@@ -9,11 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.config.corpus_config import JoinBy, TableConfig
-from pipeline.corpus.duckdb_session import split_by_unit
 from pipeline.corpus.tables.column_mapping import facts_of
 from pipeline.corpus.tables.identity import fingerprint, image_identity, join_key, normal_url
 from pipeline.corpus.tables.source_tables import list_tables, slices
 from pipeline.errors import ConfigError, PipelineError
+from pipeline.storage.duckdb_session import split_by_unit
 from tests.readers.shards import tar_of
 
 

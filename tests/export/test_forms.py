@@ -21,6 +21,7 @@ GIVEN = {
     "template": "{long}!",
     "column": "text",
     "fields": ("mode",),
+    "duplicates": True,
     "spread": ("long",),
     "statuses": ("ok", "rejected"),
     "modes": ("descriptive",),
@@ -118,8 +119,8 @@ def written(sources, folder: Path, form: str, **options) -> dict[str, bytes]:
                 path.unlink()
 
 
-# tests/export/test_spread.py has captions that can be spread.
-@pytest.mark.parametrize(("form", "name"), [pair for pair in HONOURED if pair[1] != "spread"])
+# tests/export/test_spread.py has captions that can be spread, tests/selection/test_duplicates.py has duplicates.
+@pytest.mark.parametrize(("form", "name"), [pair for pair in HONOURED if pair[1] not in ("spread", "duplicates")])
 def test_an_option_that_a_form_honours_changes_what_it_writes(tmp_path, sources, form, name):
     # Texts of slot tags are rejected in one row, and of another mode.
     plain = {"slots": ("tags",) if name in ("statuses", "modes") else ("long",)}

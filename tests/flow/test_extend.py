@@ -14,7 +14,8 @@ from jobs.commands import cli
 from pipeline.config import load_job
 from pipeline.errors import ConfigError, OutputMismatch, PlanExtended
 from pipeline.flow import prepared_job
-from pipeline.flow.prepared_job import Extension, prepare_job
+from pipeline.flow.extension import Extension
+from pipeline.flow.prepared_job import prepare_job
 from pipeline.ledger.shard_plan import claim_plan, extend_plan
 from pipeline.standin.demo_data import draw_dataset
 from pipeline.storage import open_store

@@ -6,8 +6,8 @@ held at the gate and dies of SIGKILL, and the reader that Ray sends after it rai
 JFTEST_POISON: bytes; an image that holds them kills the process that decodes it, as a bug in a C library does.
 JFTEST_BROKEN: type of a node's GPU; engines on such nodes do not start.
 JFTEST_CORE: text of the error with which vLLM's core ends at its start.
-JFTEST_GATE: folder of a `tests.gate.Gate`; batches with their answers, shards of an export and parts of a corpus wait
-at it until the test lets them pass.
+JFTEST_GATE: folder of a `tests.gate.Gate`; batches with their answers, shards of an export or an index and parts of a
+corpus wait at it until the test lets them pass.
 """
 
 import functools
@@ -153,6 +153,10 @@ def _hold_shards(module):
     module.export_shard = _held_before(module.export_shard)
 
 
+def _hold_index(module):
+    module.commit_rows = _held_before(module.commit_rows)
+
+
 def _hold_parts(module):
     module.Publisher.__call__ = _held_before(module.Publisher.__call__)
 
@@ -161,6 +165,7 @@ CHANGES = {
     "pipeline.stages.captioning": ("JFTEST_GATE", _hold_answers),
     "pipeline.export.export_shard": ("JFTEST_GATE", _hold_shards),
     "pipeline.corpus.publish_corpus": ("JFTEST_GATE", _hold_parts),
+    "pipeline.ledger.index_files": ("JFTEST_GATE", _hold_index),
     "pipeline.engines.factory": ("JFTEST_BROKEN", _start_nowhere_on),
     "vllm.v1.engine.core": ("JFTEST_CORE", _end_core),
     "pipeline.engines.echo": ("JFTEST_ASKED", _count_requests),

@@ -180,7 +180,13 @@ def written(store, path, shards, before, **keys):
         (SHARDS[2:4], {}, StoreError, r"plans shard photos/00002.tar, which generation 0 has planned"),
         (SHARDS[3:5], {"generation": "2"}, StoreError, "damaged .it is generation 2, expected 1."),
         (SHARDS[3:5], {"schema_version": "3"}, OutputMismatch, "schema version '3', and this JoyFleet reads '2'"),
-        (SHARDS[3:5], {"selection": "{}"}, OutputMismatch, "changes which rows are selected, and this JoyFleet reads"),
+        (SHARDS[3:5], {"selection": '{"selection": {}, "end_rows": {}}'}, None, ""),
+        (
+            SHARDS[3:5],
+            {"selection": "{}"},
+            StoreError,
+            r"damaged .joyfleet\.selection in the footer is malformed: '\{\}'",
+        ),
     ],
 )
 def test_a_generation_of_another_kind_is_refused(store, shards, keys, error, message):

@@ -1,14 +1,18 @@
 """10,000 rows under every kind of selection: each is ok, failed or skipped once, and no request is sent twice."""
 
 import json
+import random
 from collections import Counter
 
 import pytest
 from PIL import Image
 
+from pipeline.flow.prepared_job import prepare_job
 from pipeline.readers import list_shards
+from tests.index.world import config_of, index_all
 from tests.odd_images import encode
 from tests.readers.shards import tar_of
+from tests.selection.runs import run_job, run_tasks
 from tests.selection.world import caption, job_of, reusing, run_all, spec_of
 
 pytestmark = pytest.mark.long
@@ -61,6 +65,71 @@ def test_each_row_once(folder, tmp_path, source, expected):
     assert set(asked) == {(row["shard"], row["row"], row["slot"]) for row in rows if row["status"] == "ok"}
     assert expected is None or statuses == expected
     assert statuses["ok"] + statuses["failed"] == source.get("limit", statuses["ok"] + statuses["failed"])
+
+
+COPIES = 5
+"""One image in so many is a copy of another one."""
+
+
+@pytest.fixture(scope="module")
+def copies(tmp_path_factory):
+    """10,000 images in 10 shards; of each five the last one is a copy of one that comes before it, in any shard."""
+    folder = tmp_path_factory.mktemp("copies")
+    rng, pictures = random.Random(1), []
+    (folder / "in").mkdir()
+    for shard in range(SHARDS):
+        files = []
+        for row in range(ROWS):
+            if row % COPIES < COPIES - 1:
+                number = len(pictures)
+                pictures.append(encode(Image.new("RGB", (16, 16), (number % 256, number // 256, 9)), "PNG"))
+            else:
+                number = rng.randrange(len(pictures))
+            files.append((f"{row:04d}.png", pictures[number]))
+        (folder / "in" / f"{shard}.tar").write_bytes(tar_of(files))
+    index_all(config_of(folder / "in", folder / "index"))
+    return folder
+
+
+def job_with_copies(copies, output, **source):
+    made = job_of(copies / "in", duplicates={"index": str(copies / "index")}, **source)
+    engine = made.engine.model_copy(update={"batch_images": 64})
+    return made.model_copy(update={"output": str(output), "engine": engine})
+
+
+@pytest.mark.parametrize("seed", [None, 1, 2])
+def test_a_fifth_of_copies_costs_a_fifth_fewer_requests(copies, tmp_path, seed):
+    rows, asked = run_job(job_with_copies(copies, tmp_path / "out"), seed=seed)
+    counts = Counter((row["slot"], row["status"], row["reason"]) for row in rows.values())
+    print(dict(counts), len(asked), "requests")
+    assert len(rows) == 2 * SHARDS * ROWS
+    assert len(asked) == len(set(asked)) == 2 * SHARDS * ROWS * (COPIES - 1) // COPIES
+    assert {row["row"] % COPIES for row in rows.values() if row["status"] == "skipped"} == {COPIES - 1}
+
+
+def test_runs_that_end_after_each_shard_ask_the_same_images(copies, tmp_path):
+    job, asked = job_with_copies(copies, tmp_path / "out", sample=0.5), []
+    for _ in range(SHARDS + 1):
+        asked += run_tasks(prepare_job(job), stop_after=1)
+    whole = run_tasks(prepare_job(job_with_copies(copies, tmp_path / "whole", sample=0.5)))
+    assert sorted(asked) == sorted(whole)
+
+
+def test_a_filter_that_is_loosened_twice_asks_each_row_once(folder, tmp_path):
+    asked = []
+    for score in (8, 5, 2):
+        job = reusing(folder, tmp_path / "out", where={"fields": {"score": {"min": score}}})
+        rows, of_run = run_job(job.model_copy(update={"output": str(tmp_path / "out")}), extend=score < 8)
+        asked += of_run
+        assert {row["status"] for row in rows.values()} == {"ok", "failed", "skipped"}
+    fresh = job.model_copy(update={"output": str(tmp_path / "fresh")})
+    expected, of_fresh = run_job(fresh)
+    assert sorted(asked) == sorted(of_fresh)
+    assert len(asked) == len(set(asked))
+    kept = ("status", "caption", "prompt", "seed", "reason")
+    assert {key: [row[name] for name in kept] for key, row in rows.items()} == {
+        key: [row[name] for name in kept] for key, row in expected.items()
+    }
 
 
 def test_a_text_that_exists_costs_no_request(folder):

@@ -23,12 +23,12 @@ from pipeline.config.corpus_config import Duplicate, SplitConfig
 from pipeline.config.corpus_filters import FilterConfig
 from pipeline.corpus import corpus_layout
 from pipeline.corpus.corpus_files import put_json, put_table, read_table
-from pipeline.corpus.duckdb_session import DuckSession, open_duckdb, split_by_unit
 from pipeline.corpus.records.select_by_percentile import percentile_queries
 from pipeline.corpus.records.select_records import PREFIX, refuse_unknown_fields
 from pipeline.corpus.tables.identity import fingerprint, listed_identities
 from pipeline.errors import NothingDone
 from pipeline.storage import Store
+from pipeline.storage.duckdb_session import DuckSession, open_duckdb, split_by_unit
 from schemas.record import Split
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,6 @@ from pipeline.config.renamed_keys import with_new_names
 from pipeline.corpus import corpus_layout
 from pipeline.corpus.corpus_files import read_json, read_table
 from pipeline.corpus.corpus_identity import corpus_identity, recipe_and_plan
-from pipeline.corpus.duckdb_session import open_duckdb
 from pipeline.corpus.extensions import Extension, counts_before, read_extensions
 from pipeline.corpus.report.card_figures import draw_figures, draw_training
 from pipeline.corpus.report.census import TAG_COUNTS, Census, add_extension, take_census
@@ -26,6 +25,7 @@ from pipeline.errors import NothingDone
 from pipeline.ledger.layout import RUN
 from pipeline.ledger.run_record import read_run
 from pipeline.storage import Store
+from pipeline.storage.duckdb_session import open_duckdb
 from pipeline.storage.parquet import encode_parquet
 from schemas.corpus_report import CORPUS_COUNTS, CORPUS_HISTOGRAMS, CORPUS_TAGS, CORPUS_TEXTS
 from schemas.corpus_row import CORPUS_VERSION

@@ -13,8 +13,8 @@ from typing import Any, BinaryIO
 
 import pyarrow.parquet as pq
 
-from pipeline.corpus.duckdb_session import open_duckdb
 from pipeline.errors import ConfigError
+from pipeline.storage.duckdb_session import open_duckdb
 
 TYPES: Mapping[int, str] = {0: "general", 1: "artist", 2: "character", 3: "copyright", 4: "meta"}
 """Of the published database. Danbooru's API has other numbers: 3 copyright, 4 character, 5 meta."""

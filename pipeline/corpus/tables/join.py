@@ -15,9 +15,9 @@ import pyarrow.compute as pc
 from pipeline.config.corpus_config import JoinConfig
 from pipeline.corpus import corpus_layout
 from pipeline.corpus.corpus_files import put_json, put_table, read_table
-from pipeline.corpus.duckdb_session import DuckSession, open_duckdb, split_by_unit
 from pipeline.corpus.tables.identity import join_key
 from pipeline.storage import Store
+from pipeline.storage.duckdb_session import DuckSession, open_duckdb, split_by_unit
 from schemas.image_facts import IMAGE_FACTS
 
 log = logging.getLogger(__name__)

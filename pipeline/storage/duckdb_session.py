@@ -1,4 +1,4 @@
-"""DuckDB, for steps that need all records at once: sort, join, compare. Beyond its memory limit it spills to disk.
+"""DuckDB, for steps that need all rows at once: sort, join, compare. Beyond its memory limit it spills to disk.
 
 The only module that imports DuckDB. Tables come and go as Arrow batches, so DuckDB reads no storage and loads no
 extension. Every query states the order of its result, so that two runs get the same rows.
@@ -19,7 +19,7 @@ from pipeline.errors import ConfigError, PipelineError
 try:
     import duckdb
 except ImportError as err:
-    raise ConfigError("corpus: DuckDB is not installed; run: pip install 'joyfleet[corpus]'") from err
+    raise ConfigError("DuckDB is not installed; run: pip install 'joyfleet[corpus]' or 'joyfleet[index]'") from err
 
 BATCH_ROWS = 10_000
 
