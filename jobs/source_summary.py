@@ -57,7 +57,7 @@ def _show_rows(job: JobConfig, listed: Listed, num_rows: int, out: TextIO) -> No
         with open_head(shard, source, job.images.max_bytes, num_rows, fields=source.metadata_fields) as opened:
             echo(f"{shard.path} begins with: {opened.layout}", file=out)
             for row in opened.rows(range(num_rows)):
-                what = row.message if row.data is None else size(len(row.data))
+                what = row.message or "a text" if row.data is None else size(len(row.data))
                 line = f"  {row.row}  {row.key}  {what}  {json.dumps(row.metadata, ensure_ascii=False)}"
                 echo(line if len(line) <= WIDTH else f"{line[: WIDTH - 3]}...", file=out, one_line=True)
     except ShardUnreadable as err:

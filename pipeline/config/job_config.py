@@ -12,7 +12,7 @@ from pipeline.config.images_config import ImagesConfig
 from pipeline.config.log_format import LogFormat
 from pipeline.config.model_config import ModelConfig
 from pipeline.config.prompt_fields_config import PromptFieldConfig
-from pipeline.config.quality_config import QualityConfig
+from pipeline.config.quality_config import OF_THE_TEXTS, QualityConfig
 from pipeline.config.recipe_form import added
 from pipeline.config.sampling_config import SamplingConfig
 from pipeline.config.source_config import SourceConfig
@@ -72,10 +72,22 @@ class JobConfig(ConfigPart):
                 f"engine.endpoint.check_layout=False with {{source.{next(iter(used))}}} in a prompt; allowed: true, "
                 "since a server would take special tokens in a value for markup"
             )
-        if "mentions" in self.quality.actions and not used:
+        return self
+
+    @model_validator(mode="after")
+    def _rules_have_fields(self) -> Self:
+        used, quality = [f"source.{field}" for field in self.field_policies], self.quality
+        on = [name for name in ("mentions", *OF_THE_TEXTS) if name in quality.actions]
+        if on and not used:
             raise ValueError(
-                "quality.actions.mentions is on, and no prompt has a field of the source row, such as {source.tags}; "
+                f"quality.actions.{on[0]} is on, and no prompt has a field of the source row, such as {{source.tags}}; "
                 "allowed: off"
+            )
+        unknown = [name for name in (*quality.kept.texts, *quality.kept.fields) if name not in used]
+        if unknown:
+            raise ValueError(
+                f"quality.kept: no prompt has {{{unknown[0]}}}; used are: {', '.join(used)}; write the name as between "
+                "the braces"
             )
         return self
 

@@ -25,6 +25,8 @@ class SourceConfig(ConfigPart):
     """Folders of loose images: number of images in a shard, in the order of their sorted names."""
     image_column: str | None = None
     """Parquet: column of the encoded images. By default it is detected by name and type."""
+    texts: bool = added(default=False)
+    """The rows are texts, for a model without images: the shards are Parquet, and no image in them is read."""
     key_column: str | None = None
     """Parquet: column that becomes `key`. By default `key`, `__key__`, `id` or the image's path."""
     metadata_fields: tuple[str, ...] = ()
@@ -55,6 +57,12 @@ class SourceConfig(ConfigPart):
     def selection(self) -> dict[str, Any]:
         """Return the keys that select rows as JSON, without those that are not set: what an output records."""
         return self.model_dump(mode="json", include=set(SELECTION_KEYS), exclude_defaults=True)
+
+    @model_validator(mode="after")
+    def _texts_have_no_images(self) -> Self:
+        if self.texts and self.image_column is not None:
+            raise ValueError(f"found image_column={self.image_column} beside texts: true, which reads no image")
+        return self
 
     @model_validator(mode="before")
     @classmethod

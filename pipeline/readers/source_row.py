@@ -30,7 +30,10 @@ message; then its image is not read. None: the image is read."""
 
 @dataclass(frozen=True, slots=True)
 class SourceRow:
-    """One image of a shard, or the reason why it cannot be read. `data` is None exactly when `reason` is set."""
+    """One image of a shard, or the reason why it cannot be read.
+
+    `data` is None exactly when `reason` is set, or when the source has texts and no images.
+    """
 
     row: int
     key: str
@@ -121,7 +124,9 @@ class ColumnReader(ShardReader, Protocol):
     """A shard that is a table, so that an export can join its columns."""
 
     @property
-    def image_column(self) -> str: ...
+    def image_column(self) -> str | None:
+        """None for a table of texts."""
+        ...
 
     def table(self, rows: Sequence[int]) -> pa.Table:
         """Return all columns of some rows, ascending.

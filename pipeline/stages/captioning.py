@@ -43,6 +43,8 @@ class CaptionSpec:
     run: RunIdentity
     vocabulary: frozenset[str] | None = None
     """Tags of `quality.tags.vocabulary`, canonical."""
+    clip_tokenizer: str | None = None
+    """Content of `quality.clip.tokenizer`, as the JSON text of the tokenizers library: megabytes."""
     tokenizer: str | None = None
     """Local folder or hub id of the model, if `prompt_fields.*.max_tokens` needs its tokenizer."""
     first_attempt: int = 0
@@ -75,7 +77,7 @@ class Captioner:
         self._dispatcher = Dispatcher(engine, limits)
         self._engine = engine
         self._stats = CaptionStats()
-        self._rules = prepare_rules(spec.job.quality, spec.vocabulary)
+        self._rules = prepare_rules(spec.job.quality, spec.vocabulary, spec.clip_tokenizer)
         self._existing_fields = {slot.slot: slot.existing.field for slot in spec.job.captions if slot.existing}
 
     def stats(self) -> CaptionStats:
@@ -170,7 +172,7 @@ class Captioner:
             id=f"{shard}#{row}#{request.slot}#{attempt}",
             pixels=frames[row],
             # Equal bytes give equal pixels: a run has one `images` section.
-            image_id=state.image["image_sha256"],
+            image_id=state.image["image_sha256"] or f"{shard}#{row}",
             system=request.system,
             prompt=request.prompt,
             schema=request.schema,
