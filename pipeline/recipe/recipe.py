@@ -81,7 +81,7 @@ def build_recipe(job: JobConfig, weights: Weights, model: ModelFacts, *, vocabul
             "sampling": {**stored["sampling"], "max_tokens": model.max_tokens},
             "engine": {name: value for name, value in stored["engine"].items() if name in ENGINE_SETTINGS},
             "images": {**_without(stored["images"], "timeout_s"), **model.geometry},
-            "rows": _without(stored["source"], "urls", "split", *SELECTION_KEYS),
+            "rows": _without(stored["source"], "urls", "captions", "split", *SELECTION_KEYS),
             "quality": {
                 **stored["quality"],
                 "version": QUALITY_RULES,

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.config import JobConfig
+from pipeline.config.prompt_fields_config import slot_of
 from pipeline.engines import Engine, EngineRequest, EngineResponse, EngineStats
 from pipeline.errors import PipelineError
 from pipeline.ledger.caption_table import concat_rows, count_statuses
@@ -109,7 +110,7 @@ class Captioner:
             slot = request.slot
             if slot in texts:
                 text = texts[slot]
-                asked = request if text is None else without_prompt(request)
+                asked = request if text is None else self._taken(request)
                 existing = Existing(
                     text=text,
                     condition=f"captions.{slot}.existing: {self._existing_fields[slot]}",
@@ -120,12 +121,17 @@ class Captioner:
             else:
                 yield RequestState(image=image, request=request, seed=self._seed(shard, image["row"], slot, 0))
 
+    def _taken(self, request: Request) -> Request:
+        """The request of a row whose text comes from the source, perhaps from a slot of the parent."""
+        parent_slot = slot_of(self._existing_fields[request.slot])
+        return replace(without_prompt(request), parent_slots=(parent_slot,) if parent_slot else ())
+
     async def _caption(self, shard: str, states: list[RequestState], frames: Frames) -> list[RequestState]:
         """Send the requests to the engine, and retry those whose text the rules reject, as `quality.retry` says."""
         pending = [
             index
             for index, state in enumerate(states)
-            if state.image["row"] in frames and state.existing is None and not state.request.fault
+            if state.image["reason"] is None and state.existing is None and not state.request.fault
         ]
         for attempt in range(self._spec.job.quality.retry.attempts + 1):
             requests = {index: self._engine_request(shard, states[index], frames, attempt) for index in pending}
