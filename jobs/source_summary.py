@@ -24,7 +24,7 @@ WIDTH = 140
 def show_source(job: JobConfig, num_rows: int, out: TextIO) -> None:
     """Print a summary of a source's listing, and the first `num_rows` rows of its first shard; 0 reads none."""
     listed = list_source(job.source)
-    kinds = Counter(format_of(shard.path).name for shard in listed.shards)
+    kinds = Counter(format_of(shard).name for shard in listed.shards)
     echo("found: " + ", ".join(f"{count:,} {kind}" for kind, count in sorted(kinds.items())), file=out)
     splits = Counter(split_of(shard.path) for shard in listed.shards)
     if set(splits) - {None}:
@@ -48,7 +48,7 @@ def _show_downloads(listed: Listed, url: str, out: TextIO) -> None:
 
 def _show_rows(job: JobConfig, listed: Listed, num_rows: int, out: TextIO) -> None:
     shard = listed.shards[0]
-    if shard.size > MAX_FETCH_BYTES and format_of(shard.path).open_head is None:
+    if shard.size > MAX_FETCH_BYTES and format_of(shard).open_head is None:
         echo(f"{shard.path}: {size(shard.size)}, not looked into", file=out)
         return
     # All fields are shown: these can be listed in `source.metadata_fields`.

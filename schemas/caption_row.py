@@ -61,5 +61,18 @@ CAPTION_ROW: pa.Schema = pa.schema(
         field("model_caption", pa.string(), "the model's caption before the first edit; null without", nullable=True),
         field("edited_by", pa.string(), "editor of the last edit of this row; null if nobody edited it", nullable=True),
         field("edited_at", pa.string(), "when it was applied: UTC, ISO 8601; null beside a null editor", nullable=True),
+        field("parent_recipe", pa.string(), "recipe of the output that is the source; else null", nullable=True),
+        field(
+            "parent_slots",
+            pa.list_(pa.string()),
+            "slots of that output whose captions the request uses; null without any",
+            nullable=True,
+        ),
+        field("parent_digest", pa.string(), "of their captions, see DIGEST_BYTES; null without any", nullable=True),
     ]
 )
+
+DIGEST_BYTES = 16
+"""Of `parent_digest`: the hex BLAKE2b digest of so many bytes over the captions of `parent_slots`, in their order. Each
+is `<length>:<bytes>,` (a netstring: the length of its UTF-8 form in decimal digits), or `-,` where the slot's row is
+not ok."""

@@ -102,9 +102,13 @@ class Reason(StrEnum):
     """`source.limit` rows were selected before this row."""
     HAS_CAPTION = "has_caption"
     """The source has a text for the slot, and `captions[].existing` skips such rows."""
+    NO_PARENT_CAPTION = "no_parent_caption"
+    """The prompt needs the caption of a slot of the parent (`source.captions`), and that row is not ok."""
 
 
-SKIPS = frozenset({Reason.FILTERED, Reason.NOT_SAMPLED, Reason.BEYOND_LIMIT, Reason.HAS_CAPTION})
+SKIPS = frozenset(
+    {Reason.FILTERED, Reason.NOT_SAMPLED, Reason.BEYOND_LIMIT, Reason.HAS_CAPTION, Reason.NO_PARENT_CAPTION}
+)
 """The reasons of `skipped` rows. Their message is the condition alone, so that rows can be counted by it."""
 
 

@@ -95,7 +95,7 @@ def clock(context: Context) -> Finding:
     """Whether the clock of this node agrees with those of the stores."""
     job = job_of(context)
     offsets: dict[str, float] = {}
-    for server in timed_servers((*job.source.urls, job.output)):
+    for server in timed_servers((*job.source.read_from, job.output)):
         sent_at = time.time()
         server_s = server_time(server)
         if server_s is None:

@@ -170,7 +170,7 @@ def _joined(form: Form, config: ExportConfig, shards: Sequence[Shard]) -> bool:
     Raises:
         ConfigError: the options join them, and the source has none.
     """
-    others = [shard.path for shard in shards if not format_of(shard.path).has_columns]
+    others = [shard.path for shard in shards if not format_of(shard).has_columns]
     if config.join and others:
         raise ConfigError(
             f"export: --join needs a source with columns, such as Parquet, and {len(others)} of {len(shards)} shards "

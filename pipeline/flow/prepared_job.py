@@ -145,12 +145,12 @@ def check_images(job: JobConfig, weights: Weights) -> None:
         if source.texts:
             raise ConfigError(f"source.texts: true, but {model} is a model for images; allowed: false")
         return
-    if not source.texts:
+    if not source.texts and source.captions is None:
         raise ConfigError(
-            f"source: {model} is a model without images; set source.texts: true, with Parquet shards that have a column "
-            "of texts"
+            f"source: {model} is a model without images; allowed: source.captions with an output's URL, or source.texts: "
+            "true with Parquet shards that have a column of texts"
         )
-    if selection_of(source).needs_image:
+    if source.texts and selection_of(source).needs_image:
         raise ConfigError(
             f"source.where: has a condition about the image ({', '.join(OF_THE_IMAGE)}), and {model} takes no images; "
             "allowed: conditions about fields"
@@ -178,9 +178,14 @@ def refuse_output_in_source(job: JobConfig, store: Store) -> None:
     An output that exists is accepted: earlier versions allowed it, and listings exclude its files.
 
     Raises:
-        ConfigError: names the entry of `source.urls`.
+        ConfigError: names the entry of `source.urls`, or `source.captions`.
     """
     output = place_of(store.url)
+    parent = job.source.captions
+    if parent is not None and output.path_from(place_of(parent)) is not None:
+        raise ConfigError(
+            f"output {job.output}: is inside the output {parent} that is its source; give a folder outside it"
+        )
     enclosing = [url for url in job.source.urls if reaches(url, output, layout.FOLDERS)]
     if enclosing and not store.exists(layout.RUN):
         raise ConfigError(
@@ -207,7 +212,8 @@ def prepare_job(job: JobConfig, extension: Extension | None = None) -> PreparedJ
         )
     store = open_store(job.output)
     refuse_output_in_source(job, store)
-    listing = list_source(job.source)
+    read = read_spec(job, weights)
+    listing = list_source(read.source)
     remarks += listing.remarks
     probe(store)
     earlier = [open_store(url) for url in job.reuse]
@@ -215,7 +221,6 @@ def prepare_job(job: JobConfig, extension: Extension | None = None) -> PreparedJ
     identity = run_identity_of(job, recipe)
     about = {"job": job.model_dump(mode="json"), "slots": list(identity.slots), "versions": dict(identity.versions)}
     claim_run(store, recipe, about, job.source.selection())
-    read = read_spec(job, weights)
     shards, end_rows = _within_limit(job, store, read, listing.shards, remarks)
     plan = _planned(store, shards, extension, remarks)
     todo = remaining(store, plan)
@@ -310,11 +315,14 @@ def read_spec(job: JobConfig, weights: Weights) -> ReadSpec:
     """Return what readers need to read the shards of the job."""
     existing = {slot.slot: slot.existing for slot in job.captions if slot.existing}
     tested = job.source.where.field_names() if job.source.where else ()
-    source = job.source.with_optional_fields(metadata_names(job.field_policies))
+    source = job.source.with_optional_fields(metadata_names(job.field_policies)).with_parent_needs(job.parent_needs)
+    geometry = family_of(job.model).geometry_of(weights.stated)
+    if not takes_images(geometry):
+        source = source.without_images()
     return ReadSpec(
         source=source.with_tested_fields((*tested, *(config.field for config in existing.values()))),
         images=job.images,
-        geometry=family_of(job.model).geometry_of(weights.stated),
+        geometry=geometry,
         batch_images=job.engine.batch_images,
         selection=selection_of(job.source),
         existing=existing,

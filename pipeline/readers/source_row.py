@@ -28,11 +28,24 @@ Screen = Callable[[int, Mapping[str, JSON], int | None], tuple[Reason, str] | No
 message; then its image is not read. None: the image is read."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParentImage:
+    """What the rows of an output that is the source say about an image."""
+
+    recipe: str
+    """Fingerprint of the output."""
+    sha256: str | None
+    num_bytes: int | None
+    format: str | None
+    width: int | None
+    height: int | None
+
+
 @dataclass(frozen=True, slots=True)
 class SourceRow:
     """One image of a shard, or the reason why it cannot be read.
 
-    `data` is None exactly when `reason` is set, or when the source has texts and no images.
+    `data` is None exactly when `reason` is set, or where only texts are read (`SourceConfig.without_images`, `texts`).
     """
 
     row: int
@@ -46,6 +59,8 @@ class SourceRow:
     message: str | None = None
     tested: dict[str, JSON] = field(default_factory=dict)
     """The fields of `FieldNames.tested` that the row has and that are not in `metadata`."""
+    parent: ParentImage | None = None
+    """Of a row of an output that is the source."""
 
 
 def no_check() -> None:

@@ -87,7 +87,7 @@ def build_recipe(
             "engine": {name: value for name, value in stored["engine"].items() if name in ENGINE_SETTINGS},
             # None for a model without images.
             "images": {**_without(stored["images"], "timeout_s"), **model.geometry} if model.geometry else {},
-            "rows": _without(stored["source"], "urls", "split", *SELECTION_KEYS),
+            "rows": _without(stored["source"], "urls", "captions", "split", *SELECTION_KEYS),
             "quality": {
                 **stored["quality"],
                 "version": QUALITY_RULES,

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.config import JobConfig
+from pipeline.config.prompt_fields_config import slot_of
 from pipeline.engines import Engine, EngineRequest, EngineResponse, EngineStats
 from pipeline.errors import PipelineError
 from pipeline.ledger.caption_table import concat_rows, count_statuses
@@ -30,6 +31,9 @@ from schemas.status import SKIPS
 
 MAX_TEMPERATURE = 2.0
 """As for `sampling.temperature`."""
+
+NO_PIXELS: npt.NDArray[np.uint8] = np.zeros((0, 0, 3), np.uint8)
+"""Of a request without an image."""
 
 Frames = dict[int, npt.NDArray[np.uint8]]
 """Pixels by row."""
@@ -111,7 +115,7 @@ class Captioner:
             slot = request.slot
             if slot in texts:
                 text = texts[slot]
-                asked = request if text is None else without_prompt(request)
+                asked = request if text is None else self._taken(request)
                 existing = Existing(
                     text=text,
                     condition=f"captions.{slot}.existing: {self._existing_fields[slot]}",
@@ -122,12 +126,17 @@ class Captioner:
             else:
                 yield RequestState(image=image, request=request, seed=self._seed(shard, image["row"], slot, 0))
 
+    def _taken(self, request: Request) -> Request:
+        """The request of a row whose text comes from the source, perhaps from a slot of the parent."""
+        parent_slot = slot_of(self._existing_fields[request.slot])
+        return replace(without_prompt(request), parent_slots=(parent_slot,) if parent_slot else ())
+
     async def _caption(self, shard: str, states: list[RequestState], frames: Frames) -> list[RequestState]:
         """Send the requests to the engine, and retry those whose text the rules reject, as `quality.retry` says."""
         pending = [
             index
             for index, state in enumerate(states)
-            if state.image["row"] in frames and state.existing is None and not state.request.fault
+            if state.image["reason"] is None and state.existing is None and not state.request.fault
         ]
         for attempt in range(self._spec.job.quality.retry.attempts + 1):
             requests = {index: self._engine_request(shard, states[index], frames, attempt) for index in pending}
@@ -170,7 +179,7 @@ class Captioner:
         row, request = state.image["row"], state.request
         return EngineRequest(
             id=f"{shard}#{row}#{request.slot}#{attempt}",
-            pixels=frames[row],
+            pixels=frames.get(row, NO_PIXELS),
             # Equal bytes give equal pixels: a run has one `images` section.
             image_id=state.image["image_sha256"] or f"{shard}#{row}",
             system=request.system,
