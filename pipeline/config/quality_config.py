@@ -129,8 +129,7 @@ Words = Annotated[tuple[str, ...], AS_LIST]
 
 
 class KeptConfig(ConfigPart):
-    """What a caption must keep of the texts that its prompt has from the source, for the rules `lost_fact`,
-    `length_ratio` and `other_language`."""
+    """What a caption must keep of the texts of its prompt: `lost_fact`, `length_ratio` and `other_language`."""
 
     texts: Words = ()
     """Placeholders of the prompt whose texts the caption is compared with, such as `source.alt`; by default all whose

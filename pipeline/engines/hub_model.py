@@ -63,8 +63,8 @@ class PromptTokens:
             of_image = f", {image_tokens} of them for the image" if image_tokens else ""
             raise ConfigError(
                 f"sampling.max_tokens={max_tokens}: the shortest prompt has {fewest} tokens{of_image}, so "
-                f"engine.max_model_len must be at least {fewest + max_tokens}; found {max_model_len}. With this max_model_len, sampling.max_tokens may "
-                f"be up to {max(0, max_model_len - fewest)}"
+                f"engine.max_model_len must be at least {fewest + max_tokens}; found {max_model_len}. With this "
+                f"max_model_len, sampling.max_tokens may be up to {max(0, max_model_len - fewest)}"
             )
 
     def around_image(self, ids: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:

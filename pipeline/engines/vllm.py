@@ -75,9 +75,7 @@ class VllmEngine:
         self._items: _ImageItems | None = None
         if family.prepare_images is not None:
             process = image_processor(spec.model_path, spec.revision)
-            self._items = _ImageItems(
-                family.prepare_images(process, spec.geometry, spec.config.dtype, spec.model_path)
-            )
+            self._items = _ImageItems(family.prepare_images(process, spec.geometry, spec.config.dtype, spec.model_path))
         self._stats = _Stats()
         self._stderr = StderrTail()
         self._setup: dict[str, str] = {}
@@ -132,7 +130,9 @@ class VllmEngine:
         self._answered = True
         return output
 
-    async def _final_output(self, prompt: MultiModalInput | TokensInput, sampling: SamplingParams, name: str) -> RequestOutput:
+    async def _final_output(
+        self, prompt: MultiModalInput | TokensInput, sampling: SamplingParams, name: str
+    ) -> RequestOutput:
         final: RequestOutput | None = None
         async for output in self._llm.generate(prompt, sampling, request_id=name):
             final = output

@@ -115,7 +115,7 @@ def check_job(job: JobConfig) -> tuple[Recipe, Weights, list[str]]:
     recipe = build_recipe(job, weights, model_facts, vocabulary=vocabulary, clip=clip and clip_digest(clip))
     if clip is None and is_on(job.quality, RULES[Reason.MAX_CLIP_TOKENS]):
         remarks.append(
-            "quality.clip.tokenizer: none, so max_clip_tokens counts words and marks, which are fewer than CLIP's tokens"
+            "quality.clip.tokenizer: none, so max_clip_tokens counts words and marks; CLIP has more tokens than these"
         )
     return recipe, weights, remarks
 
@@ -147,8 +147,8 @@ def check_images(job: JobConfig, weights: Weights) -> None:
         return
     if not source.texts and source.captions is None:
         raise ConfigError(
-            f"source: {model} is a model without images; allowed: source.captions with an output's URL, or source.texts: "
-            "true with Parquet shards that have a column of texts"
+            f"source: {model} is a model without images; allowed: source.captions with an output's URL, or "
+            "source.texts: true with Parquet shards that have a column of texts"
         )
     if source.texts and selection_of(source).needs_image:
         raise ConfigError(

@@ -89,7 +89,9 @@ class _Layout:
     def __init__(self, tokenizer: Any, stated: Mapping[str, Any], name: str) -> None:  # noqa: ANN401 - transformers'
         if not _is_causal(stated):
             found = ", ".join(stated.get("architectures") or ()) or "none"
-            raise ModelMismatch(f"{name}: architectures {found}: not a causal language model, which ends in {_KINDS[0]}")
+            raise ModelMismatch(
+                f"{name}: architectures {found}: no causal language model; allowed: names that end in {_KINDS[0]}"
+            )
         if not isinstance(tokenizer.chat_template, str):
             found = "none" if tokenizer.chat_template is None else "several"
             raise ModelMismatch(
@@ -151,8 +153,8 @@ class _Layout:
             count = text.count(message["content"])
             if count != 1:
                 raise ModelMismatch(
-                    f"{self._name}: its chat template writes the text of the {message['role']} turn {count} times, must "
-                    "be once; give a folder with another chat_template.jinja"
+                    f"{self._name}: its chat template writes the text of the {message['role']} turn {count} times, "
+                    "must be once; give a folder with another chat_template.jinja"
                     + ("" if message["role"] == "user" else ", or remove captions.*.system")
                 )
         return tuple(self._divided(text))

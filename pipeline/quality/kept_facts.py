@@ -23,11 +23,13 @@ SHOWN = 5
 _NUMBER = re.compile(r"(?<![\w.,])\d+(?:[.,]\d+)*")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 
+# fmt: off
 _UNITS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen"
-).split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+)
+# fmt: on
+_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 
 
 def lost_facts(config: KeptConfig, given: Mapping[str, Sequence[str]], text: str) -> tuple[int, list[str]]:
@@ -76,13 +78,16 @@ def _value(number: str) -> str:
 
 def _spoken_numbers(words: Sequence[str]) -> set[str]:
     """The numbers up to a hundred that are written as words; `twenty-one` is two words."""
-    values: set[str] = {str(_UNITS.index(word)) for word in words if word in _UNITS}
-    for index, word in enumerate(words):
-        if word in _TENS:
-            tens, following = 10 * (_TENS.index(word) + 2), words[index + 1 : index + 2]
-            unit = _UNITS.index(following[0]) if following and following[0] in _UNITS[1:10] else 0
-            values |= {str(tens), str(tens + unit)}
-    return values | ({"100"} if "hundred" in words else set())
+    values = {"100"} if "hundred" in words else set[str]()
+    tens = 0
+    for word in words:
+        unit = _UNITS.index(word) if word in _UNITS else 0
+        if word in _UNITS and not (tens and 0 < unit < 10):
+            values.add(str(unit))
+        if tens:
+            values.add(str(tens + unit if unit < 10 else tens))
+        tens = 10 * (_TENS.index(word) + 2) if word in _TENS else 0
+    return values | ({str(tens)} if tens else set())
 
 
 def check_kept(config: QualityConfig) -> None:
