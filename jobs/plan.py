@@ -135,11 +135,14 @@ def make_plan(
     """Return the plan as JSON; `extend` counts shards that are not in the plan of the output as left."""
     recipe, weights, remarks = check_job(job)
     refuse_output_in_source(job, open_store(job.output))
-    listed = list_source(job.source)
+    spec = read_spec(job, weights)
+    # Of a chained job the parent's rows say everything that a plan needs about the images.
+    spec = replace(spec, source=spec.source.without_images())
+    listed = list_source(spec.source)
     shards = listed.shards
     finished = _finished(job, recipe.fingerprint, shards, remarks, extend=extend)
     left = [shard for shard in shards if shard.path not in finished.done | finished.skipped]
-    counted = estimate_counts(shards, job.source)
+    counted = estimate_counts(shards, spec.source)
     skipped = [shard for shard in shards if shard.path in finished.skipped]
     total, todo, skipped_bytes = (sum(shard.size for shard in some) for some in (shards, left, skipped))
 
@@ -147,7 +150,6 @@ def make_plan(
         return round(counted.images * num_bytes / total) if total else 0
 
     num_left = images_in(todo)
-    spec = read_spec(job, weights)
     selected = selected_work(job, recipe, spec, left, num_left)
     work = Workload(
         shards=len(selected.shards),

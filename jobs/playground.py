@@ -64,7 +64,7 @@ def _pictures(job_file: str | None, overrides: Sequence[str], folder: Path) -> t
         job = parse_job({**STANDIN, "source": str(folder / "source"), "output": str(folder / "output")}, overrides)
     _, weights, _ = check_job(job)
     read = read_spec(job, weights)
-    sample = draw_sample(read, list_shards(job.source), job.seed, PICTURES)
+    sample = draw_sample(read, list_shards(read.source), job.seed, PICTURES)
     files: list[Path] = []
     with IsolatedDecoder() as decoder:
         for data in (row.data for shard in sample.shards for row in shard.rows if row.data is not None):

@@ -77,7 +77,7 @@ def sample_for(recipes: Sequence[Recipe], job: JobConfig, num_images: int) -> Sa
     fields = [name for recipe in recipes for name in recipe.read.source.optional_fields]
     tested = [name for recipe in recipes for name in recipe.read.source.tested_fields]
     read = replace(read, source=read.source.with_optional_fields(fields).with_tested_fields(tested))
-    return draw_sample(read, list_shards(job.source), job.seed, num_images)
+    return draw_sample(read, list_shards(read.source), job.seed, num_images)
 
 
 def _show(recipes: Sequence[Recipe], sample: Sample, target: Path) -> None:

@@ -1,4 +1,4 @@
-"""`joyfleet retry OUTPUT --rows STATUSES`: requests the failed and rejected rows of committed shards again."""
+"""`joyfleet retry OUTPUT --rows WHICH`: requests the failed, rejected or stale rows of committed shards again."""
 
 from collections.abc import Sequence
 
@@ -13,20 +13,29 @@ from pipeline.flow.ray_env import prepare_ray_env
 from schemas.status import Status
 
 RETRIED = (Status.FAILED, Status.REJECTED)
+STALE = "stale"
+"""Rows of a chained job whose captions of the parent have changed."""
 
 
 def _statuses(ctx: click.Context, option: click.Parameter, rows: str | None) -> list[Status]:
-    """Parse `--rows`. It has no default: `retry OUTPUT` alone was the name of `unquarantine`, and costs no GPU time."""
+    """Parse `--rows`; no statuses for stale rows.
+
+    It has no default: `retry OUTPUT` alone was the name of `unquarantine`, and costs no GPU time.
+    """
     del option
     if rows is None:
         raise click.UsageError(
-            "--rows is missing; give --rows failed, rejected, or failed,rejected. To read shards in quarantine again, "
-            "use `joyfleet unquarantine OUTPUT`",
+            "--rows is missing; give --rows failed, rejected, failed,rejected, or stale. To read shards in quarantine "
+            "again, use `joyfleet unquarantine OUTPUT`",
             ctx,
         )
+    if rows == STALE:
+        return []
     statuses = rows.split(",")
     if not set(statuses) <= set(RETRIED):
-        raise click.BadParameter(f"{rows!r}; allowed: {', '.join(RETRIED)}, or both with a comma", ctx)
+        raise click.BadParameter(
+            f"{rows!r}; allowed: {', '.join(RETRIED)}, or both with a comma; or {STALE}, alone", ctx
+        )
     return [Status(status) for status in statuses]
 
 
@@ -35,9 +44,10 @@ def _statuses(ctx: click.Context, option: click.Parameter, rows: str | None) -> 
 @click.option(
     "--rows",
     "statuses",
-    metavar="STATUSES",
+    metavar="WHICH",
     callback=_statuses,
-    help="Required: the rows to retry, by status: failed, rejected, or failed,rejected.",
+    help="Required: the rows to retry, by status: failed, rejected, or failed,rejected; or stale, the rows of a "
+    "chained job whose captions of the parent have changed.",
 )
 @click.option("--edited", is_flag=True, help="Also retry rows that `joyfleet amend` has edited; the edit is lost.")
 @click.option(
@@ -50,7 +60,7 @@ def _statuses(ctx: click.Context, option: click.Parameter, rows: str | None) -> 
 def retry(
     output: str, statuses: Sequence[Status], job_file: str | None, overrides: Sequence[str], *, edited: bool
 ) -> None:
-    """Request the failed or rejected rows of OUTPUT's committed shards again, and replace each shard's file once.
+    """Request the failed, rejected or stale rows of OUTPUT's committed shards again; replace each shard's file once.
 
     The config that OUTPUT holds may be written by someone else. A setting that runs code, contacts servers or reads
     local files is refused until you repeat it with --job or --set. For shards in quarantine use
@@ -66,9 +76,9 @@ def _retry(job: JobConfig, statuses: Sequence[Status], *, edited: bool) -> None:
     from pipeline.flow.prepared_job import prepare_retry  # noqa: PLC0415
 
     import_ahead()
-    prepared = prepare_retry(job, statuses, edited=edited)
+    prepared = prepare_retry(job, statuses, stale=not statuses, edited=edited)
     num_images = sum(len(task.retry_rows.rows) for task in prepared.tasks if task.retry_rows)
     scope = f"{num_images:,} images in {len(prepared.tasks):,} shards"
-    click.echo(f"{scope} have rows that are {' or '.join(statuses)}")
+    click.echo(f"{scope} have rows that are {' or '.join(statuses) or STALE}")
     if prepared.tasks:
         run_prepared(prepared)

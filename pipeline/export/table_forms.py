@@ -27,9 +27,12 @@ IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())
 """How `datasets` stores its Image feature."""
 IMAGE_COLUMN = "image"
 
-OF_THE_IMAGE = frozenset(
-    ("shard", "row", "key", "image_sha256", "image_bytes", "image_format", "width", "height", "source", "recipe")
-)
+# fmt: off
+OF_THE_IMAGE = frozenset((
+    "shard", "row", "key", "image_sha256", "image_bytes", "image_format", "width", "height", "source", "recipe",
+    "parent_recipe",
+))
+# fmt: on
 """Fields of a caption row that are the same in all slots."""
 
 BASE: dict[str, dict[bytes, bytes]] = {"key": {}, "source": IS_JSON}

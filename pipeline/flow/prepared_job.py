@@ -16,7 +16,7 @@ from pipeline.flow.shard_task import ShardTask
 from pipeline.ledger import layout
 from pipeline.ledger.footer import RunIdentity
 from pipeline.ledger.limit_record import EndRows, claim_limit, read_limit
-from pipeline.ledger.retry_rows import find_retry_rows
+from pipeline.ledger.retry_rows import RetryRows, find_retry_rows, find_stale_rows
 from pipeline.ledger.run_record import claim_run
 from pipeline.ledger.shard_plan import Plan, Remaining, claim_plan, extend_plan, remaining
 from pipeline.ledger.taken_over import shards_to_take_over
@@ -288,20 +288,40 @@ def unplanned_remark(plan: Plan, extension: Extension | None = None) -> str:
     )
 
 
-def prepare_retry(job: JobConfig, statuses: Collection[Status], *, edited: bool = False) -> PreparedJob:
+def prepare_retry(
+    job: JobConfig, statuses: Collection[Status], *, stale: bool = False, edited: bool = False
+) -> PreparedJob:
     """Like `prepare_job`, with the rows of these statuses in committed shards as tasks; reads every committed file.
 
-    Rows that a person has edited are left out, unless `edited`.
+    Args:
+        job: the job.
+        statuses: of the rows.
+        stale: instead, the rows whose captions of the parent have changed; reads the parent's files too.
+        edited: also rows that a person has edited.
+
+    Raises:
+        ConfigError: `stale` rows of a job whose source is no output.
+        PipelineError: as `prepare_job`.
     """
+    if stale and job.source.captions is None:
+        raise ConfigError(
+            f"--rows stale: the source of {job.output} is {', '.join(job.source.urls)}, not the captions of an output "
+            "(source.captions); allowed: failed, rejected"
+        )
     # Rows that an earlier output has are no retry.
     prepared = prepare_job(job.model_copy(update={"reuse": ()}))
     end_rows = (read_limit(prepared.store) if job.source.limit else None) or {}
     shards = [shard for path, shard in prepared.plan.shards.items() if path in prepared.remaining.committed]
+    store, run = prepared.store, prepared.run_identity
+    parent = open_store(job.source.captions) if stale and job.source.captions else None
+
+    def find(shard: Shard) -> RetryRows | None:
+        if parent is not None:
+            return find_stale_rows(store, run, shard, parent, edited=edited)
+        return find_retry_rows(store, run, shard, statuses, edited=edited)
+
     with ThreadPoolExecutor(RETRY_READERS) as pool:
-        all_rows = pool.map(
-            lambda shard: find_retry_rows(prepared.store, prepared.run_identity, shard, statuses, edited=edited),
-            shards,
-        )
+        all_rows = pool.map(find, shards)
         tasks = [
             ShardTask(shard, (), rows, end_row=end_rows.get(shard.path))
             for shard, rows in zip(shards, all_rows, strict=True)

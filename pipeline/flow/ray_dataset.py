@@ -33,6 +33,7 @@ from pipeline.flow.shard_task import ShardTask
 from pipeline.flow.stream import configure_data_context
 from pipeline.ledger.commit import num_images_committed
 from pipeline.ledger.fragments import FragmentInfo, read_fragment_info
+from pipeline.ledger.retry_rows import read_other_rows
 from pipeline.ledger.taken_over import read_taken_over
 from pipeline.models import ModelDims, planned_dims
 from pipeline.stages.captioning import Caption, CaptionSpec, drained_receipt, fatal_receipt
@@ -132,12 +133,12 @@ def _until_stopped(spec: FlowSpec, shard: str, batches: Iterable[pa.Table], timi
 def _read(spec: FlowSpec, task: ShardTask, timings: ReadTimings, *, isolated: bool) -> Iterator[pa.Table]:
     infos = [read_fragment_info(spec.store, path, spec.caption.run, task.shard) for path in task.fragments]
     staged = [fragment for fragment in infos if isinstance(fragment, FragmentInfo)]
-    earlier = [spec.earlier[index] for index in task.earlier]
-    read = replace(
-        spec.read,
-        selection=spec.read.selection.up_to(task.end_row),
-        taken_over=read_taken_over(earlier, spec.caption.run, task.shard),
-    )
+    if task.retry_rows is None:
+        earlier = [spec.earlier[index] for index in task.earlier]
+        taken_over = read_taken_over(earlier, spec.caption.run, task.shard)
+    else:
+        taken_over = read_other_rows(spec.store, spec.caption.run, task.shard, task.retry_rows)
+    read = replace(spec.read, selection=spec.read.selection.up_to(task.end_row), taken_over=taken_over)
     yield from read_shard(
         read, task.shard, staged, task.retry_rows and task.retry_rows.rows, isolated=isolated, timings=timings
     )

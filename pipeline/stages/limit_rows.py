@@ -6,6 +6,7 @@ from a store for this is fetched again by the run.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 
 from pipeline.errors import ShardUnreadable
@@ -23,6 +24,8 @@ def find_limit(spec: ReadSpec, shards: Sequence[Shard], limit: int) -> dict[str,
     The end is None where the limit is not reached in the shard: all of its rows are within it. A shard that cannot be
     read has the end 0, so that it adds no row if it is restored later.
     """
+    # The parent's rows of a chained job say everything about the images that conditions test.
+    spec = replace(spec, source=spec.source.without_images())
     end_rows: dict[str, int | None] = {}
     left = limit
     for shard in shards:
@@ -40,7 +43,7 @@ def find_limit(spec: ReadSpec, shards: Sequence[Shard], limit: int) -> dict[str,
 
 def _selected(spec: ReadSpec, shard: Shard) -> Iterator[int]:
     """The numbers of the selected rows of a shard, ascending."""
-    if spec.selection.parts:
+    if spec.selection.parts or any(spec.source.parent_needs):
         yield from _screened(spec, shard)
         return
     num_images = _num_images(spec, shard)
