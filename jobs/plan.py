@@ -36,6 +36,7 @@ from pipeline.flow.prepared_job import check_job, read_spec, refuse_output_in_so
 from pipeline.flow.ray_env import prepare_ray_env
 from pipeline.ledger.run_record import read_run, refuse_other_selection
 from pipeline.ledger.shard_plan import read_plan, remaining
+from pipeline.models import planned_dims
 from pipeline.readers import list_source
 from pipeline.readers.count_estimate import estimate_counts
 from pipeline.stages.read_batches import ReadSpec
@@ -169,6 +170,8 @@ def make_plan(
         else staged_tokens(open_store(job.output), guessed)
     )
     rates = [*_machine(job, calibration), *card_rates(job, tokens)]
+    if not rates:
+        remarks.append(_no_rates(job))
     estimated = estimate(job, work, tokens, rates, prices, spec.geometry.max_pixels)
     return {
         "source": {
@@ -202,6 +205,17 @@ def _sampled_rows(spec: ReadSpec, shards: Sequence[Shard], job: JobConfig) -> li
     spec = replace(spec, selection=replace(spec.selection, sample=None))
     sample = draw_sample(spec, shards, job.seed, FIELD_ROWS)
     return [(drawn.shard.path, row.row, row.metadata) for drawn in sample.shards for row in drawn.rows]
+
+
+def _no_rates(job: JobConfig) -> str:
+    """Say why no card has a rate."""
+    if planned_dims(job.model) is None:
+        why = (
+            "whose dimensions are not known here; --calibrate measures it, or give a local folder with its config.json"
+        )
+    else:
+        why = "which fits on none of the known GPUs; --calibrate measures it"
+    return f"model: no rate for {job.model.id}, {why}"
 
 
 def _machine(job: JobConfig, calibration: Calibration | None) -> list[Rate]:

@@ -116,19 +116,25 @@ class ParquetShard:
         return self._columns.image
 
     def table(self, rows: Sequence[int]) -> pa.Table:
-        """Return all columns of some rows, ascending, as they are stored; other row groups are not read.
+        """Return the columns of some rows, ascending, as they are stored; other row groups are not read.
+
+        All columns, but of a table of texts those without bytes.
 
         Raises:
             ShardUnreadable: a row group cannot be read.
         """
-        parts = [self._file.schema_arrow.empty_table()]
+        schema = self._file.schema_arrow
+        of_texts = [name for name in dict.fromkeys(schema.names) if not _holds_images(schema, name)]
+        columns = None if self._columns.image is not None else of_texts
+        parts = [schema.empty_table() if columns is None else schema.empty_table().select(columns)]
         start = 0
         try:
             for number in range(self._file.metadata.num_row_groups):
                 end = start + int(self._file.metadata.row_group(number).num_rows)
                 inside = [row - start for row in rows if start <= row < end]
                 if inside:
-                    parts.append(self._file.read_row_group(number, use_threads=False).take(pa.array(inside)))
+                    group = self._file.read_row_group(number, columns=columns, use_threads=False)
+                    parts.append(group.take(pa.array(inside)))
                 start = end
         except (pa.ArrowException, OSError) as err:
             raise ShardUnreadable(f"{self._url}: cannot be read ({err}); restore the shard and retry") from err
