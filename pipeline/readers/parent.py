@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 from operator import itemgetter
-from typing import Any
+from typing import Any, cast
 
 from pipeline.config import SourceConfig
 from pipeline.config.load import read_stored
@@ -106,7 +106,7 @@ def _origins(
     """The shards of the images, by path: as the parent planned them, or where `source.urls` says that they are now."""
     own = _source_of(store, record)
     if own.captions is not None:
-        refuse_foreign_sources((own.captions,), f"{store.url}/{RUN}", "Give the job that reads its source instead")
+        refuse_foreign_sources((own.captions,), f"{store.url}/{RUN}", "Copy that output to one of these")
         shards, _ = list_parent(own.model_copy(update={"urls": source.urls}), list_source)
         return {shard.path: shard.origin or shard for shard in shards}
     if source.urls:
@@ -172,7 +172,10 @@ class ParentShard:
 
     def rows(self, wanted: Container[int] | None, screen: Screen | None = None) -> Iterator[SourceRow]:
         """See `ShardReader.rows`."""
-        rows = [self._row(captions, screen) for captions in self._captions(wanted)]
+        try:
+            rows = [self._row(captions, screen) for captions in self._captions(wanted)]
+        except ValueError as err:
+            raise ShardUnreadable(f"{self._shard.url}: {err}; restore the file") from err
         needed = {row.row for row in rows if row.reason is None} if self._source.reads_images else set[int]()
         images = self._read_images(needed)
         for row in rows:
@@ -194,20 +197,23 @@ class ParentShard:
         return replace(row, data=image.data, reason=image.reason, message=image.message)
 
     def _captions(self, wanted: Container[int] | None) -> Iterator[list[dict[str, Any]]]:
-        """The caption rows of each wanted image."""
-        try:
-            batches = iter_parquet(self._data, CAPTION_ROW, COLUMNS, BATCH_ROWS)
-            rows = itertools.chain.from_iterable(batch.to_pylist() for batch in batches)
-            for row, captions in itertools.groupby(rows, key=itemgetter("row")):
-                if wanted is None or row in wanted:
-                    yield list(captions)
-        except ValueError as err:
-            raise ShardUnreadable(f"{self._shard.url}: {err}; restore the file") from err
+        """The caption rows of each wanted image; raises ValueError for a damaged file."""
+        batches = iter_parquet(self._data, CAPTION_ROW, COLUMNS, BATCH_ROWS)
+        rows = itertools.chain.from_iterable(batch.to_pylist() for batch in batches)
+        num_images = 0
+        for row, captions in itertools.groupby(rows, key=itemgetter("row")):
+            if row != num_images:
+                raise ValueError(f"holds row {row} where row {num_images} belongs")
+            num_images += 1
+            if wanted is None or row in wanted:
+                yield list(captions)
+        if num_images != self.num_images:
+            raise ValueError(f"holds captions of {num_images} images, its footer says {self.num_images}")
 
     def _row(self, captions: Sequence[Mapping[str, Any]], screen: Screen | None) -> SourceRow:
         first, source = captions[0], self._source
         ok = {row["slot"]: row["caption"] for row in captions if row["status"] == Status.OK}
-        fields = _kept(json.loads(first["source"]), source)
+        fields = _kept(_fields_of(first), source)
         if source.parent_slots != ():
             fields[PARENT] = _of_slots(ok, source.parent_slots)
         fields |= {name: ok[slot] for name, slot in _tested(source) if slot in ok}
@@ -249,6 +255,13 @@ def _footer(shard: Shard, data: bytes) -> Footer:
 def count_rows(shard: Shard, source: SourceConfig) -> int:
     """Return the number of images of a committed file, by its footer; raises as `ParentShard`."""
     return _footer(shard, _get(shard, source)).num_images
+
+
+def _fields_of(row: Mapping[str, Any]) -> Mapping[str, JSON]:
+    fields: Any = json.loads(row["source"])
+    if not isinstance(fields, dict):
+        raise ValueError(f"the metadata of row {row['row']} are no JSON object")
+    return cast("Mapping[str, JSON]", fields)
 
 
 def _kept(fields: Mapping[str, JSON], source: SourceConfig) -> dict[str, JSON]:

@@ -76,9 +76,9 @@ def killed_chain(folder, number, when):
 
 
 def test_a_chain_that_is_not_killed_ends_complete(tmp_path):
-    folder = tmp_path / "whole"
-    assert not killed_chain(folder, 10_000, "after")
-    check(folder)
+    write_source(tmp_path / "in")
+    chain(tmp_path)
+    check(tmp_path)
 
 
 @pytest.mark.long
@@ -92,11 +92,3 @@ def test_a_chain_killed_around_any_write_loses_and_doubles_nothing(tmp_path, whe
             break
         check(folder)
     assert number > 50
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [7, 31, 52])
-def test_a_chain_killed_after_a_write_loses_and_doubles_nothing(tmp_path, number):
-    folder = tmp_path / "out"
-    assert killed_chain(folder, number, "after")
-    check(folder)
