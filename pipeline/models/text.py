@@ -65,9 +65,11 @@ def _geometry_of(stated: Mapping[str, Any] | None) -> Geometry:
 
 
 def _dims_of(stated: Mapping[str, Any]) -> ModelDims | None:
-    """The dimensions of a dense model with the usual names; None for one with experts, or with other names."""
+    """The dimensions of a dense model with the usual names; None for one with experts, quantised, or other names."""
     names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")
-    if any(not isinstance(stated.get(name), int) for name in names) or any("expert" in name for name in stated):
+    if any(not isinstance(stated.get(name), int) for name in names):
+        return None
+    if any("expert" in name for name in stated) or stated.get("quantization_config"):
         return None
     hidden, heads = stated["hidden_size"], stated["num_attention_heads"]
     return ModelDims(

@@ -173,6 +173,7 @@ def test_dimensions_follow_from_the_config_or_are_unknown(tmp_path):
     assert 3.4e9 < dims.layer_weights < 3.8e9
     assert dims.weight_bytes(BFLOAT16) > 7e9
     assert planned_dims(config_of(tmp_path, **QWEN, num_experts=8)) is None
+    assert planned_dims(config_of(tmp_path, **QWEN, quantization_config={"quant_method": "awq"})) is None
     assert planned_dims(config_of(tmp_path, architectures=["GPT2LMHeadModel"], n_embd=768)) is None
     assert planned_dims(ModelConfig(id="o/n", generation="text")) is None
 
