@@ -95,6 +95,7 @@ def test_a_table_of_texts_is_selected_and_limited_by_its_fields(tmp_path, model)
     assert CliRunner().invoke(verify, [str(tmp_path / "child")]).exit_code == 0
 
 
+@pytest.mark.slow
 def test_a_table_in_a_store_is_read_without_its_column_of_images(tmp_path, model, s3_environment, monkeypatch):  # noqa: F811
     data = write_table(tmp_path / "a.parquet", images=True).read_bytes()
     open_store("s3://out/texts/in").put("a.parquet", data)
@@ -129,6 +130,7 @@ def test_a_text_model_reads_captions_and_carries_what_the_parent_says_about_the_
     assert CliRunner().invoke(verify, [str(chain / "child")]).exit_code == 0
 
 
+@pytest.mark.slow
 def test_a_text_job_sends_no_request_to_the_source_of_the_images(tmp_path, model, s3_environment, monkeypatch):  # noqa: F811
     write_source(tmp_path / "in")
     photos = open_store("s3://out/text/photos")
