@@ -348,8 +348,9 @@ def _is_key(schema: pa.Schema, name: str) -> bool:
 def open_parquet(shard: Shard, source: SourceConfig, max_bytes: int) -> Generator[ShardReader]:
     """See `Format.open`."""
     if source.texts and not is_local(url_to_fs(shard.url)[0]):
-        # Of a table in a store, the columns of the texts alone are fetched; `part_file` has compared its etag.
-        with part_file(shard, FOOTER_WINDOW_BYTES) as file:
+        # Of a table in a store, the columns of the texts alone are fetched, one request each; `part_file` has compared
+        # the etag. Reading ahead would fetch the images between them.
+        with part_file(shard, FOOTER_WINDOW_BYTES, ahead=False) as file:
             yield ParquetShard(file, shard, source, max_bytes)
         return
     with local_file(shard) as file:
@@ -365,7 +366,7 @@ def open_parquet_head(
     fields: Sequence[str],  # noqa: ARG001 - see `OpenHead`
 ) -> Generator[ShardReader]:
     """Read the footer; then only the row groups of wanted rows are fetched."""
-    with ranged_file(shard, HEAD_WINDOW_BYTES) as file:
+    with ranged_file(shard, HEAD_WINDOW_BYTES, ahead=not source.texts) as file:
         yield ParquetShard(file, shard, source, max_bytes)
 
 
