@@ -11,8 +11,9 @@ TEXTS = ["a red circle on a white background", "the large square is blue", "a ph
 
 
 def write_clip_folder(folder: Path) -> Path:
-    """Write `vocab.json` and `merges.txt`, as the repositories of CLIP have them, and return the folder."""
+    """Write the files of the tokenizer, as the repositories of CLIP have them, and return the folder."""
     from tokenizers import Regex
+    from transformers import CLIPTokenizer
 
     tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token=END))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
@@ -35,11 +36,8 @@ def write_clip_folder(folder: Path) -> Path:
     vocabulary = dict(model["vocab"])
     for char in pre_tokenizers.ByteLevel.alphabet():
         vocabulary.setdefault(f"{char}</w>", len(vocabulary))
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "vocab.json").write_text(json.dumps(vocabulary))
-    merges = [" ".join(pair) if isinstance(pair, list) else pair for pair in model["merges"]]
-    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
-    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "CLIPTokenizer"}))
+    merges = [tuple(pair) if isinstance(pair, list) else tuple(pair.split(" ")) for pair in model["merges"]]
+    CLIPTokenizer(vocab=vocabulary, merges=merges).save_pretrained(str(folder))
     return folder
 
 
