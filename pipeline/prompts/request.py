@@ -97,7 +97,7 @@ def build_request(
         name=config.name,
         prompt="",
         system=system,
-        parent_slots=tuple(slot for field in config.fields_used if (slot := slot_of(field)) is not None),
+        parent_slots=tuple(name for field in config.fields_used if (name := slot_of(field)) is not None),
     )
     if config.prompt is not None:
         prompt = Filled(config.prompt) if row is None else fill_sentences(config.prompt, row)

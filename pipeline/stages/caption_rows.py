@@ -107,10 +107,10 @@ def _result(image: Mapping[str, Any], state: RequestState) -> dict[str, Any]:
     if state.existing is not None:
         return {**_taken(state.existing), "attempts": 0, "seed": None}
     if not state.attempts:
-        of_image = (image["reason"], image["message"]) if image["reason"] else None
-        fault = of_image or state.request.fault
-        assert fault is not None, "a request without a fault is sent"
-        reason, message = fault
+        of_image = [(image["reason"], image["message"])] if image["reason"] else []
+        faults = [*of_image, *([state.request.fault] if state.request.fault else [])]
+        # Where the parent has no caption, the row is skipped, whatever else is wrong with the image.
+        reason, message = min(faults, key=lambda fault: fault[0] not in SKIPS)
         return {**_without_text(reason, message), "attempts": 0, "seed": None if reason in SKIPS else state.seed}
     last, with_text = state.attempts[-1], [attempt for attempt in state.attempts if attempt.verdict]
     num = {"attempts": len(state.attempts)}

@@ -114,7 +114,7 @@ def test_an_export_joins_parent_and_child_by_identity(folder):
 
 
 def test_an_export_with_an_output_that_does_not_fit_is_refused(folder):
-    with pytest.raises(ConfigError, match="slot short is in several of the outputs"):
+    with pytest.raises(ConfigError, match="slot both is in several of the outputs"):
         invoke("export", folder / "child", folder / "o1", "--to", "csv", "--with", folder / "child")
     write_source(folder / "in", "a.tar", "b.tar", rows=2)
     run(parent_job(folder, "other", captions=[{"slot": "x", "mode": "descriptive"}]))

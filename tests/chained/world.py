@@ -123,6 +123,7 @@ def work_off(prepared: PreparedJob, engine: Answers) -> None:
 
     for task in prepared.tasks:
         read, rows = prepared.read_spec, None
+        read = replace(read, selection=read.selection.up_to(task.end_row))
         if task.retry_rows is not None:
             rows = task.retry_rows.rows
             read = replace(read, taken_over=read_other_rows(store, run, task.shard, task.retry_rows))
