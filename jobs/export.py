@@ -88,7 +88,8 @@ def export(
         pushable = ", ".join(form.name for form in FORMS.values() if form.pushable)
         raise ConfigError(f"export: --push sends a data set of --to {pushable}, not {form.name}")
     opened = open_output(output, sources)
-    _check_modes(config, opened.job)
+    others = [open_output(url) for url in config.outputs]
+    _check_modes(config, [opened.job, *(other.job for other in others)])
     reads = _reads_source(form, config)
     # If the source is read again, its current URLs are used, and a shard that changed is refused.
     plan = opened.listed_plan() if reads else opened.plan
@@ -100,7 +101,8 @@ def export(
         plan=plan,
         source=opened.source if reads else opened.described_source,
         max_bytes=opened.images.max_bytes,
-        schemas=opened.schemas,
+        schemas=opened.schemas | {slot: schema for other in others for slot, schema in other.schemas.items()},
+        others=[(other.store, other.run, other.plan) for other in others],
     )
     count = workers or min(os.cpu_count() or 1, MAX_WORKERS)
     with click.progressbar(length=1, label="export", file=sys.stderr) as bar:
@@ -130,9 +132,9 @@ def _config(options: Mapping[str, Any]) -> ExportConfig:
         raise ConfigError(f"export: {'; '.join(map(_fault, err.errors(include_url=False)))}") from err
 
 
-def _check_modes(config: ExportConfig, job: Mapping[str, Any]) -> None:
-    """Refuse a weight of a mode that no caption of the job has."""
-    slots = job.get("captions", ()) if config.weighted_modes else ()
+def _check_modes(config: ExportConfig, jobs: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse a weight of a mode that no caption of the jobs has."""
+    slots = [slot for job in jobs for slot in job.get("captions", ())] if config.weighted_modes else []
     modes = sorted({str(request.get("mode") or CUSTOM) for slot in slots for request in slot.get("mix") or [slot]})
     for mode, weight in config.weighted_modes.items():
         if mode not in modes:

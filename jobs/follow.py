@@ -96,7 +96,7 @@ def _wait_for_first_shards(job: JobConfig, extension: Extension) -> None:
     if open_store(job.output).exists(layout.PLAN):
         return
     while True:
-        shards = list_source(job.source).shards
+        shards = list_source(job.source.without_images()).shards
         if len(extension.settled(shards)) == len(shards):
             return
         _wait(extension, "shards of the source were written a moment ago")
@@ -116,7 +116,8 @@ def _wait_for_new_shards(job: JobConfig, prepared: PreparedJob | None, extension
     reason = f"{committed:,} of {planned:,} shards are committed"
     while True:
         _wait(extension, reason)
-        plan = compare_with_source(prepared.store.url, prepared.plan, list_source(job.source).shards)
+        listed = list_source(job.source.without_images())
+        plan = compare_with_source(prepared.store.url, prepared.plan, listed.shards)
         if extension.settled(plan.unplanned):
             return
         reason = ""

@@ -73,22 +73,44 @@ class Output:
         Raises:
             ConfigError: the output names a source that needs the caller's consent.
         """
+        described = self.described_source
+        if self.sources and described.captions is not None:
+            if len(self.sources) > 1:
+                raise ConfigError(
+                    f"--source: {self.store.url} is made from the captions of one output, {described.captions}; give "
+                    "the URL where it is now"
+                )
+            return described.model_copy(update={"captions": self.sources[0]})
         if self.sources:
-            return self.described_source.model_copy(update={"urls": tuple(self.sources)})
-        refuse_foreign_sources(self.described_source.urls, f"{self.store.url}/{RUN}", _SAY_SOURCE)
-        return self.described_source
+            return described.model_copy(update={"urls": tuple(self.sources)})
+        refuse_foreign_sources(described.read_from, f"{self.store.url}/{RUN}", _SAY_SOURCE)
+        return described
 
-    def listed_plan(self) -> Plan:
-        """Return the plan with the current URLs of the shards; a shard that changed is refused, as by `claim_plan`."""
-        return claim_plan(self.store, list_shards(self.source))
-
-    def readable_plan(self) -> Plan:
-        """Return the plan with URLs that may be read: those of the first run, or of the source that the caller gave.
+    @property
+    def parent(self) -> Store | None:
+        """The output whose captions are the source; None if the source has images.
 
         Raises:
             ConfigError: as `source`.
         """
-        if self.sources:
+        return None if self.described_source.captions is None else open_store(self.source.captions or "")
+
+    def listed_plan(self, *, images: bool = True) -> Plan:
+        """Return the plan with the current URLs of the shards; a shard that changed is refused, as by `claim_plan`.
+
+        Without `images` only the captions of a parent can be read with it.
+        """
+        return claim_plan(self.store, list_shards(self.source if images else self.source.without_images()))
+
+    def readable_plan(self) -> Plan:
+        """Return the plan with URLs that may be read: those of the first run, or of the source that the caller gave.
+
+        A stored plan does not say where the images behind a parent's captions are, so the parent is listed.
+
+        Raises:
+            ConfigError: as `source`.
+        """
+        if self.sources or self.described_source.captions is not None:
             return self.listed_plan()
         urls = [shard.url for shard in self.plan.shards.values()]
         refuse_foreign_sources(urls, f"{self.store.url}: its plan", _SAY_SOURCE)

@@ -46,6 +46,7 @@ from pipeline.ledger.plan_selection import (
 )
 from pipeline.ledger.run_record import read_run
 from pipeline.ledger.shard_plan import read_plan, remaining
+from pipeline.models import planned_dims
 from pipeline.readers import list_source
 from pipeline.readers.count_estimate import estimate_counts
 from pipeline.stages.index_facts import checked_index_facts
@@ -154,14 +155,16 @@ def make_plan(
     """Return the plan as JSON; `extend` counts shards that are not in the plan of the output as left."""
     recipe, weights, remarks = check_job(job)
     refuse_output_in_source(job, open_store(job.output))
-    listed = list_source(job.source)
+    spec = read_spec(job, weights)
+    # Of a chained job the parent's rows say everything that a plan needs about the images.
+    spec = replace(spec, source=spec.source.without_images())
+    listed = list_source(spec.source)
     shards = listed.shards
     finished = _finished(job, recipe.fingerprint, shards, remarks, extend=extend)
     left = [shard for shard in shards if shard.path not in finished.done | finished.skipped]
     skipped = [shard for shard in shards if shard.path in finished.skipped]
-    spec = read_spec(job, weights)
     by_index = _by_index(job, spec, [shard for shard in shards if shard.path not in finished.skipped], remarks)
-    counted = by_index.counted() if by_index else estimate_counts(shards, job.source)
+    counted = by_index.counted() if by_index else estimate_counts(shards, spec.source)
     total = sum(shard.size for shard in shards)
 
     def images_in(some: Sequence[Shard]) -> int:
@@ -189,6 +192,8 @@ def make_plan(
         else staged_tokens(open_store(job.output), guessed)
     )
     rates = [*_machine(job, calibration), *card_rates(job, tokens)]
+    if not rates:
+        remarks.append(_no_rates(job))
     estimated = estimate(job, work, tokens, rates, prices, spec.geometry.max_pixels)
     return {
         "source": {
@@ -241,6 +246,17 @@ def _sampled_rows(spec: ReadSpec, shards: Sequence[Shard], job: JobConfig) -> li
     spec = replace(spec, selection=replace(spec.selection, sample=None))
     sample = draw_sample(spec, shards, job.seed, FIELD_ROWS)
     return [(drawn.shard.path, row.row, row.metadata) for drawn in sample.shards for row in drawn.rows]
+
+
+def _no_rates(job: JobConfig) -> str:
+    """Say why no card has a rate."""
+    if planned_dims(job.model) is None:
+        why = (
+            "whose dimensions are not known here; --calibrate measures it, or give a local folder with its config.json"
+        )
+    else:
+        why = "which fits on none of the known GPUs; --calibrate measures it"
+    return f"model: no rate for {job.model.id}, {why}"
 
 
 def _machine(job: JobConfig, calibration: Calibration | None) -> list[Rate]:

@@ -13,6 +13,7 @@ from pipeline.engines import start_engine
 from pipeline.errors import BadImage, ConfigError
 from pipeline.flow.prepared_job import check_job, engine_spec, read_spec
 from pipeline.images import IsolatedDecoder
+from pipeline.models import takes_images
 from pipeline.readers import list_shards
 from pipeline.stages.source_sample import draw_sample
 from pipeline.standin.demo_data import draw_dataset
@@ -39,6 +40,8 @@ def playground(job_file: str | None, port: int, overrides: Sequence[str]) -> Non
     with SIGNALS.scratch_folder("joyfleet-playground-") as folder:
         job, pictures = _pictures(job_file, overrides, Path(folder))
         recipe, weights, _ = check_job(job)
+        if not takes_images(read_spec(job, weights).geometry):
+            raise ConfigError(f"playground: {job.model.id} takes no images; try its prompts with joyfleet preview")
         click.echo("joyfleet: starting the engine", err=True)
         session = PlaygroundSession(
             job, start_engine(engine_spec(job, recipe, weights)), read_spec(job, weights).geometry
@@ -61,7 +64,7 @@ def _pictures(job_file: str | None, overrides: Sequence[str], folder: Path) -> t
         job = parse_job({**STANDIN, "source": str(folder / "source"), "output": str(folder / "output")}, overrides)
     _, weights, _ = check_job(job)
     read = read_spec(job, weights)
-    sample = draw_sample(read, list_shards(job.source), job.seed, PICTURES)
+    sample = draw_sample(read, list_shards(read.source), job.seed, PICTURES)
     files: list[Path] = []
     with IsolatedDecoder() as decoder:
         for data in (row.data for shard in sample.shards for row in shard.rows if row.data is not None):

@@ -96,7 +96,8 @@ def _choices(generation: str) -> list[Any]:
     """The controls in the order of `Choice`'s fields."""
     modes = modes_of(generation)
     tones, lengths = tones_of(generation, modes[0]), lengths_of(generation, modes[0])
-    served = [name for name in generation_names() if load_generation(name).servable]
+    catalogues = map(load_generation, generation_names())
+    served = [catalogue.name for catalogue in catalogues if catalogue.servable and catalogue.modes]
     return [
         gr.Radio(served, value=generation, label="Generation"),
         gr.Dropdown(modes, value=modes[0], label="Mode"),

@@ -21,6 +21,7 @@ from pipeline.config import JobConfig
 from pipeline.engines import Engine, EngineSpec, start_engine
 from pipeline.errors import ConfigError
 from pipeline.flow.prepared_job import caption_spec, check_job, engine_spec, read_spec, run_identity_of
+from pipeline.models import takes_images
 from pipeline.readers import list_shards
 from pipeline.stages.captioning import CaptionSpec
 from pipeline.stages.read_batches import ReadSpec
@@ -57,6 +58,8 @@ def preview(job_file: str, num_images: int, compare: str | None, page: str | Non
     files = [job_file, *([compare] if compare else [])]
     jobs = [read_job(file, overrides) for file in files]
     recipes = [_checked(file, job) for file, job in zip(files, jobs, strict=True)]
+    if len({takes_images(recipe.read.geometry) for recipe in recipes}) > 1:
+        raise ConfigError(f"--compare {compare}: one of the jobs has a model without images; compare jobs of one kind")
     target = Path(page) if page else Path(Path(job_file).stem + ".preview.html")
     if not target.parent.is_dir():
         raise ConfigError(f"--page {page}: there is no folder {target.parent}; create it or name another")
@@ -74,7 +77,7 @@ def sample_for(recipes: Sequence[Recipe], job: JobConfig, num_images: int) -> Sa
     fields = [name for recipe in recipes for name in recipe.read.source.optional_fields]
     tested = [name for recipe in recipes for name in recipe.read.source.tested_fields]
     read = replace(read, source=read.source.with_optional_fields(fields).with_tested_fields(tested))
-    return draw_sample(read, list_shards(job.source), job.seed, num_images)
+    return draw_sample(read, list_shards(read.source), job.seed, num_images)
 
 
 def _show(recipes: Sequence[Recipe], sample: Sample, target: Path) -> None:

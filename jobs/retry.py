@@ -1,4 +1,4 @@
-"""`joyfleet retry OUTPUT --rows STATUSES`: requests the failed and rejected rows of committed shards again."""
+"""`joyfleet retry OUTPUT --rows WHICH`: requests the failed, rejected or stale rows of committed shards again."""
 
 from collections.abc import Sequence
 
@@ -13,40 +13,39 @@ from pipeline.flow.ray_env import prepare_ray_env
 from schemas.status import Status
 
 RETRIED = (Status.FAILED, Status.REJECTED)
-
+STALE = "stale"
+"""Of `--rows`: rows of a chained job whose captions of the parent have changed."""
 DUPLICATES = "duplicates-of-failed"
 """Of `--rows`: in place of each leader that failed, its next duplicate."""
+ALONE = (STALE, DUPLICATES)
 
 
-def _statuses(ctx: click.Context, option: click.Parameter, rows: str | None) -> list[Status]:
-    """Parse `--rows`; none for `DUPLICATES`.
-
-    It has no default: `retry OUTPUT` alone was the name of `unquarantine`, and costs no GPU time.
-    """
+def _checked(ctx: click.Context, option: click.Parameter, rows: str | None) -> str:
+    """Check `--rows`. It has no default: `retry OUTPUT` alone was the name of `unquarantine`, and costs no GPU time."""
     del option
     if rows is None:
         raise click.UsageError(
-            f"--rows is missing; give --rows failed, rejected, failed,rejected, or {DUPLICATES}. To read shards in "
-            "quarantine again, use `joyfleet unquarantine OUTPUT`",
+            f"--rows is missing; give --rows failed, rejected, failed,rejected, {STALE} or {DUPLICATES}. To read "
+            "shards in quarantine again, use `joyfleet unquarantine OUTPUT`",
             ctx,
         )
-    if rows == DUPLICATES:
-        return []
-    statuses = rows.split(",")
-    if not set(statuses) <= set(RETRIED):
-        raise click.BadParameter(f"{rows!r}; allowed: {', '.join(RETRIED)}, or both with a comma; {DUPLICATES}", ctx)
-    return [Status(status) for status in statuses]
+    if rows not in ALONE and not set(rows.split(",")) <= set(RETRIED):
+        raise click.BadParameter(
+            f"{rows!r}; allowed: {', '.join(RETRIED)}, or both with a comma; or {STALE}, alone; or {DUPLICATES}, alone",
+            ctx,
+        )
+    return rows
 
 
 @click.command()
 @click.argument("output")
 @click.option(
     "--rows",
-    "statuses",
-    metavar="STATUSES",
-    callback=_statuses,
-    help="Required: the rows to retry, by status: failed, rejected, or failed,rejected; or duplicates-of-failed: where "
-    "an image failed that others are duplicates of, the next of these.",
+    metavar="WHICH",
+    callback=_checked,
+    help="Required: the rows to retry, by status: failed, rejected, or failed,rejected; or stale, the rows of a "
+    "chained job whose captions of the parent have changed; or duplicates-of-failed: where an image failed that others "
+    "are duplicates of, the next of these.",
 )
 @click.option("--edited", is_flag=True, help="Also retry rows that `joyfleet amend` has edited; the edit is lost.")
 @click.option(
@@ -56,35 +55,34 @@ def _statuses(ctx: click.Context, option: click.Parameter, rows: str | None) -> 
     help="The job file that made OUTPUT, instead of the config that OUTPUT holds.",
 )
 @set_option
-def retry(
-    output: str, statuses: Sequence[Status], job_file: str | None, overrides: Sequence[str], *, edited: bool
-) -> None:
-    """Request the failed or rejected rows of OUTPUT's committed shards again, and replace each shard's file once.
+def retry(output: str, rows: str, job_file: str | None, overrides: Sequence[str], *, edited: bool) -> None:
+    """Request the failed, rejected or stale rows of OUTPUT's committed shards again; replace each shard's file once.
 
     The config that OUTPUT holds may be written by someone else. A setting that runs code, contacts servers or reads
     local files is refused until you repeat it with --job or --set. For shards in quarantine use
     `joyfleet unquarantine`.
     """
-    if edited and not statuses:
+    if edited and rows == DUPLICATES:
         raise click.UsageError(
             f"--edited beside --rows {DUPLICATES}: rows that were never asked have no edits; leave it out"
         )
-    _retry(job_of_output(output, job_file, overrides), statuses, edited=edited)
+    _retry(job_of_output(output, job_file, overrides), rows, edited=edited)
 
 
-def _retry(job: JobConfig, statuses: Sequence[Status], *, edited: bool) -> None:
+def _retry(job: JobConfig, rows: str, *, edited: bool) -> None:
     SIGNALS.end_at_once(PLANNING)
     prepare_ray_env(job.cluster)
     # Ray reads its environment when it is imported, so not before the lines above.
     from pipeline.flow.prepared_job import prepare_retry, prepare_stand_ins  # noqa: PLC0415
 
     import_ahead()
-    prepared = prepare_retry(job, statuses, edited=edited) if statuses else prepare_stand_ins(job)
+    if rows == DUPLICATES:
+        prepared, which = prepare_stand_ins(job), "are captioned in place of images that failed"
+    else:
+        statuses = [] if rows == STALE else [Status(status) for status in rows.split(",")]
+        prepared = prepare_retry(job, statuses, stale=rows == STALE, edited=edited)
+        which = f"have rows that are {' or '.join(statuses) or STALE}"
     num_images = sum(len(task.retry_rows.rows) for task in prepared.tasks if task.retry_rows)
-    scope = f"{num_images:,} images in {len(prepared.tasks):,} shards"
-    which = (
-        f"have rows that are {' or '.join(statuses)}" if statuses else "are captioned in place of images that failed"
-    )
-    click.echo(f"{scope} {which}")
+    click.echo(f"{num_images:,} images in {len(prepared.tasks):,} shards {which}")
     if prepared.tasks:
         run_prepared(prepared)

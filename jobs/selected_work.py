@@ -69,7 +69,7 @@ def selected_work(
         num_images: of these shards.
     """
     looked_at = None
-    if spec.selection.parts or spec.existing:
+    if spec.selection.parts or spec.existing or any(spec.source.parent_needs):
         # Without the sample, which would leave few of the rows that are looked at.
         looked_at = estimate_selection(replace(spec, selection=replace(spec.selection, sample=None)), shards)
     share = (looked_at.share if looked_at else 1.0) * (job.source.sample or 1.0)

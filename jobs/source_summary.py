@@ -6,9 +6,9 @@ from typing import TextIO
 
 from jobs.progress_line import size
 from jobs.terminal import echo
-from pipeline.config import JobConfig
+from pipeline.config import JobConfig, SourceConfig
 from pipeline.errors import ShardUnreadable
-from pipeline.readers import Listed, format_of, list_source, open_head
+from pipeline.readers import Listed, SourceRow, format_of, list_source, open_head
 from pipeline.readers.img2dataset import downloads
 from pipeline.readers.splits import split_of
 
@@ -23,8 +23,9 @@ WIDTH = 140
 
 def show_source(job: JobConfig, num_rows: int, out: TextIO) -> None:
     """Print a summary of a source's listing, and the first `num_rows` rows of its first shard; 0 reads none."""
-    listed = list_source(job.source)
-    kinds = Counter(format_of(shard.path).name for shard in listed.shards)
+    source = job.source.without_images()
+    listed = list_source(source)
+    kinds = Counter(format_of(shard).name for shard in listed.shards)
     echo("found: " + ", ".join(f"{count:,} {kind}" for kind, count in sorted(kinds.items())), file=out)
     splits = Counter(split_of(shard.path) for shard in listed.shards)
     if set(splits) - {None}:
@@ -33,9 +34,10 @@ def show_source(job: JobConfig, num_rows: int, out: TextIO) -> None:
     for remark in listed.remarks:
         echo(f"note: {remark}", file=out)
     if listed.stats:
-        _show_downloads(listed, job.source.urls[0], out)
+        _show_downloads(listed, source.urls[0], out)
     if num_rows:
-        _show_rows(job, listed, num_rows, out)
+        # All fields are shown: these can be listed in `source.metadata_fields`.
+        _show_rows(job, source.model_copy(update={"metadata_fields": ("*",)}), listed, num_rows, out)
 
 
 def _show_downloads(listed: Listed, url: str, out: TextIO) -> None:
@@ -46,19 +48,24 @@ def _show_downloads(listed: Listed, url: str, out: TextIO) -> None:
     echo(f"img2dataset: {counts.requested:,} URLs, {counts.downloaded:,} images, {failed}{of}", file=out)
 
 
-def _show_rows(job: JobConfig, listed: Listed, num_rows: int, out: TextIO) -> None:
+def _show_rows(job: JobConfig, source: SourceConfig, listed: Listed, num_rows: int, out: TextIO) -> None:
     shard = listed.shards[0]
-    if shard.size > MAX_FETCH_BYTES and format_of(shard.path).open_head is None:
+    if shard.size > MAX_FETCH_BYTES and format_of(shard).open_head is None:
         echo(f"{shard.path}: {size(shard.size)}, not looked into", file=out)
         return
-    # All fields are shown: these can be listed in `source.metadata_fields`.
-    source = job.source.model_copy(update={"metadata_fields": ("*",)})
     try:
         with open_head(shard, source, job.images.max_bytes, num_rows, fields=source.metadata_fields) as opened:
             echo(f"{shard.path} begins with: {opened.layout}", file=out)
             for row in opened.rows(range(num_rows)):
-                what = row.message if row.data is None else size(len(row.data))
-                line = f"  {row.row}  {row.key}  {what}  {json.dumps(row.metadata, ensure_ascii=False)}"
+                line = f"  {row.row}  {row.key}  {_image(row)}  {json.dumps(row.metadata, ensure_ascii=False)}"
                 echo(line if len(line) <= WIDTH else f"{line[: WIDTH - 3]}...", file=out, one_line=True)
     except ShardUnreadable as err:
         echo(f"{err}; it would go to quarantine", file=out)
+
+
+def _image(row: SourceRow) -> str:
+    """The size of the encoded image, or why it has none."""
+    if row.reason is not None:
+        return str(row.message)
+    num_bytes = len(row.data) if row.data is not None else row.parent and row.parent.num_bytes
+    return "no image" if num_bytes is None else size(num_bytes)

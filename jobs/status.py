@@ -2,7 +2,8 @@
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
@@ -12,12 +13,14 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from jobs.output import open_output
+from jobs.output import Output, open_output
 from jobs.progress_line import clock, size
 from jobs.terminal import echo, printable, to_json
+from pipeline.errors import ConfigError
 from pipeline.ledger.quarantine import list_quarantine
 from pipeline.ledger.run_events import RunStatus, read_runs
 from pipeline.ledger.shard_plan import remaining
+from pipeline.ledger.stale_rows import count_stale_rows
 
 RUNS = 20
 """Newest runs that are read, one request each."""
@@ -38,19 +41,27 @@ BARS = "▁▂▃▄▅▆▇█"
     help="--watch: seconds between updates.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each update.")
-def status(output: str, *, watch: bool, every_s: float, as_json: bool) -> None:
+@click.option(
+    "--stale",
+    is_flag=True,
+    help="Of a chained job: count the rows whose captions of the parent have changed. Reads the committed files of "
+    "both outputs.",
+)
+def status(output: str, *, watch: bool, every_s: float, as_json: bool, stale: bool) -> None:
     """Show the progress of OUTPUT: shards committed, staged, in quarantine and left, and the state of its runs.
 
     It only reads the output: no Ray, no source. One update costs five listings, and a request for each generation
     of the plan, each of the newest runs and each shard in quarantine.
     """
+    if stale and watch:
+        raise click.UsageError("--stale reads all captions, so it is not repeated; leave --watch out")
     if as_json:
-        click.echo(to_json(read_status(output)))
+        click.echo(to_json(read_status(output, stale=stale)))
         while watch:
             time.sleep(every_s)
             click.echo(to_json(read_status(output)))
         return
-    state = read_status(output)
+    state = read_status(output, stale=stale)
     if not watch:
         echo(render(state))
         return
@@ -60,8 +71,12 @@ def status(output: str, *, watch: bool, every_s: float, as_json: bool) -> None:
             live.update(Text(printable(render(read_status(output)))), refresh=True)
 
 
-def read_status(output: str) -> dict[str, Any]:
-    """Return the state of an output as JSON."""
+def read_status(output: str, *, stale: bool = False) -> dict[str, Any]:
+    """Return the state of an output as JSON.
+
+    Raises:
+        ConfigError: it is no output, or `stale` and its source is no output.
+    """
     opened = open_output(output)
     left = remaining(opened.store, opened.plan)
     now = datetime.now(UTC)
@@ -80,6 +95,7 @@ def read_status(output: str) -> dict[str, Any]:
         },
         "generations": [len(generation.shards) for generation in opened.plan.generations],
         "selection_applied": opened.plan.last_change is None or opened.plan.last_change.is_applied,
+        **_parent(opened, left.committed, stale=stale),
         "fragments_staged": sum(len(fragments) for fragments in left.fragments.values()),
         "bytes": {
             "planned": sum(shard.size for shard in opened.plan.shards.values()),
@@ -88,6 +104,17 @@ def read_status(output: str) -> dict[str, Any]:
         "quarantine": {record.shard: record.message for record in list_quarantine(opened.store)},
         "runs": [_run(run, now) for run in runs],
     }
+
+
+def _parent(opened: Output, committed: Collection[str], *, stale: bool) -> dict[str, Any]:
+    """The parent of a chained job, and how many rows are stale where they are counted."""
+    url = opened.described_source.captions
+    if not stale:
+        return {"parent": url, "stale": None}
+    parent = opened.parent
+    if parent is None:
+        raise ConfigError(f"--stale: {opened.store.url} is not made from captions (source.captions); leave it out")
+    return {"parent": url, "stale": asdict(count_stale_rows(opened.store, parent, committed))}
 
 
 def _run(run: RunStatus, now: datetime) -> dict[str, Any]:
@@ -138,6 +165,7 @@ def render(state: Mapping[str, Any]) -> str:
         f"quarantine  {shards['quarantined']:,}",
         *([] if state["selection_applied"] else [_UNAPPLIED]),
     ]
+    lines += _parent_lines(state)
     held = list(state["quarantine"].items())
     lines += [f"  {shard}: {message}" for shard, message in held[:SHOWN]]
     lines += [f"  ... and {len(held) - SHOWN} more"] if len(held) > SHOWN else []
@@ -151,6 +179,17 @@ def render(state: Mapping[str, Any]) -> str:
 _UNAPPLIED = (
     "selection   changed by `caption --extend`; not all rows that it newly selects are captioned yet, run the job again"
 )
+
+
+def _parent_lines(state: Mapping[str, Any]) -> list[str]:
+    if state["parent"] is None:
+        return []
+    lines, stale = [f"parent      {state['parent']}"], state["stale"]
+    if stale is not None:
+        edited = f"; people edited {stale['edited']:,} of them" if stale["edited"] else ""
+        remedy = ": `joyfleet retry OUTPUT --rows stale` requests them again" if stale["rows"] > stale["edited"] else ""
+        lines.append(f"stale       {stale['rows']:,} rows in {stale['shards']:,} shards{edited}{remedy}")
+    return lines
 
 
 def _in_generations(added: Sequence[int]) -> str:

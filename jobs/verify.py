@@ -38,7 +38,8 @@ def verify(output: str, sources: Sequence[str]) -> None:
     """Check that every source row of OUTPUT's plan has each slot exactly once, and report every violation.
 
     Keys and hashes of the images are compared with the source, captions with the digest of their commit. Skipped rows
-    are those that the output's selection skips when it is evaluated again. Of an index, the rows are computed again
+    are those that the output's selection skips when it is evaluated again. The source of a chained job is its parent:
+    keys and hashes are compared with the parent's rows, and no image is read. Of an index, the rows are computed again
     from the source, all but the perceptual hashes, which are compared with the digest of their commit.
     Exit code 0: proven. 1: a violation. 3: proven, but shards are in quarantine.
     """
@@ -47,7 +48,7 @@ def verify(output: str, sources: Sequence[str]) -> None:
         sys.exit(verify_index(index))
     opened = open_output(output, sources)
     # The plan's URLs are those of the first run. The source may have moved, but must not have changed.
-    current = opened.listed_plan()
+    current = opened.listed_plan(images=False)
     verdict = verify_tree(opened.store, current)
     committed = remaining(opened.store, current).committed
     shards = [shard for shard in current.shards.values() if shard.path in committed]
@@ -106,7 +107,7 @@ class _Check:
 
     @classmethod
     def of(cls, opened: Output) -> Self:
-        source, plan = opened.source, opened.plan
+        source, plan = opened.source.without_images(), opened.plan
         end_rows = (read_limit(opened.store) if "limit" in opened.selection else None) or {}
         in_force = selections_in_force(opened.store, source, opened.selection, plan, end_rows)
         tested = [name for each in in_force if each.source.where for name in each.source.where.field_names()]
@@ -146,9 +147,10 @@ class _Check:
             for row in opened.rows(None, None if selects_all else ask):
                 known = answers.get(row.row, [None] * len(screens))
                 *before, last = (_skip_of(*pair, row) for pair in zip(screens, known, strict=True))
+                stated = row.parent and row.parent.sha256
                 yield SourceImage(
                     key=row.key,
-                    sha256=None if row.data is None else hashlib.sha256(row.data).hexdigest(),
+                    sha256=stated if row.data is None else hashlib.sha256(row.data).hexdigest(),
                     skipped_by=last and last.condition,
                     skipped_before=tuple(skip and skip.condition for skip in before),
                     duplicate_of=selections[-1].duplicate_of(row.row, last and last.reason),

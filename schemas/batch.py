@@ -46,7 +46,12 @@ IMAGE: pa.StructType = pa.struct(
         field("height", pa.int32(), "px of the original, after EXIF rotation", nullable=True),
         field("pixels_width", pa.int32(), "px, of its pixels in the batch", nullable=True),
         field("pixels_height", pa.int32(), "px, of its pixels in the batch", nullable=True),
-        field("source", pa.string(), "JSON object: the metadata fields of the source row"),
+        field(
+            "source",
+            pa.string(),
+            "JSON object: the metadata fields of the source row; `captions` holds the captions of a parent by slot",
+        ),
+        field("parent_recipe", pa.string(), "recipe of the output that is the source; else null", nullable=True),
         field("reason", pa.string(), "why no request is sent for it, a Reason", nullable=True),
         field("message", pa.string(), "details of the reason, for people", nullable=True),
         field("duplicate_of", pa.string(), "as in a caption row", nullable=True),
@@ -59,7 +64,8 @@ IMAGE: pa.StructType = pa.struct(
         ),
     ]
 )
-"""One image of a batch. It has pixels, and so `pixels_width`, exactly when a request is sent for it."""
+"""One image of a batch. It has pixels, and so `pixels_width`, exactly when a request is sent for it and images are
+read."""
 
 BATCH: pa.Schema = pa.schema(
     [

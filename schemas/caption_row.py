@@ -68,5 +68,18 @@ CAPTION_ROW: pa.Schema = pa.schema(
             "that failed and that it replaces; null without",
             nullable=True,
         ),
+        field("parent_recipe", pa.string(), "recipe of the output that is the source; else null", nullable=True),
+        field(
+            "parent_slots",
+            pa.list_(pa.string()),
+            "slots of that output whose captions the request uses; null without any",
+            nullable=True,
+        ),
+        field("parent_digest", pa.string(), "of their captions, see DIGEST_BYTES; null without any", nullable=True),
     ]
 )
+
+DIGEST_BYTES = 16
+"""Of `parent_digest`: the hex BLAKE2b digest of so many bytes over the captions of `parent_slots`, in their order. Each
+is `<length>:<bytes>,` (a netstring: the length of its UTF-8 form in decimal digits), or `-,` where the slot's row is
+not ok."""

@@ -14,4 +14,7 @@ class Shard:
     size: int
     """Bytes."""
     etag: str
-    """The store's etag, or `mtime-<ns>` where it has none (local files)."""
+    """The store's etag, or `mtime-<ns>` where it has none (local files). Of a committed file of an output:
+    `<recipe>:<etag of the shard that it captions>`, which a retry or an edit of its rows does not change."""
+    origin: "Shard | None" = None
+    """Of a committed file of an output: the shard of the images. It is listed, not stored."""

@@ -81,6 +81,14 @@ class Reason(StrEnum):
     """The text is JSON that is not valid under the slot's schema."""
     MENTIONS = "mentions"
     """The text mentions none of the tags and names that the prompt had from the source row."""
+    LOST_FACT = "lost_fact"
+    """The text lacks a number, a quotation or a name of the texts that the prompt had from the source row."""
+    LENGTH_RATIO = "length_ratio"
+    """The text has fewer or more words, against these texts, than `quality.kept` allows."""
+    OTHER_LANGUAGE = "other_language"
+    """The text is in another language than these texts."""
+    MAX_CLIP_TOKENS = "max_clip_tokens"
+    """The text has more tokens of CLIP than `quality.clip.max_tokens`."""
     USER_RULE = "user_rule"
     """A rule of `quality.rules`; the message names it."""
     EDITOR = "editor"
@@ -96,9 +104,16 @@ class Reason(StrEnum):
     """The source has a text for the slot, and `captions[].existing` skips such rows."""
     DUPLICATE = "duplicate"
     """`source.duplicates`: an equal or similar image is captioned in its place; `duplicate_of` names that row."""
+    NO_PARENT_CAPTION = "no_parent_caption"
+    """The prompt needs the caption of a slot of the parent (`source.captions`), and that row is not ok."""
 
 
-SKIPS = frozenset({Reason.FILTERED, Reason.NOT_SAMPLED, Reason.BEYOND_LIMIT, Reason.HAS_CAPTION, Reason.DUPLICATE})
+SKIPS = frozenset(
+    (
+        *(Reason.FILTERED, Reason.NOT_SAMPLED, Reason.BEYOND_LIMIT, Reason.HAS_CAPTION),
+        *(Reason.DUPLICATE, Reason.NO_PARENT_CAPTION),
+    )
+)
 """The reasons of `skipped` rows. Their message is the condition alone, so that rows can be counted by it."""
 
 
@@ -126,6 +141,10 @@ class Flag(StrEnum):
     WRONG_FORM = "wrong_form"
     FOREIGN_SCRIPT = "foreign_script"
     MENTIONS = "mentions"
+    LOST_FACT = "lost_fact"
+    LENGTH_RATIO = "length_ratio"
+    OTHER_LANGUAGE = "other_language"
+    MAX_CLIP_TOKENS = "max_clip_tokens"
 
 
 USER_FLAG = "user:"

@@ -1,4 +1,4 @@
-"""`vllm serve` with the stand-in on 127.0.0.1, as a user would start it, that tests may kill and start again."""
+"""`vllm serve` on 127.0.0.1 with the stand-in or another model, as a user would start it; tests may kill it."""
 
 import os
 import socket
@@ -22,18 +22,21 @@ START_S = 300
 class VllmServer:
     """One server at one port; `start` and `kill` as often as a test likes."""
 
-    def __init__(self, log: Path, *, template: bool = True, words: Sequence[str] = ()) -> None:
+    def __init__(self, log: Path, *, template: bool = True, words: Sequence[str] = (), model: str = "standin") -> None:
+        """Without `template` the server uses the model's own; `model` is `standin` or a folder."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}/v1"
         self._log = log
         self._words = words
+        self._model = find_weights(ModelConfig(id=model)).path
+        self.name = Path(model).name
         self._template = ["--chat-template", str(ROOT / "infra" / "joycaption.jinja")] if template else []
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        words = ["--model", find_weights(ModelConfig(id="standin")).path, "--served-model-name", "standin"]
+        words = ["--model", self._model, "--served-model-name", self.name]
         words += ["--host", "127.0.0.1", "--port", str(self.port), "--max-model-len", "768", "--max-num-seqs", "16"]
         # Without chunked prefill, for the reason that pipeline/engines/vllm.py gives.
         words += ["--no-enable-chunked-prefill", "--block-size", "32", "--enforce-eager", *self._template]

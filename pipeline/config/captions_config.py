@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag,
 
 from pipeline.config.base import AS_LIST, ConfigPart, refuse_repeats
 from pipeline.config.json_schema import check_schema, schema_text
-from pipeline.config.prompt_fields_config import OPENING, check_template, fields_in
+from pipeline.config.prompt_fields_config import OPENING, check_template, fields_in, with_long_names
 from pipeline.config.recipe_form import added
 from pipeline.config.where_config import FieldTest
 
@@ -121,6 +121,13 @@ class RequestConfig(ConfigPart):
         """The fields of the source row that the prompt uses."""
         return fields_in(self.prompt, self.name, *self.extra)
 
+    def with_long_names(self) -> Self:
+        """Return the request of a chained job with its slots of the parent as fields, see `with_long_names`."""
+        prompt, name = (text if text is None else with_long_names(text) for text in (self.prompt, self.name))
+        return self.model_copy(
+            update={"prompt": prompt, "name": name, "extra": tuple(map(with_long_names, self.extra))}
+        )
+
 
 def _check_mode_or_prompt(request: RequestConfig) -> None:
     if (request.mode is None) == (request.prompt is None):
@@ -211,6 +218,11 @@ class SlotConfig(RequestConfig):
         if beside:
             raise ValueError(f"found {', '.join(beside)} beside mix; move them into the entries of the mix")
         return self
+
+    def with_long_names(self) -> Self:
+        """As for one request, for each request of the mix."""
+        slot = super().with_long_names()
+        return slot.model_copy(update={"mix": tuple(entry.with_long_names() for entry in self.mix)})
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from pipeline.config.base import ConfigPart, refuse_repeats
+from pipeline.config.base import ConfigPart, Url, refuse_repeats
 from schemas.caption_row import CAPTION_ROW
 from schemas.status import Status
 
@@ -36,6 +36,8 @@ class ExportConfig(ConfigPart):
     """Form of the export."""
     slots: tuple[str, ...] = _several("slot")
     """Slot to export; by default those of the template, else all of the output."""
+    outputs: tuple[Url, ...] = _several("with")
+    """Another output of the same images, such as the parent of a chained job, whose slots are exported too."""
     template: str | None = None
     """Combine slots into one text, such as '{tags}. {long}'; `{slot}`, `{key}` and `{source.field}` are replaced."""
     column: str = Field(default="caption", min_length=1)

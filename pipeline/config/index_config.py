@@ -9,6 +9,7 @@ from pipeline.config.cluster_config import ClusterConfig
 from pipeline.config.images_config import ImagesConfig
 from pipeline.config.job_config import JobConfig
 from pipeline.config.source_config import SELECTION_KEYS, SourceConfig
+from pipeline.errors import ConfigError
 from schemas.index import Hash
 
 
@@ -27,6 +28,13 @@ class IndexConfig(ConfigPart):
     """Which Ray cluster does the work."""
 
     @model_validator(mode="after")
+    def _has_images(self) -> Self:
+        fault = _fault_of(self.source)
+        if fault:
+            raise ValueError(fault)
+        return self
+
+    @model_validator(mode="after")
     def _selects_all(self) -> Self:
         refuse_repeats("hashes", self.hashes)
         chosen = sorted(self.source.selection())
@@ -37,11 +45,27 @@ class IndexConfig(ConfigPart):
         return self
 
 
+def _fault_of(source: SourceConfig) -> str | None:
+    """Why a source has no images to index; None if it has."""
+    if source.captions is not None:
+        return (
+            f"source.captions: {source.captions}: an index has the images of shards, not the captions of an output; "
+            "index the source of that output"
+        )
+    return "source.texts: true; an index has images, and these rows are texts" if source.texts else None
+
+
 def index_of_job(job: JobConfig, output: str, hashes: tuple[Hash, ...]) -> IndexConfig:
     """Return the index of the source of a job: of all its images, with the fields that decide about rows.
 
     These are the fields that `source.where` tests, and with `source.duplicates` those that prompts use.
+
+    Raises:
+        ConfigError: the source has no images.
     """
+    fault = _fault_of(job.source)
+    if fault:
+        raise ConfigError(fault)
     tested = job.source.where.field_names() if job.source.where else ()
     if job.source.duplicates is not None:
         paths = [path.split(".") for path in job.field_policies]

@@ -11,8 +11,8 @@ from pipeline.config.engine_config import EngineConfig, EngineKind
 from pipeline.config.images_config import ImagesConfig
 from pipeline.config.log_format import LogFormat
 from pipeline.config.model_config import ModelConfig
-from pipeline.config.prompt_fields_config import PromptFieldConfig
-from pipeline.config.quality_config import QualityConfig
+from pipeline.config.prompt_fields_config import FAIL, PromptFieldConfig, placeholder_of, slot_of
+from pipeline.config.quality_config import OF_THE_TEXTS, QualityConfig
 from pipeline.config.recipe_form import added
 from pipeline.config.sampling_config import SamplingConfig
 from pipeline.config.source_config import SourceConfig
@@ -33,7 +33,8 @@ class JobConfig(ConfigPart):
     captions: Annotated[tuple[SlotConfig, ...], AS_LIST] = Field(min_length=1)
     """The captions of every image: one slot each."""
     prompt_fields: dict[str, PromptFieldConfig] = added(default_factory=dict)
-    """By field of the source row that a prompt uses: how it is worded."""
+    """By field of the source row that a prompt uses: how it is worded. The field of a slot of `source.captions` is
+    `captions.SLOT`."""
     sampling: SamplingConfig = SamplingConfig()
     """How the model samples its text."""
     engine: EngineConfig = EngineConfig()
@@ -54,9 +55,32 @@ class JobConfig(ConfigPart):
     @property
     def field_policies(self) -> dict[str, PromptFieldConfig]:
         """How each field is worded that a prompt uses."""
-        requests = [request for slot in self.captions for _, request in slot.requests]
+        requests = [request for slot in self.worded_slots for _, request in slot.requests]
         used = dict.fromkeys(field for request in requests for field in request.fields_used)
         return {field: self.prompt_fields.get(field, PromptFieldConfig()) for field in used}
+
+    @property
+    def worded_slots(self) -> tuple[SlotConfig, ...]:
+        """The slots as prompts are worded: in a chained job `{long}` is the field `captions.long` of a row."""
+        if self.source.captions is None:
+            return self.captions
+        return tuple(slot.with_long_names() for slot in self.captions)
+
+    @property
+    def parent_needs(self) -> tuple[frozenset[str], ...]:
+        """Of each request of a chained job, the parent's slots without whose caption it is not sent."""
+        if self.source.captions is None:
+            return ()
+        policies = self.field_policies
+        return tuple(
+            frozenset(
+                slot
+                for field in request.fields_used
+                if (slot := slot_of(field)) is not None and policies[field].missing == FAIL
+            )
+            for worded in self.worded_slots
+            for _, request in worded.requests
+        )
 
     @model_validator(mode="after")
     def _fields_are_used(self) -> Self:
@@ -72,10 +96,22 @@ class JobConfig(ConfigPart):
                 f"engine.endpoint.check_layout=False with {{source.{next(iter(used))}}} in a prompt; allowed: true, "
                 "since a server would take special tokens in a value for markup"
             )
-        if "mentions" in self.quality.actions and not used:
+        return self
+
+    @model_validator(mode="after")
+    def _rules_have_fields(self) -> Self:
+        used, quality = [placeholder_of(field) for field in self.field_policies], self.quality
+        on = [name for name in ("mentions", *OF_THE_TEXTS) if name in quality.actions]
+        if on and not used:
             raise ValueError(
-                "quality.actions.mentions is on, and no prompt has a field of the source row, such as {source.tags}; "
+                f"quality.actions.{on[0]} is on, and no prompt has a field of the source row, such as {{source.tags}}; "
                 "allowed: off"
+            )
+        unknown = [name for name in (*quality.kept.texts, *quality.kept.fields) if name not in used]
+        if unknown:
+            raise ValueError(
+                f"quality.kept: no prompt has {{{unknown[0]}}}; used are: {', '.join(used)}; write the name as between "
+                "the braces"
             )
         return self
 

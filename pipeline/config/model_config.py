@@ -1,4 +1,4 @@
-"""Which model captions the images."""
+"""Which model captions the images, or writes new texts from captions."""
 
 from pipeline.config.base import ConfigPart
 
@@ -13,4 +13,5 @@ class ModelConfig(ConfigPart):
     revision: str | None = None
     """Commit or tag on the Hugging Face hub. Pin it for production."""
     generation: str | None = None
-    """alpha-one, alpha-two or beta-one. By default it is derived from `id`."""
+    """alpha-one, alpha-two or beta-one of JoyCaption, or text for a language model without images
+    (docs/text-models.md). By default it is derived from `id`, or from the `config.json` of a local folder."""

@@ -13,6 +13,12 @@ PLACEHOLDER = re.compile(r"\{source\.([^{}]*)\}")
 
 FAIL, OMIT = "fail", "omit"
 
+PARENT = "captions"
+"""Field of a row of a chained job (`source.captions`) that holds the parent's captions by slot."""
+PARENT_PREFIX = f"{PARENT}."
+_SLOT = re.compile(r"\{(?!source\.)([A-Za-z0-9_][A-Za-z0-9_.-]{0,62})\}")
+"""`{long}` in a template of a chained job; the name is that of a slot, as in `SlotConfig`."""
+
 _NO_TEXTS = frozenset(("fail", "fails", "failed", "error", "omit", "omits", "omitted", "skip", "drop", "default"))
 """Words in `missing` that are meant as a setting: as a text they would stand in every prompt without the field."""
 
@@ -44,7 +50,8 @@ class PromptFieldConfig(ConfigPart):
     item loses words."""
     missing: str = FAIL
     """What happens where a row has no text for the field: `fail` gives a failed row (`missing_field`), `omit` leaves
-    out the sentence or the option that holds the field, and any other text is used instead."""
+    out the sentence or the option that holds the field, and any other text is used instead. For a slot of
+    `source.captions`, whose field is `captions.SLOT`, `fail` gives a skipped row (`no_parent_caption`)."""
 
     @field_validator("missing")
     @classmethod
@@ -52,6 +59,26 @@ class PromptFieldConfig(ConfigPart):
         if missing not in (FAIL, OMIT) and (not missing.strip() or missing.strip().lower() in _NO_TEXTS):
             raise ValueError(f"allowed: {FAIL}, {OMIT}, or the text to use instead")
         return missing
+
+
+def slot_of(field: str) -> str | None:
+    """Return the slot of the parent whose captions a field holds; None for a metadata field."""
+    return field.removeprefix(PARENT_PREFIX) if field.startswith(PARENT_PREFIX) else None
+
+
+def placeholder_of(field: str) -> str:
+    """Return the name between the braces of a prompt: `long` for a slot of the parent, else `source.FIELD`."""
+    return slot_of(field) or f"source.{field}"
+
+
+def no_caption(slot: str) -> str:
+    """Return the condition by which rows are skipped that need the parent's caption of a slot."""
+    return f"source.captions: no ok caption in slot {slot}"
+
+
+def with_long_names(template: str) -> str:
+    """Return a template of a chained job with `{long}` written out as `{source.captions.long}`."""
+    return _SLOT.sub(rf"{OPENING}{PARENT_PREFIX}\1}}", template)
 
 
 def fields_in(*templates: str | None) -> tuple[str, ...]:

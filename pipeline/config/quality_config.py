@@ -10,6 +10,7 @@ from typing import Annotated, Any, Self
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from pipeline.config.base import AS_LIST, ConfigPart, Expression, refuse_repeats
+from pipeline.config.recipe_form import added
 
 
 class Action(StrEnum):
@@ -76,6 +77,10 @@ _FIRST_RULES = ("loop", "refusal", "prompt_echo", "special_tokens", "wrong_form"
 and appears there only if it is on, so that its arrival changes no fingerprint."""
 
 
+OF_THE_TEXTS = ("lost_fact", "length_ratio", "other_language")
+"""Rules that compare a caption with the texts that its prompt has."""
+
+
 def _first_actions() -> dict[str, Action]:
     return dict.fromkeys(_FIRST_RULES, Action.REJECT)
 
@@ -123,6 +128,41 @@ Words = Annotated[tuple[str, ...], AS_LIST]
 """Words or phrases; a single one needs no brackets."""
 
 
+class KeptConfig(ConfigPart):
+    """What a caption must keep of the texts of its prompt: `lost_fact`, `length_ratio` and `other_language`."""
+
+    texts: Words = ()
+    """Placeholders of the prompt whose texts the caption is compared with, such as `source.alt`; by default all whose
+    text has more than four words."""
+    numbers: bool = True
+    """`lost_fact`: numbers that the texts write with digits."""
+    quotes: bool = True
+    """`lost_fact`: quotations of up to eight words in the texts."""
+    fields: Words = ()
+    """`lost_fact`: placeholders of the prompt all of whose items the caption must mention, such as
+    `source.character`."""
+    min_ratio: float | None = Field(default=None, ge=0, le=100)
+    """`length_ratio`: words of the caption per word of the texts, at least."""
+    max_ratio: float | None = Field(default=None, gt=0, le=100)
+    """`length_ratio`: words of the caption per word of the texts, at most."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min_ratio is not None and self.max_ratio is not None and self.min_ratio > self.max_ratio:
+            raise ValueError(f"min_ratio={self.min_ratio:g} is above max_ratio={self.max_ratio:g}")
+        return self
+
+
+class ClipConfig(ConfigPart):
+    """The limit of the rule `max_clip_tokens`."""
+
+    max_tokens: int = Field(default=77, ge=3, le=10_000)
+    """Tokens of CLIP, its start and end tokens included: 77 is what CLIP's text encoder reads."""
+    tokenizer: str | None = None
+    """CLIP's tokenizer: a local folder, a `tokenizer.json`, or a hub id such as openai/clip-vit-large-patch14. Without
+    it the rule counts words and marks, each of which is at least one token."""
+
+
 class UserRule(ConfigPart):
     """A rule of the user. It matches a text that meets any of its conditions."""
 
@@ -161,8 +201,9 @@ class QualityConfig(ConfigPart):
     repeated without end), `refusal` (the model refuses to describe the image), `prompt_echo` (the text repeats the
     prompt), `special_tokens` (the text holds special tokens of the model), `wrong_form` (prose where tags were
     requested, or tags where prose was), `foreign_script` (letters of a script that `quality.scripts` does not list),
-    `mentions` (the text mentions none of the tags and names that its prompt has from the source row; off by
-    default)."""
+    `mentions` (the text mentions none of the tags and names that its prompt has from the source row), `lost_fact`,
+    `length_ratio` and `other_language` (`quality.kept`), `max_clip_tokens` (`quality.clip`); the last five are off by
+    default."""
     truncated: Truncated = Truncated.FLAG
     """What happens to a text that `sampling.max_tokens` cut."""
     openings: Openings = Openings.FLAG
@@ -175,8 +216,20 @@ class QualityConfig(ConfigPart):
     """How tag lists are written."""
     retry: RetryConfig = RetryConfig()
     """How a rejected request is retried."""
+    kept: KeptConfig = added(default=KeptConfig())
+    """What a caption must keep of the texts that its prompt has."""
+    clip: ClipConfig = added(default=ClipConfig())
+    """How long a caption may be for CLIP."""
     rules: tuple[UserRule, ...] = ()
     """Rules of the user, applied after the built-in ones."""
+
+    @model_validator(mode="after")
+    def _settings_have_their_rule(self) -> Self:
+        for section, rules in (("kept", OF_THE_TEXTS), ("clip", ("max_clip_tokens",))):
+            unused = getattr(self, section) != type(self).model_fields[section].default
+            if unused and not set(rules) & set(self.actions):
+                raise ValueError(f"{section} is set, and no rule uses it; turn one on in actions: {', '.join(rules)}")
+        return self
 
     @field_validator("rules")
     @classmethod

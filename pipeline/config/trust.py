@@ -27,6 +27,7 @@ _REASONS = {
     "quality.tags.vocabulary": "reads this file",
     "model.id": "loads a model from this folder",
     "source.urls": "reads from there",
+    "source.captions": "reads from there",
 }
 
 
@@ -90,6 +91,8 @@ def _is_harmless(key: str, value: Any) -> bool:  # noqa: ANN401 - JSON
         return value == "standin" or not (str(value).startswith(("/", ".", "~")) or Path(str(value)).exists())
     if key == "source.urls":
         return isinstance(value, list) and all(is_own_store(str(url)) for url in value)
+    if key == "source.captions":
+        return is_own_store(str(value))
     return False
 
 

@@ -35,7 +35,7 @@ from pipeline.corpus.libraries import library_versions
 from pipeline.corpus.publish_corpus import Publisher
 from pipeline.corpus.records.build_records import RecordBuilder, joins_of
 from pipeline.corpus.records.dedupe_and_split import SplitPlan, dedupe_and_split
-from pipeline.corpus.records.languages import check_languages, known_languages
+from pipeline.corpus.records.languages import check_languages
 from pipeline.corpus.records.select_records import refuse_absent_fields
 from pipeline.corpus.records.tag_relations import (
     NO_RELATIONS,
@@ -58,6 +58,7 @@ from pipeline.ledger.layout import CAPTIONS, RUN
 from pipeline.ledger.run_record import claim_run, read_run
 from pipeline.ledger.shard_plan import claim_plan, read_plan, remaining
 from pipeline.prompts.request import CUSTOM
+from pipeline.quality.language import known_languages
 from pipeline.readers import list_shards
 from pipeline.recipe import Recipe
 from pipeline.storage import Store, open_store, probe

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pipeline.config import JobConfig
 from pipeline.cost.token_estimate import Tokens
 from pipeline.engines.gpus import GPUS
-from pipeline.engines.roofline import roofline
-from pipeline.models import family_of
+from pipeline.engines.roofline import fits, roofline
+from pipeline.models import family_of, planned_dims
 
 ROW_BYTES = 100
 """Of a committed caption row without its text: keys, hashes, prompt and seeds, compressed. The demo's 480 rows in one
@@ -89,8 +89,10 @@ def captions_per_image(job: JobConfig) -> int:
 
 
 def card_rates(job: JobConfig, tokens: Tokens) -> list[Rate]:
-    """Return the roofline of every GPU."""
-    dims, slots = family_of(job.model).dims, captions_per_image(job)
+    """Return the roofline of every GPU on which the model fits; none if the model's dimensions are not known."""
+    dims, slots = planned_dims(job.model), captions_per_image(job)
+    if dims is None:
+        return []
     return [
         Rate(
             name=name.value,
@@ -99,6 +101,7 @@ def card_rates(job: JobConfig, tokens: Tokens) -> list[Rate]:
             source="roofline: at best, not measured",
         )
         for name, card in GPUS.items()
+        if fits(dims, card, tokens.prompt + tokens.caption)
     ]
 
 

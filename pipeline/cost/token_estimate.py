@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from pipeline.config import JobConfig
 from pipeline.ledger.layout import CAPTIONS, STAGING
 from pipeline.models import ModelFamily, family_of
+from pipeline.models.dims import TURN_TOKENS
 from pipeline.prompts import Request, RequestSampler
 from pipeline.storage import Store
 
@@ -68,7 +69,10 @@ def rows_with_fields(job: JobConfig, rows: Sequence[SampledRow]) -> dict[str, in
 def prompt_tokens(family: ModelFamily, requests: Sequence[Request]) -> float:
     """Return the average of system turn, image and text."""
     chars = sum(len(request.prompt) for request in requests) / len(requests)
-    return family.dims.shared_tokens + chars / family.chars_per_token
+    if family.dims is not None:
+        return family.dims.shared_tokens + chars / family.chars_per_token
+    chars += sum(len(request.system) for request in requests) / len(requests)
+    return TURN_TOKENS + chars / family.chars_per_token
 
 
 def _caption_tokens(family: ModelFamily, request: Request) -> float:

@@ -1,4 +1,4 @@
-"""One image through the job's own engine: greedy, and compared with the known caption where the model has one."""
+"""One request through the job's own engine: greedy, and compared with the known caption where the model has one."""
 
 import asyncio
 import time
@@ -15,6 +15,9 @@ from pipeline.recipe import find_weights
 
 MAX_TOKENS = 64
 """Of the caption: it is only looked at, or shorter."""
+
+TEXT_PROMPT = "Shorten: A large red disc is in the middle of a white background. Nothing else is in the picture."
+"""For a model without images."""
 
 BACKGROUND, DISC = (246, 246, 246), (215, 30, 35)
 """A red disc on white, 0.65 as wide as the image. Whole numbers and no library of pictures: the pixels are the same on
@@ -50,9 +53,8 @@ def golden(context: Context) -> Finding:
         geometry=geometry,
     )
     generation = generation_of(job.model)
-    request = build_request(
-        generation, RequestConfig(mode=generation.modes[0].name), None, slot="golden", where="doctor"
-    )
+    asked = RequestConfig(mode=generation.modes[0].name) if generation.modes else RequestConfig(prompt=TEXT_PROMPT)
+    request = build_request(generation, asked, None, slot="golden", where="doctor")
     width, height = geometry.size_of(1000, 1000)
     question = EngineRequest(
         id="golden",

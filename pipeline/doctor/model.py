@@ -78,7 +78,8 @@ def layout(context: Context) -> Finding:
     weights, family, generation = find_weights(job.model), family_of(job.model), generation_of(job.model)
     try:
         tokens = PromptTokens(family, weights.path, job.model.revision)
-        image_processor(weights.path, job.model.revision)
+        if family.prepare_images is not None:
+            image_processor(weights.path, job.model.revision)
     except (OSError, ValueError) as err:  # of transformers: a missing file, no network, a gated model, a bad config
         remedy = _DOWNLOAD if weights.stated is None else _COPY
         return failed(f"{job.model.id} cannot be loaded: {str(err).splitlines()[0]}", remedy)
@@ -86,6 +87,8 @@ def layout(context: Context) -> Finding:
     stated = weights.stated
     if stated is not None and tokens.geometry != family.geometry_of(stated):
         raise ConfigError(f"{weights.path}: {tokens.geometry} by its config, and {family.geometry_of(stated)} by ours")
+    if family.prepare_images is None:
+        return ok(f"{family.name}: the chat template is that of the tokenizer; no images")
     width, height = tokens.geometry.size_of(1000, 1000)
     return ok(
         f"{family.name}, {generation.name}: {tokens.layout.image_tokens(width, height)} tokens for an image of "

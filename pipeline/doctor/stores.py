@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+from pipeline.config import JobConfig, SourceConfig
 from pipeline.doctor.check import Context, Finding, Level, Survey, failed, job_of, ok, warning
 from pipeline.errors import StoreError
+from pipeline.models import family_of, takes_images
 from pipeline.readers import list_source, open_head
+from pipeline.recipe import find_weights
 from pipeline.storage import open_store, probe
 from pipeline.storage.clock import server_time, timed_servers
 from pipeline.storage.local import LocalStore
@@ -28,7 +31,7 @@ SKEW_MAX_S = 300
 def source(context: Context) -> Finding:
     """Whether the source can be listed."""
     job = job_of(context)
-    listed = list_source(job.source)
+    listed = list_source(_source_of(job))
     shards = listed.shards
     total = sum(shard.size for shard in shards)
     survey = Survey(
@@ -41,6 +44,12 @@ def source(context: Context) -> Finding:
     return Finding(level=Level.OK, message=message, survey=survey)
 
 
+def _source_of(job: JobConfig) -> SourceConfig:
+    """The source as readers of the job read it: without images, if the model takes none."""
+    geometry = family_of(job.model).geometry_of(find_weights(job.model).stated)
+    return job.source if takes_images(geometry) else job.source.without_images()
+
+
 def reading(context: Context) -> Finding:
     """Whether this node reads an image of the source."""
     job = job_of(context)
@@ -48,8 +57,10 @@ def reading(context: Context) -> Finding:
         return failed("not read, since the source could not be listed", "see the check of the source")
     shard = context.survey.smallest
     started = time.monotonic()
-    with open_head(shard, job.source, job.images.max_bytes, 1) as reader:
+    with open_head(shard, _source_of(job), job.images.max_bytes, 1) as reader:
         row = next(iter(reader.rows({0})), None)
+    if row is not None and row.data is None and row.reason is None:
+        return ok(f"a row of {shard.path} in {time.monotonic() - started:.1f} s")
     if row is None or row.data is None:
         why = "no rows" if row is None else f"{row.reason}, {row.message}" if row.message else f"{row.reason}"
         return warning(f"{shard.url}: its first row has no image ({why})", "look at the source: joyfleet plan JOB")
@@ -93,7 +104,7 @@ def clock(context: Context) -> Finding:
     """Whether the clock of this node agrees with those of the stores."""
     job = job_of(context)
     offsets: dict[str, float] = {}
-    for server in timed_servers((*job.source.urls, job.output)):
+    for server in timed_servers((*job.source.read_from, job.output)):
         sent_at = time.time()
         server_s = server_time(server)
         if server_s is None:

@@ -1,4 +1,7 @@
-"""An engine without a model: it answers with the mean colour of the image, to test and measure the rest."""
+"""An engine without a model, to test and measure the rest.
+
+It answers with the mean colour of the image; without an image, with the length of the prompt.
+"""
 
 import asyncio
 
@@ -17,9 +20,12 @@ class EchoEngine:
             self._running += 1
             await asyncio.sleep(self._latency_s)
             self._running -= 1
-        red, green, blue = request.pixels[::16, ::16].reshape(-1, 3).mean(axis=0)
         # Neither prose nor a tag list, so that no quality rule rejects it in any mode.
-        text = f"mean colour {red:.0f} {green:.0f} {blue:.0f}, seed {request.seed}"
+        if request.pixels.size:
+            red, green, blue = request.pixels[::16, ::16].reshape(-1, 3).mean(axis=0)
+            text = f"mean colour {red:.0f} {green:.0f} {blue:.0f}, seed {request.seed}"
+        else:
+            text = f"prompt of {len(request.prompt.split())} words, seed {request.seed}"
         return EngineResponse(
             id=request.id, text=text, finish_reason="stop", prompt_tokens=0, caption_tokens=len(text.split())
         )

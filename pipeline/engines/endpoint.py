@@ -30,7 +30,7 @@ from pipeline.engines.factory import EngineSpec
 from pipeline.engines.hub_model import PromptTokens
 from pipeline.engines.protocol import LOOP_REPEATS, LOOP_TOKENS, EngineRequest, EngineResponse, EngineStats
 from pipeline.errors import ConfigError, EngineDead, ModelMismatch, PipelineError
-from pipeline.models import FAMILIES
+from pipeline.models import FAMILIES, takes_images
 from schemas.status import Reason
 
 log = logging.getLogger(__name__)
@@ -167,7 +167,7 @@ class EndpointEngine:
         return sorted(active, key=lambda server: hashlib.sha256(f"{server.url} {image_id}".encode()).digest())
 
     async def _send(self, server: _Server, checked: _Checked, request: EngineRequest) -> EngineResponse:
-        markup = self._tokens and self._tokens.special_token_in(request.prompt)
+        markup = self._tokens and self._tokens.markup_in(request.prompt)
         if markup:
             return EngineResponse(
                 id=request.id,
@@ -206,8 +206,10 @@ class EndpointEngine:
         height, width, _ = request.pixels.shape
         return self._tokens.num_tokens(self._tokens.encode(request.system, request.prompt), width, height)
 
-    def _image_url(self, request: EngineRequest) -> str:
-        """The pixels as PNG, which is lossless, encoded once for all requests of an image."""
+    def _image_url(self, request: EngineRequest) -> str | None:
+        """The pixels as PNG, which is lossless, encoded once for all requests of an image; None without an image."""
+        if not request.pixels.size:
+            return None
         if request.image_id not in self._images:
             while len(self._images) >= _KEPT_IMAGES:
                 del self._images[next(iter(self._images))]
@@ -221,8 +223,14 @@ class EndpointEngine:
             "temperature": sampling.temperature if request.temperature is None else request.temperature,
             "top_p": sampling.top_p,
             "seed": request.seed,
-            "extra_body": self._only_vllm(request.repetition_penalty),
+            "extra_body": {**self._only_vllm(request.repetition_penalty), **self._of_template},
         }
+
+    @property
+    def _of_template(self) -> dict[str, Any]:
+        """Variables of the chat template, for the body of a request."""
+        settings = dict(self._tokens.layout.template_settings) if self._tokens else {}
+        return {"chat_template_kwargs": settings} if settings else {}
 
     def _only_vllm(self, penalty: float | None) -> dict[str, Any]:
         """The parameters that only vLLM supports, with this penalty (None: the run's own)."""
@@ -329,18 +337,27 @@ class EndpointEngine:
                 "quality.retry.repetition_penalty: null"
             )
 
-    def _check_layout(self, client: openai.OpenAI, url: str, tokens: PromptTokens) -> None:
+    def _probe(self) -> tuple[list[Any], str]:
+        """The messages of a probe, and its system turn: none for a model that may not take any."""
+        system = _PROBE_SYSTEM if takes_images(self._spec.geometry) else ""
         width, height = self._spec.geometry.size_of(256, 256)
-        image = _data_url(Image.new("RGB", (width, height)))
-        messages = self._family.endpoint.messages(_PROBE_SYSTEM, _PROBE_PROMPT, image)
-        ours = tokens.encode(_PROBE_SYSTEM, _PROBE_PROMPT)
+        image = _data_url(Image.new("RGB", (width, height))) if width else None
+        return self._family.endpoint.messages(system, _PROBE_PROMPT, image), system
+
+    def _check_layout(self, client: openai.OpenAI, url: str, tokens: PromptTokens) -> None:
+        messages, system = self._probe()
+        width, height = self._spec.geometry.size_of(256, 256)
+        ours = tokens.encode(system, _PROBE_PROMPT)
         try:
             # Only vLLM has this path. With the token ids the message can name the fault.
             path = url.removesuffix("/v1") + "/tokenize"
-            body: Any = client.post(path, cast_to=object, body={"model": self._model, "messages": messages})
+            question = {"model": self._model, "messages": messages, **self._of_template}
+            body: Any = client.post(path, cast_to=object, body=question)
             theirs = tokens.with_one_image(body["tokens"])
         except openai.NotFoundError:
-            done: ChatCompletion = client.chat.completions.create(model=self._model, messages=messages, max_tokens=1)
+            done: ChatCompletion = client.chat.completions.create(
+                model=self._model, messages=messages, max_tokens=1, extra_body=self._of_template
+            )
             found, expected = done.usage and done.usage.prompt_tokens, tokens.num_tokens(ours, width, height)
             if found != expected:
                 message = f"{url}: the prompt has {found} tokens, expected {expected}; {self._how_to}"
@@ -357,16 +374,18 @@ class EndpointEngine:
 
     def _check_schemas(self, client: openai.OpenAI, url: str) -> None:
         """Ask for JSON that only a server can give that honours the schema, then with one token for each schema."""
-        width, height = self._spec.geometry.size_of(256, 256)
-        image = _data_url(Image.new("RGB", (width, height)))
-        messages = self._family.endpoint.messages(_PROBE_SYSTEM, _PROBE_PROMPT, image)
+        messages, _ = self._probe()
         word = secrets.token_hex(4)
         only = {"type": "object", "properties": {word: {"type": "string", "enum": [word]}}}
         only |= {"required": [word], "additionalProperties": False}
         for schema, max_tokens in ((json.dumps(only), _PROBE_TOKENS), *((schema, 1) for schema in self._spec.schemas)):
             try:
                 done: ChatCompletion = client.chat.completions.create(
-                    model=self._model, messages=messages, max_tokens=max_tokens, **_response_format(schema)
+                    model=self._model,
+                    messages=messages,
+                    max_tokens=max_tokens,
+                    extra_body=self._of_template,
+                    **_response_format(schema),
                 )
             except openai.BadRequestError as err:
                 raise ConfigError(
@@ -383,9 +402,10 @@ class EndpointEngine:
 
     @property
     def _how_to(self) -> str:
+        template = self._family.endpoint.chat_template
+        how = f"with --chat-template {template}" if template else f"with the files of {self._spec.model_path}"
         return (
-            f"the server's chat template does not build the prompt of {self._family.name}: start it with "
-            f"--chat-template {self._family.endpoint.chat_template} "
+            f"the server's chat template does not build the prompt of {self._family.name}: start it {how} "
             "(engine.endpoint.check_layout: false skips this check)"
         )
 

@@ -2,13 +2,16 @@
 
 import functools
 import itertools
+import json
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
+from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, CLIPTokenizer
 
 from pipeline.errors import ConfigError
 from pipeline.models import ModelFamily
+from pipeline.models.text_ids import markup_tokens
 
 _CUT_OFF = "\ufffd"
 """What a tokenizer writes for an incomplete character: `max_tokens` may end an answer within one."""
@@ -30,16 +33,17 @@ class PromptTokens:
         self.dims = family.dims_of(stated)
         self.geometry = family.geometry_of(stated)
         self.encode = functools.lru_cache(maxsize=8192)(self.layout.encode)
-        added = self._tokenizer.added_tokens_decoder.values()
-        self._special_tokens = tuple(str(token) for token in added if token.special)
+        self._markup = markup_tokens(self._tokenizer)
 
     def num_tokens(self, ids: Sequence[int], width: int, height: int) -> int:
-        """Return the tokens of a prompt with an image of this size in place of the placeholder."""
+        """Return the tokens of a prompt with an image of this size in place of the placeholder, if there is one."""
+        if self.layout.image_token is None:
+            return len(ids)
         return len(ids) - 1 + self.layout.image_tokens(width, height)
 
-    def special_token_in(self, text: str) -> str | None:
-        """Return the first special token that a text holds as text; None without one."""
-        return next((token for token in self._special_tokens if token in text), None)
+    def markup_in(self, text: str) -> str | None:
+        """Return the first mark of a chat template that a text holds as text; None without one."""
+        return next((token for token in self._markup if token in text), None)
 
     def with_one_image(self, ids: Iterable[int]) -> tuple[int, ...]:
         """Return the ids with each run of image tokens as one placeholder."""
@@ -55,15 +59,17 @@ class PromptTokens:
         smallest = self.geometry.size_of(1, 1)
         fewest = self.num_tokens(self.encode("", ""), *smallest)
         if fewest + max_tokens > max_model_len:
+            image_tokens = self.layout.image_tokens(*smallest)
+            of_image = f", {image_tokens} of them for the image" if image_tokens else ""
             raise ConfigError(
-                f"sampling.max_tokens={max_tokens}: the shortest prompt has {fewest} tokens, "
-                f"{self.layout.image_tokens(*smallest)} of them for the image, so engine.max_model_len must be at "
-                f"least {fewest + max_tokens}; found {max_model_len}. With this max_model_len, sampling.max_tokens may "
-                f"be up to {max(0, max_model_len - fewest)}"
+                f"sampling.max_tokens={max_tokens}: the shortest prompt has {fewest} tokens{of_image}, so "
+                f"engine.max_model_len must be at least {fewest + max_tokens}; found {max_model_len}. With this "
+                f"max_model_len, sampling.max_tokens may be up to {max(0, max_model_len - fewest)}"
             )
 
     def around_image(self, ids: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return the ids before and after the image placeholder."""
+        assert self.layout.image_token is not None
         at = ids.index(self.layout.image_token)
         return ids[:at], ids[at + 1 :]
 
@@ -88,6 +94,34 @@ def token_counter(model_path: str, revision: str | None) -> Callable[[str], int]
             "max_tokens, or make the model available on every node with an engine"
         ) from err
     return lambda text: len(tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
+
+
+@functools.lru_cache(maxsize=2)
+def clip_tokenizer(name: str) -> str:
+    """Return CLIP's tokenizer as the JSON text of the tokenizers library.
+
+    Args:
+        name: a local folder, a `tokenizer.json`, or a hub id.
+
+    Raises:
+        ConfigError: it cannot be loaded, or is not CLIP's.
+    """
+    key = "quality.clip.tokenizer"
+    try:
+        if Path(name).is_file():
+            text = Path(name).read_text(encoding="utf-8")
+        else:
+            text = str(CLIPTokenizer.from_pretrained(name).backend_tokenizer.to_str())
+        content: Any = json.loads(text)
+        is_clip = content["model"]["end_of_word_suffix"] == "</w>" and content["post_processor"] is not None
+    except (OSError, ValueError, KeyError, TypeError) as err:
+        raise ConfigError(
+            f"{key}: {name}: cannot be loaded ({err}); give a folder or a tokenizer.json of CLIP, or remove the key to "
+            "count words and marks"
+        ) from err
+    if not is_clip:
+        raise ConfigError(f"{key}: {name}: is another tokenizer than CLIP's; give one of a CLIP model")
+    return text
 
 
 def image_processor(model_path: str, revision: str | None) -> Any:  # noqa: ANN401 - the family knows what it returns

@@ -25,9 +25,9 @@ class EngineRequest:
     id: str
     """Unique among the requests in flight."""
     pixels: npt.NDArray[np.uint8]
-    """RGB, shape (height, width, 3), of the size that the model's geometry gives."""
+    """RGB, shape (height, width, 3), of the size that the model's geometry gives: 0 x 0 without images."""
     image_id: str
-    """Equal for equal pixels: the key of the engine's caches."""
+    """Equal for equal pixels: the key of the engine's caches. Without images, of the row."""
     system: str
     prompt: str
     seed: int | None

@@ -60,6 +60,11 @@ def roofline(dims: ModelDims, card: Gpu, slots: int, prompt_tokens: float, capti
     return 1 / seconds_per_image(dims, card, load)
 
 
+def fits(dims: ModelDims, card: Gpu, tokens: float, numbers: NumberFormats = BFLOAT16) -> bool:
+    """Whether a card has room for a sequence of so many tokens beside the weights."""
+    return dims.kv_tokens(MEMORY_SHARE * card.memory_bytes, STEP_TOKENS, numbers) >= tokens
+
+
 def seconds_per_image(dims: ModelDims, card: Gpu, load: Load, numbers: NumberFormats = BFLOAT16) -> float:
     """Return the seconds of one GPU for an image with all its slots; raises as `roofline`."""
     tokens = dims.kv_tokens(MEMORY_SHARE * card.memory_bytes, STEP_TOKENS, numbers)
@@ -73,10 +78,10 @@ def seconds_per_image(dims: ModelDims, card: Gpu, load: Load, numbers: NumberFor
 
 def cost_of(dims: ModelDims, load: Load, together: int, numbers: NumberFormats = BFLOAT16) -> Cost:
     """Return the cost of an image when `together` requests are decoded together and share the reading of weights."""
-    if min(load.slots, load.caption_tokens) <= 0 or load.prompt_tokens < dims.vision.tokens:
+    if min(load.slots, load.caption_tokens) <= 0 or load.prompt_tokens < dims.image_tokens:
         raise ValueError(
             f"slots={load.slots} prompt_tokens={load.prompt_tokens} caption_tokens={load.caption_tokens}; allowed: "
-            f"slots and caption_tokens above 0, prompt_tokens at least the image's {dims.vision.tokens}"
+            f"slots and caption_tokens above 0, prompt_tokens at least the image's {dims.image_tokens}"
         )
     text = max(0.0, load.prompt_tokens - dims.shared_tokens)
     context = load.prompt_tokens + load.caption_tokens / 2
@@ -86,7 +91,7 @@ def cost_of(dims: ModelDims, load: Load, together: int, numbers: NumberFormats =
     token_bytes = weights / together + context * dims.kv_values_per_token * numbers.kv_bytes
     captioned = load.slots * load.caption_tokens
     return Cost(
-        prefill_flops=dims.vision.flops(dims.hidden) + first + others,
+        prefill_flops=dims.image_flops + first + others,
         decode_flops=captioned * dims.decode_flops(context),
         decode_bytes=captioned * token_bytes,
     )

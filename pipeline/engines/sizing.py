@@ -57,8 +57,10 @@ def number_formats(config: EngineConfig) -> NumberFormats:
     return NumberFormats(fp8=config.quantization == "fp8", kv_bytes=1 if config.kv_cache_dtype == "fp8" else 2)
 
 
-def size_for(config: EngineConfig, dims: ModelDims, device: Device | None) -> Size:
+def size_for(config: EngineConfig, dims: ModelDims | None, device: Device | None) -> Size:
     """Return the size of an engine on its device (None: a CPU). Explicit keys override the preset.
+
+    Without dimensions nothing is known about the room for sequences, and vLLM queues those that do not fit.
 
     Raises:
         ConfigError: the preset is for another GPU, the device does not support a setting, or the model does not fit.
@@ -76,7 +78,7 @@ def size_for(config: EngineConfig, dims: ModelDims, device: Device | None) -> Si
     )
 
 
-def planned_num_seqs(config: EngineConfig, dims: ModelDims, *, gpu: bool) -> int:
+def planned_num_seqs(config: EngineConfig, dims: ModelDims | None, *, gpu: bool) -> int:
     """Return the maximum of requests that a replica decodes together, as far as it is known without the device."""
     if config.max_num_seqs:
         return config.max_num_seqs
@@ -87,18 +89,22 @@ def planned_num_seqs(config: EngineConfig, dims: ModelDims, *, gpu: bool) -> int
     return _fitted(config, dims, GPUS[config.preset].memory_bytes, config.preset)[0]
 
 
-def readers_per_replica(preset: GpuPreset, dims: ModelDims) -> int:
+def readers_per_replica(preset: GpuPreset, dims: ModelDims | None) -> int:
     """Return the number of CPU workers that feed one GPU at one caption an image; for `auto`, the fastest GPU."""
+    if dims is None or dims.vision is None:
+        return 1  # it decodes no images
     cards = GPUS.values() if preset is GpuPreset.AUTO else [GPUS[preset]]
     fastest = max(roofline(dims, card, 1, dims.shared_tokens + TEXT_TOKENS, 60) for card in cards)
     return math.ceil(fastest * SECONDS_PER_READ)
 
 
-def _fitted(config: EngineConfig, dims: ModelDims, memory_bytes: float, name: str) -> tuple[int, int]:
+def _fitted(config: EngineConfig, dims: ModelDims | None, memory_bytes: float, name: str) -> tuple[int, int]:
     """Return the sequences that fit into memory, and the tokens of a step."""
     ranks = config.tensor_parallel_size
     usable = config.gpu_memory_utilization * memory_bytes * ranks
     step = config.max_num_batched_tokens or step_tokens(memory_bytes)
+    if dims is None:
+        return MAX_NUM_SEQS, step
     numbers = number_formats(config)
     tokens = dims.kv_tokens(usable, step, numbers)
     if tokens < config.max_model_len:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from vllm import AsyncEngineArgs, SamplingParams
 from vllm.config import StructuredOutputsConfig
-from vllm.inputs.engine import MultiModalInput, mm_input
+from vllm.inputs.engine import MultiModalInput, TokensInput, mm_input, tokens_input
 from vllm.multimodal.inputs import (
     MultiModalBatchedField,
     MultiModalFieldElem,
@@ -44,7 +44,7 @@ from pipeline.engines.start_hints import hint_for
 from pipeline.engines.stderr_tail import DRAIN_S, StderrTail, last_lines
 from pipeline.engines.vllm_worker import ChoicesOfWorker
 from pipeline.errors import ConfigError, EngineDead, ModelMismatch
-from pipeline.models import FAMILIES, ModelFamily
+from pipeline.models import FAMILIES, ModelFamily, takes_images
 from pipeline.models.family import Pixels
 from schemas.status import Reason
 
@@ -72,9 +72,10 @@ class VllmEngine:
             )
         self._device = _device()
         self._size = size_for(spec.config, self._tokens.dims, self._device)
-        process = image_processor(spec.model_path, spec.revision)
-        prepare = family.prepare_images(process, spec.geometry, spec.config.dtype, spec.model_path)
-        self._items = _ImageItems(prepare)
+        self._items: _ImageItems | None = None
+        if family.prepare_images is not None:
+            process = image_processor(spec.model_path, spec.revision)
+            self._items = _ImageItems(family.prepare_images(process, spec.geometry, spec.config.dtype, spec.model_path))
         self._stats = _Stats()
         self._stderr = StderrTail()
         self._setup: dict[str, str] = {}
@@ -129,7 +130,9 @@ class VllmEngine:
         self._answered = True
         return output
 
-    async def _final_output(self, prompt: MultiModalInput, sampling: SamplingParams, name: str) -> RequestOutput:
+    async def _final_output(
+        self, prompt: MultiModalInput | TokensInput, sampling: SamplingParams, name: str
+    ) -> RequestOutput:
         final: RequestOutput | None = None
         async for output in self._llm.generate(prompt, sampling, request_id=name):
             final = output
@@ -175,10 +178,12 @@ class VllmEngine:
             caption_tokens=len(completion.token_ids),
         )
 
-    def _input(self, request: EngineRequest, ids: tuple[int, ...]) -> MultiModalInput:
+    def _input(self, request: EngineRequest, ids: tuple[int, ...]) -> MultiModalInput | TokensInput:
+        layout = self._tokens.layout
+        if self._items is None or layout.image_token is None:
+            return tokens_input(list(ids))
         before, after = self._tokens.around_image(ids)
         height, width, _ = request.pixels.shape
-        layout = self._tokens.layout
         num_image_tokens = layout.image_tokens(width, height)
         return mm_input(
             [*before, *[layout.image_token] * num_image_tokens, *after],
@@ -329,7 +334,7 @@ def _engine_args(spec: EngineSpec, size: Size, gpu: Device | None) -> AsyncEngin
         trust_remote_code=config.trust_remote_code,
         # White space between tokens may be endless, and the captions have none in the end.
         structured_outputs_config=StructuredOutputsConfig(backend=BACKEND, disable_any_whitespace=True),
-        limit_mm_per_prompt={"image": 1},
+        **({"limit_mm_per_prompt": {"image": 1}} if takes_images(spec.geometry) else {}),
         enable_prefix_caching=True,
         # This cache keeps the result of vLLM's own preparation; ours costs less than the look-up. The encoder's output
         # is cached anyway, by the image's id.

@@ -57,6 +57,24 @@ class Captioned:
     max_bytes: int
     schemas: Mapping[str, str] = field(default_factory=dict)
     """JSON Schemas of slots, as JSON text."""
+    others: Sequence[tuple[Store, RunIdentity, Plan]] = ()
+    """Outputs of the same images whose slots are exported too."""
+
+    def slots(self) -> tuple[str, ...]:
+        """Return the slots of all outputs, in order.
+
+        Raises:
+            ConfigError: a slot is in several of them.
+        """
+        slots = [slot for run in (self.run, *(run for _, run, _ in self.others)) for slot in run.slots]
+        twice = sorted({slot for slot in slots if slots.count(slot) > 1})
+        if twice:
+            urls = ", ".join([self.store.url, *(store.url for store, *_ in self.others)])
+            raise ConfigError(
+                f"export: slot {twice[0]} is in several of the outputs {urls}; allowed: each slot in one of them, "
+                "since columns are named by slot"
+            )
+        return tuple(slots)
 
 
 @dataclass(slots=True)
@@ -137,7 +155,7 @@ def _task(captioned: Captioned, destination: Store, config: ExportConfig) -> Exp
     form = form_of(config)
     shards = list(captioned.plan.shards.values())
     try:
-        slots = config.slots_of(captioned.run.slots)
+        slots = config.slots_of(captioned.slots())
     except ValueError as err:
         raise ConfigError(f"export: {err}") from err
     if form.one_text and len(slots) > 1 and not config.template:
@@ -145,11 +163,17 @@ def _task(captioned: Captioned, destination: Store, config: ExportConfig) -> Exp
             f"export: {form.name} has one text per image, and there are the slots {', '.join(slots)}; choose one with "
             "--slot, or combine them with --template"
         )
+    if captioned.source.texts and form.reads_images(config):
+        raise ConfigError(
+            f"export: {form.name} writes the images of the source, and this output has texts (source.texts); choose "
+            "another form, or leave the images out"
+        )
     check_spread(config.spread, slots, captioned.schemas)
     if form.check is not None:
         form.check(shards, destination, config)
     return ExportTask(
         output=captioned.store,
+        others=tuple((store, max(1, len(plan.generations))) for store, _, plan in captioned.others),
         destination=destination,
         form=form,
         config=config,
@@ -168,7 +192,7 @@ def _joined(form: Form, config: ExportConfig, shards: Sequence[Shard]) -> bool:
     Raises:
         ConfigError: the options join them, and the source has none.
     """
-    others = [shard.path for shard in shards if not format_of(shard.path).has_columns]
+    others = [shard.path for shard in shards if not format_of(shard).has_columns]
     if config.join and others:
         raise ConfigError(
             f"export: --join needs a source with columns, such as Parquet, and {len(others)} of {len(shards)} shards "
@@ -189,6 +213,7 @@ def _claim(destination: Store, captioned: Captioned, task: ExportTask) -> None:
         "slots": list(task.slots),
         "options": {**task.config.model_dump(mode="json"), "join": task.joined},
         "shards": {path: [shard.size, shard.etag] for path, shard in captioned.plan.shards.items()},
+        **({"other_recipes": [run.recipe for _, run, _ in captioned.others]} if captioned.others else {}),
     }
     attempt = uuid.uuid4().hex
     data = json.dumps({"attempt": attempt, **current}, ensure_ascii=False, indent=1).encode()
@@ -232,7 +257,7 @@ def _exported_before(captioned: Captioned, destination: Store, committed: Sequen
     """
     names = {entry.path.removeprefix(f"{DONE}/").removesuffix(".json") for entry in destination.list(DONE)}
     wanted = [shard.path for shard in committed if shard.path in names]
-    sizes = {entry.path: entry.size for entry in captioned.store.list(CAPTIONS)}
+    sizes = sum((_sizes(store) for store in (captioned.store, *(store for store, *_ in captioned.others))), Counter())
     with ThreadPoolExecutor(READERS) as pool:
         records = list(pool.map(lambda path: read_done(destination, path), wanted))
     changed = [done.shard for done in records if done.captions_bytes != sizes[committed_path(done.shard)]]
@@ -242,6 +267,11 @@ def _exported_before(captioned: Captioned, destination: Store, committed: Sequen
             f"{changed[0]} (`retry --rows` or `amend`?); export into a new folder"
         )
     return {done.shard: done for done in records}
+
+
+def _sizes(output: Store) -> Counter[str]:
+    """Bytes of the committed files, by path."""
+    return Counter({entry.path: entry.size for entry in output.list(CAPTIONS)})
 
 
 def _export_each(task: ExportTask, shards: Sequence[Shard], workers: int) -> Generator[ShardExport, None, None]:

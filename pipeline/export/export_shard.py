@@ -7,9 +7,10 @@ same bytes, by any process. The record is the commit: a shard without it is expo
 import json
 import logging
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from operator import itemgetter
 from typing import Any
 
 from pipeline.config import SourceConfig
@@ -38,7 +39,7 @@ class ShardExport:
 
     shard: str
     captions_bytes: int
-    """Size of the committed file that was exported."""
+    """Size of the committed file that was exported, or of those of all outputs together."""
     num_images: int
     num_exported: int
     """Images."""
@@ -54,6 +55,8 @@ class ExportTask:
     """Everything that a worker needs besides the shard; pickles."""
 
     output: Store
+    others: tuple[tuple[Store, int], ...] = ()
+    """Outputs of the same images whose slots are exported too, with the number of generations of their plans."""
     destination: Store
     form: Form
     config: ExportConfig
@@ -82,13 +85,7 @@ def export_shard(task: ExportTask, shard: Shard) -> ShardExport:
         PipelineError: the captions cannot be exported in this form.
         OutputMismatch: another export has written other content.
     """
-    data = task.output.get(committed_path(shard.path))
-    try:
-        rows: list[dict[str, Any]] = from_parquet(data).to_pylist()
-    except ValueError as err:
-        raise StoreError(f"{task.output.url}/{committed_path(shard.path)}: {err}; restore it") from err
-    if task.config.duplicates:
-        rows = with_leader_captions(task.output, task.num_generations, rows)
+    rows, captions_bytes = _read_rows(task, shard)
     choice = choose(rows, task.slots, task.config)
     written: dict[str, int] = {}
     columns = ""
@@ -115,7 +112,7 @@ def export_shard(task: ExportTask, shard: Shard) -> ShardExport:
         task,
         ShardExport(
             shard=shard.path,
-            captions_bytes=len(data),
+            captions_bytes=captions_bytes,
             num_images=choice.num_images,
             num_exported=len(choice.chosen),
             dropped=choice.dropped,
@@ -124,6 +121,51 @@ def export_shard(task: ExportTask, shard: Shard) -> ShardExport:
             columns=columns,
         ),
     )
+
+
+def _read_rows(task: ExportTask, shard: Shard) -> tuple[list[dict[str, Any]], int]:
+    """The caption rows of a shard in all outputs, image after image, and the bytes of their files."""
+    duplicates = task.config.duplicates
+    rows, num_bytes = _rows_of(task.output, shard, task.num_generations, duplicates=duplicates)
+    for output, num_generations in task.others:
+        others, more_bytes = _rows_of(output, shard, num_generations, duplicates=duplicates)
+        row = _other_image(_images(rows), _images(others))
+        if row is not None:
+            raise PipelineError(
+                f"shard {shard.path}: row {row} is another image in {output.url} than in {task.output.url}; give "
+                "outputs of the same images with --with"
+            )
+        rows, num_bytes = sorted([*rows, *others], key=itemgetter("row")), num_bytes + more_bytes
+    return rows, num_bytes
+
+
+def _images(rows: Sequence[Mapping[str, Any]]) -> dict[int, str | None]:
+    """The hash of each image by row; None where no row has it, since the image was not read."""
+    images: dict[int, str | None] = {}
+    for row in rows:
+        images[row["row"]] = images.get(row["row"]) or row["image_sha256"]
+    return images
+
+
+def _other_image(own: Mapping[int, str | None], other: Mapping[int, str | None]) -> int | None:
+    """The first row that is not the same image in both, as far as its hash is known."""
+    apart = sorted(own.keys() ^ other.keys())
+    apart += [row for row in own if row in other and own[row] and other[row] and own[row] != other[row]]
+    return min(apart, default=None)
+
+
+def _rows_of(
+    output: Store, shard: Shard, num_generations: int, *, duplicates: bool
+) -> tuple[list[dict[str, Any]], int]:
+    path = committed_path(shard.path)
+    try:
+        data = output.get(path)
+        rows: list[dict[str, Any]] = from_parquet(data).to_pylist()
+    except FileNotFoundError as err:
+        raise PipelineError(f"{output.url}: shard {shard.path} is not committed there; caption it first") from err
+    except ValueError as err:
+        raise StoreError(f"{output.url}/{path}: {err}; restore it") from err
+    return with_leader_captions(output, num_generations, rows) if duplicates else rows, len(data)
 
 
 def _opened(task: ExportTask, shard: Shard) -> Any:  # noqa: ANN401 - a context manager of ShardReader | None

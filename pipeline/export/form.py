@@ -10,7 +10,7 @@ from pipeline.readers import ShardReader
 from pipeline.storage import Store
 from schemas.shard import Shard
 
-FILTERS = frozenset({"slots", "modes", "without_flags", "min_words", "max_words", "duplicates"})
+FILTERS = frozenset({"slots", "outputs", "modes", "without_flags", "min_words", "max_words", "duplicates"})
 """Fields of `ExportConfig` that every form honours: the captions are chosen before a form gets them."""
 
 

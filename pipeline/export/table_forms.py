@@ -27,12 +27,12 @@ IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())
 """How `datasets` stores its Image feature."""
 IMAGE_COLUMN = "image"
 
-OF_THE_IMAGE = frozenset(
-    (
-        *("shard", "row", "key", "image_sha256", "image_bytes", "image_format", "width", "height", "source", "recipe"),
-        "duplicate_of",
-    )
-)
+# fmt: off
+OF_THE_IMAGE = frozenset((
+    "shard", "row", "key", "image_sha256", "image_bytes", "image_format", "width", "height", "source", "recipe",
+    "parent_recipe", "duplicate_of",
+))
+# fmt: on
 """Fields of a caption row that are the same in all slots."""
 
 BASE: dict[str, dict[bytes, bytes]] = {"key": {}, "source": IS_JSON}
@@ -55,9 +55,9 @@ def build_table(captions: ShardCaptions) -> pa.Table:
     joined = opened if isinstance(opened, ColumnReader) and captions.joined else None
     table = _base(chosen) if joined is None else joined.table([captioned.row for captioned in chosen])
     if opened is not None and captions.with_images:
-        name = IMAGE_COLUMN if joined is None else joined.image_column
+        name = joined.image_column if joined is not None and joined.image_column else IMAGE_COLUMN
         table = _with_images(table, name, opened, chosen)
-    elif joined is not None:
+    elif joined is not None and joined.image_column is not None:
         table = table.drop_columns([joined.image_column])
     columns = _captions(chosen, captions.slots, captions.config)
     for slot in captions.config.spread:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def record_lifecycle(prepared: PreparedJob, result: RunResult, report: Report) -> Iterator[Report]:
     """Yield a report that also records heartbeats; at the end record how the run ended, after an error too."""
     info = RunInfo(
-        sources=prepared.job.source.urls,
+        sources=prepared.job.source.read_from,
         source_bytes=sum(shard.size for shard in prepared.plan.shards.values()),
         shards=len(prepared.plan.shards),
         recipe=prepared.recipe.fingerprint,

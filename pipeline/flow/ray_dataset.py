@@ -29,12 +29,11 @@ from pipeline.errors import EngineDead, PipelineError
 from pipeline.flow.cluster import Cluster, accelerator_here, check_accelerators, check_gpus
 from pipeline.flow.progress_actor import ANSWER_TIMEOUT_S, ShardStart, result_or_none
 from pipeline.flow.replica_starts import current_device
-from pipeline.flow.shard_task import ShardTask, selection_of_task
+from pipeline.flow.shard_task import ShardTask, selection_of_task, taken_over_of_task
 from pipeline.flow.stream import configure_data_context
 from pipeline.ledger.commit import num_images_committed
 from pipeline.ledger.fragments import FragmentInfo, read_fragment_info
-from pipeline.ledger.taken_over import read_taken_over
-from pipeline.models import FAMILIES, ModelDims
+from pipeline.models import ModelDims, planned_dims
 from pipeline.stages.captioning import Caption, CaptionSpec, drained_receipt, fatal_receipt
 from pipeline.stages.read_batches import ReadSpec, ReadTimings, committed_batch, drained_batch, fatal_batch, read_shard
 from pipeline.storage import Store
@@ -132,11 +131,10 @@ def _until_stopped(spec: FlowSpec, shard: str, batches: Iterable[pa.Table], timi
 def _read(spec: FlowSpec, task: ShardTask, timings: ReadTimings, *, isolated: bool) -> Iterator[pa.Table]:
     infos = [read_fragment_info(spec.store, path, spec.caption.run, task.shard) for path in task.fragments]
     staged = [fragment for fragment in infos if isinstance(fragment, FragmentInfo)]
-    earlier = [spec.earlier[index] for index in task.earlier]
     read = replace(
         spec.read,
         selection=selection_of_task(spec.read.selection, task, spec.store, spec.read.duplicates_by),
-        taken_over=read_taken_over(earlier, spec.caption.run, task.shard),
+        taken_over=taken_over_of_task(task, spec.store, spec.earlier, spec.caption.run),
     )
     yield from read_shard(
         read, task.shard, staged, task.retry_rows and task.retry_rows.rows, isolated=isolated, timings=timings
@@ -220,7 +218,7 @@ def build_dataset(spec: FlowSpec, tasks: Sequence[ShardTask], cluster: Cluster) 
     job = spec.caption.job
     check_accelerators(job.engine)
     check_gpus(job.engine, cluster)
-    dims = FAMILIES[spec.engine.family].dims
+    dims = planned_dims(job.model)
     readers = job.cluster.max_concurrent_reads or readers_wanted(job.engine, dims, cluster)
     in_flight = batches_in_flight(job.engine, dims, len(spec.caption.run.slots), cluster)
     compute: dict[str, Any] = {
@@ -246,7 +244,7 @@ def build_dataset(spec: FlowSpec, tasks: Sequence[ShardTask], cluster: Cluster) 
     )
 
 
-def batches_in_flight(engine: EngineConfig, dims: ModelDims, num_slots: int, cluster: Cluster) -> int:
+def batches_in_flight(engine: EngineConfig, dims: ModelDims | None, num_slots: int, cluster: Cluster) -> int:
     """Return the batches that a replica has in flight: at least twice the requests that the engine decodes together.
 
     Measured with 64 engine slots: 1 batch of 32 in flight keeps them 57 % busy, 4 batches 97 %.
@@ -262,7 +260,7 @@ def batches_in_flight(engine: EngineConfig, dims: ModelDims, num_slots: int, clu
     return max(2, math.ceil(2 * decoded_together / (engine.batch_images * num_slots)))
 
 
-def readers_wanted(engine: EngineConfig, dims: ModelDims, cluster: Cluster) -> int:
+def readers_wanted(engine: EngineConfig, dims: ModelDims | None, cluster: Cluster) -> int:
     """Return the shards read at the same time: one per CPU, capped at what the GPU replicas consume.
 
     More readers would only block in back-pressure.

@@ -1,9 +1,12 @@
 """The unit of work: one shard, with the fragments that earlier runs staged for it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from pipeline.ledger.duplicates_record import FollowerFiles, read_followers
-from pipeline.ledger.retry_rows import RetryRows
+from pipeline.ledger.footer import RunIdentity
+from pipeline.ledger.retry_rows import RetryRows, read_other_rows
+from pipeline.ledger.taken_over import TakenOver, read_taken_over
 from pipeline.selection import Duplicates, Selection
 from pipeline.storage import Store
 from schemas.shard import Shard
@@ -51,3 +54,24 @@ def selection_of_task(selection: Selection, task: ShardTask, store: Store, by: s
     # Rows of a retry were asked before, or stand in for a leader: nothing skips them.
     of_run = Selection() if is_retry else selection.up_to(task.end_row)
     return replace(of_run, duplicates=duplicates)
+
+
+def taken_over_of_task(task: ShardTask, store: Store, earlier: Sequence[Store], run: RunIdentity) -> TakenOver:
+    """Return the caption rows of a task's images for which no request is sent.
+
+    These are rows of `reuse`, and in a retry the rows of the committed file that stay as they are.
+
+    Args:
+        task: the task.
+        store: the output.
+        earlier: the outputs of `reuse`.
+        run: recipe and slots.
+
+    Raises:
+        OutputMismatch: a file belongs to another shard or recipe.
+        StoreError: a file is damaged or gone.
+    """
+    reused = read_taken_over([earlier[index] for index in task.earlier], run, task.shard)
+    if task.retry_rows is None:
+        return reused
+    return read_other_rows(store, run, task.shard, task.retry_rows).or_else(reused)

@@ -81,7 +81,7 @@ def with_selection(store: Store, source: SourceConfig, stored: Mapping[str, Any]
         StoreError: it is no selection.
     """
     try:
-        parsed = SourceConfig.model_validate({"urls": source.urls, **stored})
+        parsed = SourceConfig.model_validate({"urls": source.urls, "captions": source.captions, **stored})
     except ValidationError as err:
         raise StoreError(
             f"{store.url}: its stored selection is damaged ({' '.join(str(err).split())}); restore run.json and plan/, "

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.ledger.caption_table import identities
 from pipeline.ledger.commit import checked_footer
 from pipeline.ledger.footer import RunIdentity
 from pipeline.ledger.layout import committed_path
@@ -35,7 +36,7 @@ class _Rows:
     settled: frozenset[str]
     """Leaders with a stand-in of which no slot failed."""
     followers: pa.Table
-    """Columns `row`, `duplicate_of`: rows that are skipped as duplicates, each once."""
+    """Columns `row`, `duplicate_of`, `identity`: caption rows that are skipped as duplicates."""
 
 
 def find_stand_ins(
@@ -67,7 +68,7 @@ def find_stand_ins(
                 version=file.version,
                 num_images=file.num_images,
                 rows=tuple(sorted(rows[shard.path])),
-                statuses=(Status.SKIPPED,),
+                identities=_identities(file, rows[shard.path]),
                 attempts=0,
             ),
         )
@@ -92,10 +93,18 @@ def _first_followers(
     return chosen
 
 
+def _identities(file: _Rows, rows: Collection[int]) -> frozenset[int]:
+    """The caption rows of some followers that are skipped, by `caption_table.identities`."""
+    chosen = pc.call_function("is_in", [file.followers["row"]], pc.SetLookupOptions(pa.array(rows)))
+    return frozenset(file.followers.filter(chosen)["identity"].to_pylist())
+
+
 def _read(store: Store, run: RunIdentity, shard: Shard) -> _Rows:
     data, version = store.get_versioned(committed_path(shard.path))
     footer, _ = checked_footer(store, data, run, shard)
-    table = checked_rows(store, data, footer).select(["row", "status", "reason", "duplicate_of"])
+    stored = checked_rows(store, data, footer)
+    table = stored.select(["row", "status", "reason", "duplicate_of"])
+    table = table.append_column("identity", pa.array(identities(stored, run.slots)))
     is_failed = pc.call_function("equal", [table["status"], pa.scalar(Status.FAILED.value)])
     is_skipped = pc.call_function("equal", [table["reason"], pa.scalar(Reason.DUPLICATE.value)])
     stands_in = pc.call_function(
@@ -110,5 +119,5 @@ def _read(store: Store, run: RunIdentity, shard: Shard) -> _Rows:
         num_images=footer.num_images,
         failed=frozenset(f"{shard.path}#{row}" for row in failed_rows - set(asked_instead["row"].to_pylist())),
         settled=frozenset(leader for row, leader in leaders if row not in failed_rows),
-        followers=table.filter(is_skipped).group_by(["row", "duplicate_of"]).aggregate([]),
+        followers=table.filter(is_skipped).select(["row", "duplicate_of", "identity"]),
     )

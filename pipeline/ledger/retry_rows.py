@@ -1,7 +1,7 @@
 """Retry of single rows: images of a committed shard are captioned again, and its file is replaced once.
 
-The shard's file is read, its failed or rejected rows are requested again, and the file is replaced by a
-compare-and-swap on its version. A reader sees the old file or the new one. Of two concurrent retries one replaces the
+The shard's file is read, its failed, rejected, stale or newly selected rows are requested, and the file is replaced by
+a compare-and-swap on its version. A reader sees the old file or the new one. Of two concurrent retries one replaces the
 file; the other finds a new version and replaces nothing.
 """
 
@@ -22,15 +22,19 @@ from pipeline.ledger.commit import (
     remove_staging,
     result_of,
 )
-from pipeline.ledger.footer import RunIdentity
+from pipeline.ledger.footer import Footer, RunIdentity
 from pipeline.ledger.layout import committed_path
 from pipeline.ledger.replacement import checked_rows, readable_rows, swap_rows
+from pipeline.ledger.stale_rows import staleness
+from pipeline.ledger.taken_over import TakenOver
 from pipeline.storage import Store, WriteResult
+from schemas.caption_row import CAPTION_ROW
 from schemas.shard import Shard
 from schemas.status import Reason, Status
 
 RANK = {Status.SKIPPED: -1, Status.FAILED: 0, Status.REJECTED: 1, Status.OK: 2}
-"""A retry keeps the better result: ok > rejected > failed. A row that was asked never becomes skipped."""
+"""A retry keeps the better result: ok > rejected > failed. A row that was asked never becomes skipped, unless it was
+stale."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,14 +47,16 @@ class RetryRows:
     """Of the shard."""
     rows: tuple[int, ...]
     """Ascending."""
-    statuses: tuple[Status, ...]
-    """Caption rows with another status stay as they are."""
+    identities: frozenset[int]
+    """Their caption rows that are requested again, by `caption_table.identities`; all others stay as they are."""
     attempts: int
     """The most attempts that any of the rows has had."""
-    edited: bool = False
-    """Whether rows that a person has edited are among them; by default such rows stay as they are."""
+    keeps_better: bool = True
+    """Whether an earlier result that is better stays. A stale row is replaced in any case: its text describes another
+    text of the parent."""
     screened: bool = False
-    """Whether the selection decides about them, which were skipped so far; by default they are asked."""
+    """Whether the selection decides about them again: rows that it has skipped, and stale rows, whose fields have
+    changed. By default they are asked."""
 
 
 def find_retry_rows(
@@ -70,16 +76,44 @@ def find_retry_rows(
     if not any((footer.statuses or {}).get(status) for status in statuses):
         return None
     table = checked_rows(store, data, footer)
-    wanted = [row for row in table.to_pylist() if _is_retried(row, statuses, edited=edited)]
+    return _chosen(footer, table, version, lambda row: row["status"] in statuses, edited=edited)
+
+
+def find_stale_rows(
+    store: Store, run: RunIdentity, shard: Shard, parent: Store, *, edited: bool = False
+) -> RetryRows | None:
+    """Return the images of a committed shard with a stale caption row (`stale_rows`); None without any.
+
+    Rows that a person has edited are left out, unless `edited`.
+
+    Raises:
+        OutputMismatch: the file belongs to another shard or recipe.
+        StoreError: its captions are not those that were committed, or those of the parent cannot be read.
+    """
+    data, version = store.get_versioned(committed_path(shard.path))
+    footer, _ = checked_footer(store, data, run, shard)
+    table = checked_rows(store, data, footer)
+    is_stale = staleness(parent, shard.path)
+    chosen = _chosen(footer, table, version, is_stale, edited=edited)
+    return None if chosen is None else replace(chosen, keeps_better=False, screened=True)
+
+
+def _chosen(
+    footer: Footer, table: pa.Table, version: str, is_wanted: Callable[[Mapping[str, Any]], bool], *, edited: bool
+) -> RetryRows | None:
+    wanted = {
+        identity: row
+        for identity, row in zip(identities(table, footer.run.slots).tolist(), table.to_pylist(), strict=True)
+        if is_wanted(row) and (edited or row["edited_by"] is None)
+    }
     if not wanted:
         return None
     return RetryRows(
         version=version,
         num_images=footer.num_images,
-        rows=tuple(sorted({row["row"] for row in wanted})),
-        statuses=tuple(sorted(statuses)),
-        attempts=max(row["attempts"] for row in wanted),
-        edited=edited,
+        rows=tuple(sorted({row["row"] for row in wanted.values()})),
+        identities=frozenset(wanted),
+        attempts=max(row["attempts"] for row in wanted.values()),
     )
 
 
@@ -103,26 +137,33 @@ def find_skipped_rows(
     if not (footer.statuses or {}).get(Status.SKIPPED):
         return None
     table = checked_rows(store, data, footer)
-    reasons = zip(table["row"].to_pylist(), table["reason"].to_pylist(), strict=True)
-    rows = sorted({row for row, reason in reasons if reason in BY_CONDITION and not is_skipped(row)})
-    if not rows:
-        return None
-    return RetryRows(
-        version=version,
-        num_images=footer.num_images,
-        rows=tuple(rows),
-        statuses=(Status.SKIPPED,),
-        attempts=0,
-        screened=True,
+    chosen = _chosen(
+        footer, table, version, lambda row: row["reason"] in BY_CONDITION and not is_skipped(row["row"]), edited=False
     )
+    return None if chosen is None else replace(chosen, screened=True)
 
 
 BY_CONDITION = frozenset({Reason.FILTERED, Reason.NOT_SAMPLED, Reason.BEYOND_LIMIT})
 """Reasons that another selection may not have."""
 
 
-def _is_retried(row: Mapping[str, Any], statuses: Collection[Status], *, edited: bool) -> bool:
-    return row["status"] in statuses and (edited or row["edited_by"] is None)
+def read_other_rows(store: Store, run: RunIdentity, shard: Shard, retry_rows: RetryRows) -> TakenOver:
+    """Read the caption rows of a retry's images that are not requested again, so that none of them is.
+
+    Raises:
+        OutputMismatch: the file belongs to another shard or recipe.
+        StoreError: it is damaged.
+    """
+    path = committed_path(shard.path)
+    data = store.get(path)
+    checked_footer(store, data, run, shard)
+    table = readable_rows(store, path, data).select(CAPTION_ROW.names)
+    images = frozenset(retry_rows.rows)
+    others: dict[int, list[Mapping[str, Any]]] = {}
+    for identity, row in zip(identities(table, run.slots).tolist(), table.to_pylist(), strict=True):
+        if row["row"] in images and identity not in retry_rows.identities:
+            others.setdefault(row["row"], []).append(row)
+    return TakenOver(others)
 
 
 def replace_rows(
@@ -153,7 +194,7 @@ def replace_rows(
             return existing_commit(store, wanted, shard)
         raise
     old = readable_rows(store, path, data)
-    table = merge_rows(old, fresh, run.slots, retry_rows.statuses, edited=retry_rows.edited)
+    table = merge_rows(old, fresh, run.slots, retry_rows)
     if retry_rows.screened and table.equals(old):
         # Nothing was newly selected: the file stays as it is.
         remove_staging(store, shard.path)
@@ -177,12 +218,8 @@ def _fresh(store: Store, run: RunIdentity, shard: Shard, retry_rows: RetryRows, 
     return concat_rows([fragment.table for fragment in fragments_read])
 
 
-def merge_rows(
-    old: pa.Table, fresh: pa.Table, slots: Sequence[str], statuses: Collection[Status], *, edited: bool = False
-) -> pa.Table:
-    """Return the rows of `old`; those with one of the statuses are replaced where `fresh` has a better result.
-
-    Rows that a person has edited stay as they are, unless `edited`.
+def merge_rows(old: pa.Table, fresh: pa.Table, slots: Sequence[str], retry_rows: RetryRows) -> pa.Table:
+    """Return the rows of `old`; those of the retry are replaced, or only where `fresh` has a better result.
 
     Attempts are added up. Other rows stay as they are, and so does the order. Columns that a later release has added
     keep their values in the rows that stay; in a replaced row they are null, since their new value is unknown.
@@ -191,14 +228,17 @@ def merge_rows(
     for identity, row in zip(identities(fresh, slots).tolist(), fresh.to_pylist(), strict=True):
         again.setdefault(identity, row)
     rows = [
-        _better(row, again[identity]) if identity in again and _is_retried(row, statuses, edited=edited) else row
+        _replaced(row, again[identity], keeps_better=retry_rows.keeps_better)
+        if identity in again and identity in retry_rows.identities
+        else row
         for identity, row in zip(identities(old, slots).tolist(), old.to_pylist(), strict=True)
     ]
     return pa.Table.from_pylist(rows, schema=pa.unify_schemas([old.schema, fresh.schema]))
 
 
-def _better(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    if new["status"] == Status.SKIPPED == old["status"] and new["reason"] != Reason.DUPLICATE:
+def _replaced(old: dict[str, Any], new: dict[str, Any], *, keeps_better: bool) -> dict[str, Any]:
+    if keeps_better and new["status"] == Status.SKIPPED == old["status"] and new["reason"] in BY_CONDITION:
         return old
-    kept = new if RANK[Status(new["status"])] >= RANK[Status(old["status"])] else old
+    is_better = RANK[Status(new["status"])] >= RANK[Status(old["status"])]
+    kept = new if is_better or not keeps_better else old
     return {**kept, "attempts": old["attempts"] + new["attempts"]}

@@ -45,7 +45,7 @@ class RunInfo:
     """Facts about a run that do not change while it runs."""
 
     sources: Sequence[str]
-    """The URLs of `source.urls`."""
+    """All URLs of `source`."""
     source_bytes: int
     shards: int
     """Planned."""

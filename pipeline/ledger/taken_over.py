@@ -37,6 +37,15 @@ class TakenOver:
         """Number of caption rows of an image."""
         return len(self.rows.get(row, ()))
 
+    def or_else(self, other: "TakenOver") -> "TakenOver":
+        """Return these rows, and those of another one in the slots of an image that these do not have."""
+        rows = dict(self.rows)
+        for number, of_image in other.rows.items():
+            own = rows.get(number, ())
+            slots = {row["slot"] for row in own}
+            rows[number] = (*own, *(row for row in of_image if row["slot"] not in slots))
+        return TakenOver(rows)
+
 
 def shards_to_take_over(earlier: Store, output: Store, recipe: RecipeLike, shards: Sequence[Shard]) -> frozenset[str]:
     """Return the shards that an earlier output has committed, after a check that their rows can be taken over.

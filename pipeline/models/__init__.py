@@ -8,9 +8,19 @@ from typing import Any
 from pipeline.config import ModelConfig
 from pipeline.config.suggestions import did_you_mean
 from pipeline.errors import ConfigError
-from pipeline.models import joycaption
+from pipeline.models import joycaption, text
 from pipeline.models.dims import BFLOAT16, MEMORY_SHARE, ModelDims, NumberFormats
-from pipeline.models.family import FixedSize, Form, Generation, Geometry, KnownCaption, Mode, ModelFamily
+from pipeline.models.family import (
+    FixedSize,
+    Form,
+    Generation,
+    Geometry,
+    KnownCaption,
+    Mode,
+    ModelFamily,
+    NoImage,
+    takes_images,
+)
 
 __all__ = [
     "BFLOAT16",
@@ -24,15 +34,18 @@ __all__ = [
     "Mode",
     "ModelDims",
     "ModelFamily",
+    "NoImage",
     "NumberFormats",
     "family_of",
     "form_of",
     "generation_names",
     "generation_of",
     "load_generation",
+    "planned_dims",
+    "takes_images",
 ]
 
-FAMILIES: dict[str, ModelFamily] = {family.name: family for family in (joycaption.FAMILY,)}
+FAMILIES: dict[str, ModelFamily] = {family.name: family for family in (joycaption.FAMILY, text.FAMILY)}
 """A new family adds its module here."""
 
 
@@ -68,6 +81,15 @@ def family_of(model: ModelConfig) -> ModelFamily:
     return _recognise(model)[0]
 
 
+def planned_dims(model: ModelConfig) -> ModelDims | None:
+    """Return the dimensions of a model as far as they are known without its weights; None for one on the hub."""
+    family = family_of(model)
+    if family.dims is not None:
+        return family.dims
+    stated = _stated(model.id)
+    return None if stated is None else family.dims_of(stated)
+
+
 def form_of(mode: str) -> Form:
     """Return the form of text that a mode requests; `Form.ANY` for a custom prompt and an unknown mode."""
     for family in FAMILIES.values():
@@ -87,7 +109,8 @@ def _recognise(model: ModelConfig) -> tuple[ModelFamily, Generation]:
             return family, family.load_generation(name)
     servable = [name for name in generation_names() if load_generation(name).servable]
     raise ConfigError(
-        f"model: no known generation matches {model.id!r}; set model.generation; allowed: {', '.join(servable)}"
+        f"model: no known generation matches {model.id!r}; set model.generation; allowed: {', '.join(servable)} "
+        f"({text.NAME}: a language model without images)"
     )
 
 

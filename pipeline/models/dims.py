@@ -1,4 +1,4 @@
-"""What a vision-language model costs, computed from its dimensions: weights, FLOPs, bytes of KV cache.
+"""What a model costs, computed from its dimensions: weights, FLOPs, bytes of KV cache.
 
 A multiplication and an addition are two FLOPs. Norms, activations and softmax are left out: together
 they are under 1 %.
@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 MEMORY_SHARE = 0.9
 """Default of `engine.gpu_memory_utilization`."""
+
+TURN_TOKENS = 12
+"""Tokens that the chat template of a model without images writes around the texts; an assumption for plans."""
 
 FIXED_BYTES = 1.5 * 2**30
 """CUDA graphs, sampling of 256 sequences over 128,256 words, activations of the vision tower. Estimated, not
@@ -64,7 +67,7 @@ class VisionDims:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelDims:
-    """A vision tower and a language model with grouped-query attention and a gated MLP."""
+    """A language model with grouped-query attention and a gated MLP, and a vision tower if it takes images."""
 
     hidden: int
     layers: int
@@ -73,14 +76,25 @@ class ModelDims:
     head_dim: int
     mlp: int
     vocab: int
-    vision: VisionDims
+    vision: VisionDims | None
+    """None for a model without images."""
     system_tokens: int
-    """Prompt tokens in front of the image."""
+    """Prompt tokens in front of the image, or of the user's text."""
 
     @property
     def shared_tokens(self) -> int:
         """Prompt tokens that all requests of an image share: system turn and image. They are computed once."""
-        return self.system_tokens + self.vision.tokens
+        return self.system_tokens + self.image_tokens
+
+    @property
+    def image_tokens(self) -> int:
+        """Prompt tokens of an image."""
+        return self.vision.tokens if self.vision else 0
+
+    @property
+    def image_flops(self) -> float:
+        """FLOPs of one image through tower and projector."""
+        return self.vision.flops(self.hidden) if self.vision else 0.0
 
     @property
     def layer_weights(self) -> int:
@@ -103,7 +117,7 @@ class ModelDims:
     @property
     def vision_weights(self) -> int:
         """Tower and projector."""
-        return self.vision.weights + self.vision.projector_weights(self.hidden)
+        return self.vision.weights + self.vision.projector_weights(self.hidden) if self.vision else 0
 
     @property
     def kv_values_per_token(self) -> int:

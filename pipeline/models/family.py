@@ -101,6 +101,27 @@ class FixedSize:
         return {"width_px": self.width_px, "height_px": self.height_px}
 
 
+@dataclass(frozen=True, slots=True)
+class NoImage:
+    """The geometry of a model that takes text alone: no image is read, and a request has pixels of 0 x 0."""
+
+    @property
+    def max_pixels(self) -> int:
+        return 0
+
+    def size_of(self, width: int, height: int) -> tuple[int, int]:
+        del width, height  # of the protocol
+        return 0, 0
+
+    def recipe(self) -> dict[str, int]:
+        return {}
+
+
+def takes_images(geometry: Geometry) -> bool:
+    """Whether a model with this geometry gets an image with each request."""
+    return geometry.max_pixels > 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownCaption:
     """The greedy caption of the doctor's golden image (`pipeline.doctor.golden`) by some weights, in bfloat16.
@@ -119,8 +140,13 @@ class PromptLayout(Protocol):
     """The prompts of one loaded model as token ids."""
 
     @property
-    def image_token(self) -> int:
-        """Id of the image placeholder."""
+    def image_token(self) -> int | None:
+        """Id of the image placeholder; None for a model without images."""
+        ...
+
+    @property
+    def template_settings(self) -> Mapping[str, Any]:
+        """Variables of the chat template that a server needs to build the same prompt."""
         ...
 
     def image_tokens(self, width: int, height: int) -> int:
@@ -128,7 +154,7 @@ class PromptLayout(Protocol):
         ...
 
     def encode(self, system: str, prompt: str) -> tuple[int, ...]:
-        """Return the ids of a prompt with exactly one image placeholder.
+        """Return the ids of a prompt with exactly one image placeholder, if the model takes images.
 
         Special tokens, image tokens and marks of the chat template within `system` and `prompt` are text: a source's
         field may hold them.
@@ -148,10 +174,10 @@ class PromptLayout(Protocol):
 class EndpointNeeds:
     """What an OpenAI-compatible server needs to serve the family."""
 
-    chat_template: str
-    """The file to start the server with, relative to the repository."""
-    messages: Callable[[str, str, str], list[Any]]
-    """(system, prompt, image URL) to the messages of the chat request."""
+    chat_template: str | None
+    """The file to start the server with, relative to the repository; None: the template of the model itself."""
+    messages: Callable[[str, str, str | None], list[Any]]
+    """(system, prompt, image URL) to the messages of the chat request; the URL is None without an image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,14 +206,15 @@ class ModelFamily:
 
     geometry_of: Callable[[Mapping[str, Any] | None], Geometry]
     """config.json to geometry; None for a model on the hub."""
-    dims: ModelDims
-    """The published model's, for plans that are made without the weights."""
-    dims_of: Callable[[Mapping[str, Any]], ModelDims]
-    """config.json to dimensions."""
+    dims: ModelDims | None
+    """The published model's, for plans that are made without the weights; None: its models have many sizes."""
+    dims_of: Callable[[Mapping[str, Any]], ModelDims | None]
+    """config.json to dimensions; None if they do not follow from it."""
     load_layout: Callable[[Any, Mapping[str, Any], str], PromptLayout]
     """(tokenizer, config.json, model name for messages) to the layout. Raises ModelMismatch."""
-    prepare_images: Callable[[Any, Geometry, str, str], Callable[[Pixels], Mapping[str, Any]]]
-    """(the model's image processor, geometry, dtype, model name) to a function that returns the tensors of an image."""
+    prepare_images: Callable[[Any, Geometry, str, str], Callable[[Pixels], Mapping[str, Any]]] | None
+    """(the model's image processor, geometry, dtype, model name) to a function that returns the tensors of an image.
+    None for a family without images, whose geometry is `NoImage`."""
     unquantized: tuple[str, ...]
     """Module prefixes that keep two bytes a weight under `engine.quantization: fp8`."""
     endpoint: EndpointNeeds
@@ -195,7 +222,8 @@ class ModelFamily:
     """For `joyfleet doctor`."""
 
 
-def openai_messages(system: str, prompt: str, image_url: str) -> list[Any]:
+def openai_messages(system: str, prompt: str, image_url: str | None) -> list[Any]:
     """Return a system turn and a user turn with the image in front of the text."""
+    assert image_url is not None
     content = [{"type": "image_url", "image_url": {"url": image_url}}, {"type": "text", "text": prompt}]
     return [{"role": "system", "content": system}, {"role": "user", "content": content}]

@@ -31,6 +31,7 @@ from pipeline.models.family import (
     Pixels,
     openai_messages,
 )
+from pipeline.models.text_ids import special_ids, text_ids
 
 _FORMAL, _CASUAL = "formal", "casual"
 
@@ -206,7 +207,7 @@ class _Layout:
     def __init__(self, tokenizer: Any, stated: Mapping[str, Any], name: str) -> None:  # noqa: ANN401 - transformers'
         self._name = name
         self._tokenizer = tokenizer
-        self._special_ids = _special_ids(tokenizer, name)
+        self._special_ids = special_ids(tokenizer, name)
         specials = (_BOS, _HEADER, _HEADER_END, _EOT, _IMAGE, _IMAGE_START, _IMAGE_END)
         self._ids = {special: self._special(special) for special in specials}
         self._image_tokens = _check_config(stated, self.image_token, name)
@@ -215,6 +216,10 @@ class _Layout:
     @property
     def image_token(self) -> int:
         return self._ids[_IMAGE]
+
+    @property
+    def template_settings(self) -> Mapping[str, Any]:
+        return {}
 
     def image_tokens(self, width: int, height: int) -> int:
         del width, height  # of the protocol; all images have one size
@@ -229,7 +234,8 @@ class _Layout:
         return ids[0]
 
     def _text(self, text: str) -> list[int]:
-        ids = _text_ids(self._tokenizer, text)
+        # A special token in a user's own prompt or in a field of the source stays text.
+        ids = text_ids(self._tokenizer, text)
         # Each text of a prompt has none, so that a prompt has those of the layout and no more.
         assert self._special_ids.isdisjoint(ids), f"{self._name}: special ids for the text {text[:80]!r}"
         return ids
@@ -269,23 +275,6 @@ class _Layout:
             faults.append("the prompt does not end with the assistant's header")
         if faults:
             raise ModelMismatch(f"{self._name}: wrong prompt layout: {'; '.join(faults)}")
-
-
-def _text_ids(tokenizer: Any, text: str) -> list[int]:  # noqa: ANN401 - transformers'
-    # A special token in a user's own prompt or in a field of the source stays text: nothing would report an extra
-    # image token.
-    return tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
-
-
-def _special_ids(tokenizer: Any, name: str) -> frozenset[int]:  # noqa: ANN401 - transformers'
-    """The ids that no text may have, after a check that the tokenizer keeps special tokens in a text as text."""
-    special = {index: str(token) for index, token in tokenizer.added_tokens_decoder.items() if token.special}
-    markup = sorted(special.keys() & set(_text_ids(tokenizer, "".join(special.values()))))
-    if markup:
-        raise ModelMismatch(
-            f"{name}: its tokenizer makes markup of {special[markup[0]]} within a text; a prompt may hold any text"
-        )
-    return frozenset(special)
 
 
 def _places(ids: tuple[int, ...], token: int) -> list[int]:

@@ -10,11 +10,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.config import RequestConfig
+from pipeline.config.prompt_fields_config import placeholder_of, slot_of
 from pipeline.config.suggestions import did_you_mean
 from pipeline.errors import ConfigError
 from pipeline.models import Generation, Mode, generation_names, load_generation
 from pipeline.prompts.row_fields import RowFields
 from pipeline.prompts.template import Filled, Given, fill, fill_sentences, is_left_out, join
+from schemas.status import Reason
 
 CUSTOM = "custom"
 """The mode of a request with a custom prompt."""
@@ -42,15 +44,22 @@ class Request:
     system: str
     schema: str | None = None
     """JSON Schema of the answer, as JSON text."""
+    parent_slots: tuple[str, ...] = ()
+    """Slots of the parent whose captions the prompt uses, in order."""
     given: tuple[Given, ...] = ()
     """What of the prompt comes from the source row."""
-    fault: str | None = None
-    """Why the request cannot be sent: a field has no text. The prompt then holds its placeholder."""
+    fault: tuple[Reason, str] | None = None
+    """Why the request cannot be sent, with a message: a field has no text. The prompt then holds its placeholder."""
 
     @property
     def given_items(self) -> tuple[str, ...]:
         """The items of all fields in the prompt."""
         return tuple(item for given in self.given for item in given.items)
+
+    @property
+    def given_texts(self) -> dict[str, tuple[str, ...]]:
+        """By placeholder, the items that the prompt has in its place."""
+        return {placeholder_of(given.field): given.items for given in self.given}
 
 
 def build_request(
@@ -88,6 +97,7 @@ def build_request(
         name=config.name,
         prompt="",
         system=system,
+        parent_slots=tuple(name for field in config.fields_used if (name := slot_of(field)) is not None),
     )
     if config.prompt is not None:
         prompt = Filled(config.prompt) if row is None else fill_sentences(config.prompt, row)
@@ -110,7 +120,8 @@ def build_request(
 def without_prompt(request: Request) -> Request:
     """Return the request of a row whose text comes from the source: nothing is asked."""
     nothing: dict[str, Any] = {"tone": None, "length_words": None, "length_class": None, "name": None, "fault": None}
-    return replace(request, mode=EXISTING, length_kind="none", options=(), prompt="", system="", given=(), **nothing)
+    empty: dict[str, Any] = {"options": (), "prompt": "", "system": "", "given": (), "parent_slots": ()}
+    return replace(request, mode=EXISTING, length_kind="none", **empty, **nothing)
 
 
 def _worded(
@@ -144,7 +155,8 @@ def _with_prompt(request: Request, prompt: Filled, row: RowFields | None) -> Req
     if row is not None and prompt.missing:
         fault = row.fault(next(field for field in prompt.missing if not row.omits(field)))
     elif not prompt.text:
-        fault = "no sentence of the prompt is left, since fields of the row have no text; write one without a field"
+        message = "no sentence of the prompt is left, since fields of the row have no text; write one without a field"
+        fault = (Reason.MISSING_FIELD, message)
     return replace(request, prompt=prompt.text, given=prompt.given, fault=fault)
 
 
@@ -155,7 +167,9 @@ def request_mistakes(
     if config.prompt is not None:
         return
     tones = {mode.tone: mode for mode in generation.modes if mode.name == config.mode}
-    if not tones:
+    if not generation.modes:
+        yield f"{where}.mode: found {config.mode!r}; {generation.name} has no modes: write a prompt"
+    elif not tones:
         allowed = list(dict.fromkeys(mode.name for mode in generation.modes))
         yield _unknown(f"{where}.mode", str(config.mode), generation.name, allowed)
     elif config.tone is not None and config.tone not in tones:

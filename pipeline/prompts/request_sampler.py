@@ -37,8 +37,8 @@ class RequestSampler:
         self._policies = job.field_policies
         self._count_tokens = count_tokens or _Estimate(family_of(job.model).chars_per_token)
         self._seed = job.seed
-        self._slots = job.captions
-        self._cumulative = [list(itertools.accumulate(w for w, _ in slot.requests)) for slot in job.captions]
+        self._slots = job.worded_slots
+        self._cumulative = [list(itertools.accumulate(w for w, _ in slot.requests)) for slot in self._slots]
 
     @property
     def slots(self) -> tuple[str, ...]:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.config import FieldOrder, PromptFieldConfig
-from pipeline.config.prompt_fields_config import FAIL, OMIT
+from pipeline.config.prompt_fields_config import FAIL, OMIT, no_caption, slot_of
 from pipeline.prompts.seeded_draws import draw
+from schemas.status import Reason
 
 CountTokens = Callable[[str], int]
 """Number of the model's tokens of a text alone."""
@@ -78,11 +79,14 @@ class RowFields:
         """Whether what holds the field is left out if it has no text."""
         return self._policies[field].missing == OMIT
 
-    def fault(self, field: str) -> str:
-        """Say why a row fails without the field."""
+    def fault(self, field: str) -> tuple[Reason, str]:
+        """Say why a row has no request without the field."""
+        slot = slot_of(field)
+        if slot is not None:
+            return Reason.NO_PARENT_CAPTION, no_caption(slot)
         names = sorted(self._metadata)
         listed = ", ".join(names[:SHOWN_FIELDS]) + (", ..." if len(names) > SHOWN_FIELDS else "")
-        return (
+        return Reason.MISSING_FIELD, (
             f"source.{field}: the row has no text for it (its fields: {listed or 'none'}); set "
             f"prompt_fields.{field}.missing to omit or to a text, if rows may lack it"
         )

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from pipeline.config import Action, Openings, QualityConfig, Truncated
 from pipeline.models import Form, form_of
+from pipeline.quality.clip_tokens import CountClipTokens, clip_counter
 from pipeline.quality.json_answer import JsonAnswer, read_answer, texts_in
 from pipeline.quality.length import length_flags
 from pipeline.quality.openings import meta_opening, remove_opening
@@ -44,16 +45,37 @@ class PreparedRules:
     config: QualityConfig
     user: tuple[CompiledRule, ...]
     vocabulary: frozenset[str] | None
+    count_clip_tokens: CountClipTokens | None
+
+    def checked(self, request: JudgedRequest, text: str, form: Form) -> CheckedText:
+        """Return a text as rules see it."""
+        return CheckedText(
+            text=text,
+            words=words_of(text),
+            form=form,
+            request=request,
+            config=self.config,
+            count_clip_tokens=self.count_clip_tokens,
+        )
 
 
-def prepare_rules(config: QualityConfig, vocabulary: frozenset[str] | None) -> PreparedRules:
-    """Prepare the rules of a config; `vocabulary` is the content of its `tags.vocabulary`.
+def prepare_rules(
+    config: QualityConfig, vocabulary: frozenset[str] | None, clip_tokenizer: str | None = None
+) -> PreparedRules:
+    """Prepare the rules of a config.
+
+    Args:
+        config: the config.
+        vocabulary: the content of its `tags.vocabulary`.
+        clip_tokenizer: the content of its `clip.tokenizer`, as the JSON text of the tokenizers library.
 
     Raises:
-        ConfigError: `actions` names an unknown rule.
+        ConfigError: `actions` names an unknown rule, or a rule lacks a setting or a library.
     """
     check_rules(config)
-    return PreparedRules(config=config, user=compile_rules(config.rules), vocabulary=vocabulary)
+    counter = None if clip_tokenizer is None else clip_counter(clip_tokenizer)
+    user = compile_rules(config.rules)
+    return PreparedRules(config=config, user=user, vocabulary=vocabulary, count_clip_tokens=counter)
 
 
 def evaluate(rules: PreparedRules, request: JudgedRequest, text: str, finish_reason: str | None) -> Verdict:
@@ -65,8 +87,7 @@ def evaluate(rules: PreparedRules, request: JudgedRequest, text: str, finish_rea
     if finish_reason == "repetition":
         # sampling.stop_loops ended the text, so it is incomplete in any case.
         return _rejected(text, Reason.LOOP, "stopped_loop: the engine stopped a repetition")
-    form = form_of(request.mode)
-    checked = CheckedText(text=text, words=words_of(text), form=form, request=request, config=rules.config)
+    checked = rules.checked(request, text, form_of(request.mode))
     flags: list[str] = []
     for reason, flag, action, finding in _findings(rules, checked):
         if action is Action.REJECT:
@@ -83,9 +104,7 @@ def flag_text(rules: PreparedRules, request: JudgedRequest, text: str) -> tuple[
     if request.schema is not None:
         findings = _json_findings(rules, request, tuple(texts_in(json.loads(text))))
     else:
-        form = form_of(request.mode)
-        checked = CheckedText(text=text, words=words_of(text), form=form, request=request, config=rules.config)
-        findings = _findings(rules, checked)
+        findings = _findings(rules, rules.checked(request, text, form_of(request.mode)))
     return tuple(dict.fromkeys(flag for _, flag, _, _ in findings))
 
 
@@ -111,12 +130,9 @@ def _json_findings(
     rules: PreparedRules, request: JudgedRequest, texts: Sequence[str]
 ) -> Iterator[tuple[str, str, Action, Finding]]:
     """The findings in the texts of a JSON value."""
-
-    def checked(text: str) -> CheckedText:
-        return CheckedText(text=text, words=words_of(text), form=Form.ANY, request=request, config=rules.config)
-
-    whole = checked("\n".join(texts))
-    within = {WithinJson.NOTHING: (), WithinJson.ALL: (whole,), WithinJson.EACH: tuple(map(checked, texts))}
+    whole = rules.checked(request, "\n".join(texts), Form.ANY)
+    each = tuple(rules.checked(request, text, Form.ANY) for text in texts)
+    within = {WithinJson.NOTHING: (), WithinJson.ALL: (whole,), WithinJson.EACH: each}
     return _findings(rules, whole, within)
 
 

@@ -1,6 +1,6 @@
 """The record of a quality rule: its name, its default action, and the check that it makes on a text."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -26,6 +26,11 @@ class JudgedRequest(Protocol):
         ...
 
     @property
+    def given_texts(self) -> Mapping[str, tuple[str, ...]]:
+        """By placeholder of the prompt, such as `source.alt`, the items that stand in its place."""
+        ...
+
+    @property
     def schema(self) -> str | None:
         """JSON Schema of the answer; None for a text."""
         ...
@@ -42,6 +47,8 @@ class CheckedText:
     """The form that the mode requests."""
     request: JudgedRequest
     config: QualityConfig
+    count_clip_tokens: Callable[[str], int] | None = None
+    """With `quality.clip.tokenizer`; see `pipeline.quality.clip_tokens`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,3 +86,5 @@ class Rule:
     check: Callable[[CheckedText], Finding | None]
     within_json: WithinJson = WithinJson.NOTHING
     """What it checks of a JSON caption."""
+    check_config: Callable[[QualityConfig], None] = lambda _: None
+    """Raises ConfigError if the rule is on and lacks a setting or a library."""

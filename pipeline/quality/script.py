@@ -4,11 +4,11 @@ Captions quote writing in a picture, so text between quotation marks does not co
 Cyrillic or Thai in the middle of a sentence and do not return.
 """
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 
 from pipeline.config import Action, Script
+from pipeline.quality.quotes import QUOTED
 from pipeline.quality.rule import Finding, Rule, WithinJson
 from schemas.status import Reason
 
@@ -34,16 +34,12 @@ RANGES: dict[Script, tuple[tuple[int, int], ...]] = {
 }
 """Code points, both ends inclusive."""
 
-_QUOTED = re.compile(
-    r"\"[^\"\n]{0,300}\"|“[^”\n]{0,300}”|‘[^’\n]{0,300}’|「[^」\n]{0,300}」|『[^』\n]{0,300}』|«[^»\n]{0,300}»"
-)
-
 
 def find_foreign_script(scripts: Sequence[Script], text: str) -> Finding | None:
     """Find text in other writing systems than `scripts`."""
     if text.isascii() and Script.LATIN in scripts:
         return None
-    letters = [char for char in _QUOTED.sub(" ", text) if char.isalpha()]
+    letters = [char for char in QUOTED.sub(" ", text) if char.isalpha()]
     ranges = [pair for script in scripts for pair in RANGES[script]]
     foreign = [char for char in letters if not any(low <= ord(char) <= high for low, high in ranges)]
     if len(foreign) < FOREIGN_LETTERS or len(foreign) <= FOREIGN_SHARE * len(letters):

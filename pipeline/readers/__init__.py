@@ -2,7 +2,16 @@
 
 from pipeline.readers.formats import FORMATS, format_of, open_head, open_shard
 from pipeline.readers.source_listing import STATS_SUFFIX, Listed, list_shards, list_source
-from pipeline.readers.source_row import ColumnReader, FileReader, LeftOut, Screen, ShardReader, SourceRow, add_up
+from pipeline.readers.source_row import (
+    ColumnReader,
+    FileReader,
+    LeftOut,
+    ParentImage,
+    Screen,
+    ShardReader,
+    SourceRow,
+    add_up,
+)
 from pipeline.readers.transport import open_local, part_file, store_errors
 
 __all__ = [
@@ -12,6 +21,7 @@ __all__ = [
     "FileReader",
     "LeftOut",
     "Listed",
+    "ParentImage",
     "Screen",
     "ShardReader",
     "SourceRow",

@@ -9,6 +9,7 @@ from pipeline.config import SourceConfig
 from pipeline.errors import ShardUnreadable
 from pipeline.readers.folder import FOLDER
 from pipeline.readers.format import Format, ShardCount
+from pipeline.readers.parent import ParentShard, count_rows, images_source
 from pipeline.readers.parquet import PARQUET
 from pipeline.readers.source_row import ShardReader
 from pipeline.readers.tar import TAR, TAR_GZ
@@ -19,8 +20,51 @@ from schemas.shard import Shard
 FORMATS: dict[str, Format] = {form.name: form for form in (TAR, TAR_GZ, ZIP, PARQUET, FOLDER)}
 
 
-def format_of(path: str) -> Format:
-    """Return the format of a shard; a name without a known suffix is a part of a folder of images."""
+@contextmanager
+def _open_parent(shard: Shard, source: SourceConfig, max_bytes: int) -> Generator[ShardReader]:
+    with ExitStack() as stack:
+
+        def open_images() -> ShardReader:
+            images = images_source(source.captions or "")
+            return stack.enter_context(open_shard(shard.origin or shard, images, max_bytes))
+
+        yield ParentShard(shard, source, open_images)
+
+
+@contextmanager
+def _open_parent_head(
+    shard: Shard,
+    source: SourceConfig,
+    max_bytes: int,
+    num_images: int,
+    fields: Sequence[str],  # noqa: ARG001 - see `OpenHead`
+) -> Generator[ShardReader]:
+    with ExitStack() as stack:
+
+        def open_images() -> ShardReader:
+            images = images_source(source.captions or "")
+            return stack.enter_context(open_head(shard.origin or shard, images, max_bytes, num_images))
+
+        yield ParentShard(shard, source, open_images)
+
+
+def _count_parent(shard: Shard, source: SourceConfig) -> ShardCount:
+    return ShardCount(count_rows(shard, source), exact=True)
+
+
+PARENT = Format(
+    name="output", suffixes=(), open=_open_parent, open_head=_open_parent_head, count=_count_parent
+)  # fmt: skip
+"""A committed file of an output. It is recognised by its `origin`, not by its name, which is that of the origin."""
+
+
+def format_of(shard: Shard) -> Format:
+    """Return the format of a shard: that of an output, or what its name says."""
+    return PARENT if shard.origin is not None else format_of_path(shard.path)
+
+
+def format_of_path(path: str) -> Format:
+    """Return the format of a shard by its name; one without a known suffix is a part of a folder of images."""
     return next((form for form in FORMATS.values() if path.lower().endswith(form.suffixes)), FOLDER)
 
 
@@ -43,7 +87,7 @@ def open_shard(shard: Shard, source: SourceConfig, max_bytes: int) -> Generator[
     """
     with ExitStack() as stack:
         try:
-            reader = stack.enter_context(format_of(shard.path).open(shard, source, max_bytes))
+            reader = stack.enter_context(format_of(shard).open(shard, source, max_bytes))
         except OSError as err:
             raise ShardUnreadable(f"{shard.url}: {err}; check the local disk and retry") from err
         yield reader
@@ -69,8 +113,8 @@ def open_head(
     Raises:
         ShardUnreadable: names the shard, what was found and what to do.
     """
-    head = format_of(shard.path).open_head
-    if head is None or is_local(url_to_fs(shard.url)[0]):
+    head = format_of(shard).open_head
+    if head is None or (shard.origin is None and is_local(url_to_fs(shard.url)[0])):
         with open_shard(shard, source, max_bytes) as reader:
             yield reader
         return
@@ -87,7 +131,7 @@ def count_images(shard: Shard, source: SourceConfig) -> ShardCount:
     Raises:
         ShardUnreadable: names the shard, what was found and what to do.
     """
-    count = format_of(shard.path).count
+    count = format_of(shard).count
     try:
         if count is not None:
             return count(shard, source)

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pyarrow.types as pt
+from fsspec.core import url_to_fs
 
 from pipeline.config import SourceConfig
 from pipeline.errors import ShardUnreadable
@@ -26,7 +27,7 @@ from pipeline.readers.format import Format, ShardCount
 from pipeline.readers.metadata_fields import EVERYTHING, fields_to_json, split_fields
 from pipeline.readers.sample_reader import field_names
 from pipeline.readers.source_row import JSON, Check, LeftOut, Screen, ShardReader, SourceRow, no_check
-from pipeline.readers.transport import check_unchanged, local_file, ranged_file
+from pipeline.readers.transport import check_unchanged, is_local, local_file, part_file, ranged_file
 from schemas.shard import Shard
 from schemas.status import Reason
 
@@ -51,7 +52,8 @@ MANY_ROWS = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class _Columns:
-    image: str
+    image: str | None
+    """None for a table of texts."""
     key: str | None
     metadata: tuple[str, ...]
     """Also those that only decide about a row."""
@@ -61,7 +63,7 @@ class _Columns:
     """Of the names of the images, inside the image column, if the keys come from there."""
 
     def names(self) -> list[str]:
-        return list(dict.fromkeys((self.image, *((self.key,) if self.key else ()), *self.metadata, *self.download)))
+        return list(dict.fromkeys((*filter(None, (self.image, self.key)), *self.metadata, *self.download)))
 
     def names_without_images(self) -> list[str]:
         return list(dict.fromkeys((*filter(None, (self.key or self.path,)), *self.metadata)))
@@ -100,31 +102,39 @@ class ParquetShard:
         """See `ShardReader.layout`."""
         columns = self._columns
         others = [name for name in self._file.schema_arrow.names if name not in (columns.image, columns.key)]
-        key = f"column {columns.key}" if columns.key else "the image's path, or the row's number"
-        return f"images in column {columns.image}, keys from {key}; other columns: {', '.join(others) or 'none'}"
+        of_image = "" if columns.image is None else "the image's path, or "
+        key = f"column {columns.key}" if columns.key else f"{of_image}the row's number"
+        what = "no images" if columns.image is None else f"images in column {columns.image}"
+        return f"{what}, keys from {key}; other columns: {', '.join(others) or 'none'}"
 
     @property
     def left_out(self) -> tuple[LeftOut, ...]:
         return ()
 
     @property
-    def image_column(self) -> str:
+    def image_column(self) -> str | None:
         return self._columns.image
 
     def table(self, rows: Sequence[int]) -> pa.Table:
-        """Return all columns of some rows, ascending, as they are stored; other row groups are not read.
+        """Return the columns of some rows, ascending, as they are stored; other row groups are not read.
+
+        All columns, but of a table of texts those without bytes.
 
         Raises:
             ShardUnreadable: a row group cannot be read.
         """
-        parts = [self._file.schema_arrow.empty_table()]
+        schema = self._file.schema_arrow
+        of_texts = [name for name in dict.fromkeys(schema.names) if not _holds_images(schema, name)]
+        columns = None if self._columns.image is not None else of_texts
+        parts = [schema.empty_table() if columns is None else schema.empty_table().select(columns)]
         start = 0
         try:
             for number in range(self._file.metadata.num_row_groups):
                 end = start + int(self._file.metadata.row_group(number).num_rows)
                 inside = [row - start for row in rows if start <= row < end]
                 if inside:
-                    parts.append(self._file.read_row_group(number, use_threads=False).take(pa.array(inside)))
+                    group = self._file.read_row_group(number, columns=columns, use_threads=False)
+                    parts.append(group.take(pa.array(inside)))
                 start = end
         except (pa.ArrowException, OSError) as err:
             raise ShardUnreadable(f"{self._url}: cannot be read ({err}); restore the shard and retry") from err
@@ -171,7 +181,8 @@ class ParquetShard:
         def of_row(index: int) -> tuple[str | None, dict[str, JSON]]:
             if table is None:
                 return None, {}
-            cell = table.column(columns.key or columns.image)[index] if columns.key or columns.path else None
+            named = columns.key or (columns.image if columns.path else None)
+            cell = table.column(named)[index] if named else None
             key = None if cell is None else to_python(cell if columns.key else _path_of(cell))
             fields = fields_to_json({name: to_python(table.column(name)[index]) for name in columns.metadata})
             return None if key is None else str(key), fields
@@ -204,7 +215,8 @@ class ParquetShard:
             return str(err)
 
     def _row(self, row: int, batch: pa.RecordBatch, index: int, screen: Screen | None) -> SourceRow:
-        data, path = _cell(batch.column(self._columns.image)[index])
+        image = self._columns.image
+        data, path = (None, None) if image is None else _cell(batch.column(image)[index])
         key = to_python(batch.column(self._columns.key)[index]) if self._columns.key else path
         key = str(row) if key is None else str(key)
         fields = fields_to_json({name: to_python(batch.column(name)[index]) for name in self._columns.metadata})
@@ -213,8 +225,10 @@ class ParquetShard:
         metadata, tested = split_fields(fields, self._fields)
         if answer is not None:
             return SourceRow(row, key, None, metadata, *answer, tested)
+        if image is None:
+            return SourceRow(row, key, None, metadata, tested=tested)
         if data is None:
-            message = f"column {self._columns.image} is null" + (f", with only a path: {path}" if path else "")
+            message = f"column {image} is null" + (f", with only a path: {path}" if path else "")
             downloads = ((name, to_python(batch.column(name)[index])) for name in self._columns.download)
             message += "".join(f"; {name}: {value}" for name, value in downloads)
             return SourceRow(row, key, None, metadata, Reason.MISSING_IMAGE, message, tested)
@@ -252,7 +266,7 @@ def _path_of(cell: Any) -> Any:  # noqa: ANN401 - a struct scalar
 
 
 def _columns(schema: pa.Schema, source: SourceConfig, url: str) -> _Columns:
-    image = _image_column(schema, source.image_column, url)
+    image = None if source.texts else _image_column(schema, source.image_column, url)
     absent = set(source.optional_fields) - set(schema.names)
     named = tuple(name for name in source.metadata_fields if name != EVERYTHING and name not in absent)
     for name in (*named, *((source.key_column,) if source.key_column else ())):
@@ -263,11 +277,11 @@ def _columns(schema: pa.Schema, source: SourceConfig, url: str) -> _Columns:
     key = source.key_column or next((name for name in KEY_COLUMNS if _is_key(schema, name)), None)
     metadata = tuple(name for name in metadata if name != image and not _are_bytes(_kind(schema, name)))
     download = DOWNLOAD_COLUMNS if set(DOWNLOAD_COLUMNS) <= set(schema.names) else ()
-    kind = _kind(schema, image)
-    has_path = pt.is_struct(kind) and any(field.name == "path" for field in kind)
+    kind = None if image is None else _kind(schema, image)
+    has_path = kind is not None and pt.is_struct(kind) and any(field.name == "path" for field in kind)
     columns = _Columns(image, key, metadata, download, f"{image}.path" if has_path and key is None else None)
     _refuse_twice(schema.names, columns.names(), url, "columns")
-    if pt.is_struct(kind):
+    if kind is not None and pt.is_struct(kind):
         _refuse_twice([field.name for field in kind], ("bytes", "path"), url, f"fields of column {image}")
     return columns
 
@@ -333,6 +347,12 @@ def _is_key(schema: pa.Schema, name: str) -> bool:
 @contextmanager
 def open_parquet(shard: Shard, source: SourceConfig, max_bytes: int) -> Generator[ShardReader]:
     """See `Format.open`."""
+    if source.texts and not is_local(url_to_fs(shard.url)[0]):
+        # Of a table in a store, the columns of the texts alone are fetched, one request each; `part_file` has compared
+        # the etag. Reading ahead would fetch the images between them.
+        with part_file(shard, FOOTER_WINDOW_BYTES, ahead=False) as file:
+            yield ParquetShard(file, shard, source, max_bytes)
+        return
     with local_file(shard) as file:
         yield ParquetShard(file, shard, source, max_bytes, partial(check_unchanged, file, shard))
 
@@ -346,7 +366,7 @@ def open_parquet_head(
     fields: Sequence[str],  # noqa: ARG001 - see `OpenHead`
 ) -> Generator[ShardReader]:
     """Read the footer; then only the row groups of wanted rows are fetched."""
-    with ranged_file(shard, HEAD_WINDOW_BYTES) as file:
+    with ranged_file(shard, HEAD_WINDOW_BYTES, ahead=not source.texts) as file:
         yield ParquetShard(file, shard, source, max_bytes)
 
 

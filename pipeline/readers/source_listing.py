@@ -13,9 +13,10 @@ from pipeline.config import SourceConfig
 from pipeline.errors import ConfigError
 from pipeline.readers.file_listing import Info, files_below, stat_file
 from pipeline.readers.folder import folder_shards
-from pipeline.readers.formats import shard_suffixes
+from pipeline.readers.formats import FORMATS, format_of_path, shard_suffixes
 from pipeline.readers.grouping import named_as_image, split_name
 from pipeline.readers.outputs import without_outputs
+from pipeline.readers.parent import list_parent
 from pipeline.readers.splits import in_split, split_of
 from pipeline.readers.transport import is_local, list_with_tries, store_errors
 from schemas.shard import Shard
@@ -65,6 +66,9 @@ def list_shards(source: SourceConfig, suffixes: tuple[str, ...] | None = None) -
 
 def list_source(source: SourceConfig, suffixes: tuple[str, ...] | None = None) -> Listed:
     """Like `list_shards`, with everything else that the listing shows."""
+    if source.captions is not None:
+        shards, remarks = list_parent(source, list_shards)
+        return Listed(shards, tuple(remarks), ())
     fs = _file_system(source.urls)
     fs.invalidate_cache()  # an earlier listing of this process may be outdated
     listings = [_list_entry(fs, url, suffixes) for url in source.urls]
@@ -74,6 +78,8 @@ def list_source(source: SourceConfig, suffixes: tuple[str, ...] | None = None) -
     shards = {shard.path: shard for listing in listings for shard in _shards(fs, listing, root, source, left_out)}
     if not shards:
         raise ConfigError(_no_such_split(source, listings))
+    if source.texts and suffixes is None:
+        _refuse_without_columns(shards)
     return Listed(
         sorted(shards.values(), key=lambda shard: shard.path),
         (*(remark for listing in listings for remark in listing.remarks), *left_out),
@@ -216,6 +222,17 @@ def _refuse_twice(folders: list[str]) -> None:
         inside = [other for other in folders if f"{other}/".startswith(f"{folder}/")]
         if len(inside) > 1:
             raise ConfigError(f"source: {' and '.join(inside)} overlap, so images would count twice; give one of them")
+
+
+def _refuse_without_columns(shards: Mapping[str, Shard]) -> None:
+    """Refuse a shard of `source.texts` whose format has no columns."""
+    others = [shard for path, shard in shards.items() if not format_of_path(path).has_columns]
+    if others:
+        allowed = ", ".join(suffix for form in FORMATS.values() if form.has_columns for suffix in form.suffixes)
+        raise ConfigError(
+            f"source.texts: {len(others)} of {len(shards)} shards hold files, such as {others[0].url}; allowed: tables "
+            f"({allowed})"
+        )
 
 
 def _no_such_split(source: SourceConfig, listings: list[_Listing]) -> str:

@@ -28,9 +28,25 @@ Screen = Callable[[int, Mapping[str, JSON], int | None], tuple[Reason, str] | No
 message; then its image is not read. None: the image is read."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParentImage:
+    """What the rows of an output that is the source say about an image."""
+
+    recipe: str
+    """Fingerprint of the output."""
+    sha256: str | None
+    num_bytes: int | None
+    format: str | None
+    width: int | None
+    height: int | None
+
+
 @dataclass(frozen=True, slots=True)
 class SourceRow:
-    """One image of a shard, or the reason why it cannot be read. `data` is None exactly when `reason` is set."""
+    """One image of a shard, or the reason why it cannot be read.
+
+    `data` is None exactly when `reason` is set, or where only texts are read (`SourceConfig.without_images`, `texts`).
+    """
 
     row: int
     key: str
@@ -43,6 +59,8 @@ class SourceRow:
     message: str | None = None
     tested: dict[str, JSON] = field(default_factory=dict)
     """The fields of `FieldNames.tested` that the row has and that are not in `metadata`."""
+    parent: ParentImage | None = None
+    """Of a row of an output that is the source."""
 
 
 def no_check() -> None:
@@ -121,7 +139,9 @@ class ColumnReader(ShardReader, Protocol):
     """A shard that is a table, so that an export can join its columns."""
 
     @property
-    def image_column(self) -> str: ...
+    def image_column(self) -> str | None:
+        """None for a table of texts."""
+        ...
 
     def table(self, rows: Sequence[int]) -> pa.Table:
         """Return all columns of some rows, ascending.

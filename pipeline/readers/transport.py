@@ -131,14 +131,15 @@ def local_file(shard: Shard) -> Generator[BinaryIO]:
 
 
 @contextmanager
-def ranged_file(shard: Shard, window_bytes: int) -> Generator[BinaryIO]:
-    """Yield a shard as a file that reads ranges of its store, at least `window_bytes` at a time.
+def ranged_file(shard: Shard, window_bytes: int, *, ahead: bool = True) -> Generator[BinaryIO]:
+    """Yield a shard as a file that reads ranges of its store, at least `window_bytes` at a time if it reads ahead.
 
     Raises:
         ShardUnreadable: the shard has another size than when it was listed.
     """
     fs, path = url_to_fs(shard.url)
-    with closing(cast("BinaryIO", fs.open(path, "rb", block_size=window_bytes, cache_type="readahead"))) as file:
+    cache = "readahead" if ahead else "none"
+    with closing(cast("BinaryIO", fs.open(path, "rb", block_size=window_bytes, cache_type=cache))) as file:
         size = file.seek(0, 2)
         if size != shard.size:
             raise changed(shard, f"{size} bytes instead of {shard.size}")
@@ -147,7 +148,7 @@ def ranged_file(shard: Shard, window_bytes: int) -> Generator[BinaryIO]:
 
 
 @contextmanager
-def part_file(shard: Shard, window_bytes: int) -> Generator[BinaryIO]:
+def part_file(shard: Shard, window_bytes: int, *, ahead: bool = True) -> Generator[BinaryIO]:
     """Yield a shard of which a part is read: a local file in place, else as `ranged_file`.
 
     Raises:
@@ -161,7 +162,7 @@ def part_file(shard: Shard, window_bytes: int) -> Generator[BinaryIO]:
     etag = store_etag(with_tries(shard, lambda: fs.info(path)))
     if etag is not None and etag != shard.etag:
         raise changed(shard, f"etag {etag} instead of {shard.etag}")
-    with ranged_file(shard, window_bytes) as file:
+    with ranged_file(shard, window_bytes, ahead=ahead) as file:
         yield file
 
 

@@ -58,7 +58,9 @@ class ModelFacts:
     """The size of the pixels, as fields of `images`."""
 
 
-def build_recipe(job: JobConfig, weights: Weights, model: ModelFacts, *, vocabulary: str | None) -> Recipe:
+def build_recipe(
+    job: JobConfig, weights: Weights, model: ModelFacts, *, vocabulary: str | None, clip: str | None = None
+) -> Recipe:
     """Return the recipe of a job.
 
     Args:
@@ -66,8 +68,11 @@ def build_recipe(job: JobConfig, weights: Weights, model: ModelFacts, *, vocabul
         weights: the weights of its model.
         model: facts from the model's family.
         vocabulary: digest of the tags of `quality.tags.vocabulary`, if there is one.
+        clip: digest of the tokenizer of `quality.clip.tokenizer`, if there is one.
     """
     stored = recipe_form(job)
+    if clip is not None:
+        stored["quality"]["clip"]["tokenizer"] = clip
     return Recipe(
         fields={
             "model": {
@@ -80,8 +85,9 @@ def build_recipe(job: JobConfig, weights: Weights, model: ModelFacts, *, vocabul
             "catalog": model.catalog,
             "sampling": {**stored["sampling"], "max_tokens": model.max_tokens},
             "engine": {name: value for name, value in stored["engine"].items() if name in ENGINE_SETTINGS},
-            "images": {**_without(stored["images"], "timeout_s"), **model.geometry},
-            "rows": _without(stored["source"], "urls", "split", "index", *SELECTION_KEYS),
+            # None for a model without images.
+            "images": {**_without(stored["images"], "timeout_s"), **model.geometry} if model.geometry else {},
+            "rows": _without(stored["source"], "urls", "captions", "split", "index", *SELECTION_KEYS),
             "quality": {
                 **stored["quality"],
                 "version": QUALITY_RULES,

@@ -148,7 +148,7 @@ def _card(identity: Identity, recipes: Sequence[Previewed], slots: Sequence[str]
         "shard": shard,
         "row": row,
         "image": recipes[0].images[identity],
-        "uri": None if pixels is None else exact_uri(pixels),
+        "uri": None if pixels is None or not pixels.size else exact_uri(pixels),
         "side": 0 if pixels is None else len(pixels),
         "answers": answers,
         "labels": labels,

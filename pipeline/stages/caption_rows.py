@@ -1,12 +1,15 @@
 """Builds the caption rows of a batch from its images, their requests and the responses of the engine."""
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 
+from pipeline.config.prompt_fields_config import PARENT
 from pipeline.engines import EngineResponse
+from pipeline.ledger.stale_rows import parent_digest
 from pipeline.prompts import Request
 from pipeline.quality import PreparedRules, Verdict, count_mentions, evaluate
 from schemas.caption_row import CAPTION_ROW
@@ -79,6 +82,20 @@ def _row(shard: str, recipe: str, state: RequestState) -> dict[str, Any]:
         "options": list(request.options),
         **_result(image, state),
         "recipe": recipe,
+        **_of_the_parent(image, request),
+    }
+
+
+def _of_the_parent(image: Mapping[str, Any], request: Request) -> dict[str, Any]:
+    """Which texts of the parent the row depends on; nothing for a row that the selection skips."""
+    by_selection = image["reason"] in SKIPS - {Reason.NO_PARENT_CAPTION}
+    if image["parent_recipe"] is None or not request.parent_slots or by_selection:
+        return {"parent_recipe": image["parent_recipe"]}
+    captions: Mapping[str, str] = json.loads(image["source"]).get(PARENT, {})
+    return {
+        "parent_recipe": image["parent_recipe"],
+        "parent_slots": list(request.parent_slots),
+        "parent_digest": parent_digest(captions.get(slot) for slot in request.parent_slots),
     }
 
 
@@ -93,8 +110,11 @@ def _result(image: Mapping[str, Any], state: RequestState) -> dict[str, Any]:
     if state.existing is not None:
         return {**_taken(state.existing), "attempts": 0, "seed": None}
     if not state.attempts:
-        fault = (image["reason"], image["message"]) if image["reason"] else (Reason.MISSING_FIELD, state.request.fault)
-        return {**_without_text(*fault), "attempts": 0, "seed": None if image["reason"] in SKIPS else state.seed}
+        of_image = [(image["reason"], image["message"])] if image["reason"] else []
+        faults = [*of_image, *([state.request.fault] if state.request.fault else [])]
+        # Where the parent has no caption, the row is skipped, whatever else is wrong with the image.
+        reason, message = min(faults, key=lambda fault: fault[0] not in SKIPS)
+        return {**_without_text(reason, message), "attempts": 0, "seed": None if reason in SKIPS else state.seed}
     last, with_text = state.attempts[-1], [attempt for attempt in state.attempts if attempt.verdict]
     num = {"attempts": len(state.attempts)}
     if not with_text:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.config import JobConfig
+from pipeline.config.prompt_fields_config import slot_of
 from pipeline.engines import Engine, EngineRequest, EngineResponse, EngineStats
 from pipeline.errors import PipelineError
 from pipeline.ledger.caption_table import concat_rows, count_statuses
@@ -31,6 +32,9 @@ from schemas.status import SKIPS
 MAX_TEMPERATURE = 2.0
 """As for `sampling.temperature`."""
 
+NO_PIXELS: npt.NDArray[np.uint8] = np.zeros((0, 0, 3), np.uint8)
+"""Of a request without an image."""
+
 Frames = dict[int, npt.NDArray[np.uint8]]
 """Pixels by row."""
 
@@ -43,6 +47,8 @@ class CaptionSpec:
     run: RunIdentity
     vocabulary: frozenset[str] | None = None
     """Tags of `quality.tags.vocabulary`, canonical."""
+    clip_tokenizer: str | None = None
+    """Content of `quality.clip.tokenizer`, as the JSON text of the tokenizers library: megabytes."""
     tokenizer: str | None = None
     """Local folder or hub id of the model, if `prompt_fields.*.max_tokens` needs its tokenizer."""
     first_attempt: int = 0
@@ -75,7 +81,7 @@ class Captioner:
         self._dispatcher = Dispatcher(engine, limits)
         self._engine = engine
         self._stats = CaptionStats()
-        self._rules = prepare_rules(spec.job.quality, spec.vocabulary)
+        self._rules = prepare_rules(spec.job.quality, spec.vocabulary, spec.clip_tokenizer)
         self._existing_fields = {slot.slot: slot.existing.field for slot in spec.job.captions if slot.existing}
 
     def stats(self) -> CaptionStats:
@@ -109,7 +115,7 @@ class Captioner:
             slot = request.slot
             if slot in texts:
                 text = texts[slot]
-                asked = request if text is None else without_prompt(request)
+                asked = request if text is None else self._taken(request)
                 existing = Existing(
                     text=text,
                     condition=f"captions.{slot}.existing: {self._existing_fields[slot]}",
@@ -120,12 +126,17 @@ class Captioner:
             else:
                 yield RequestState(image=image, request=request, seed=self._seed(shard, image["row"], slot, 0))
 
+    def _taken(self, request: Request) -> Request:
+        """The request of a row whose text comes from the source, perhaps from a slot of the parent."""
+        parent_slot = slot_of(self._existing_fields[request.slot])
+        return replace(without_prompt(request), parent_slots=(parent_slot,) if parent_slot else ())
+
     async def _caption(self, shard: str, states: list[RequestState], frames: Frames) -> list[RequestState]:
         """Send the requests to the engine, and retry those whose text the rules reject, as `quality.retry` says."""
         pending = [
             index
             for index, state in enumerate(states)
-            if state.image["row"] in frames and state.existing is None and not state.request.fault
+            if state.image["reason"] is None and state.existing is None and not state.request.fault
         ]
         for attempt in range(self._spec.job.quality.retry.attempts + 1):
             requests = {index: self._engine_request(shard, states[index], frames, attempt) for index in pending}
@@ -168,9 +179,9 @@ class Captioner:
         row, request = state.image["row"], state.request
         return EngineRequest(
             id=f"{shard}#{row}#{request.slot}#{attempt}",
-            pixels=frames[row],
+            pixels=frames.get(row, NO_PIXELS),
             # Equal bytes give equal pixels: a run has one `images` section.
-            image_id=state.image["image_sha256"],
+            image_id=state.image["image_sha256"] or f"{shard}#{row}",
             system=request.system,
             prompt=request.prompt,
             schema=request.schema,

@@ -34,6 +34,8 @@ def find_limit(
         limit: rows wanted.
         duplicates: by shard; its followers are not counted.
     """
+    # The parent's rows of a chained job say everything about the images that conditions test.
+    spec = replace(spec, source=spec.source.without_images())
     end_rows: dict[str, int | None] = {}
     left = limit
     for shard in shards:
@@ -56,7 +58,7 @@ def _selected(spec: ReadSpec, shard: Shard) -> Iterator[int]:
     if decided is not None:
         yield from (row.row for row in decided if row.skip is None)
         return
-    if spec.selection.parts:
+    if spec.selection.parts or any(spec.source.parent_needs):
         yield from _screened(spec, shard)
         return
     num_images = _num_images(spec, shard)

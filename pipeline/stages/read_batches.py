@@ -27,7 +27,7 @@ from pipeline.images import Decoded, Header, IsolatedDecoder, SizeOf, decode_or_
 from pipeline.ledger.fragments import FragmentInfo
 from pipeline.ledger.taken_over import TakenOver, to_stream
 from pipeline.models import Geometry
-from pipeline.readers import LeftOut, SourceRow, open_shard
+from pipeline.readers import LeftOut, ParentImage, SourceRow, open_shard
 from pipeline.selection import Selection
 from pipeline.stages.existing_texts import existing_texts
 from pipeline.stages.index_facts import IndexFacts
@@ -271,6 +271,7 @@ class _Batch:
             "source": json.dumps(row.metadata, ensure_ascii=False, sort_keys=True),
             "reason": row.reason.value if row.reason else None,
             "message": None if row.message is None else clean_text(row.message),
+            **_said_by(row.parent),
         }
         lost = self._screen.skip_of(row) if row.data is None else None
         if lost is not None:
@@ -282,6 +283,8 @@ class _Batch:
                 image |= self._image(row, data)
             except BadImage as err:
                 image |= {"reason": err.reason.value, "message": err.message}
+        elif image["reason"] is None:
+            image |= self._existing(row)
         if image["reason"] is None:
             self._taken_over += self._spec.taken_over.rows.get(row.row, ())
         image["duplicate_of"] = self._spec.selection.duplicate_of(row.row, image["reason"])
@@ -295,13 +298,17 @@ class _Batch:
         if skip is not None:
             return {**_facts_of(header), "reason": skip.reason.value, "message": clean_text(skip.condition)}
         spec = self._spec
-        texts = existing_texts(spec.existing, spec.schemas, row.metadata | row.tested) if spec.existing else {}
-        existing = {"existing": json.dumps(texts, ensure_ascii=False)} if texts else {}
+        existing = self._existing(row)
         if not self._needs_no_request({"row": row.row, **existing}):
             return {**existing, **self._decode(data)}
-        if texts:
+        if existing:
             header = header or self._tools.header(data, spec.images)
         return {**existing, **_facts_of(header)}
+
+    def _existing(self, row: SourceRow) -> dict[str, Any]:
+        spec = self._spec
+        texts = existing_texts(spec.existing, spec.schemas, row.metadata | row.tested) if spec.existing else {}
+        return {"existing": json.dumps(texts, ensure_ascii=False)} if texts else {}
 
     def _needs_no_request(self, image: Mapping[str, Any]) -> bool:
         """Whether every slot of an image has its caption row already, or its text."""
@@ -329,6 +336,20 @@ class _Batch:
             pixels=pa.py_buffer(pixels),
             taken_over=taken_over,
         )
+
+
+def _said_by(parent: ParentImage | None) -> dict[str, Any]:
+    """What an output that is the source says about an image; what is read of the image itself replaces it."""
+    if parent is None:
+        return {}
+    return {
+        "image_sha256": parent.sha256,
+        "image_bytes": parent.num_bytes,
+        "image_format": parent.format,
+        "width": parent.width,
+        "height": parent.height,
+        "parent_recipe": parent.recipe,
+    }
 
 
 def _facts_of(header: Header | None) -> dict[str, Any]:

@@ -61,6 +61,18 @@ class RowScreen:
         )
         return self._selection.skip_by_image(facts), header
 
+    def judge_unread(self, row: SourceRow) -> Skip | None:
+        """Decide about a row of texts, whose image is not read: by what an output that is the source says about it."""
+        parent = row.parent
+        facts = RowFacts(
+            fields=row.metadata | row.tested,
+            num_bytes=parent and parent.num_bytes,
+            width=parent and parent.width,
+            height=parent and parent.height,
+            format=parent and parent.format,
+        )
+        return self._selection.skip_by_identity(self._shard, row.row) or self._selection.skip_by_image(facts)
+
     def skip_of(self, row: SourceRow) -> Skip | None:
         """Return why a row is not captioned.
 
@@ -69,6 +81,8 @@ class RowScreen:
         """
         if row.reason is not None and row.reason in SKIPS:
             return Skip(row.reason, row.message or "")
+        if row.data is None and row.reason is None:
+            return self.judge_unread(row)
         if row.data is None:
             return self._selection.skip_by_identity(self._shard, row.row)
         try:

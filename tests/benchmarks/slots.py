@@ -11,6 +11,7 @@ import itertools
 import random
 import statistics
 import time
+from collections.abc import Callable
 from typing import Any
 
 from tests.benchmarks.report import arguments, median, publish
@@ -106,8 +107,14 @@ def drawn(num_images: int, side: int) -> list[Any]:
     return [np.ascontiguousarray(render(scene, rng.getrandbits(40), (side, side)).convert("RGB")) for scene in scenes]
 
 
-async def ask(engine: Any, pictures: list[Any], slots: list[int], name: str) -> float:
-    """Ask these slots of every image together; return captions a second."""
+def plain_prompt(_: int, slot: int) -> str:
+    return PROMPTS[slot]
+
+
+async def ask(
+    engine: Any, pictures: list[Any], slots: list[int], name: str, prompt_of: Callable[[int, int], str] = plain_prompt
+) -> float:
+    """Ask these slots of every image together; return captions a second. `prompt_of` gets image and slot."""
     from pipeline.engines import EngineRequest
 
     window = asyncio.Semaphore(max(1, IN_FLIGHT // len(slots)))
@@ -122,7 +129,7 @@ async def ask(engine: Any, pictures: list[Any], slots: list[int], name: str) -> 
                             pixels=pictures[number],
                             image_id=f"{name}#{number}",
                             system=SYSTEM,
-                            prompt=PROMPTS[slot],
+                            prompt=prompt_of(number, slot),
                             seed=number * len(PROMPTS) + slot,
                         )
                     )

@@ -19,19 +19,10 @@ GEOMETRY = FAMILIES["joycaption"].geometry_of(WEIGHTS.stated)
 class Running:
     """An engine on an event loop of its own, for tests that are not async."""
 
-    def __init__(self) -> None:
+    def __init__(self, spec: EngineSpec) -> None:
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self._thread.start()
-        spec = EngineSpec(
-            config=EngineConfig(max_model_len=768),
-            sampling=SamplingConfig(temperature=0),
-            max_tokens=300,
-            model_path=WEIGHTS.path,
-            revision=None,
-            family="joycaption",
-            geometry=GEOMETRY,
-        )
         self.engine: Engine = start_engine(spec)
 
     def close(self) -> None:
@@ -46,6 +37,16 @@ class Running:
 
 @pytest.fixture(scope="session")
 def running() -> Iterator[Running]:
-    running = Running()
+    running = Running(
+        EngineSpec(
+            config=EngineConfig(max_model_len=768),
+            sampling=SamplingConfig(temperature=0),
+            max_tokens=300,
+            model_path=WEIGHTS.path,
+            revision=None,
+            family="joycaption",
+            geometry=GEOMETRY,
+        )
+    )
     yield running
     running.close()

@@ -52,7 +52,11 @@ def test_prompts_lists_a_generation(generation):
         (["dance"], 2, "there is no verb 'dance'; allowed: caption, preview, plan"),
         (["captoin"], 2, "make-demo-data; did you mean caption?"),
         (["draw", "data"], 2, "draw was renamed; use `joyfleet make-demo-data`"),
-        (["retry", "out"], 2, "--rows is missing; give --rows failed, rejected, or failed,rejected. To read shards in"),
+        (
+            ["retry", "out"],
+            2,
+            "--rows is missing; give --rows failed, rejected, failed,rejected, stale or duplicates-of-failed. To",
+        ),
         (["retry", "out", "--rows", "ok"], 2, "'ok'; allowed: failed, rejected, or both with a comma"),
     ],
 )

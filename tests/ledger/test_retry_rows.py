@@ -11,7 +11,7 @@ from pipeline.ledger.caption_table import captions_sha256, from_parquet, to_parq
 from pipeline.ledger.footer import read_footer
 from pipeline.ledger.fragments import write_fragment
 from pipeline.ledger.layout import committed_path
-from pipeline.ledger.retry_rows import find_retry_rows, merge_rows, replace_rows
+from pipeline.ledger.retry_rows import RetryRows, find_retry_rows, merge_rows, read_other_rows, replace_rows
 from pipeline.storage import WriteResult
 from schemas.caption_row import CAPTION_ROW
 from schemas.status import Status
@@ -145,9 +145,26 @@ def test_success_beats_failure_and_attempts_add_up(old, new, kept):
         made = caption_row(0, "long", text) | {"status": status, "prompt": text, "attempts": 2}
         return pa.Table.from_pylist([made], schema=CAPTION_ROW)
 
-    [row] = merge_rows(table(old, "old"), table(new, "new"), RUN.slots, (Status.FAILED, Status.REJECTED)).to_pylist()
+    retried = frozenset() if old == "ok" else frozenset({0})
+    retry_rows = RetryRows(version="v", num_images=1, rows=(0,), identities=retried, attempts=2)
+    [row] = merge_rows(table(old, "old"), table(new, "new"), RUN.slots, retry_rows).to_pylist()
     assert row["prompt"] == kept
     assert row["attempts"] == (2 if old == "ok" else 4)
+    [stale] = merge_rows(
+        table(old, "old"), table(new, "new"), RUN.slots, replace(retry_rows, keeps_better=False)
+    ).to_pylist()
+    assert stale["prompt"] == ("old" if old == "ok" else "new")
+
+
+def test_the_other_rows_of_a_retry_are_those_that_are_not_asked_again(store, retry_rows):
+    one_slot = replace(retry_rows, identities=frozenset({2 * BAD[0]}))
+    others = read_other_rows(store, RUN, SHARD, one_slot).rows
+    assert {(row, caption["slot"]) for row, captions in others.items() for caption in captions} == {
+        (BAD[0], "booru"),
+        (BAD[1], "long"),
+        (BAD[1], "booru"),
+    }
+    assert read_other_rows(store, RUN, SHARD, retry_rows).rows == {}
 
 
 def test_a_retry_of_a_damaged_file_is_refused_and_keeps_the_old_digest(store):

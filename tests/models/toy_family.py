@@ -34,6 +34,7 @@ class Layout:
     """BOS (1), the image (2), the bytes of the texts."""
 
     image_token = 2
+    template_settings: dict[str, object] = {}  # noqa: RUF012 - of a toy
 
     def image_tokens(self, width: int, height: int) -> int:
         return width * height // 256

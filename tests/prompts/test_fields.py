@@ -12,6 +12,7 @@ from pipeline.errors import ConfigError
 from pipeline.prompts import RequestSampler, check_captions
 from pipeline.prompts.row_fields import MAX_CHARS, metadata_names
 from pipeline.prompts.template import sentences
+from schemas.status import Reason
 from tests.prompts import renderer
 
 TAGS = "The image has the tags {source.tags}."
@@ -158,8 +159,9 @@ def test_a_hostile_value_is_plain_text_on_one_line(value, text):
 def test_a_value_without_text_is_missing(value):
     request = prompt_of({"tags": value, "txt": "x"})
     assert request.fault == (
+        Reason.MISSING_FIELD,
         "source.tags: the row has no text for it (its fields: tags, txt); set prompt_fields.tags.missing to omit or to "
-        "a text, if rows may lack it"
+        "a text, if rows may lack it",
     )
     assert request.prompt == BASE + TAGS
 
@@ -244,7 +246,10 @@ def test_a_custom_prompt_loses_the_sentences_of_missing_fields_and_fails_without
     bare = prompt_of({}, {"prompt": "{source.tags}"}, tags={"missing": "omit"})
     assert (bare.prompt, bare.fault) == (
         "",
-        "no sentence of the prompt is left, since fields of the row have no text; write one without a field",
+        (
+            Reason.MISSING_FIELD,
+            "no sentence of the prompt is left, since fields of the row have no text; write one without a field",
+        ),
     )
 
 

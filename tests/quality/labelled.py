@@ -7,8 +7,8 @@ tag lists of one colour or of 150 tags, and answers of the stand-in's grammar in
 """
 
 import random
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 
 from pipeline.standin.world import sample_scene
@@ -38,6 +38,7 @@ class Labelled:
     length_class: str | None = None
     schema: str | None = None
     given_items: tuple[str, ...] = ()
+    given_texts: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
 
 
 @cache

@@ -13,8 +13,9 @@ from jobs.source_summary import show_source
 from pipeline.config import SourceConfig, parse_job
 from pipeline.errors import ConfigError, ShardUnreadable
 from pipeline.ledger.verification import SourceImage, verify_shard
-from pipeline.readers import FORMATS, format_of, list_shards, open_head, open_shard
+from pipeline.readers import FORMATS, list_shards, open_head, open_shard
 from pipeline.readers.count_estimate import estimate_counts
+from pipeline.readers.formats import format_of_path
 from schemas.status import Reason
 from tests.export.world import MAX_BYTES, RUN, caption_all, export, image
 from tests.readers import toy_format
@@ -34,7 +35,7 @@ from tests.readers import toy_format
     ],
 )
 def test_the_format_follows_from_the_suffix(path, name):
-    assert format_of(path).name == name
+    assert format_of_path(path).name == name
 
 
 def test_every_format_has_its_own_suffixes():

@@ -12,9 +12,8 @@ from pipeline.flow.commits import commit_task
 from pipeline.flow.extension import Extension
 from pipeline.flow.prepared_job import PreparedJob, prepare_job
 from pipeline.flow.run_result import RunResult
-from pipeline.flow.shard_task import ShardTask, selection_of_task
+from pipeline.flow.shard_task import ShardTask, selection_of_task, taken_over_of_task
 from pipeline.ledger.shard_tracker import CompletedShard
-from pipeline.ledger.taken_over import read_taken_over
 from pipeline.readers import list_shards
 from pipeline.stages.captioning import Caption
 from pipeline.stages.read_batches import read_shard
@@ -59,11 +58,10 @@ def run_tasks(
 
 def _caption(prepared: PreparedJob, task: ShardTask, engine: Engine):
     read = prepared.read_spec
-    earlier = [prepared.earlier[index] for index in task.earlier]
     spec = replace(
         read,
         selection=selection_of_task(read.selection, task, prepared.store, read.duplicates_by),
-        taken_over=read_taken_over(earlier, prepared.run_identity, task.shard),
+        taken_over=taken_over_of_task(task, prepared.store, prepared.earlier, prepared.run_identity),
     )
     stage = Caption(prepared.caption_spec, engine, prepared.store)
     rows = None if task.retry_rows is None else task.retry_rows.rows

@@ -1,21 +1,17 @@
-"""Detects the language of a caption with py3langid, whose model is part of its package. Its only import.
+"""Detects the language of a caption, see `pipeline.quality.language`.
 
 The confidence is the probability of the language among the candidates. `zxx` (no language: numbers, markup) is no
 language.
 """
 
-from functools import lru_cache
-from typing import Any, cast
-
 from pipeline.config.corpus_config import LanguagesConfig
 from pipeline.errors import ConfigError
-
-NO_LANGUAGE = "zxx"
+from pipeline.quality.language import NO_LANGUAGE, known_languages, language_of
 
 
 def detect_language(text: str, config: LanguagesConfig) -> str | None:
     """Return the ISO 639 code of the language of a text, or None if it is not confident enough."""
-    language, confidence = cast("tuple[str, float]", _identifier(config.candidates).classify(text))
+    language, confidence = language_of(text, config.candidates)
     return language if confidence >= config.min_confidence and language != NO_LANGUAGE else None
 
 
@@ -31,23 +27,3 @@ def check_languages(config: LanguagesConfig) -> None:
         raise ConfigError(
             f"languages.candidates: found {', '.join(unknown)}; {config.detector} knows: {', '.join(labels)}"
         )
-
-
-def known_languages() -> tuple[str, ...]:
-    """Return the codes of all languages that can be detected."""
-    return tuple(sorted(set(cast("list[str]", _identifier(()).labels)) - {NO_LANGUAGE}))
-
-
-@lru_cache(maxsize=4)
-def _identifier(candidates: tuple[str, ...]) -> Any:  # noqa: ANN401 - py3langid's, loaded on first use
-    """Load the model, once per process and set of candidates: a second."""
-    # An optional extra.
-    from py3langid.langid import (  # noqa: PLC0415  # pyright: ignore[reportMissingImports]
-        MODEL_FILE,
-        LanguageIdentifier,
-    )
-
-    identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
-    if candidates:
-        identifier.set_languages(list(candidates))
-    return identifier
