@@ -31,7 +31,7 @@ def _checked(ctx: click.Context, option: click.Parameter, rows: str | None) -> s
         )
     if rows not in ALONE and not set(rows.split(",")) <= set(RETRIED):
         raise click.BadParameter(
-            f"{rows!r}; allowed: {', '.join(RETRIED)}, or both with a comma; or {STALE}, alone; or {DUPLICATES}, alone",
+            f"{rows!r}; allowed: {', '.join(RETRIED)}, or both with a comma; {DUPLICATES} or {STALE}, alone",
             ctx,
         )
     return rows
