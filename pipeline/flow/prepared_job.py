@@ -150,7 +150,10 @@ def prepare_job(job: JobConfig, extension: Extension | None = None) -> PreparedJ
         _refuse_limited(job, extension)
     listing = list_source(job.source)
     remarks += listing.remarks
-    read = with_index(read_spec(job, weights))
+    read = read_spec(job, weights)
+    if stored is None or job.source.index is not None:
+        # The index of `source.duplicates` is not needed any more once the output has its own record.
+        read = with_index(read)
     if stored is None:
         refuse_unfit_index(job, listing.shards)
         checked_index_facts(read.source, read.images, listing.shards)
@@ -168,7 +171,8 @@ def prepare_job(job: JobConfig, extension: Extension | None = None) -> PreparedJ
         refuse_other_selection(store, current_selection(record.selection, stored), job.source.selection())
         shards = _within_limit(job, store, read, listing.shards, stored, remarks)
         plan = _planned(job, store, shards, stored, extension, remarks)
-    checked_index_facts(read.source, read.images, list(plan.shards.values()))
+    if read.index is not None:
+        checked_index_facts(read.source, read.images, list(plan.shards.values()))
     end_rows = _end_rows(job, store, plan)
     in_force = selections_in_force(store, job.source, record.selection, plan, {})
     duplicates = claim_duplicates(job, store, plan, [each.selection for each in in_force])

@@ -98,9 +98,7 @@ def _read(store: Store, run: RunIdentity, shard: Shard) -> _Rows:
     table = checked_rows(store, data, footer).select(["row", "status", "reason", "duplicate_of"])
     is_failed = pc.call_function("equal", [table["status"], pa.scalar(Status.FAILED.value)])
     is_skipped = pc.call_function("equal", [table["reason"], pa.scalar(Reason.DUPLICATE.value)])
-    stands_in = pc.call_function(
-        "and_not", [table["duplicate_of"].is_valid(), pc.call_function("fill_null", [is_skipped, pa.scalar(False)])]
-    )
+    stands_in = pc.call_function("and_not", [table["duplicate_of"].is_valid(), is_skipped.fill_null(False)])
     asked_instead = table.filter(stands_in)
     failed_rows = set(table.filter(is_failed)["row"].to_pylist())
     leaders = zip(asked_instead["row"].to_pylist(), asked_instead["duplicate_of"].to_pylist(), strict=True)

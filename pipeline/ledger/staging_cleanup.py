@@ -71,7 +71,8 @@ def _unnamed_followers(store: Store) -> Iterator[Entry]:
 def _reason_to_keep(entry: Entry) -> str | None:
     if entry.linked:
         return "it is a link, or behind a link"
-    ours = (layout.is_temporary, layout.shard_of_fragment, layout.generation_of_followers)
-    if any(recognise(entry.path) not in (None, False) for recognise in ours):
+    if layout.is_temporary(entry.path) or layout.shard_of_fragment(entry.path):
+        return None
+    if layout.generation_of_followers(entry.path) is not None:
         return None
     return "its name is not one of JoyFleet's temporary files"

@@ -18,10 +18,10 @@ from pipeline.ledger.layout import applied_path, generation_path
 from pipeline.ledger.shard_plan import read_plan
 from pipeline.storage import open_store
 from schemas.status import Status
-from tests.ledger.faults import Crash, Interposed, crash, dying
+from tests.ledger.faults import Crash, Interposed
 from tests.selection import test_duplicates
 from tests.selection.runs import committed_bytes, images_with, rows_of, run_job, run_tasks
-from tests.selection.test_duplicates import invoke, verified, write_shard
+from tests.selection.test_duplicates import dying_store, invoke, verified, write_shard
 from tests.selection.world import SLOTS, job_of, write_tar
 
 NARROW = {"where": {"fields": {"score": {"min": 9}}}}
@@ -276,17 +276,16 @@ def test_a_change_killed_at_any_call_to_the_store_is_finished_by_the_next_run(tm
     for num in range(1, 200):
         output = f"out-{num}"
         run_job(job(tmp_path, output, **NARROW))
+        stores = []
         with monkeypatch.context() as patch:
-            patch.setattr(prepared_job, "open_store", lambda url, num=num: dying(open_store(url), num, "after", crash))
-            killed = True
+            patch.setattr(prepared_job, "open_store", lambda url, num=num, made=stores: dying_store(url, num, made))
             with contextlib.suppress(Crash):
                 run_tasks(prepare_job(job(tmp_path, output, **WIDE), Extension()))
-                killed = False
         rows, _ = run_job(job(tmp_path, output, **WIDE), extend=True)
         assert images_with(rows, "ok") == [("a.tar", row) for row in (7, 8, 9)]
         assert (tmp_path / output / applied_path(1)).exists()
         assert prepare_job(job(tmp_path, output, **WIDE)).tasks == []
-        if not killed:
+        if max(store.num_calls for store in stores) < num:
             break
     assert num > 15
 

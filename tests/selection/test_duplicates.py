@@ -1,5 +1,6 @@
 """Duplicates captioned once: of equal images the first selected one is asked, and the others name it."""
 
+import contextlib
 import json
 import shutil
 from dataclasses import replace
@@ -339,19 +340,22 @@ def test_a_run_killed_at_any_call_to_the_store_has_the_same_duplicates(folder, m
     index(folder)
     for num in range(1, 100):
         made = job(folder, output=f"out-{num}")
+        stores = []
         with monkeypatch.context() as patch:
-            patch.setattr(prepared_job, "open_store", lambda url, num=num: dying(open_store(url), num, "after", crash))
-            try:
+            patch.setattr(prepared_job, "open_store", lambda url, num=num, made=stores: dying_store(url, num, made))
+            with contextlib.suppress(Crash):
                 prepare_job(made)
-            except Crash:
-                killed = True
-            else:
-                killed = False
         rows, _ = run_job(made)
         assert leaders_in(rows) == FOLLOWERS
-        if not killed:
+        if max(store.num_calls for store in stores) < num:
             break
-    assert num > 8
+    assert num > 10
+
+
+def dying_store(url, num, made):
+    """A store that dies after its `num`-th call; kept in `made`."""
+    made.append(dying(open_store(url), num, "after", crash))
+    return made[-1]
 
 
 def test_a_damaged_record_and_a_lost_file_are_refused_by_name(folder):
@@ -434,8 +438,13 @@ def test_a_retry_of_a_stand_in_stays_one(folder):
 def test_without_duplicates_there_is_nothing_to_stand_in(folder):
     plain = job_of(folder / "in").model_copy(update={"output": str(folder / "out")})
     run_job(plain)
-    message = invoke("retry", folder / "out", "--rows", "duplicates-of-failed", "--set", "model=standin", code=2)
-    assert "its job has no source.duplicates" in message
+    with pytest.raises(ConfigError, match=r"its job has no source\.duplicates, so no row waits for another one"):
+        prepare_stand_ins(plain)
+    message = invoke("retry", folder / "out", "--rows", "failed,duplicates-of-failed", code=2)
+    assert "allowed: failed, rejected, or both with a comma; duplicates-of-failed" in message
+    assert "rows were never asked" in invoke(
+        "retry", folder / "out", "--rows", "duplicates-of-failed", "--edited", code=2
+    )
 
 
 # A source that grows.
