@@ -35,17 +35,17 @@ def log_histogram(name: str, unit: str, title: str, bins: Sequence[LogBin]) -> s
     axes.bar(starts, [each.images for each in bins], width=widths * 0.9, align="edge", color=PLACEHOLDERS.accent)
     first, last = float(starts[0]), float(starts[-1] + widths[-1])
     axes.set_xlim(first, last)
-    step = max(1, int(np.ceil((last - first) / TICKS)))
-    axes.xaxis.set_major_locator(FixedLocator(list(np.arange(np.ceil(first), last + 1e-9, step))))
+    step = 0.5 if last - first < TICKS / 2 else np.ceil((last - first) / TICKS)
+    axes.xaxis.set_major_locator(FixedLocator(list(np.arange(np.ceil(first / step) * step, last + 1e-9, step))))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda place, _: _label(2**place)))
     axes.set_xlabel(unit)
     return to_svg(figure, name, title)
 
 
 def _label(value: float) -> str:
-    """A power of two for people: 0.25, 512, 2,048, 64 Ki."""
-    if value < 1:
-        return f"{value:g}"
+    """A value for people: 0.25, 1.41, 512, 2,048, 64 Ki."""
+    if value < 100:
+        return f"{value:.3g}"
     for unit, prefix in ((2**30, " Gi"), (2**20, " Mi"), (2**10, " Ki")):
         if value >= 16 * 2**10 and value >= unit:
             return f"{value / unit:,.0f}{prefix}"

@@ -14,7 +14,7 @@ from schemas.index_report import INDEX_COPIES
 
 SHOWN_CLUSTERS = 6
 """The largest ones of each kind."""
-SHOWN_FOLLOWERS = 3
+SHOWN_FOLLOWERS = 2
 """The first ones of each cluster that is shown."""
 
 Row = Mapping[str, Any]
