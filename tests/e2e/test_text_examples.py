@@ -114,7 +114,7 @@ def test_caption_and_alt_text_become_one_text(folder, tagged, local):
         json.loads(line) for file in (folder / "merged").rglob("*.jsonl") for line in file.read_text().splitlines()
     ]
     assert {row["caption_merged"] for row in exported if row["caption_merged"]} == {row["caption"] for row in merged}
-    assert all(row["caption_long"] for row in exported)
+    assert sum(bool(row["caption_long"]) for row in exported) >= len(merged)
 
 
 @pytest.mark.long
