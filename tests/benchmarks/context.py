@@ -35,22 +35,23 @@ PLACES = {
 }
 
 
-async def measure(args: Any, watched: Watched) -> list[dict[str, Any]]:
-    engine = started(watched)
+async def measure(args: Any) -> list[dict[str, Any]]:
+    engine = started(Watched())
     pictures = drawn(args.images, engine._tokens.geometry.width_px)
     await ask(engine, pictures[:16], [0], "warm")
     rows = []
     for place, prompt_of in PLACES.items():
-        watched.clear()
-        rate = await ask(engine, pictures, list(range(len(PROMPTS))), place, prompt_of)
-        requests = len(pictures) * len(PROMPTS)
+        before = engine.stats()
+        await ask(engine, pictures, list(range(len(PROMPTS))), place, prompt_of)
+        after, requests = engine.stats(), len(pictures) * len(PROMPTS)
+        tokens, hits = after.prefix_tokens - before.prefix_tokens, after.prefix_hits - before.prefix_hits
         rows.append(
             {
                 "place": place,
-                "prompt_tokens": watched.prefix_asked / requests,
-                "hit_tokens": watched.prefix_found / requests,
-                "hits": watched.means()["prefix_hits"],
-                "captions_per_s": rate,
+                "prompt_tokens": tokens / requests,
+                "hit_tokens": hits / requests,
+                "computed_tokens": (tokens - hits) / requests,
+                "hits": hits / tokens,
             }
         )
         print(rows[-1], flush=True)
@@ -60,7 +61,7 @@ async def measure(args: Any, watched: Watched) -> list[dict[str, Any]]:
 
 def main() -> None:
     args = arguments("context", __doc__, images=96)
-    rows = asyncio.run(measure(args, Watched()))
+    rows = asyncio.run(measure(args))
     publish(args, rows, {"share of prompt tokens from the prefix cache": {row["place"]: row["hits"] for row in rows}})
 
 

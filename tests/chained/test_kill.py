@@ -39,10 +39,11 @@ def die_at(number, when):
     def dying(write):
         def wrapped(*arguments):
             left[0] -= 1
-            if not left[0] and when == "before":
+            is_last = left[0] == 0  # a write may call another one
+            if is_last and when == "before":
                 sigkill()
             result = write(*arguments)
-            if not left[0]:
+            if is_last:
                 sigkill()
             return result
 

@@ -68,7 +68,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def tagged(folder):
     printed = execute(folder, "tags-in-prompt", "--set", "engine={max_model_len: 768}")
-    return printed, {(row["shard"], row["row"]): row for row in committed_rows(folder / "out/tagged")}
+    return printed, committed_rows(folder / "out/tagged")
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,8 @@ def local(tmp_path_factory, tagged):
     """Settings that send the requests of a job to the server."""
     place = tmp_path_factory.mktemp("server")
     model = build(place / "copy")
-    server = VllmServer(place / "server.log", template=False, model=str(model))
+    grammar = ["--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}']
+    server = VllmServer(place / "server.log", template=False, model=str(model), words=grammar)
     server.start()
     server.wait()
     endpoint = {"urls": [server.url], "model": server.name, "reconnect_timeout_s": 300}
@@ -88,11 +89,12 @@ def local(tmp_path_factory, tagged):
 @pytest.mark.long
 def test_the_tags_are_in_the_prompts_and_are_counted(tagged):
     printed, rows = tagged
-    assert len(rows) == NUM_IMAGES / 2
-    for row in rows.values():
+    assert len(rows) == NUM_IMAGES
+    assert {row["given"] for row in rows if row["slot"] == "long"} == {None}
+    for row in (row for row in rows if row["slot"] == "tagged"):
         tags = [tag.strip() for tag in json.loads(row["source"])["txt"].split(",")]
         assert row["prompt"].endswith(f"The image has the tags {', '.join(tags)}.")
-        assert row["given"] == len(set(tags))
+        assert row["given"] in (None, len(set(tags)))
     assert re.search(r"mentioned: [\d.]+% of \d+ given tags and names", printed[-1])
 
 
@@ -100,7 +102,7 @@ def test_the_tags_are_in_the_prompts_and_are_counted(tagged):
 def test_caption_and_alt_text_become_one_text(folder, tagged, local):
     execute(folder, "merge-alt-text", *local)
     rows = committed_rows(folder / "out/merged")
-    assert len(rows) == len(tagged[1])
+    assert len(rows) == len(tagged[1]) / 2
     statuses = Counter((row["status"], row["reason"]) for row in rows)
     assert statuses.keys() <= {("ok", None), ("rejected", "lost_fact"), ("skipped", "no_parent_caption")}, statuses
     merged = [row for row in rows if row["status"] == "ok"]
@@ -112,7 +114,7 @@ def test_caption_and_alt_text_become_one_text(folder, tagged, local):
         json.loads(line) for file in (folder / "merged").rglob("*.jsonl") for line in file.read_text().splitlines()
     ]
     assert {row["caption_merged"] for row in exported if row["caption_merged"]} == {row["caption"] for row in merged}
-    assert all(row["caption_long"] for row in exported)
+    assert sum(bool(row["caption_long"]) for row in exported) >= len(merged)
 
 
 @pytest.mark.long
@@ -141,7 +143,7 @@ def test_captions_are_shortened_to_what_clip_reads(folder, tagged, local, tmp_pa
     assert all(row["caption"] == answer_to(row["prompt"]) for row in short)
     rejected = [row for row in rows if row["status"] == "rejected"]
     assert {row["reason"] for row in rejected} <= {"max_clip_tokens"}
-    versions = json.loads((folder / "out/clip/run.json").read_text())["versions"]
+    versions = json.loads((folder / "out/clip/run.json").read_text())["about"]["versions"]
     assert re.fullmatch("[0-9a-f]{16}", versions["clip_tokens"])
     exported = [row for file in (folder / "prompts").rglob("*.csv") for row in csv.DictReader(file.open())]
     assert len(exported) == len(short)
