@@ -36,7 +36,7 @@ def log_histogram(name: str, unit: str, title: str, bins: Sequence[LogBin]) -> s
     first, last = float(starts[0]), float(starts[-1] + widths[-1])
     axes.set_xlim(first, last)
     step = 0.5 if last - first < TICKS / 2 else np.ceil((last - first) / TICKS)
-    axes.xaxis.set_major_locator(FixedLocator(list(np.arange(np.ceil(first / step) * step, last + 1e-9, step))))
+    axes.xaxis.set_major_locator(FixedLocator(np.arange(np.ceil(first / step) * step, last + 1e-9, step).tolist()))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda place, _: _label(2**place)))
     axes.set_xlabel(unit)
     return to_svg(figure, name, title)
