@@ -442,7 +442,7 @@ def test_without_duplicates_there_is_nothing_to_stand_in(folder):
         prepare_stand_ins(plain)
     message = invoke("retry", folder / "out", "--rows", "failed,duplicates-of-failed", code=2)
     assert "allowed: failed, rejected, or both with a comma; duplicates-of-failed" in message
-    assert "rows were never asked" in invoke(
+    assert "rows that were never asked have no edits" in invoke(
         "retry", folder / "out", "--rows", "duplicates-of-failed", "--edited", code=2
     )
 
