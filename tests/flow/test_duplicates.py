@@ -128,7 +128,7 @@ def test_a_loosened_filter_asks_the_rest_also_after_kills(tmp_path, source):
     rows = committed_rows(tmp_path / "out")
     assert first < asked_images(rows)
     scores = {(row["shard"], row["row"]): json.loads(row["source"])["score"] for row in rows}
-    assert {scores[image] for image in asked_images(rows)} == set(range(2, 10))
+    assert {scores[image] for image in asked_images(rows)} == {2, 3, 4, 6, 7, 8, 9}  # rows with 5 are copies of others
     pictures = [NUMBERS[int(shard[0])][row] for shard, row in asked_images(rows)]
     assert len(set(pictures)) == len(pictures)
     verified(tmp_path, tmp_path / "out")
