@@ -62,8 +62,8 @@ class PromptTokens:
             image_tokens = self.layout.image_tokens(*smallest)
             of_image = f", {image_tokens} of them for the image" if image_tokens else ""
             raise ConfigError(
-                f"sampling.max_tokens={max_tokens}: the shortest prompt has {fewest} tokens{of_image}, so "
-                f"engine.max_model_len must be at least {fewest + max_tokens}; found {max_model_len}. With this "
+                f"sampling.max_tokens={max_tokens}: the shortest prompt has {fewest} tokens{of_image}, "
+                f"so engine.max_model_len must be at least {fewest + max_tokens}; found {max_model_len}. With this "
                 f"max_model_len, sampling.max_tokens may be up to {max(0, max_model_len - fewest)}"
             )
 

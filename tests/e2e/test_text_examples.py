@@ -58,6 +58,10 @@ def execute(folder: Path, name: str, *local: str) -> list[str]:
     return outputs
 
 
+def csv_rows(folder: Path) -> list[dict[str, str]]:
+    return [row for file in folder.rglob("*.csv") for row in csv.DictReader(file.read_text().splitlines())]
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("examples")
@@ -125,7 +129,7 @@ def test_a_caption_becomes_json_with_columns(folder, tagged, local):
     facts = [json.loads(row["caption"]) for row in rows if row["caption"]]
     assert len(facts) >= 0.5 * len(rows)
     assert all(set(fact) == {"shape", "colour", "background", "watermark"} for fact in facts)
-    exported = [row for file in (folder / "facts").rglob("*.csv") for row in csv.DictReader(file.open())]
+    exported = csv_rows(folder / "facts")
     assert Counter(row["facts_shape"] for row in exported) == Counter(fact["shape"] for fact in facts)
 
 
@@ -145,7 +149,7 @@ def test_captions_are_shortened_to_what_clip_reads(folder, tagged, local, tmp_pa
     assert {row["reason"] for row in rejected} <= {"max_clip_tokens"}
     versions = json.loads((folder / "out/clip/run.json").read_text())["about"]["versions"]
     assert re.fullmatch("[0-9a-f]{16}", versions["clip_tokens"])
-    exported = [row for file in (folder / "prompts").rglob("*.csv") for row in csv.DictReader(file.open())]
+    exported = csv_rows(folder / "prompts")
     assert len(exported) == len(short)
     done = run(folder, "verify", "out/clip")
     assert done.code == 0, done
