@@ -113,7 +113,7 @@ def _decided(selection: Selection, shard: Shard, row: dict[str, Any]) -> Decided
 
 def _skip_of(selection: Selection, shard: Shard, row: dict[str, Any], fields: dict[str, JSON]) -> Skip | None:
     # As the readers decide: a table does not say how long an image is before it is read.
-    num_bytes = None if format_of(shard.path).has_columns else row["bytes"]
+    num_bytes = None if format_of(shard).has_columns else row["bytes"]
     skip = selection.skip_before_image(shard.path, row["row"], RowFacts(fields=fields, num_bytes=num_bytes))
     if skip is not None or not selection.needs_image or row["bytes"] is None:
         return skip
