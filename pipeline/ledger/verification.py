@@ -290,7 +290,7 @@ def _is_as_selected(image: SourceImage, reason: str | None, message: str | None,
     return leader == image.duplicate_of and skipped_by in (image.skipped_by, None)
 
 
-_BY_SELECTION = SKIPS - {Reason.HAS_CAPTION, Reason.NO_PARENT_CAPTION}
+_BY_SELECTION = SKIPS - {Reason.HAS_CAPTION}
 
 
 def _named(table: pa.Table, kind: ViolationKind, column: str, wrong: Sequence[bool]) -> list[Fault]:
