@@ -147,12 +147,15 @@ def memory(context: Context) -> Finding:
                 "engine.gpu_memory_utilization",
             )
     if context.job is not None and hosts_model(context):
-        _check_size(engine, _dims(context), cards)
+        dims = _dims(context)
+        if dims is not None:
+            _check_size(engine, dims, cards)
     least = min(card.free_bytes for card in cards)
     return ok(f"{least / GIB:.1f} GiB or more of {cards[0].total_bytes / GIB:.1f} GiB are free on each GPU")
 
 
-def _dims(context: Context) -> ModelDims:
+def _dims(context: Context) -> ModelDims | None:
+    """The dimensions of the job's model; None for a text model whose files are not here."""
     model = job_of(context).model
     family, stated = family_of(model), find_weights(model).stated
     return family.dims if stated is None else family.dims_of(stated)

@@ -123,12 +123,15 @@ def disk_for_weights(context: Context) -> Finding:
     model = job_of(context).model
     if find_weights(model).stated is not None:
         return ok(f"{model.id} is on the disk")
-    needed = WEIGHTS_FACTOR * family_of(model).dims.weight_bytes(BFLOAT16)
-    cache = _hub_cache()
+    cache, dims = _hub_cache(), family_of(model).dims
     blobs = cache / f"models--{model.id.replace('/', '--')}" / "blobs"
     present = sum(file.stat().st_size for file in blobs.iterdir() if file.is_file()) if blobs.is_dir() else 0
     existing = next(folder for folder in (cache, *cache.parents) if folder.is_dir())
     free = shutil.disk_usage(existing).free
+    if dims is None:
+        message = f"{cache}: {_gib(free)} are free; the size of {model.id} is not known here"
+        return warning(message, "compare with the size that its page on the hub gives")
+    needed = WEIGHTS_FACTOR * dims.weight_bytes(BFLOAT16)
     message = f"{cache}: {_gib(free)} are free; {model.id} has about {_gib(needed)}, {_gib(present)} of it are there"
     if free < needed - present:
         return failed(message, "free space, or set HF_HOME to a folder on a larger disk, on every node")

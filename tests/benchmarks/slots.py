@@ -86,13 +86,9 @@ def started(watched: Watched) -> Any:
         geometry=FAMILIES["joycaption"].geometry_of(weights.stated),
     )
     _prepare_process(spec.config)
-    from vllm.v1.engine.async_llm import AsyncLLM
-
     from pipeline.engines import vllm as door
 
-    door._start = lambda spec, size, stats: AsyncLLM.from_engine_args(
-        door._engine_args(spec, size), stat_loggers=[lambda config, index: watched]
-    )
+    door._stat_logger = lambda stats: lambda config, index: watched
     return door.VllmEngine(spec)
 
 

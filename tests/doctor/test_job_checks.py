@@ -211,6 +211,19 @@ def with_model(folder, **rest):
     return context(model={"id": str(folder), "generation": "alpha-two"}, **rest)
 
 
+def test_a_text_model_on_the_hub_has_no_known_size(monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    captions = [{"slot": "short", "prompt": "Shorten: {source.text}"}]
+    asked = context(
+        model={"id": "owner/name", "generation": "text", "revision": "abc"},
+        source={"urls": [str(tmp_path)], "texts": True},
+        captions=captions,
+    )
+    finding = run("disk of weights", asked)
+    assert finding.level is Level.WARNING
+    assert finding.message.endswith("the size of owner/name is not known here")
+
+
 def test_whole_weights_are_ok(copy):
     assert run("weights", with_model(copy)).message == "1 files of weights, 0.00 GiB"
 

@@ -74,7 +74,7 @@ def test_each_different_image_is_asked_once_with_any_pool(tmp_path, source, repl
     done = succeeded(run(tmp_path, *words, **HOOKS, JFTEST_ASKED=str(asked)))
     assert asked_images(committed_rows(tmp_path / "out")) == expected_images()
     assert len(asked.read_bytes()) == len(expected_images()) < SHARDS * ROWS * 0.9
-    assert "rows by source.duplicates: {by: sha256}: " in done.out
+    assert "skipped: 20 rows by source.duplicates: {by: sha256}" in done.out
     verified(tmp_path, tmp_path / "out")
 
 
