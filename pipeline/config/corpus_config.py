@@ -106,6 +106,9 @@ class CaptionsConfig(ConfigPart):
     """Field to key of the confidences of its tags, where they are a list of their own; the field is in `columns`."""
     min_confidence: ConfidenceConfig | None = added(default=None)
     """Smallest confidence of the tags in `source`; by default that of `tags.min_confidence`."""
+    duplicates: bool = added(default=False)
+    """Give images that were skipped as duplicates (`source.duplicates`) the captions of their leader. Their other facts
+    stay their own."""
 
     @model_validator(mode="after")
     def _feeds_something(self) -> Self:

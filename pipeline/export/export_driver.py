@@ -27,9 +27,9 @@ from pipeline.export.export_shard import DONE, FOLDER, ExportTask, ShardExport, 
 from pipeline.export.form import Finished, Form
 from pipeline.export.forms import form_of
 from pipeline.export.json_columns import check_spread
-from pipeline.export.leader_captions import start_reading
 from pipeline.ledger.footer import RunIdentity
 from pipeline.ledger.layout import CAPTIONS, committed_path
+from pipeline.ledger.leader_captions import start_reading
 from pipeline.ledger.run_record import differences
 from pipeline.ledger.shard_plan import Plan, remaining
 from pipeline.readers import format_of
@@ -173,7 +173,7 @@ def _task(captioned: Captioned, destination: Store, config: ExportConfig) -> Exp
         form.check(shards, destination, config)
     return ExportTask(
         output=captioned.store,
-        others=tuple((store, max(1, len(plan.generations))) for store, _, plan in captioned.others),
+        others=tuple(store for store, *_ in captioned.others),
         destination=destination,
         form=form,
         config=config,
@@ -182,7 +182,6 @@ def _task(captioned: Captioned, destination: Store, config: ExportConfig) -> Exp
         source=captioned.source,
         max_bytes=captioned.max_bytes,
         joined=_joined(form, config, shards),
-        num_generations=max(1, len(captioned.plan.generations)),
     )
 
 

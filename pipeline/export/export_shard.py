@@ -18,10 +18,10 @@ from pipeline.config.export_config import ExportConfig
 from pipeline.errors import OutputMismatch, PipelineError, StoreError
 from pipeline.export.choose_captions import choose
 from pipeline.export.form import Form, ShardCaptions
-from pipeline.export.leader_captions import with_leader_captions
 from pipeline.ledger.caption_table import from_parquet
 from pipeline.ledger.json_record import from_json
 from pipeline.ledger.layout import committed_path
+from pipeline.ledger.leader_captions import with_leader_captions
 from pipeline.readers import open_shard
 from pipeline.storage import Store, WriteResult, put_idempotent, put_if_absent
 from schemas.shard import Shard
@@ -55,8 +55,8 @@ class ExportTask:
     """Everything that a worker needs besides the shard; pickles."""
 
     output: Store
-    others: tuple[tuple[Store, int], ...] = ()
-    """Outputs of the same images whose slots are exported too, with the number of generations of their plans."""
+    others: tuple[Store, ...] = ()
+    """Outputs of the same images whose slots are exported too."""
     destination: Store
     form: Form
     config: ExportConfig
@@ -68,8 +68,6 @@ class ExportTask:
     max_bytes: int
     joined: bool
     """Whether the columns of the source are joined."""
-    num_generations: int = 1
-    """Of the output's plan."""
 
 
 def done_path(shard: str) -> str:
@@ -126,9 +124,9 @@ def export_shard(task: ExportTask, shard: Shard) -> ShardExport:
 def _read_rows(task: ExportTask, shard: Shard) -> tuple[list[dict[str, Any]], int]:
     """The caption rows of a shard in all outputs, image after image, and the bytes of their files."""
     duplicates = task.config.duplicates
-    rows, num_bytes = _rows_of(task.output, shard, task.num_generations, duplicates=duplicates)
-    for output, num_generations in task.others:
-        others, more_bytes = _rows_of(output, shard, num_generations, duplicates=duplicates)
+    rows, num_bytes = _rows_of(task.output, shard, duplicates=duplicates)
+    for output in task.others:
+        others, more_bytes = _rows_of(output, shard, duplicates=duplicates)
         row = _other_image(_images(rows), _images(others))
         if row is not None:
             raise PipelineError(
@@ -154,9 +152,7 @@ def _other_image(own: Mapping[int, str | None], other: Mapping[int, str | None])
     return min(apart, default=None)
 
 
-def _rows_of(
-    output: Store, shard: Shard, num_generations: int, *, duplicates: bool
-) -> tuple[list[dict[str, Any]], int]:
+def _rows_of(output: Store, shard: Shard, *, duplicates: bool) -> tuple[list[dict[str, Any]], int]:
     path = committed_path(shard.path)
     try:
         data = output.get(path)
@@ -165,7 +161,7 @@ def _rows_of(
         raise PipelineError(f"{output.url}: shard {shard.path} is not committed there; caption it first") from err
     except ValueError as err:
         raise StoreError(f"{output.url}/{path}: {err}; restore it") from err
-    return with_leader_captions(output, num_generations, rows) if duplicates else rows, len(data)
+    return with_leader_captions(output, rows) if duplicates else rows, len(data)
 
 
 def _opened(task: ExportTask, shard: Shard) -> Any:  # noqa: ANN401 - a context manager of ShardReader | None

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from click.testing import CliRunner
 from PIL import Image
 
 from jobs.commands import cli
-from pipeline.config import parse_job
+from pipeline.config import SourceConfig, parse_job
+from pipeline.config.corpus_config import CaptionsConfig
+from pipeline.corpus.tables.source_images import WorkUnit, images_of
 from pipeline.errors import ConfigError, OutputMismatch, PipelineError, StoreError
 from pipeline.flow import job_duplicates, prepared_job
 from pipeline.flow.extension import Extension
@@ -25,6 +28,7 @@ from pipeline.ledger.layout import committed_path, duplicates_path
 from pipeline.ledger.quarantine import Quarantined, put_quarantine
 from pipeline.ledger.shard_plan import read_plan
 from pipeline.ledger.staging_cleanup import clean
+from pipeline.readers import list_shards
 from pipeline.readers.tar import TarFiles
 from pipeline.selection.selection import in_sample
 from pipeline.storage import open_store
@@ -547,6 +551,27 @@ def test_an_export_waits_for_leaders_that_are_not_committed(folder):
         PipelineError, match=r"shard a\.tar is not committed yet, and duplicates wait for .* of a\.tar#"
     ):
         exported(folder, "jsonl", "--duplicates")
+
+
+def test_a_corpus_leaves_followers_without_a_caption_or_gives_them_that_of_their_leader(folder):
+    index(folder)
+    rows, _ = run_job(job(folder))
+    [_, file] = list_shards(SourceConfig(urls=(str(folder / "out" / "captions"),)), (".parquet",))
+    unit = WorkUnit(name="photos/b.tar", source="photos", captions=(file,))
+    texts = {}
+    for duplicates in (False, True):
+        entry = CaptionsConfig.model_validate(
+            {"name": "photos", "outputs": [str(folder / "out")], "long": [{"slot": "long"}], "duplicates": duplicates}
+        )
+        images = images_of(unit, entry, open_store(str(folder / "corpus")), Counter(), 2)
+        texts[duplicates] = {image.row: (image.facts["key"], image.facts.get("long")) for image in images}
+    keys = {row: rows["b.tar", row, "long"]["key"] for row in range(6)}
+    own = {row: rows["b.tar", row, "long"]["caption"] for row in range(6)}
+    leaders = {row: leader.split("#") for (shard, row), leader in FOLLOWERS.items() if shard == "b.tar"}
+    led = {row: rows[shard, int(number), "long"]["caption"] for row, (shard, number) in leaders.items()}
+    assert texts[False] == {row: (keys[row], own[row]) for row in range(6)}
+    assert texts[True] == {row: (keys[row], own[row] or led[row]) for row in range(6)}
+    assert len(led) == 4
 
 
 # Verification.

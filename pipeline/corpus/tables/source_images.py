@@ -21,8 +21,9 @@ from pipeline.corpus.tables.column_mapping import SourceFacts, facts_of
 from pipeline.corpus.tables.identity import content_digest
 from pipeline.corpus.tables.tag_scores import ScoreRules, score_rules
 from pipeline.errors import ConfigError, PipelineError, ShardUnreadable
+from pipeline.ledger.leader_captions import with_leader_captions
 from pipeline.readers import open_local
-from pipeline.storage import Store
+from pipeline.storage import Store, open_store
 from schemas.caption_row import CAPTION_ROW
 from schemas.image_facts import IMAGE_FACTS
 from schemas.shard import Shard
@@ -32,6 +33,8 @@ BATCH_ROWS = 2048
 # fmt: off
 COLUMNS = ["shard", "row", "key", "slot", "mode", "status", "caption", "image_sha256", "width", "height", "source"]
 # fmt: on
+LED_COLUMNS = ("reason", "message", "duplicate_of", "recipe", "image_bytes", "image_format")
+"""Also read to give duplicates the captions of their leaders."""
 PREFIXES = frozenset(("artist", "character", "copyright", "meta", "rating"))
 """Fields whose names JoyCaption's tag modes write before a tag, with a colon."""
 
@@ -78,7 +81,7 @@ def images_of(
         yield from _slice_images(unit, store, rules)
         return
     scores = score_rules(entry)
-    for row, rows in enumerate(_rows_by_image(unit)):
+    for row, rows in enumerate(_rows_by_image(unit, entry)):
         facts = _facts(rows, entry, scores, counts)
         first = rows[0]
         yield SourceImage(row=row, record_id=f"{unit.source}/{first['shard']}#{first['row']}", facts=facts)
@@ -96,9 +99,11 @@ def _slice_images(unit: WorkUnit, store: Store, rules: int) -> Iterator[SourceIm
         yield SourceImage(row=row, record_id=name, facts=facts)
 
 
-def _rows_by_image(unit: WorkUnit) -> Iterator[list[dict[str, Any]]]:
+def _rows_by_image(unit: WorkUnit, entry: CaptionsConfig) -> Iterator[list[dict[str, Any]]]:
     """Yield the caption rows of each image, from all outputs."""
-    for images in itertools.zip_longest(*map(_file_images, unit.captions)):
+    files = zip(unit.captions, entry.outputs, strict=True)
+    read = [_led_images(file, output) if entry.duplicates else _file_images(file) for file, output in files]
+    for images in itertools.zip_longest(*read):
         if None in images:
             raise PipelineError(
                 f"{unit.name}: the files of its outputs have different numbers of images; give outputs of one source"
@@ -111,12 +116,19 @@ def _rows_by_image(unit: WorkUnit) -> Iterator[list[dict[str, Any]]]:
         yield [row for image in images for row in image]
 
 
-def _file_images(file: Shard) -> Iterator[list[dict[str, Any]]]:
-    for _, rows in itertools.groupby(_file_rows(file), key=itemgetter("row")):
+def _file_images(file: Shard, columns: Sequence[str] = COLUMNS) -> Iterator[list[dict[str, Any]]]:
+    for _, rows in itertools.groupby(_file_rows(file, columns), key=itemgetter("row")):
         yield list(rows)
 
 
-def _file_rows(file: Shard) -> Iterator[dict[str, Any]]:
+def _led_images(file: Shard, output: str) -> Iterator[list[dict[str, Any]]]:
+    """The same; duplicates have the captions of their leaders."""
+    store = open_store(output)
+    for rows in _file_images(file, (*COLUMNS, *LED_COLUMNS)):
+        yield with_leader_captions(store, rows)
+
+
+def _file_rows(file: Shard, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
     try:
         with closing(open_local(file)) as opened:
             parquet = pq.ParquetFile(opened)
@@ -126,7 +138,7 @@ def _file_rows(file: Shard) -> Iterator[dict[str, Any]]:
                     f"{file.url}: not a file of captions, columns {', '.join(missing)} are missing; "
                     "give outputs of `joyfleet caption`"
                 )
-            for batch in parquet.iter_batches(BATCH_ROWS, columns=COLUMNS, use_threads=False):
+            for batch in parquet.iter_batches(BATCH_ROWS, columns=list(columns), use_threads=False):
                 yield from batch.to_pylist()
     except (ShardUnreadable, pa.ArrowException) as err:
         raise PipelineError(f"captions: {err}") from err

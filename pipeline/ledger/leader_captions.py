@@ -1,9 +1,10 @@
-"""Gives images that were skipped as duplicates the captions of their leader (`--duplicates`).
+"""Gives images that were skipped as duplicates the captions of their leader, for an export or a corpus.
 
 The leader of an image may be in any shard, so its committed file is read for it; a worker keeps the last `KEPT` files.
 Where the leader failed, the captions are those of its stand-in: the row that was asked in its place.
 """
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -33,12 +34,11 @@ Rows = Mapping[str, Mapping[str, Any]]
 """Caption rows of an image, by slot."""
 
 
-def with_leader_captions(store: Store, num_generations: int, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def with_leader_captions(store: Store, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return caption rows of a shard; a row that was skipped as a duplicate has the result of its leader, if it is ok.
 
     Args:
         store: the output.
-        num_generations: of its plan.
         rows: of one shard.
 
     Raises:
@@ -46,7 +46,7 @@ def with_leader_captions(store: Store, num_generations: int, rows: Sequence[Mapp
         StoreError: a file is damaged.
     """
     leaders = {str(row["duplicate_of"]) for row in rows if row["reason"] == Reason.DUPLICATE}
-    results = {leader: _result(store, num_generations, leader) for leader in sorted(leaders)}
+    results = {leader: _result(store, leader) for leader in sorted(leaders)}
     return [
         _led(row, results[row["duplicate_of"]].get(row["slot"])) if row["reason"] == Reason.DUPLICATE else dict(row)
         for row in rows
@@ -60,14 +60,14 @@ def _led(row: Mapping[str, Any], result: Mapping[str, Any] | None) -> dict[str, 
     return {**result, **{name: row[name] for name in own}}
 
 
-def _result(store: Store, num_generations: int, leader: str) -> Rows:
+def _result(store: Store, leader: str) -> Rows:
     """The captions of a leader; those of its stand-in in the slots in which it has none."""
     shard, _, row = leader.rpartition("#")
     own = _rows(store, shard, int(row), leader)
     result = {slot: values for slot, values in own.items() if values["status"] == Status.OK}
     if own and len(result) == len(own):
         return result
-    for follower in _followers(store, num_generations, leader):
+    for follower in _followers(store, leader):
         asked = _rows(store, *follower, leader)
         result = {slot: values for slot, values in asked.items() if values["status"] == Status.OK} | result
     return result
@@ -80,7 +80,7 @@ def _rows(store: Store, shard: str, row: int, leader: str) -> Rows:
         if not store.exists(quarantine_path(shard)):
             raise PipelineError(
                 f"{store.url}: shard {shard} is not committed yet, and duplicates wait for the captions of {leader}; "
-                "finish the captions first, or leave --duplicates out"
+                "finish the captions first, or leave `duplicates` out"
             )
         return {}
     of_image = table.filter(pc.call_function("equal", [table["row"], pa.scalar(row)])).to_pylist()
@@ -103,12 +103,14 @@ def _committed(store: Store, shard: str) -> pa.Table | None:
         raise StoreError(f"{store.url}/{path}: {err}; restore it") from err
 
 
-def _followers(store: Store, num_generations: int, leader: str) -> Iterable[tuple[str, int]]:
+def _followers(store: Store, leader: str) -> Iterable[tuple[str, int]]:
     """The followers of a leader, in order: only for leaders that failed, since all files of followers are read."""
     shard, _, row = leader.rpartition("#")
-    for number in range(num_generations):
+    for number in itertools.count():
         record = read_record(store, number)
-        for path in dict.fromkeys(record.files.values()) if record else ():
+        if record is None:  # each generation of the plan has one
+            return
+        for path in dict.fromkeys(record.files.values()):
             table = decode_parquet(store.get(path), FOLLOWER)
             own = pc.call_function("equal", [table["leader_shard"], pa.scalar(shard)])
             led = table.filter(own).select(["shard", "row", "leader_row"]).to_pylist()
