@@ -109,7 +109,7 @@ def test_flashinfers_sampler_is_off_unless_the_user_set_it(monkeypatch):
         assert os.environ["VLLM_USE_FLASHINFER_SAMPLER"] == after
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("default")
 def test_a_core_that_ends_at_its_start_is_quoted(monkeypatch):
     for name, value in {**HOOKS, "JFTEST_CORE": DRIVER}.items():

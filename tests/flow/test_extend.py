@@ -253,7 +253,7 @@ def test_plan_prices_the_added_shards_on_request(tmp_path, grown):
     assert estimate["left"]["images"] == pytest.approx(8, abs=2)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_extend_captions_the_added_shards_and_requests_no_old_one(tmp_path, s3_environment):  # noqa: F811 - a fixture
     """As seen by the server: the source's old shards and the old captions are listed, and never read."""
     source, output = open_store("s3://out/grow/photos"), open_store("s3://out/grow/captions")

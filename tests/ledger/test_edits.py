@@ -287,7 +287,7 @@ def amend_and_die_at_line(url, num):
     sys.settrace(None)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_amend_killed_at_any_line_is_repeated_safely(tmp_path):
     from pipeline.storage import open_store
 
