@@ -42,10 +42,11 @@ def die_at(number, when):
             is_last = left[0] == 0  # a write may call another one
             if is_last and when == "before":
                 sigkill()
-            result = write(*arguments)
-            if is_last:
-                sigkill()
-            return result
+            try:
+                return write(*arguments)
+            finally:  # also after a write that was refused, as the probe's second one is
+                if is_last:
+                    sigkill()
 
         return wrapped
 
