@@ -48,7 +48,7 @@ def folder(tmp_path_factory):
         ({"sample": 0.1}, None),
         ({"sample": 0.5, "where": {"long_side": {"max": 40}}}, None),
         ({"limit": 3333}, {"ok": 3266, "failed": 67, "skipped": 667}),
-        ({"limit": 2000, "sample": 0.4, "where": {"fields": {"score": {"one_of": [1, 2, 3]}}}}, None),
+        ({"limit": 800, "sample": 0.4, "where": {"fields": {"score": {"one_of": [1, 2, 3]}}}}, None),
     ],
 )
 def test_each_row_once(folder, tmp_path, source, expected):
