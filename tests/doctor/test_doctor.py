@@ -43,6 +43,7 @@ def test_the_known_caption_comes_out_of_the_jobs_own_engine(drawn):
     assert not [path for path in (drawn / "out").rglob("*") if path.is_file()]
 
 
+@pytest.mark.long
 def test_the_engine_is_not_started_where_another_check_failed(drawn):
     job = write_job(drawn, drawn / "nowhere", drawn / "out", engine=VLLM)
     done = run(drawn, "doctor", job, "--json")

@@ -74,7 +74,7 @@ def job_of(tmp_path, replicas):
     return write_job(tmp_path, tmp_path / "in", tmp_path / "out", own_ray=False, engine=engine)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_node_with_a_broken_gpu_costs_no_row_and_its_replica_starts_elsewhere(tmp_path):
     gate = Gate(tmp_path / "gate")
     job = job_of(tmp_path, 2)

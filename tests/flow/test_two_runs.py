@@ -32,6 +32,7 @@ def won(out: str) -> int:
     return int(line.split()[2])
 
 
+@pytest.mark.long
 def test_two_concurrent_runs_succeed_and_report_what_the_other_committed(tmp_path):
     draw_dataset(tmp_path / "in", num_images=160, seed=2, shard_rows=40)
     output = tmp_path / "out"
