@@ -55,7 +55,7 @@ Report = Callable[[IndexResult], None]
 
 @dataclass(frozen=True, slots=True)
 class _Done:
-    """One shard: its file, or why there is none."""
+    """The result of one shard: its committed file, or the reason why it was not read."""
 
     shard: str
     commit: IndexCommit | None

@@ -46,7 +46,7 @@ class Clusters:
             yield from pa.Table.from_batches([batch]).cast(CLUSTER).to_batches()
 
     def first_difference(self) -> "Difference | None":
-        """Return the first follower whose `text` is not its leader's; None if there is none."""
+        """Return the first follower whose `text` differs from that of its leader, or None."""
         differing = (
             "FROM followers JOIN items own ON own.item = followers.item "
             "JOIN items lead ON lead.item = followers.leader WHERE own.text IS DISTINCT FROM lead.text"

@@ -60,7 +60,7 @@ class FollowerFiles:
 
 
 def read_record(store: Store, generation: int) -> DuplicatesRecord | None:
-    """Return the record of a generation; None if there is none.
+    """Return the record of a generation, or None if the output has none.
 
     Raises:
         StoreError: it is damaged.

@@ -94,7 +94,7 @@ def open_index(url: str) -> Index:
     """Return the index at a URL: run.json and its plan are read.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: the URL has no index.
         OutputMismatch: of another schema version.
         StoreError: run.json or the plan is damaged.
     """

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from pipeline.errors import PipelineError, StoreError
 from pipeline.ledger.caption_table import from_parquet
 from pipeline.ledger.duplicates_record import read_record
-from pipeline.ledger.layout import committed_path, quarantine_path
+from pipeline.ledger.layout import committed_path, duplicates_path, quarantine_path
 from pipeline.storage import Store
 from pipeline.storage.parquet import decode_parquet
 from schemas.duplicates import FOLLOWER
@@ -43,7 +43,7 @@ def with_leader_captions(store: Store, rows: Sequence[Mapping[str, Any]]) -> lis
 
     Raises:
         PipelineError: a leader's shard is not committed yet.
-        StoreError: a file is damaged.
+        StoreError: a file is damaged, or the record of the duplicates is missing.
     """
     leaders = {str(row["duplicate_of"]) for row in rows if row["reason"] == Reason.DUPLICATE}
     results = {leader: _result(store, leader) for leader in sorted(leaders)}
@@ -108,6 +108,11 @@ def _followers(store: Store, leader: str) -> Iterable[tuple[str, int]]:
     shard, _, row = leader.rpartition("#")
     for number in itertools.count():
         record = read_record(store, number)
+        if record is None and number == 0:
+            raise StoreError(
+                f"{store.url}/{duplicates_path(0)}: is missing, so it is not known which images follow {leader}; run "
+                "the job once more, or restore the file"
+            )
         if record is None:  # each generation of the plan has one
             return
         for path in dict.fromkeys(record.files.values()):

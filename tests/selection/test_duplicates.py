@@ -533,6 +533,14 @@ def test_an_export_takes_the_caption_of_the_stand_in(folder):
     assert ("a.tar", 0) not in captions
 
 
+def test_an_export_names_a_missing_record_when_a_leader_failed(folder):
+    index(folder)
+    run_job(job(folder), bad={("a.tar", 0)})
+    (folder / "out" / duplicates_path(0)).unlink()
+    with pytest.raises(StoreError, match=r"duplicates/00000\.json: is missing, so it is not known which images follow"):
+        exported(folder, "jsonl", "--duplicates")
+
+
 def test_an_export_with_images_has_those_of_the_followers(folder):
     index(folder, hashes=BOTH)
     run_job(job(folder, "phash:0"))
