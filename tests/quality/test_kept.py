@@ -58,6 +58,7 @@ def test_a_number_equals_itself_in_each_form(number):
     given = {"long": (f"There are {number} of these things in it.",)}
     assert lost_facts(KeptConfig(), given, f"So {number}!") == (1, [])
     assert lost_facts(KeptConfig(), given, "So many!") == (1, [number])
+    assert lost_facts(KeptConfig(), given, "So 1.2.4!") == (1, [number])  # a version is compared as it stands
 
 
 def test_the_length_is_compared_with_all_texts_together():
