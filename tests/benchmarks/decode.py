@@ -17,14 +17,18 @@ import random
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from pipeline.config import DecodeMode, ImagesConfig
-from pipeline.images import decode
+from pipeline.images import decode, decode_or_exit
+from pipeline.readers import list_shards
+from pipeline.stages import read_batches
 from tests.benchmarks.report import FOLDER, median, publish
 
 SIDE_PX = 384
@@ -152,22 +156,54 @@ def decoding(photos: Path | None, rounds: int) -> list[dict[str, Any]]:
 def reading(folder: Path, num_images: int) -> dict[str, float]:
     """CPU ms an image of reading a tar of JPEGs of 512 px into batches, and what of it is not decoding."""
     from pipeline.models import FixedSize
-    from pipeline.readers import list_shards
-    from pipeline.stages.read_batches import ReadSpec, ReadTimings, read_shard
+    from pipeline.storage import open_store
     from tests.benchmarks.overhead import draw_shards, echo_job
+    from tests.s3_server import make_bucket, s3_server
 
     draw_shards(folder, num_images)
     job = echo_job(folder, folder / "out", [])
-    spec = ReadSpec(source=job.source, images=job.images, geometry=FixedSize(SIDE_PX, SIDE_PX), batch_images=64)
-    [shard] = list_shards(job.source)
-    rows = []
-    for _ in range(3):
-        timings, began, wall = ReadTimings(), time.process_time(), time.perf_counter()
-        num = sum(len(batch["images"][0]) for batch in read_shard(spec, shard, [], timings=timings))
-        cpu_s, wall_s = time.process_time() - began, time.perf_counter() - wall
-        rows.append((1000 * cpu_s / num, 1 - timings.decode_s / wall_s))
-    cpu, share = min(rows)
-    return {"read_512px_cpu_ms": cpu, "of_it_not_decoding": share, **_mapped(folder / "00000.tar")}
+    spec = read_batches.ReadSpec(
+        source=job.source, images=job.images, geometry=FixedSize(SIDE_PX, SIDE_PX), batch_images=64
+    )
+    local = _reader_cost(spec)
+    with s3_server() as environment:
+        os.environ.update(environment)
+        make_bucket(environment["AWS_ENDPOINT_URL"], "out")
+        open_store("s3://out/photos").put("00000.tar", (folder / "00000.tar").read_bytes())
+        remote = _reader_cost(replace(spec, source=job.source.model_copy(update={"urls": ("s3://out/photos",)})))
+    names = {"read_512px": local, "read_512px_s3": remote}
+    costs = {f"{name}_cpu_ms": cpu for name, (cpu, _) in names.items()}
+    shares = {f"{name}_not_decoding": share for name, (_, share) in names.items()}
+    return {**costs, **shares, **_mapped(folder / "00000.tar")}
+
+
+def _reader_cost(spec: read_batches.ReadSpec) -> tuple[float, float]:
+    """CPU ms an image of reading the only shard, and the share of it that is not decoding; the best of three."""
+    [shard] = list_shards(spec.source)
+    costs = []
+    with pytest.MonkeyPatch.context() as patch:
+        for _ in range(3):
+            decoding = CpuOf(decode_or_exit)
+            patch.setattr(read_batches, "decode_or_exit", decoding)
+            began = time.process_time()
+            num = sum(len(batch["images"][0]) for batch in read_batches.read_shard(spec, shard, []))
+            cpu_s = time.process_time() - began
+            costs.append((1000 * cpu_s / num, 1 - decoding.seconds / cpu_s))
+    return min(costs)
+
+
+class CpuOf:
+    """A function, and the CPU seconds of its calls: `ReadTimings` has their wall time."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self.seconds = 0.0
+
+    def __call__(self, *arguments: Any) -> Any:
+        began = time.process_time()
+        result = self._function(*arguments)
+        self.seconds += time.process_time() - began
+        return result
 
 
 def _mapped(tar: Path) -> dict[str, float]:
