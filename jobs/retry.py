@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 import click
 
-from jobs.caption import PLANNING, import_ahead, run_prepared
+from jobs.caption import PLANNING, run_prepared
 from jobs.job_file import set_option
 from jobs.output import job_of_output
+from jobs.ray_ahead import RayAhead
 from jobs.signals import SIGNALS
 from pipeline.config import JobConfig
 from pipeline.flow.ray_env import prepare_ray_env
@@ -65,10 +66,10 @@ def _retry(job: JobConfig, statuses: Sequence[Status], *, edited: bool) -> None:
     # Ray reads its environment when it is imported, so not before the lines above.
     from pipeline.flow.prepared_job import prepare_retry  # noqa: PLC0415
 
-    import_ahead()
-    prepared = prepare_retry(job, statuses, edited=edited)
+    ahead = RayAhead(job)
+    prepared = ahead.plan(lambda _: prepare_retry(job, statuses, edited=edited))
     num_images = sum(len(task.retry_rows.rows) for task in prepared.tasks if task.retry_rows)
     scope = f"{num_images:,} images in {len(prepared.tasks):,} shards"
     click.echo(f"{scope} have rows that are {' or '.join(statuses)}")
     if prepared.tasks:
-        run_prepared(prepared)
+        run_prepared(prepared, ahead.started())

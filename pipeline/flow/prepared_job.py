@@ -2,9 +2,9 @@
 
 import platform
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from importlib import metadata
 
@@ -18,7 +18,17 @@ from pipeline.ledger.footer import RunIdentity
 from pipeline.ledger.limit_record import EndRows, claim_limit, read_limit
 from pipeline.ledger.retry_rows import find_retry_rows
 from pipeline.ledger.run_record import claim_run
-from pipeline.ledger.shard_plan import Plan, Remaining, claim_plan, extend_plan, remaining
+from pipeline.ledger.shard_plan import (
+    ListedOutput,
+    Plan,
+    Remaining,
+    claim_plan,
+    extend_plan,
+    has_open_end,
+    list_output,
+    remaining_of,
+    stored_plan,
+)
 from pipeline.ledger.taken_over import shards_to_take_over
 from pipeline.models import family_of, generation_of
 from pipeline.prompts import RequestSampler, check_captions
@@ -136,8 +146,46 @@ def refuse_output_in_source(job: JobConfig, store: Store) -> None:
         )
 
 
-def prepare_job(job: JobConfig, extension: Extension | None = None) -> PreparedJob:
+class _OutputReading:
+    """Reads the plan and the listings of an output in threads, while its source is listed.
+
+    Every error is raised where the result is used: that a recipe is another one is to be said first.
+    """
+
+    def __init__(self, store: Store, work_found: Callable[[], object]) -> None:
+        self.store = store
+        self.work_found = work_found
+        self._pool = ThreadPoolExecutor(2, thread_name_prefix="output")
+        self._plan = self._pool.submit(self._read_plan)
+        self._listed = self._pool.submit(list_output, store)
+
+    def plan(self) -> Plan | None:
+        """The stored plan, or None."""
+        return self._plan.result()
+
+    def listed(self) -> ListedOutput:
+        return self._listed.result()
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _read_plan(self) -> Plan | None:
+        plan = stored_plan(self.store)
+        if plan is not None and has_open_end(self.store, plan):
+            self.work_found()
+        return plan
+
+
+def prepare_job(
+    job: JobConfig, extension: Extension | None = None, work_found: Callable[[], object] = lambda: None
+) -> PreparedJob:
     """Check a job, list its source, claim its output, extend its plan on request, and find the remaining shards.
+
+    Args:
+        job: the job.
+        extension: adds shards to the plan.
+        work_found: called, perhaps in another thread, as soon as the run is known to have work. Where only a full
+            comparison finds it, it is not called.
 
     Raises:
         ConfigError: the job has a mistake.
@@ -154,6 +202,17 @@ def prepare_job(job: JobConfig, extension: Extension | None = None) -> PreparedJ
         )
     store = open_store(job.output)
     refuse_output_in_source(job, store)
+    with closing(_OutputReading(store, work_found)) as reading:
+        return _prepared(job, extension, reading, (recipe, weights, remarks))
+
+
+def _prepared(
+    job: JobConfig,
+    extension: Extension | None,
+    reading: _OutputReading,
+    checked: tuple[Recipe, Weights, list[str]],
+) -> PreparedJob:
+    store, (recipe, weights, remarks) = reading.store, checked
     listing = list_source(job.source)
     remarks += listing.remarks
     probe(store)
@@ -164,8 +223,11 @@ def prepare_job(job: JobConfig, extension: Extension | None = None) -> PreparedJ
     claim_run(store, recipe, about, job.source.selection())
     read = read_spec(job, weights)
     shards, end_rows = _within_limit(job, store, read, listing.shards, remarks)
-    plan = _planned(store, shards, extension, remarks)
-    todo = remaining(store, plan)
+    stored = reading.plan()
+    if stored is None:  # only now: most first runs that fail have a mistake in their source
+        reading.work_found()
+    plan = _planned(claim_plan(store, shards, stored), store, extension, remarks)
+    todo = remaining_of(plan, reading.listed())
     return PreparedJob(
         job=job,
         recipe=recipe,
@@ -205,8 +267,7 @@ def _within_limit(
     return needed, end_rows
 
 
-def _planned(store: Store, shards: Sequence[Shard], extension: Extension | None, remarks: list[str]) -> Plan:
-    plan = claim_plan(store, shards)
+def _planned(plan: Plan, store: Store, extension: Extension | None, remarks: list[str]) -> Plan:
     added = extension.settled(plan.unplanned) if extension else []
     if added:
         plan = extend_plan(store, plan, added)

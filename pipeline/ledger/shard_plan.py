@@ -6,7 +6,7 @@ Remaining work = planned shards minus committed shards minus quarantined shards,
 Every reader of a plan gets it from `read_plan` or `claim_plan`, so all of them see all generations.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.errors import ConfigError, OutputMismatch, PlanExtended
@@ -42,10 +42,15 @@ class Remaining:
     """Planned shards with a quarantine record and no committed file; not read until the record is removed."""
 
 
-def claim_plan(store: Store, shards: Sequence[Shard]) -> Plan:
+def claim_plan(store: Store, shards: Sequence[Shard], stored: Plan | None = None) -> Plan:
     """Fix the plan, or return the one that an earlier run or another driver fixed: every driver has the same shards.
 
     The URLs are those of `shards`; sizes and etags are the same in both.
+
+    Args:
+        store: the output.
+        shards: the listing of the source.
+        stored: what `stored_plan` has returned, so that it is not read again.
 
     Raises:
         ConfigError: no shard, or two whose files cannot exist side by side.
@@ -54,11 +59,27 @@ def claim_plan(store: Store, shards: Sequence[Shard]) -> Plan:
     if not shards:
         raise ConfigError("source: no shards; give a source with at least one shard")
     layout.check_shard_paths(shard.path for shard in shards)
-    if not store.exists(layout.PLAN):
+    if stored is None and not store.exists(layout.PLAN):
         created = create_generation(store, shards, None)
         if created is not None:
             return Plan({shard.path: shard for shard in shards}, (), (created,))
-    return compare_with_source(store.url, read_plan(store), shards)
+    return compare_with_source(store.url, stored or read_plan(store), shards)
+
+
+def stored_plan(store: Store) -> Plan | None:
+    """Return the stored plan as `read_plan` does; None if there is none."""
+    return read_plan(store) if store.exists(layout.PLAN) else None
+
+
+def has_open_end(store: Store, plan: Plan) -> bool:
+    """Whether the last shard of a plan is neither committed nor in quarantine: two requests instead of the listings.
+
+    Shards are read in the order of the plan, so a run that stopped has left its end.
+    """
+    last = next(reversed(plan.shards), None)
+    return last is not None and not any(
+        store.exists(path) for path in (layout.committed_path(last), layout.quarantine_path(last))
+    )
 
 
 def read_plan(store: Store) -> Plan:
@@ -127,20 +148,49 @@ def _refuse_changes(url: str, planned: Mapping[str, Shard], current: Mapping[str
         )
 
 
-def remaining(store: Store, plan: Plan) -> Remaining:
-    """Compare the plan with the output: one listing each of captions/, quarantine/ and staging/."""
-    committed = _named(store, layout.CAPTIONS, plan)
-    quarantined = _named(store, layout.QUARANTINE, plan) - committed
-    finished = committed | quarantined
-    todo: dict[str, list[str]] = {path: [] for path in plan.shards if path not in finished}
+@dataclass(frozen=True, slots=True)
+class ListedOutput:
+    """What the folders of an output hold, whether planned or not."""
+
+    committed: frozenset[str]
+    """Shards with a committed file."""
+    quarantined: frozenset[str]
+    """Shards with a quarantine record."""
+    fragments: Mapping[str, Sequence[str]]
+    """Shards to the paths of their fragments."""
+
+
+def list_output(store: Store) -> ListedOutput:
+    """List captions/, quarantine/ and staging/."""
+    fragments: dict[str, list[str]] = {}
     for entry in store.list(layout.STAGING):
         shard = layout.shard_of_fragment(entry.path)
-        if shard in todo:
-            todo[shard].append(entry.path)
-    return Remaining({path: tuple(sorted(paths)) for path, paths in todo.items()}, committed, quarantined)
+        if shard:
+            fragments.setdefault(shard, []).append(entry.path)
+    return ListedOutput(
+        _named(store, layout.CAPTIONS, layout.shard_of_committed),
+        _named(store, layout.QUARANTINE, layout.shard_of_quarantined),
+        fragments,
+    )
 
 
-def _named(store: Store, folder: str, plan: Plan) -> frozenset[str]:
-    shard_of = layout.shard_of_committed if folder == layout.CAPTIONS else layout.shard_of_quarantined
-    shards: Iterable[str | None] = (shard_of(entry.path) for entry in store.list(folder))
-    return frozenset(shard for shard in shards if shard and shard in plan.shards)
+def remaining(store: Store, plan: Plan) -> Remaining:
+    """Compare the plan with the output: one listing each of captions/, quarantine/ and staging/."""
+    return remaining_of(plan, list_output(store))
+
+
+def remaining_of(plan: Plan, listed: ListedOutput) -> Remaining:
+    """Compare the plan with a listing of the output."""
+    committed = frozenset(shard for shard in plan.shards if shard in listed.committed)
+    quarantined = frozenset(shard for shard in plan.shards if shard in listed.quarantined) - committed
+    todo = {
+        shard: tuple(sorted(listed.fragments.get(shard, ())))
+        for shard in plan.shards
+        if shard not in committed and shard not in quarantined
+    }
+    return Remaining(todo, committed, quarantined)
+
+
+def _named(store: Store, folder: str, shard_of: Callable[[str], str | None]) -> frozenset[str]:
+    shards = (shard_of(entry.path) for entry in store.list(folder))
+    return frozenset(shard for shard in shards if shard)
