@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 
 from pipeline.config import EngineConfig, EngineKind, SamplingConfig
+from pipeline.engines.core_server import core_server
 from pipeline.engines.echo import EchoEngine
 from pipeline.engines.protocol import Engine
 from pipeline.errors import ConfigError
@@ -51,10 +52,11 @@ def start_engine(spec: EngineSpec) -> Engine:
 
         return EndpointEngine(spec, spec.config.endpoint)
     _prepare_process(spec.config)
-    # Importing vLLM takes 5 to 7 seconds and probes devices: only the process that hosts it pays for it.
+    server = core_server() if spec.config.tensor_parallel_size == 1 else None
+    # Importing vLLM takes 5 to 10 seconds and probes devices: only the process that hosts it pays for it.
     from pipeline.engines.vllm import VllmEngine  # noqa: PLC0415
 
-    return VllmEngine(spec)
+    return VllmEngine(spec, server)
 
 
 def _prepare_process(config: EngineConfig) -> None:
