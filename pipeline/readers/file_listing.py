@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.errors import ConfigError
-from pipeline.readers.transport import is_local, not_regular, store_etag
+from pipeline.readers.transport import is_local, is_s3, not_regular, store_etag
 
 Info = dict[str, Any]
 """What fsspec knows of a file; empty for a local file that was not statted yet."""
@@ -44,10 +44,25 @@ class FileStat(NamedTuple):
 
 def files_below(fs: Any, folder: str) -> dict[str, Info]:  # noqa: ANN401 - fsspec has no types
     """All files below a folder by path; links to folders are not followed."""
+    if is_s3(fs):
+        return _objects_below(fs, folder)
     if not is_local(fs):
         files: dict[str, Info] = fs.find(folder, detail=True)
         return {path: info for path, info in files.items() if info["type"] != "directory"}
     return {os.path.join(parent, name): {} for parent, _, names in os.walk(folder) for name in names}  # noqa: PTH118
+
+
+def _objects_below(fs: Any, folder: str) -> dict[str, Info]:  # noqa: ANN401 - fsspec has no types
+    """The same of S3, with requests at the same time; s3fs sends one after the other, and keeps 1.3 kB a file."""
+    from pipeline.storage.s3_listing import list_keys  # noqa: PLC0415 - only for S3
+
+    bucket, _, key = folder.partition("/")
+    listed = list_keys(
+        lambda **request: fs.call_s3("list_objects_v2", Bucket=bucket, **{**request, **fs.req_kw}),
+        f"{key}/" if key else "",
+        lambda item: (f"{bucket}/{item['Key']}", {"size": item["Size"], "ETag": item["ETag"]}),
+    )
+    return dict(listed)
 
 
 def stat_file(fs: Any, path: str, info: Info) -> FileStat:  # noqa: ANN401 - fsspec has no types

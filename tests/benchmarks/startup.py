@@ -59,7 +59,7 @@ class Followed:
         self._began = time.monotonic()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "jobs", "caption", job],
-            cwd=checkout,
+            cwd=folder.parent,
             env=environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
