@@ -191,7 +191,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch, server as running:
         folder = Path(scratch)
         os.environ.update(running.environment)
-        for number in range(args.rounds):
+        for _ in range(args.rounds):
             for version, checkout in checkouts.items():
                 job = write_job(folder, "s3://out/photos", "s3://out/captions")
                 if not rows:
