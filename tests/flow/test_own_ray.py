@@ -64,9 +64,16 @@ def join(address, **variables):
     return done.stdout + done.stderr
 
 
+UNUSED = ("dashboard/dashboard.py", "autoscaler/_private/monitor.py", "autoscaler/v2/monitor.py", "log_monitor.py")
+
+
 @pytest.mark.slow
 def test_workers_have_the_drivers_niceness_and_other_processes_need_the_token_to_join(running):
     process, _ = running
+    commands = [" ".join(item.cmdline()) for item in tree(process.pid)]
+    assert not [command for command in commands for unused in UNUSED if unused in command]
+    assert [command.rpartition(" ")[2] for command in commands if "dashboard/agent.py" in command] == ["--head"]
+    assert any("dashboard/agent.py" in command and "--minimal" in command for command in commands)
     assert {worker.nice() for kind in STOPPED for worker in find(process.pid, kind)} == {
         psutil.Process(process.pid).nice()
     }
