@@ -4,7 +4,6 @@ import os
 from dataclasses import dataclass
 
 from pipeline.config import EngineConfig, EngineKind, SamplingConfig
-from pipeline.engines.core_server import core_server
 from pipeline.engines.echo import EchoEngine
 from pipeline.engines.protocol import Engine
 from pipeline.errors import ConfigError
@@ -52,6 +51,8 @@ def start_engine(spec: EngineSpec) -> Engine:
 
         return EndpointEngine(spec, spec.config.endpoint)
     _prepare_process(spec.config)
+    from pipeline.engines.core_server import core_server  # noqa: PLC0415 - only this engine needs it
+
     server = core_server() if spec.config.tensor_parallel_size == 1 else None
     # Importing vLLM takes 5 to 10 seconds and probes devices: only the process that hosts it pays for it.
     from pipeline.engines.vllm import VllmEngine  # noqa: PLC0415

@@ -176,6 +176,7 @@ class _Driver:
         if receipt.kind == BatchKind.COMMITTED:
             self._commits.submit(task, CompletedShard(task.shard.path, receipt.num_images, ()))
             return
+        self._commits.start()
         completed = self._tracker.add(receipt)
         self._progress.add_receipt(receipt)
         if completed is not None:
