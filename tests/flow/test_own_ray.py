@@ -18,7 +18,7 @@ from tests.cli import finish, start, wait_until, write_job
 from tests.signal_sweep import MARK, marked, num_left
 from tests.trees import KINDS, find, send, tree
 
-STOPPED = ("caption", "committer", "progress_actor")
+STOPPED = ("caption", "progress_actor")
 
 
 @pytest.fixture
