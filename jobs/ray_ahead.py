@@ -11,11 +11,13 @@ import threading
 import warnings
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from jobs.signals import SIGNALS
 from pipeline.config import JobConfig
+from pipeline.errors import ConfigError
 from pipeline.flow.arenas import limit_arenas
 from pipeline.flow.ray_env import changes_loggers
 
@@ -77,7 +79,8 @@ class RayAhead:
         self._decided.wait()
         if self._has_work:
             limit_arenas()  # before Ray starts its threads
-            self._start = cluster.ClusterStart(self._job.cluster, self._job.logs)
+            with suppress(ConfigError):  # the run finds the same mistake, where it can be said
+                self._start = cluster.ClusterStart(self._job.cluster, self._job.logs)
         import_module("pipeline.flow.driver")
 
     def _wait(self, planned: Future[Any]) -> None:

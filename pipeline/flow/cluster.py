@@ -111,11 +111,15 @@ class ClusterStart:
     """
 
     def __init__(self, config: ClusterConfig, logs: LogFormat) -> None:
-        """Begin to connect to the cluster at `cluster.address` or RAY_ADDRESS, else to start a local Ray."""
+        """Begin to connect to the cluster at `cluster.address` or RAY_ADDRESS, else to start a local Ray.
+
+        Raises:
+            ConfigError: the folder for the sessions of a local Ray is not private.
+        """
         address = address_of(config)
+        self._options = _local_options(config) if address is None else {"address": address}
         # Processes that are started after the guard, and their children, do not outlive this process.
         self._guard = RunGuard() if address is None else None
-        self._options = _local_options(config) if address is None else {"address": address}
         self._logs = logs
         self._done, self._closed = threading.Event(), threading.Event()
         self._context: Any = None
