@@ -209,13 +209,15 @@ class VllmEngine:
 @contextmanager
 def _cores_of(server: CoreServer | None) -> Iterator[None]:
     """Let vLLM start its cores from this server."""
-    original = utils.get_mp_context
-    if server is not None:
-        utils.get_mp_context = lambda: server.context
+    if server is None:
+        yield
+        return
+    launcher: Any = utils
+    original, launcher.get_mp_context = launcher.get_mp_context, lambda: server.context
     try:
         yield
     finally:
-        utils.get_mp_context = original
+        launcher.get_mp_context = original
 
 
 class _Stats:

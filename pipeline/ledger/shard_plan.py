@@ -76,10 +76,8 @@ def has_open_end(store: Store, plan: Plan) -> bool:
 
     Shards are read in the order of the plan, so a run that stopped has left its end.
     """
-    last = next(reversed(plan.shards), None)
-    return last is not None and not any(
-        store.exists(path) for path in (layout.committed_path(last), layout.quarantine_path(last))
-    )
+    last = plan.generations[-1].shards[-1].path
+    return not any(store.exists(path) for path in (layout.committed_path(last), layout.quarantine_path(last)))
 
 
 def read_plan(store: Store) -> Plan:
