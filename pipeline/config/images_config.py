@@ -24,7 +24,7 @@ class DecodeMode(StrEnum):
     EXACT = "exact"
     """Decoded in full and resized once: the pixels of a plain Pillow loop."""
     FAST = "fast"
-    """A large JPEG is decoded at 1/2, 1/4 or 1/8 of its size, which is at least twice the model's."""
+    """A large JPEG is decoded at 1/2, 1/4 or 1/8 of its size, which is still about twice the model's or more."""
 
 
 class ImagesConfig(ConfigPart):
@@ -46,8 +46,8 @@ class ImagesConfig(ConfigPart):
     """Rotate and mirror the image as its EXIF orientation says."""
     decode: DecodeMode = added(default=DecodeMode.EXACT)
     """`fast` takes less CPU for large JPEGs and changes their pixels slightly (docs/benchmarks.md): they are decoded at
-    1/2, 1/4 or 1/8 of their size, at least twice the model's width and height, and resized from there. Smaller JPEGs
-    and all other formats keep their exact pixels."""
+    1/2, 1/4 or 1/8 of their size, at least 1.95 times the model's width and height, and resized from there. Smaller
+    JPEGs and all other formats keep their exact pixels."""
 
     @model_validator(mode="after")
     def _has_fast_formats(self) -> "ImagesConfig":

@@ -44,7 +44,10 @@ class _CoreProcess(ForkServerProcess):
             super().start()
 
     def run(self) -> None:
-        os.environ.update(self._environment)
+        # Only what differs: with every string moved, setproctitle does not find the place of the process's title.
+        for name, value in self._environment.items():
+            if os.environ.get(name) != value:
+                os.environ[name] = value
         super().run()
 
 

@@ -9,6 +9,7 @@ A JPEG that is corrupt in its middle is accepted, as libjpeg accepts it: JPEG ha
 """
 
 import io
+import math
 import struct
 import zlib
 from collections.abc import Callable
@@ -81,8 +82,9 @@ UPRIGHT = {
 SIDEWAYS = frozenset({5, 6, 7, 8})
 """EXIF orientations that exchange width and height."""
 
-REDUCED_FACTOR = 2
-"""A JPEG that libjpeg reduces keeps at least so many times the width and height of the result, for the resize."""
+REDUCED_FACTOR = 1.95
+"""A JPEG that libjpeg reduces keeps at least so many times the width and height of the result, for the resize. Twice,
+but for the 4032 x 3024 of many cameras: at 1/4 they have 1.97 times the 384 of JoyCaption, and cost half of 1/2."""
 
 # Pillow refuses a PNG with a colour profile, an XMP packet or a text above 1 MiB; printer profiles have 1 to 4 MiB. Its
 # limit of 64 MiB for all texts of a file still applies.
@@ -151,7 +153,7 @@ def _reduced(image: ImageFile.ImageFile, config: ImagesConfig, size: SizeOf) -> 
     width, height = _turned(image.size, orientation)
     result = size if isinstance(size, tuple) else size(width, height)
     stored = _turned(result, orientation)  # what becomes `result` when it is put upright
-    smallest = (REDUCED_FACTOR * stored[0], REDUCED_FACTOR * stored[1])
+    smallest = (math.ceil(REDUCED_FACTOR * stored[0]), math.ceil(REDUCED_FACTOR * stored[1]))
     if image.width < 2 * smallest[0] or image.height < 2 * smallest[1]:
         return None
     draft = image.draft(None, smallest)

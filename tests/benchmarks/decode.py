@@ -45,7 +45,7 @@ def drawn(width: int, height: int, seed: int) -> Image.Image:
         for channel in range(3):
             layer = Image.fromarray(coarse[..., channel]).resize((width, height), Image.Resampling.BICUBIC)
             layers[..., channel] += np.asarray(layer)
-        side *= 2
+        side *= 4
     for _ in range(12):
         left, top = int(rng.integers(width)), int(rng.integers(height))
         layers[top : top + height // 5, left : left + width // 7] += rng.normal(0, 60, 3).astype(np.float32)
