@@ -14,6 +14,7 @@ from tests.odd_images import encode, picture, valid_files
 
 EXACT, FAST = ImagesConfig(), ImagesConfig(decode=DecodeMode.FAST)
 SIZE = (96, 96)
+FILES = valid_files()
 LARGE = picture(1003, 805)
 """More than four times SIZE, and no multiple of 8."""
 
@@ -106,9 +107,9 @@ def test_a_jpeg_below_four_times_the_models_side_keeps_its_exact_pixels(factor, 
     assert is_reduced(data) is reduced
 
 
-@pytest.mark.parametrize("name", sorted(name for name in valid_files() if not name.startswith(("JPEG-", "MPO"))))
+@pytest.mark.parametrize("name", sorted(name for name in FILES if not name.startswith(("JPEG-", "MPO"))))
 def test_other_formats_keep_their_exact_pixels(name):
-    assert not is_reduced(valid_files()[name], (4, 4))
+    assert not is_reduced(FILES[name], (4, 4))
 
 
 def test_a_cut_jpeg_fails_as_before():
