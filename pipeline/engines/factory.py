@@ -51,13 +51,10 @@ def start_engine(spec: EngineSpec) -> Engine:
 
         return EndpointEngine(spec, spec.config.endpoint)
     _prepare_process(spec.config)
-    from pipeline.engines.core_server import core_server  # noqa: PLC0415 - only this engine needs it
-
-    server = core_server() if spec.config.tensor_parallel_size == 1 else None
-    # Importing vLLM takes 5 to 10 seconds and probes devices: only the process that hosts it pays for it.
+    # Importing vLLM takes 5 to 7 seconds and probes devices: only the process that hosts it pays for it.
     from pipeline.engines.vllm import VllmEngine  # noqa: PLC0415
 
-    return VllmEngine(spec, server)
+    return VllmEngine(spec)
 
 
 def _prepare_process(config: EngineConfig) -> None:

@@ -8,7 +8,6 @@ import os
 import re
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -36,18 +35,17 @@ class StderrTail:
     def __init__(self) -> None:
         self._kept = b""
         self._lock = threading.Lock()
-        self._readers: list[threading.Thread] = []
+        self._reader: threading.Thread | None = None
 
     @contextmanager
     def recorded(self) -> Iterator[None]:
-        """Record all processes that start inside, and what these start, as long as they live."""
+        """Record all processes that start inside, as long as they live."""
         sys.stderr.flush()
         own, (read_end, write_end) = os.dup(2), os.pipe()
         with self._lock:
             self._kept = b""
-        reader = threading.Thread(target=self._copy, args=(read_end, own), name="stderr", daemon=True)
-        reader.start()
-        self._readers = [*(other for other in self._readers if other.is_alive()), reader]
+        self._reader = threading.Thread(target=self._copy, args=(read_end, own), name="stderr", daemon=True)
+        self._reader.start()
         os.dup2(write_end, 2)
         os.close(write_end)
         try:
@@ -67,9 +65,8 @@ class StderrTail:
 
     def text(self, wait_s: float = 0.0) -> str:
         """Return what is kept, without the marks of processes; wait so long for processes that are ending."""
-        until = time.monotonic() + wait_s
-        for reader in self._readers:
-            reader.join(max(0.0, until - time.monotonic()))
+        if self._reader is not None:
+            self._reader.join(wait_s)
         with self._lock:
             kept = self._kept.decode(errors="replace")
         return "\n".join(_PREFIX.sub("", line).rstrip() for line in kept.replace("\r", "\n").splitlines())

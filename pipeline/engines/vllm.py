@@ -11,8 +11,7 @@ requests of an image may run together: vLLM shares the KV blocks of their common
 import asyncio
 import logging
 import textwrap
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 from vllm import AsyncEngineArgs, SamplingParams
@@ -28,14 +27,12 @@ from vllm.multimodal.inputs import (
 from vllm.outputs import RequestOutput
 from vllm.platforms import current_platform
 from vllm.sampling_params import RepetitionDetectionParams, RequestOutputKind, StructuredOutputsParams
-from vllm.v1.engine import utils
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.executor.uniproc_executor import UniProcExecutor
 from vllm.v1.metrics.loggers import PrometheusStatLogger
 from vllm.v1.metrics.stats import IterationStats, MultiModalCacheStats, SchedulerStats
 
-from pipeline.engines.core_server import CoreServer
 from pipeline.engines.factory import EngineSpec
 from pipeline.engines.gpus import attention_backend
 from pipeline.engines.grammar import BACKEND, grammar_fault
@@ -62,10 +59,8 @@ DEAD_POLL_S = 1.0
 class VllmEngine:
     """See `pipeline.engines.protocol.Engine`."""
 
-    def __init__(self, spec: EngineSpec, server: CoreServer | None = None) -> None:
-        """Start the engine; its core is a fork of `server`, if there is one."""
+    def __init__(self, spec: EngineSpec) -> None:
         self._spec = spec
-        self._server = server
         _check_grammars(spec.schemas)
         family = FAMILIES[spec.family]
         self._tokens = PromptTokens(family, spec.model_path, spec.revision)
@@ -81,7 +76,7 @@ class VllmEngine:
         prepare = family.prepare_images(process, spec.geometry, spec.config.dtype, spec.model_path)
         self._items = _ImageItems(prepare)
         self._stats = _Stats()
-        self._stderr = server.stderr if server else StderrTail()
+        self._stderr = StderrTail()
         self._setup: dict[str, str] = {}
         self._llm, self._guard = self._started()
 
@@ -97,7 +92,7 @@ class VllmEngine:
 
     def _start(self) -> AsyncLLM:
         try:
-            with self._stderr.recorded(), _cores_of(self._server):
+            with self._stderr.recorded():
                 args = _engine_args(self._spec, self._size, self._device)
                 return AsyncLLM.from_engine_args(args, stat_loggers=[_stat_logger(self._stats)])
         except (RuntimeError, ValueError, OSError) as err:
@@ -204,20 +199,6 @@ class VllmEngine:
     def close(self) -> None:
         self._llm.shutdown()
         self._guard.release()
-
-
-@contextmanager
-def _cores_of(server: CoreServer | None) -> Iterator[None]:
-    """Let vLLM start its cores from this server."""
-    if server is None:
-        yield
-        return
-    launcher: Any = utils
-    original, launcher.get_mp_context = launcher.get_mp_context, lambda: server.context
-    try:
-        yield
-    finally:
-        launcher.get_mp_context = original
 
 
 class _Stats:

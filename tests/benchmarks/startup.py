@@ -33,7 +33,6 @@ KINDS = {
     "committer": "ray::_Committer",
     "caption actor": "CaptionActor",
     "reader": "ray::Read",
-    "fork server": "forkserver",
     "engine core": "VLLM::EngineCore",
 }
 """What the command line of each kind holds; the first that fits, but later ones win for a process that is renamed."""
