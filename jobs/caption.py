@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import sys
-import threading
-import warnings
 from collections.abc import Sequence
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 import click
@@ -14,6 +11,7 @@ import click
 from jobs.job_file import growth_options, read_job, set_option
 from jobs.logs import Terminal, new_log, redirect_output
 from jobs.progress_line import ProgressLine
+from jobs.ray_ahead import RayAhead
 from jobs.signals import SIGNALS
 from jobs.summary import print_summary
 from jobs.terminal import echo, printable
@@ -21,6 +19,7 @@ from pipeline.errors import PipelineError
 from pipeline.flow.ray_env import prepare_ray_env
 
 if TYPE_CHECKING:
+    from pipeline.flow.cluster import ClusterStart
     from pipeline.flow.prepared_job import PreparedJob
 
 
@@ -45,29 +44,24 @@ def caption(job_file: str, overrides: Sequence[str], *, extend: bool, every_s: f
         from jobs.follow import follow  # noqa: PLC0415 - as above
 
         follow(job, every_s)
-    import_ahead()
-    run_prepared(prepare_job(job, Extension() if extend else None))
+    ahead = RayAhead(job)
+    prepared = ahead.plan(lambda work: prepare_job(job, Extension() if extend else None, work))
+    run_prepared(prepared, ahead.started())
 
 
-def import_ahead() -> None:
-    """Start importing Ray in a thread: it takes more than a second, in which a large job waits for listings.
+def run_prepared(prepared: PreparedJob, start: ClusterStart | None = None) -> None:
+    """Run a prepared job with a progress line and a summary; end the process with its exit code unless it is 0.
 
-    Call it when everything else is imported: two threads that import the same module may see it half initialised.
+    Args:
+        prepared: the job.
+        start: of Ray, if it has begun.
     """
-    # requests ignores this warning itself, but another thread that leaves `warnings.catch_warnings` restores it.
-    warnings.filterwarnings("ignore", "SOCKS support in urllib3 requires")
-    # Not a daemon thread: a process that ends while it loads Ray's C++ library may crash.
-    threading.Thread(target=import_module, args=("pipeline.flow.driver",)).start()
-
-
-def run_prepared(prepared: PreparedJob) -> None:
-    """Run a prepared job with a progress line and a summary; end the process with its exit code unless it is 0."""
-    exit_code, _ = run_with_summary(prepared)
+    exit_code, _ = run_with_summary(prepared, start)
     if exit_code:
         sys.exit(exit_code)
 
 
-def run_with_summary(prepared: PreparedJob) -> tuple[int, Terminal]:
+def run_with_summary(prepared: PreparedJob, start: ClusterStart | None = None) -> tuple[int, Terminal]:
     """Run a prepared job with a progress line and a summary; return its exit code, and the terminal.
 
     From now on the process writes to the run's log, and to the terminal only through what is returned.
@@ -83,7 +77,7 @@ def run_with_summary(prepared: PreparedJob) -> tuple[int, Terminal]:
     error = None
     try:
         with ProgressLine(terminal.err) as line:
-            run_job(prepared, result, line.show, drain)
+            run_job(prepared, result, line.show, drain, start)
     except PipelineError as err:
         error = err
     print_summary(terminal.out, prepared, result, log_path)

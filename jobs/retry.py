@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 import click
 
-from jobs.caption import PLANNING, import_ahead, run_prepared
+from jobs.caption import PLANNING, run_prepared
 from jobs.job_file import set_option
 from jobs.output import job_of_output
+from jobs.ray_ahead import RayAhead
 from jobs.signals import SIGNALS
 from pipeline.config import JobConfig
 from pipeline.flow.ray_env import prepare_ray_env
@@ -75,14 +76,15 @@ def _retry(job: JobConfig, rows: str, *, edited: bool) -> None:
     # Ray reads its environment when it is imported, so not before the lines above.
     from pipeline.flow.prepared_job import prepare_retry, prepare_stand_ins  # noqa: PLC0415
 
-    import_ahead()
+    ahead = RayAhead(job)
     if rows == DUPLICATES:
-        prepared, which = prepare_stand_ins(job), "are captioned in place of images that failed"
+        prepared = ahead.plan(lambda _: prepare_stand_ins(job))
+        which = "are captioned in place of images that failed"
     else:
         statuses = [] if rows == STALE else [Status(status) for status in rows.split(",")]
-        prepared = prepare_retry(job, statuses, stale=rows == STALE, edited=edited)
+        prepared = ahead.plan(lambda _: prepare_retry(job, statuses, stale=rows == STALE, edited=edited))
         which = f"have rows that are {' or '.join(statuses) or STALE}"
     num_images = sum(len(task.retry_rows.rows) for task in prepared.tasks if task.retry_rows)
     click.echo(f"{num_images:,} images in {len(prepared.tasks):,} shards {which}")
     if prepared.tasks:
-        run_prepared(prepared)
+        run_prepared(prepared, ahead.started())

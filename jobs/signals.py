@@ -44,6 +44,7 @@ class Signals:
         self._message = DEFAULT
         self._taken = False
         self._drains = False
+        self._exit_handlers = True
         self._exit_code: int | None = None
         self._own: set[int] = set()
         self._scratch: list[str] = []
@@ -76,6 +77,10 @@ class Signals:
         if self.drain_requested.is_set():
             self._end_now(message)
 
+    def end_without_exit_handlers(self) -> None:
+        """When the command is done, end the process as after a signal: a library has just begun to start something."""
+        self._exit_handlers = False
+
     def leave(self, number: signal.Signals) -> None:
         """Do not handle a signal: the command has its own handler for it."""
         self._own.add(number)
@@ -96,14 +101,14 @@ class Signals:
         """Note that the command is done: a signal no longer changes its exit code.
 
         After a signal the process ends here, without the exit handlers of libraries: Ray's waited forever for an
-        import lock that the import in `import_ahead` held, and its threads abort if they outlive Python.
+        import lock that the import in `RayAhead` held, and its threads abort if they outlive Python.
         """
         self._exit_code = exit_code
         for stream in (sys.stdout, sys.stderr):
             # The interpreter flushes again and reports errors.
             with suppress(OSError, ValueError):
                 stream.flush()
-        if self.drain_requested.is_set():
+        if self.drain_requested.is_set() or not self._exit_handlers:
             os._exit(exit_code)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:

@@ -15,7 +15,8 @@ class ClusterConfig(ConfigPart):
     object_store_gib: float | None = Field(default=None, gt=0)
     """Only for a Ray that this process starts: GiB of shared memory for batches in flight."""
     metrics_port: int | None = Field(default=None, ge=1, le=65535)
-    """Only for a Ray that this process starts: port on 127.0.0.1 that Prometheus scrapes. A cluster has its own."""
+    """Only for a Ray that this process starts: port on 127.0.0.1 that Prometheus scrapes; without it no metrics are
+    exported. A cluster has its own."""
     stall_timeout_s: float = Field(default=1800, gt=0)
     """A run without any progress for this long ends, and names the stage that stalled."""
 

@@ -4,7 +4,7 @@ import logging
 import signal
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -17,7 +17,8 @@ from ray.util import accelerators
 from pipeline.config import ClusterConfig, EngineConfig, EngineKind, LogFormat
 from pipeline.engines.orphan_reaper import RunGuard
 from pipeline.errors import ConfigError, Interrupted, PipelineError
-from pipeline.flow.ray_env import LOCAL_RAY, address_of, session_folder
+from pipeline.flow.lean_ray import lean_start
+from pipeline.flow.ray_env import LOCAL_RAY, address_of, changes_loggers, session_folder
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ def check_accelerators(engine: EngineConfig) -> None:
 
 
 @contextmanager
-def _restored_signals() -> Iterator[None]:
+def restored_signals() -> Iterator[None]:
     """Restore the process's signal handlers, in C too: Ray's driver installs its crash handler for SIGTERM."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -102,20 +103,32 @@ def _restored_signals() -> Iterator[None]:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
 
-class _Start:
-    """Runs `ray.init`, which takes 1 to 30 seconds, in a thread, so that a stop request can end the run meanwhile.
+class ClusterStart:
+    """Runs `ray.init`, which takes 1 to 30 seconds, in a thread, so that other work goes on and a signal can end it.
 
-    The thread lives until `close`, since the raylet and the GCS die with the thread that started them. Outside the main
+    The thread lives until `end`, since the raylet and the GCS die with the thread that started them. Outside the main
     thread Ray also installs no Python handler for SIGTERM; that handler would exit at once.
     """
 
-    def __init__(self, options: Mapping[str, Any], logs: LogFormat) -> None:
-        self._options = options
+    def __init__(self, config: ClusterConfig, logs: LogFormat) -> None:
+        """Begin to connect to the cluster at `cluster.address` or RAY_ADDRESS, else to start a local Ray.
+
+        Raises:
+            ConfigError: the folder for the sessions of a local Ray is not private.
+        """
+        address = address_of(config)
+        self._options = _local_options(config) if address is None else {"address": address}
+        # Processes that are started after the guard, and their children, do not outlive this process.
+        self._guard = RunGuard() if address is None else None
         self._logs = logs
         self._done, self._closed = threading.Event(), threading.Event()
         self._context: Any = None
         self._error: BaseException | None = None
         threading.Thread(target=self._run, name="ray", daemon=True).start()
+
+    def poll(self, timeout_s: float) -> bool:
+        """Wait for so long; return whether Ray has started, or failed to."""
+        return self._done.wait(timeout_s)
 
     def wait(self, stop: threading.Event) -> Any:  # noqa: ANN401 - Ray's context differs by version
         """Return Ray's context.
@@ -124,15 +137,20 @@ class _Start:
             Interrupted: `stop` was set first; the thread keeps running, so the process should end.
             PipelineError: Ray did not start.
         """
-        while not self._done.wait(STOP_POLL_S):
+        while not self.poll(STOP_POLL_S):
             if stop.is_set():
                 raise Interrupted("stopped while Ray was starting; no image was read; run the same command again")
         if self._error is not None:
             raise self._error
         return self._context
 
-    def close(self) -> None:
+    def end(self) -> None:
+        """Disconnect, or end the local Ray; if it has not started yet, wait for it."""
+        self._done.wait()
+        ray.shutdown()
         self._closed.set()
+        if self._guard is not None:
+            self._guard.end()
 
     def _run(self) -> None:
         try:
@@ -149,11 +167,15 @@ more (measured, 2 cores); at the second try the files are in the page cache."""
 
 
 def _init(options: Mapping[str, Any], logs: LogFormat) -> Any:  # noqa: ANN401 - Ray's context differs by version
-    num_tries = START_TRIES if options.get("address") == LOCAL_RAY else 1
+    local = options.get("address") == LOCAL_RAY
+    num_tries = START_TRIES if local else 1
     for number in range(1, num_tries + 1):
         children = _children()
         try:
-            with _restored_loggers():
+            with (
+                _restored_loggers() if changes_loggers(logs) else nullcontext(),
+                _fewer_processes(options) if local else nullcontext(),
+            ):
                 return ray.init(
                     **options,
                     log_to_driver=False,
@@ -173,6 +195,10 @@ def _init(options: Mapping[str, Any], logs: LogFormat) -> Any:  # noqa: ANN401 -
             log.warning("Ray did not start, try %d of %d: %s", number, num_tries, err)
             _kill(_children() - children)
     raise AssertionError("unreachable: the last try returns or raises")
+
+
+def _fewer_processes(options: Mapping[str, Any]) -> AbstractContextManager[None]:
+    return lean_start(metrics=options.get("_metrics_export_port") is not None)
 
 
 def _children() -> set[psutil.Process]:
@@ -201,32 +227,29 @@ def _restored_loggers() -> Iterator[None]:
 
 
 @contextmanager
-def connected(config: ClusterConfig, logs: LogFormat, stop: threading.Event) -> Iterator[Cluster]:
+def connected(
+    config: ClusterConfig, logs: LogFormat, stop: threading.Event, start: ClusterStart | None = None
+) -> Iterator[Cluster]:
     """Connect to the cluster at `cluster.address` or RAY_ADDRESS, else start a local Ray; disconnect or end it at exit.
 
     Args:
         config: `cluster` of the job.
         logs: format of the workers' logs.
         stop: set it to end the wait for Ray.
+        start: one that has begun, with the same config.
 
     Raises:
         Interrupted: `stop` was set.
         PipelineError: Ray did not start, or the cluster does not answer.
     """
-    address = address_of(config)
-    # Processes that are started after the guard, and their children, do not outlive this process.
-    guard = RunGuard() if address is None else None
-    start = _Start(_local_options(config) if address is None else {"address": address}, logs)
-    with _restored_signals():
+    with restored_signals():
+        start = start or ClusterStart(config, logs)
         # After an Interrupted the process ends while Ray is starting, and the guard kills Ray's processes.
         context = start.wait(stop)
     try:
         yield _cluster_of(context)
     finally:
-        ray.shutdown()
-        start.close()
-        if guard is not None:
-            guard.end()
+        start.end()
 
 
 def _local_options(config: ClusterConfig) -> dict[str, Any]:

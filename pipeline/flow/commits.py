@@ -49,15 +49,10 @@ class Commits:
     """Submits commits and collects their results."""
 
     def __init__(self, store: Store, identity: RunIdentity, num_cpus: int) -> None:
-        driver_node: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        # Without reserved CPUs: readers may hold all CPUs while they wait for the engines.
-        options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "max_concurrency": THREADS}
-        committer: Any = ray.remote(_Committer)
-        actors = [
-            committer.options(**options, scheduling_strategy=driver_node).remote(store, identity)
-            for _ in range(1 + num_cpus // CPUS_PER_ACTOR)
-        ]
-        self._actors: Iterator[Any] = itertools.cycle(actors)
+        self._store = store
+        self._identity = identity
+        self._num_actors = 1 + num_cpus // CPUS_PER_ACTOR
+        self._actors: Iterator[Any] | None = None
         self._under_way: dict[Any, tuple[str, float]] = {}
         self.committed: set[str] = set()
         """Shards whose committed file exists, whichever run created it."""
@@ -65,8 +60,20 @@ class Commits:
     def __len__(self) -> int:
         return len(self._under_way)
 
+    def start(self) -> None:
+        """Start the actors at the first receipt: earlier they would take CPU from the start of the engines."""
+        if self._actors is not None:
+            return
+        driver_node: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        # Without reserved CPUs: readers may hold all CPUs while they wait for the engines.
+        options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "max_concurrency": THREADS}
+        committer: Any = ray.remote(_Committer).options(**options, scheduling_strategy=driver_node)
+        self._actors = itertools.cycle([committer.remote(self._store, self._identity) for _ in range(self._num_actors)])
+
     def submit(self, task: ShardTask, completed: CompletedShard) -> None:
         # The driver names the attempt: a commit that Ray repeats after its actor died recognises its own file.
+        self.start()
+        assert self._actors is not None
         reference = next(self._actors).commit.remote(task, completed, uuid.uuid4().hex)
         self._under_way[reference] = (task.shard.path, time.monotonic())
 

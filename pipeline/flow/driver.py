@@ -16,7 +16,7 @@ from ray.exceptions import RayError
 
 from pipeline.errors import Interrupted, NothingDone, PipelineError
 from pipeline.flow.arenas import limit_arenas
-from pipeline.flow.cluster import Cluster, connected
+from pipeline.flow.cluster import Cluster, ClusterStart, connected
 from pipeline.flow.commits import Commits
 from pipeline.flow.lifecycle import record_lifecycle
 from pipeline.flow.metrics import Metrics, MetricsInput
@@ -48,7 +48,13 @@ POLL_S = 0.5
 """How long the driver waits for receipts before it checks commits, stalls and stop requests; also between reports."""
 
 
-def run_job(prepared: PreparedJob, result: RunResult, report: Report, stop: threading.Event) -> None:
+def run_job(
+    prepared: PreparedJob,
+    result: RunResult,
+    report: Report,
+    stop: threading.Event,
+    start: ClusterStart | None = None,
+) -> None:
     """Caption the remaining shards.
 
     Args:
@@ -56,6 +62,7 @@ def run_job(prepared: PreparedJob, result: RunResult, report: Report, stop: thre
         result: filled while the run works.
         report: called about twice a second.
         stop: set it to end the run early.
+        start: of Ray, if it has begun; it is ended with the run.
 
     Raises:
         Interrupted: `stop` was set.
@@ -64,18 +71,22 @@ def run_job(prepared: PreparedJob, result: RunResult, report: Report, stop: thre
         PipelineError: any other error that ended the run.
     """
     if not prepared.tasks:
+        if start is not None:  # the work was done by another run meanwhile
+            start.end()
         return
     with record_lifecycle(prepared, result, report) as report_and_record:
-        _run(prepared, result, report_and_record, stop)
+        _run(prepared, result, report_and_record, stop, start)
         record_applied(prepared, result)
         _refuse_nothing(prepared, result)
 
 
-def _run(prepared: PreparedJob, result: RunResult, report: Report, stop: threading.Event) -> None:
+def _run(
+    prepared: PreparedJob, result: RunResult, report: Report, stop: threading.Event, start: ClusterStart | None
+) -> None:
     started = time.monotonic()
     limit_arenas()
     try:
-        with connected(prepared.job.cluster, prepared.job.logs, stop) as cluster:
+        with connected(prepared.job.cluster, prepared.job.logs, stop, start) as cluster:
             result.worker_logs = cluster.logs
             _Driver(prepared, result, cluster).drive(report, stop)
     except RayError as err:
@@ -176,6 +187,7 @@ class _Driver:
         if receipt.kind == BatchKind.COMMITTED:
             self._commits.submit(task, CompletedShard(task.shard.path, receipt.num_images, ()))
             return
+        self._commits.start()
         completed = self._tracker.add(receipt)
         self._progress.add_receipt(receipt)
         if completed is not None:

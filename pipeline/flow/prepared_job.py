@@ -1,9 +1,9 @@
 """Prepares a job without Ray: checks it, claims its output, and lists the remaining shards."""
 
 import platform
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 
@@ -26,13 +26,16 @@ from pipeline.ledger.promotion import find_stand_ins
 from pipeline.ledger.retry_rows import RetryRows, find_retry_rows, find_skipped_rows, find_stale_rows
 from pipeline.ledger.run_record import claim_run
 from pipeline.ledger.shard_plan import (
+    ListedOutput,
     Plan,
     Remaining,
     claim_plan,
     compare_with_source,
     extend_plan,
-    read_plan,
-    remaining,
+    has_open_end,
+    list_output,
+    remaining_of,
+    stored_plan,
 )
 from pipeline.ledger.taken_over import shards_to_take_over
 from pipeline.models import family_of, generation_of, takes_images
@@ -191,8 +194,46 @@ def refuse_output_in_source(job: JobConfig | IndexConfig, store: Store) -> None:
         )
 
 
-def prepare_job(job: JobConfig, extension: Extension | None = None) -> PreparedJob:
+class _OutputReading:
+    """Reads the plan and the listings of an output in threads, while its source is listed.
+
+    Every error is raised where the result is used: that a recipe is another one is to be said first.
+    """
+
+    def __init__(self, store: Store, work_found: Callable[[], object]) -> None:
+        self.store = store
+        self.work_found = work_found
+        self._pool = ThreadPoolExecutor(2, thread_name_prefix="output")
+        self._plan = self._pool.submit(self._read_plan)
+        self._listed = self._pool.submit(list_output, store)
+
+    def plan(self) -> Plan | None:
+        """The stored plan, or None."""
+        return self._plan.result()
+
+    def listed(self) -> ListedOutput:
+        return self._listed.result()
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _read_plan(self) -> Plan | None:
+        plan = stored_plan(self.store)
+        if plan is not None and has_open_end(self.store, plan):
+            self.work_found()
+        return plan
+
+
+def prepare_job(
+    job: JobConfig, extension: Extension | None = None, work_found: Callable[[], object] = lambda: None
+) -> PreparedJob:
     """Check a job, list its source, claim its output, extend its plan on request, and find the remaining shards.
+
+    Args:
+        job: the job.
+        extension: adds shards to the plan.
+        work_found: called, perhaps in another thread, as soon as the run is known to have work. Where only a full
+            comparison finds it, it is not called.
 
     Raises:
         ConfigError: the job has a mistake.
@@ -203,11 +244,24 @@ def prepare_job(job: JobConfig, extension: Extension | None = None) -> PreparedJ
     recipe, weights, remarks = check_job(job)
     store = open_store(job.output)
     refuse_output_in_source(job, store)
-    read = read_spec(job, weights)
-    stored = read_plan(store) if store.exists(layout.PLAN) else None
-    if stored is None or (extension and extension.quiet_s):
+    if extension and extension.quiet_s:
         _refuse_limited(job, extension)
+    with closing(_OutputReading(store, work_found)) as reading:
+        return _prepared(job, extension, reading, (recipe, weights, remarks))
+
+
+def _prepared(
+    job: JobConfig,
+    extension: Extension | None,
+    reading: _OutputReading,
+    checked: tuple[Recipe, Weights, list[str]],
+) -> PreparedJob:
+    store, (recipe, weights, remarks) = reading.store, checked
+    read = read_spec(job, weights)
     listing = list_source(read.source)
+    stored = reading.plan()
+    if stored is None:
+        _refuse_limited(job, extension)
     remarks += listing.remarks
     if stored is None or job.source.index is not None:
         # The index of `source.duplicates` is not needed any more once the output has its own record.
@@ -221,6 +275,8 @@ def prepare_job(job: JobConfig, extension: Extension | None = None) -> PreparedJ
     identity = run_identity_of(job, recipe)
     about = {"job": job.model_dump(mode="json"), "slots": list(identity.slots), "versions": dict(identity.versions)}
     record = claim_run(store, recipe, about, job.source.selection())
+    if stored is None and listing.shards:  # only now: most first runs that fail have a mistake in their source
+        reading.work_found()
     if extension and stored and is_changed(job, store, record, stored):
         plan = change_selection(job, store, read, compare_with_source(store.url, stored, listing.shards), extension)
         remarks.append(changed_remark(plan))
@@ -235,7 +291,7 @@ def prepare_job(job: JobConfig, extension: Extension | None = None) -> PreparedJ
     in_force = selections_in_force(store, job.source, record.selection, plan, {})
     duplicates = claim_duplicates(job, store, plan, [each.selection for each in in_force])
     remarks += duplicates_remarks(duplicates)
-    todo = remaining(store, plan)
+    todo = remaining_of(plan, reading.listed())
     prepared = PreparedJob(
         job=job,
         recipe=recipe,

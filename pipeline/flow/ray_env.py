@@ -7,7 +7,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from pipeline.config import ClusterConfig
+from pipeline.config import ClusterConfig, LogFormat
 from pipeline.errors import ConfigError
 
 ADDRESS_VARIABLE = "RAY_ADDRESS"
@@ -95,6 +95,11 @@ def session_folder() -> Path:
             f"{TMPDIR_VARIABLE} to another folder"
         )
     return parent / "ray"
+
+
+def changes_loggers(logs: LogFormat) -> bool:
+    """Whether Ray's start changes the loggers of this process: it applies the format of its workers' logs here too."""
+    return logs is LogFormat.JSON or "RAY_LOGGING_CONFIG_ENCODING" in os.environ
 
 
 def address_of(config: ClusterConfig) -> str | None:

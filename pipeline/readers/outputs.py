@@ -18,7 +18,7 @@ FOLDERS = ("captions", "index", "duplicates", "staging", "quarantine", "plan", "
 def without_outputs(
     fs: Any,  # noqa: ANN401 - fsspec has no types
     url: str,
-    files: Mapping[str, Info],
+    files: dict[str, Info],
 ) -> tuple[dict[str, Info], tuple[str, ...]]:
     """Return the files of a listing that belong to no output of JoyFleet, and a remark for each output.
 
@@ -30,7 +30,7 @@ def without_outputs(
     suspects = {root for path in files if path.endswith(".parquet") for root in _possible_roots(path)}
     roots = {root for root in suspects if all(_exists(fs, f"{root}/{name}", files) for name in (RUN, PLAN))}
     if not roots:
-        return dict(files), ()
+        return files, ()
     owner = {path: root for path in files for root in roots if _is_own(path, root)}
     others = {path: info for path, info in files.items() if path not in owner}
     counts = Counter(owner.values())

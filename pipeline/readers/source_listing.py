@@ -127,8 +127,8 @@ def _list_entry(fs: Any, url: str, suffixes: tuple[str, ...] | None) -> _Listing
 def _list(fs: Any, url: str, path: str, suffixes: tuple[str, ...] | None) -> _Listing:  # noqa: ANN401 - fsspec has no types
     if glob.has_magic(path) and not (is_local(fs) and os.path.lexists(path)):
         folder = path[: min(path.index(wild) for wild in "*?[" if wild in path)].rpartition("/")[0]
-        matches: dict[str, Info] = fs.glob(path, detail=True)
-        files = {path: info for path, info in matches.items() if info["type"] != "directory"}
+        matches: dict[str, dict[str, Any]] = fs.glob(path, detail=True)
+        files: dict[str, Info] = {path: info for path, info in matches.items() if info["type"] != "directory"}
         return _without_outputs(fs, folder, files, url, suffixes)
     info = fs.info(path)
     if info["type"] == "directory":
@@ -177,7 +177,8 @@ def _classify(
     stats = tuple(path for path in files if path.endswith(STATS_SUFFIX))
     # A caller that lists other suffixes looks for tables, and img2dataset's records are tables.
     records = _records(files, stats) & shards.keys() if suffixes is None else set[str]()
-    shards = {path: info for path, info in shards.items() if path not in records}
+    if records:
+        shards = {path: info for path, info in shards.items() if path not in records}
     loose_images = (path for path in files if named_as_image(path) and split_name(path.rpartition("/")[2]) is not None)
     images = sum(1 for _ in loose_images) if suffixes is None else 0
     tables = {path for path in shards if path.rpartition("/")[2].lower() == "metadata.parquet"}

@@ -101,6 +101,12 @@ def is_local(fs: object) -> bool:
     return isinstance(fs, LocalFileSystem)
 
 
+def is_s3(fs: object) -> bool:
+    """Whether this is the file system of s3fs, of a class of its own included."""
+    protocol: str | tuple[str, ...] = getattr(fs, "protocol", ())
+    return "s3" in ((protocol,) if isinstance(protocol, str) else protocol)
+
+
 def open_local(shard: Shard) -> BinaryIO:
     """Return the shard as a local file; a copy disappears with the file object, even if the process is killed.
 

@@ -30,6 +30,7 @@ from botocore.utils import parse_timestamp
 from fsspec.asyn import sync
 
 from pipeline.errors import StoreError
+from pipeline.storage.s3_listing import list_keys
 from pipeline.storage.store import Entry, checked
 
 log = logging.getLogger(__name__)
@@ -111,16 +112,11 @@ class S3Store:
     def list(self, folder: str) -> Iterator[Entry]:
         bucket, root = self._bucket_and_key("")
         prefix = f"{root}{checked(folder)}/" if folder else root
-        following: dict[str, str] = {}
-        while True:
-            page = self._call("list_objects_v2", folder, Bucket=bucket, Prefix=prefix, **following)
-            # A key that ends in a slash is a console's folder mark, not a file.
-            files = [item for item in page.get("Contents", []) if not item["Key"].endswith("/")]
-            for item in files:
-                yield Entry(item["Key"].removeprefix(root), item["Size"], item["LastModified"].timestamp())
-            if not page.get("IsTruncated"):
-                return
-            following = {"ContinuationToken": page["NextContinuationToken"]}
+        return list_keys(
+            lambda **request: self._call("list_objects_v2", folder, Bucket=bucket, **request),
+            prefix,
+            lambda item: Entry(item["Key"].removeprefix(root), item["Size"], item["LastModified"].timestamp()),
+        )
 
     def delete(self, paths: Iterable[str]) -> None:
         bucket, _ = self._bucket_and_key("")

@@ -18,7 +18,7 @@ from tests.cli import finish, start, wait_until, write_job
 from tests.signal_sweep import MARK, marked, num_left
 from tests.trees import KINDS, find, send, tree
 
-STOPPED = ("caption", "committer", "progress_actor")
+STOPPED = ("caption", "progress_actor")
 
 
 @pytest.fixture
@@ -64,9 +64,16 @@ def join(address, **variables):
     return done.stdout + done.stderr
 
 
+UNUSED = ("dashboard/dashboard.py", "autoscaler/_private/monitor.py", "autoscaler/v2/monitor.py", "log_monitor.py")
+
+
 @pytest.mark.slow
 def test_workers_have_the_drivers_niceness_and_other_processes_need_the_token_to_join(running):
     process, _ = running
+    commands = [item.cmdline() for item in tree(process.pid)]
+    assert not [command for command in commands for unused in UNUSED if unused in " ".join(command)]
+    [agent] = [command for command in commands if any(word.endswith("dashboard/agent.py") for word in command)]
+    assert "--minimal" in agent
     assert {worker.nice() for kind in STOPPED for worker in find(process.pid, kind)} == {
         psutil.Process(process.pid).nice()
     }
