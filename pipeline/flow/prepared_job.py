@@ -16,6 +16,7 @@ from pipeline.flow.shard_task import ShardTask
 from pipeline.ledger import layout
 from pipeline.ledger.footer import RunIdentity
 from pipeline.ledger.limit_record import EndRows, claim_limit, read_limit
+from pipeline.ledger.parts_record import Part, claim_parts, read_parts
 from pipeline.ledger.retry_rows import find_retry_rows
 from pipeline.ledger.run_record import claim_run
 from pipeline.ledger.shard_plan import Plan, Remaining, claim_plan, extend_plan, remaining
@@ -83,6 +84,8 @@ class PreparedJob:
     remarks: Sequence[str]
     earlier: Sequence[Store] = ()
     """The outputs of `reuse`; tasks refer to them by index."""
+    part: Part | None = None
+    """Set for one of several drivers; then `plan`, `remaining` and `tasks` are those of its part."""
 
 
 def check_job(job: JobConfig) -> tuple[Recipe, Weights, list[str]]:
@@ -136,8 +139,10 @@ def refuse_output_in_source(job: JobConfig, store: Store) -> None:
         )
 
 
-def prepare_job(job: JobConfig, extension: Extension | None = None) -> PreparedJob:
+def prepare_job(job: JobConfig, extension: Extension | None = None, part: Part | None = None) -> PreparedJob:
     """Check a job, list its source, claim its output, extend its plan on request, and find the remaining shards.
+
+    With a part, only the shards of this part.
 
     Raises:
         ConfigError: the job has a mistake.
@@ -164,7 +169,7 @@ def prepare_job(job: JobConfig, extension: Extension | None = None) -> PreparedJ
     claim_run(store, recipe, about, job.source.selection())
     read = read_spec(job, weights)
     shards, end_rows = _within_limit(job, store, read, listing.shards, remarks)
-    plan = _planned(store, shards, extension, remarks)
+    plan = _of_part(store, _planned(store, shards, extension, remarks), part, remarks)
     todo = remaining(store, plan)
     return PreparedJob(
         job=job,
@@ -184,10 +189,27 @@ def prepare_job(job: JobConfig, extension: Extension | None = None) -> PreparedJ
             for path, fragments in todo.fragments.items()
         ],
         earlier=earlier,
+        part=part,
         plan=plan,
         remaining=todo,
         remarks=remarks,
     )
+
+
+def _of_part(store: Store, plan: Plan, part: Part | None, remarks: list[str]) -> Plan:
+    """The shards of the part; all of them without one."""
+    if part is None:
+        num_parts = read_parts(store)
+        if num_parts is not None:
+            remarks.append(
+                f"{store.url}: other runs caption this output in {num_parts} parts; this run takes all of them, and "
+                "asks again what such a run is working on"
+            )
+        return plan
+    claim_parts(store, part)
+    restricted = part.restrict(plan)
+    remarks.append(f"--part {part}: {len(restricted.shards):,} of {len(plan.shards):,} planned shards")
+    return restricted
 
 
 def _within_limit(
@@ -250,7 +272,9 @@ def prepare_retry(job: JobConfig, statuses: Collection[Status], *, edited: bool 
             if rows
         ]
     attempts = max((task.retry_rows.attempts for task in tasks if task.retry_rows), default=0)
-    return replace(prepared, tasks=tasks, caption_spec=replace(prepared.caption_spec, first_attempt=attempts))
+    return replace(
+        prepared, tasks=tasks, caption_spec=replace(prepared.caption_spec, first_attempt=attempts, retries_rows=True)
+    )
 
 
 def read_spec(job: JobConfig, weights: Weights) -> ReadSpec:
