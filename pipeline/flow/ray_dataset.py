@@ -28,7 +28,7 @@ from pipeline.errors import EngineDead, PipelineError
 from pipeline.flow.cluster import Cluster, accelerator_here, check_accelerators, check_gpus
 from pipeline.flow.progress_actor import ReplicaReport, ShardStart, result_or_none
 from pipeline.flow.replica_starts import current_device
-from pipeline.flow.shard_task import ShardTask, selection_of_task, taken_over_of_task
+from pipeline.flow.shard_task import ShardTask, may_take_over, selection_of_task, taken_over_of_task
 from pipeline.flow.stream import configure_data_context
 from pipeline.ledger.commit import num_images_committed
 from pipeline.ledger.fragments import FragmentInfo, read_fragment_info
@@ -58,6 +58,8 @@ class FlowSpec:
     """The outputs of `reuse`."""
     progress_actor: Any
     """Handle of the actor of `pipeline.flow.progress_actor`."""
+    takes_over: bool = False
+    """As `may_take_over`."""
 
 
 class ShardSource(Datasource):
@@ -170,7 +172,7 @@ class CaptionActor:
                 started,
                 spec.store,
                 started.stats().max_num_seqs,
-                restarted=bool(ray.get_runtime_context().was_current_actor_reconstructed),
+                takes_over=spec.takes_over and bool(ray.get_runtime_context().was_current_actor_reconstructed),
             )
         except PipelineError as err:
             # Out of a constructor it would reach the driver as a traceback in a text.
@@ -249,7 +251,8 @@ def build_dataset(spec: FlowSpec, tasks: Sequence[ShardTask], cluster: Cluster) 
     readers = min(job.cluster.max_concurrent_reads or readers_wanted(job.engine, dims, cluster), len(tasks))
     num_seqs = seqs_to_feed(job.engine, dims, gpu=cluster.gpus_per_replica(job.engine) > 0)
     plan = plan_batches(job.engine, num_seqs, spec.read.geometry.max_pixels, len(spec.caption.run.slots))
-    spec = replace(spec, read=replace(spec.read, batch_images=plan.images, grown_batch_images=plan.grown_images))
+    read = replace(spec.read, batch_images=plan.images, grown_batch_images=plan.grown_images)
+    spec = replace(spec, read=read, takes_over=may_take_over(tasks))
     _configure_context(plan.in_flight)
     compute: dict[str, Any] = {
         "min_size": job.engine.replicas.min,

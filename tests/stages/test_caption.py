@@ -408,13 +408,13 @@ def test_batches_grow_after_the_first_ones_and_a_repeated_reader_sends_the_same(
     assert first == again
 
 
-@pytest.mark.parametrize("retries_rows", [False, True])
-def test_a_repeated_batch_takes_over_what_its_dead_replica_staged_unless_it_is_a_retry(shard, tmp_path, retries_rows):
+@pytest.mark.parametrize("takes_over", [False, True])
+def test_a_repeated_batch_takes_over_what_its_dead_replica_staged_if_it_may(shard, tmp_path, takes_over):
     """Ray repeats whole batches, of which a replica may have staged most when it is killed."""
     job = parse_job(raw_job(tmp_path, engine={"kind": "echo", "batch_images": 5}))
     run = RunIdentity(recipe="r" * 16, slots=("long", "tags"), versions={})
     store, asked = MemoryStore(f"memory://{uuid.uuid4().hex}"), []
-    spec = CaptionSpec(job=job, run=run, retries_rows=retries_rows)
+    spec = CaptionSpec(job=job, run=run)
     [batch] = batches_of(shard, tmp_path, job=job)
     # Killed after the fragments of its first batches, of another size, were staged.
     small = parse_job(raw_job(tmp_path, engine={"kind": "echo", "batch_images": 2}))
@@ -426,8 +426,8 @@ def test_a_repeated_batch_takes_over_what_its_dead_replica_staged_unless_it_is_a
         asked.append(int(question.id.split("#")[1]))
         return echo(question)
 
-    receipts = asyncio.run(Caption(spec, Answering(answer), store, restarted=True)(batch)).to_pylist()
-    assert sorted(set(asked)) == ([0, 1, 3, 4] if retries_rows else [3, 4])
+    receipts = asyncio.run(Caption(spec, Answering(answer), store, takes_over=takes_over)(batch)).to_pylist()
+    assert sorted(set(asked)) == ([3, 4] if takes_over else [0, 1, 3, 4])
     assert sorted(row for receipt in receipts for row in receipt["rows"]) == list(range(5))
     assert sum(dict(receipt["statuses"])["ok"] for receipt in receipts) == 8
-    assert (lost["fragment"] in [receipt["fragment"] for receipt in receipts]) is not retries_rows
+    assert (lost["fragment"] in [receipt["fragment"] for receipt in receipts]) is takes_over
