@@ -283,8 +283,8 @@ def _refuse_part_of_change(store: Store, part: Part | None) -> None:
     # Only a run of the whole plan sees that all newly selected rows have their captions.
     if part is not None:
         raise ConfigError(
-            f"{store.url}: --part {part} --extend with another selection: newly selected rows are captioned by a run of "
-            "the whole plan; run the job with --extend and without --part first"
+            f"{store.url}: --part {part} --extend with another selection: newly selected rows are captioned by a run "
+            "of the whole plan; run the job with --extend and without --part first"
         )
 
 
