@@ -20,6 +20,7 @@ from pipeline.ledger import layout
 from pipeline.ledger.duplicates_record import DuplicatesRecord, files_of
 from pipeline.ledger.footer import RunIdentity
 from pipeline.ledger.limit_record import EndRows, claim_limit, read_limit
+from pipeline.ledger.parts_record import Part, claim_parts, read_parts
 from pipeline.ledger.plan_generations import mark_applied
 from pipeline.ledger.plan_selection import current_selection, refuse_other_selection, selections_in_force
 from pipeline.ledger.promotion import find_stand_ins
@@ -91,6 +92,8 @@ class PreparedJob:
     remarks: Sequence[str]
     earlier: Sequence[Store] = ()
     """The outputs of `reuse`; tasks refer to them by index."""
+    part: Part | None = None
+    """Set for one of several drivers; then `plan`, `remaining` and `tasks` are those of its part."""
 
 
 def check_job(job: JobConfig) -> tuple[Recipe, Weights, list[str]]:
@@ -225,15 +228,19 @@ class _OutputReading:
 
 
 def prepare_job(
-    job: JobConfig, extension: Extension | None = None, work_found: Callable[[], object] = lambda: None
+    job: JobConfig,
+    extension: Extension | None = None,
+    part: Part | None = None,
+    work_found: Callable[[], object] = lambda: None,
 ) -> PreparedJob:
     """Check a job, list its source, claim its output, extend its plan on request, and find the remaining shards.
 
     Args:
         job: the job.
         extension: adds shards to the plan.
+        part: only the shards of this part.
         work_found: called, perhaps in another thread, as soon as the run is known to have work. Where only a full
-            comparison finds it, it is not called.
+            comparison finds it, as for a part, it is not called.
 
     Raises:
         ConfigError: the job has a mistake.
@@ -246,13 +253,14 @@ def prepare_job(
     refuse_output_in_source(job, store)
     if extension and extension.quiet_s:
         _refuse_limited(job, extension)
-    with closing(_OutputReading(store, work_found)) as reading:
-        return _prepared(job, extension, reading, (recipe, weights, remarks))
+    with closing(_OutputReading(store, work_found if part is None else lambda: None)) as reading:
+        return _prepared(job, extension, part, reading, (recipe, weights, remarks))
 
 
 def _prepared(
     job: JobConfig,
     extension: Extension | None,
+    part: Part | None,
     reading: _OutputReading,
     checked: tuple[Recipe, Weights, list[str]],
 ) -> PreparedJob:
@@ -278,6 +286,7 @@ def _prepared(
     if stored is None and listing.shards:  # only now: most first runs that fail have a mistake in their source
         reading.work_found()
     if extension and stored and is_changed(job, store, record, stored):
+        _refuse_part_of_change(store, part)
         plan = change_selection(job, store, read, compare_with_source(store.url, stored, listing.shards), extension)
         remarks.append(changed_remark(plan))
     else:
@@ -317,7 +326,7 @@ def _prepared(
         remaining=todo,
         remarks=remarks,
     )
-    return _with_newly_selected(prepared, done_earlier)
+    return _of_part(_with_newly_selected(prepared, done_earlier), part)
 
 
 def _refuse_limited(job: JobConfig, extension: Extension | None) -> None:
@@ -327,6 +336,56 @@ def _refuse_limited(job: JobConfig, extension: Extension | None) -> None:
             "unless --extend comes with a larger limit; leave --extend and --follow out, or caption without a limit "
             "into an output of its own (`reuse` takes these rows over)"
         )
+
+
+def _refuse_part_of_change(store: Store, part: Part | None) -> None:
+    # Only a run of the whole plan sees that all newly selected rows have their captions.
+    if part is not None:
+        raise ConfigError(
+            f"{store.url}: --part {part} --extend with another selection: newly selected rows are captioned by a run "
+            "of the whole plan; run the job with --extend and without --part first"
+        )
+
+
+def _of_part(prepared: PreparedJob, part: Part | None) -> PreparedJob:
+    """Return the job with the shards of the part only; with all of them without one.
+
+    Raises:
+        ConfigError: rows that a changed selection newly selects are not captioned yet.
+        OutputMismatch: other runs divide the plan into another number of parts.
+    """
+    store, plan, todo = prepared.store, prepared.plan, prepared.remaining
+    if part is None:
+        num_parts = read_parts(store)
+        if num_parts is None:
+            return prepared
+        remark = (
+            f"{store.url}: other runs caption this output in {num_parts} parts; this run takes all of them, and asks "
+            "again what such a run is working on"
+        )
+        return replace(prepared, remarks=[*prepared.remarks, remark])
+    if prepared.unapplied is not None:
+        raise ConfigError(
+            f"{store.url}: --part {part}, while rows that generation {prepared.unapplied} of the plan newly selects "
+            "are not all captioned yet; run the job without --part first"
+        )
+    claim_parts(store, part)
+    restricted = part.restrict(plan)
+    return replace(
+        prepared,
+        part=part,
+        plan=restricted,
+        remaining=Remaining(
+            {path: fragments for path, fragments in todo.fragments.items() if path in restricted.shards},
+            todo.committed & restricted.shards.keys(),
+            todo.quarantined & restricted.shards.keys(),
+        ),
+        tasks=[task for task in prepared.tasks if task.shard.path in restricted.shards],
+        remarks=[
+            *prepared.remarks,
+            f"--part {part}: {len(restricted.shards):,} of {len(plan.shards):,} planned shards",
+        ],
+    )
 
 
 def _within_limit(
