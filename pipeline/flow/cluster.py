@@ -144,6 +144,11 @@ class ClusterStart:
             raise self._error
         return self._context
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether `end` has done its work."""
+        return self._closed.is_set()
+
     def end(self) -> None:
         """Disconnect, or end the local Ray; if it has not started yet, wait for it."""
         self._done.wait()
