@@ -4,8 +4,8 @@
 a cold page cache and one with a warm one; cold, the kernel is asked to drop the files of the libraries of this
 environment (which pages others use it keeps). With --warm only the second. With --against, the code of another checkout
 runs in turn with this one, in the same environment. Before the rounds, each version runs once, so that Python has
-compiled all modules. A run is followed from outside: when the processes of each kind
-appear, when the first caption is staged, when the run ends, and the CPU of each kind until the first caption.
+compiled all modules. A run is followed from outside: when the processes of each kind appear, when the first caption is
+staged, when the run ends, and the CPU of each kind until the first caption.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 
-from tests.benchmarks.report import FOLDER, median, publish
+from tests.benchmarks.report import BYTECODE, FOLDER, keeps_bytecode, median, publish
 from tests.cli import write_job
 
 KINDS = {
@@ -40,10 +40,6 @@ KINDS = {
 POLL_S = 0.05
 
 
-BYTECODE = FOLDER.resolve() / "bytecode"
-"""What Python compiles in the first run, which is not measured: as where it is kept beside the modules."""
-
-
 def drop_page_cache() -> None:
     for file in (*Path(sys.prefix, "lib").rglob("*"), *BYTECODE.rglob("*")):
         if file.is_file() and not file.is_symlink():
@@ -59,8 +55,7 @@ class Followed:
         self._output = folder
         self._seen: dict[int, tuple[str, float]] = {}
         self.appeared: dict[str, float] = {}
-        environment = {**os.environ, "PYTHONPATH": str(checkout), "PYTHONPYCACHEPREFIX": str(BYTECODE)}
-        environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        environment = {**keeps_bytecode(), "PYTHONPATH": str(checkout)}
         self._began = time.monotonic()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "jobs", "caption", job],
