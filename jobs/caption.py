@@ -58,7 +58,11 @@ def run_prepared(prepared: PreparedJob, start: ClusterStart | None = None) -> No
         prepared: the job.
         start: of Ray, if it has begun.
     """
-    exit_code, _ = run_with_summary(prepared, start)
+    try:
+        exit_code, _ = run_with_summary(prepared, start)
+    finally:
+        if start is not None and not start.has_ended:
+            SIGNALS.end_without_exit_handlers()  # it may be starting; the guard of its processes kills them
     if exit_code:
         sys.exit(exit_code)
 

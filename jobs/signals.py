@@ -78,7 +78,7 @@ class Signals:
             self._end_now(message)
 
     def end_without_exit_handlers(self) -> None:
-        """When the command is done, end the process as after a signal: a library has just begun to start something."""
+        """When the command is done, end the process as after a signal: something may still be starting."""
         self._exit_handlers = False
 
     def leave(self, number: signal.Signals) -> None:

@@ -31,6 +31,8 @@ class Cluster:
     num_gpus: float
     logs: str | None
     """Folder of the workers' logs, if it is on this machine."""
+    is_local: bool = False
+    """Whether this process started it: it has one node then."""
 
     def gpus_per_replica(self, engine: EngineConfig) -> float:
         """Return `engine.num_gpus`; by default one per tensor-parallel rank for vLLM on a cluster with GPUs, else 0."""
@@ -144,6 +146,16 @@ class ClusterStart:
             raise self._error
         return self._context
 
+    @property
+    def is_local(self) -> bool:
+        """Whether this process starts Ray."""
+        return self._guard is not None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether `end` has done its work."""
+        return self._closed.is_set()
+
     def end(self) -> None:
         """Disconnect, or end the local Ray; if it has not started yet, wait for it."""
         self._done.wait()
@@ -247,7 +259,7 @@ def connected(
         # After an Interrupted the process ends while Ray is starting, and the guard kills Ray's processes.
         context = start.wait(stop)
     try:
-        yield _cluster_of(context)
+        yield _cluster_of(context, is_local=start.is_local)
     finally:
         start.end()
 
@@ -264,7 +276,7 @@ def _local_options(config: ClusterConfig) -> dict[str, Any]:
     }
 
 
-def _cluster_of(context: Any) -> Cluster:  # noqa: ANN401 - see above
+def _cluster_of(context: Any, *, is_local: bool) -> Cluster:  # noqa: ANN401 - see above
     resources = ray.cluster_resources()
     info: dict[str, Any] = getattr(context, "address_info", {})
     session = Path(str(info.get("session_dir", "")), "logs")
@@ -272,4 +284,5 @@ def _cluster_of(context: Any) -> Cluster:  # noqa: ANN401 - see above
         num_cpus=max(1, int(resources.get("CPU", 1))),
         num_gpus=resources.get("GPU", 0.0),
         logs=str(session) if session.is_dir() else None,
+        is_local=is_local,
     )

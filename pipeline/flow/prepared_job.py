@@ -35,6 +35,7 @@ from pipeline.ledger.shard_plan import (
     extend_plan,
     has_open_end,
     list_output,
+    remaining,
     remaining_of,
     stored_plan,
 )
@@ -300,7 +301,8 @@ def _prepared(
     in_force = selections_in_force(store, job.source, record.selection, plan, {})
     duplicates = claim_duplicates(job, store, plan, [each.selection for each in in_force])
     remarks += duplicates_remarks(duplicates)
-    todo = remaining_of(plan, reading.listed())
+    # A listing from before a change of the selection may lack shards that were committed since with the old one.
+    todo = remaining_of(plan, reading.listed()) if _is_settled(plan) else remaining(store, plan)
     prepared = PreparedJob(
         job=job,
         recipe=recipe,
@@ -412,10 +414,15 @@ def _end_rows(job: JobConfig, store: Store, plan: Plan) -> EndRows:
     return (read_limit(store) if job.source.limit else None) or {}
 
 
+def _is_settled(plan: Plan) -> bool:
+    """Whether all rows that a changed selection newly selects have their captions."""
+    return plan.last_change is None or plan.last_change.is_applied
+
+
 def _with_newly_selected(prepared: PreparedJob, done_earlier: Sequence[Collection[str]]) -> PreparedJob:
     """Add the rows that a changed selection may select in committed shards, until a run has done all of them."""
     changed = prepared.plan.last_change
-    if changed is None or changed.is_applied:
+    if changed is None or _is_settled(prepared.plan):
         return prepared
     selection = prepared.read_spec.selection
     before = [shard.path for part in prepared.plan.generations[: changed.number] for shard in part.shards]

@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import pyarrow as pa
@@ -22,6 +22,7 @@ from ray.data._internal.execution.operators.map_operator import MapOperator
 from ray.exceptions import RayError
 
 from pipeline.errors import PipelineError
+from pipeline.flow.lean_data import on_one_node
 
 if TYPE_CHECKING:
     from ray.data._internal.execution.streaming_executor import StreamingExecutor
@@ -136,13 +137,19 @@ class Stream:
 
 
 @contextmanager
-def open_stream(dataset: Dataset) -> Iterator[Stream]:
-    """Execute a dataset; at the end, whatever ended it, stop the execution. One at a time in a process."""
-    stream = Stream(dataset)
-    try:
-        yield stream
-    finally:
-        stream.close()
+def open_stream(dataset: Dataset, *, is_local: bool = False) -> Iterator[Stream]:
+    """Execute a dataset; at the end, whatever ended it, stop the execution. One at a time in a process.
+
+    Args:
+        dataset: what to execute.
+        is_local: Ray was started by this process, so it has one node.
+    """
+    with on_one_node() if is_local else nullcontext():
+        stream = Stream(dataset)
+        try:
+            yield stream
+        finally:
+            stream.close()
 
 
 def unwrap(err: BaseException) -> BaseException:

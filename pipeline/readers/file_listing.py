@@ -58,7 +58,7 @@ def _objects_below(fs: Any, folder: str) -> dict[str, Info]:  # noqa: ANN401 - f
     """The same of S3, with several requests at a time, and with little memory: a source may have a million shards."""
     from pipeline.storage.s3_listing import list_keys  # noqa: PLC0415 - only for S3
 
-    bucket, _, key = folder.partition("/")
+    bucket, _, key = folder.rstrip("/").partition("/")
     listed = list_keys(
         lambda **request: fs.call_s3("list_objects_v2", Bucket=bucket, **{**request, **fs.req_kw}),
         f"{key}/" if key else "",

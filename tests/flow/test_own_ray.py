@@ -64,7 +64,10 @@ def join(address, **variables):
     return done.stdout + done.stderr
 
 
-UNUSED = ("dashboard/dashboard.py", "autoscaler/_private/monitor.py", "autoscaler/v2/monitor.py", "log_monitor.py")
+UNUSED = (
+    *("dashboard/dashboard.py", "autoscaler/_private/monitor.py", "autoscaler/v2/monitor.py", "log_monitor.py"),
+    *("ray::_StatsActor", "ray::_AutoscalingCoordinatorActor", "ray::ActorLocationTracker"),
+)
 
 
 @pytest.mark.slow

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from jobs import ray_ahead
+from jobs import caption, ray_ahead
 from jobs.ray_ahead import RayAhead
 from jobs.signals import Signals
 from pipeline.config import ClusterConfig, LogFormat
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, StoreError
 from pipeline.flow.cluster import restored_signals
 
 WAIT_S = 10.0
@@ -108,3 +108,19 @@ def test_the_signal_handlers_are_restored_while_the_job_is_still_planned(ahead, 
         assert restored.wait(WAIT_S)
 
     ahead().plan(plan)
+
+
+@pytest.mark.parametrize("has_ended", [False, True])
+def test_a_run_that_fails_before_it_has_ended_ray_does_not_wait_for_it(monkeypatch, has_ended):
+    signals, ends = Signals(), []
+    monkeypatch.setattr(caption, "SIGNALS", signals)
+    monkeypatch.setattr("jobs.signals.os._exit", ends.append)
+
+    def failing(prepared, start):
+        raise StoreError("out: does not answer")
+
+    monkeypatch.setattr(caption, "run_with_summary", failing)
+    with pytest.raises(StoreError):
+        caption.run_prepared(None, SimpleNamespace(has_ended=has_ended))
+    signals.end(1)
+    assert ends == ([] if has_ended else [1])
