@@ -34,14 +34,14 @@ async def batch_by_batch(engine: Any, num_slots: int, batch_images: int, num_bat
     """As before: a batch ends with its slowest caption, then come its retries; twice `num_seqs` in flight."""
     in_flight = asyncio.Semaphore(max(2, math.ceil(2 * engine.num_seqs / (batch_images * num_slots))))
 
-    async def one() -> None:
+    async def run_batch() -> None:
         async with in_flight:
             slots = [slot for _ in range(batch_images) for slot in range(num_slots)]
             for _ in range(3):
                 await asyncio.gather(*map(engine.answer, slots))
                 slots = [slot for slot in slots if engine.rejects()]
 
-    await asyncio.gather(*(one() for _ in range(num_batches)))
+    await asyncio.gather(*(run_batch() for _ in range(num_batches)))
 
 
 def drawn() -> list[dict[str, Any]]:
@@ -115,7 +115,7 @@ async def _measured(engine: Any, running: list[int], num_requests: int, rounds: 
             stage, in_flight, tables = _fed(engine, k, pictures[: num_requests // k], f"pass {k} {number}")
             free, unstaged = asyncio.Semaphore(in_flight), [0]
 
-            async def one(table: Any, stage: Any = stage, free: Any = free) -> None:
+            async def caption(table: Any, stage: Any = stage, free: Any = free) -> None:
                 async with free:
                     await stage(table)
 
@@ -128,7 +128,7 @@ async def _measured(engine: Any, running: list[int], num_requests: int, rounds: 
             watching = asyncio.create_task(watch())
             running.clear()
             began = asyncio.get_running_loop().time()
-            await asyncio.gather(*map(one, tables))
+            await asyncio.gather(*map(caption, tables))
             seconds = asyncio.get_running_loop().time() - began
             watching.cancel()
             middle = running[len(running) // 5 : -len(running) // 3]
