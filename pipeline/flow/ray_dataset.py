@@ -165,6 +165,7 @@ class CaptionActor:
             log.warning("this replica is for accelerator=%s: %r", accelerator, engine.config)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = False
+        self._stopped = False
         try:
             started = self._start(engine)
             self._caption: Caption | PipelineError = Caption(
@@ -212,7 +213,7 @@ class CaptionActor:
             time.sleep(HEARTBEAT_S)
 
     def _send_report(self, caption: Caption) -> Any:  # noqa: ANN401 - Ray's references have no useful type
-        stopped = self._stopping  # before the counts: once it is set, they do not grow
+        stopped = self._stopped  # before the counts: once it is set, they do not grow
         report = ReplicaReport(
             num_asked=caption.num_asked, num_staged=caption.num_staged, stopped=stopped, stats=caption.stats()
         )
@@ -221,8 +222,14 @@ class CaptionActor:
     def _stop(self, caption: Caption) -> None:
         """Take no more batches, and ask no more images of those that are open."""
         self._stopping = True
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(caption.close)
+        if self._loop is None:
+            self._stopped = True  # no batch has come
+        else:
+            self._loop.call_soon_threadsafe(self._close, caption)
+
+    def _close(self, caption: Caption) -> None:
+        caption.close()
+        self._stopped = True
 
     async def __call__(self, batch: pa.Table) -> pa.Table:
         return pack_receipts(await self._receipts(batch))
