@@ -165,6 +165,7 @@ class CaptionActor:
             log.warning("this replica is for accelerator=%s: %r", accelerator, engine.config)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = False
+        self._stopped = False
         try:
             started = self._start(engine)
             self._caption: Caption | PipelineError = Caption(
@@ -212,7 +213,7 @@ class CaptionActor:
             time.sleep(HEARTBEAT_S)
 
     def _send_report(self, caption: Caption) -> Any:  # noqa: ANN401 - Ray's references have no useful type
-        stopped = self._stopping  # before the counts: once it is set, they do not grow
+        stopped = self._stopped  # before the counts: once it is set, they do not grow
         report = ReplicaReport(
             num_asked=caption.num_asked, num_staged=caption.num_staged, stopped=stopped, stats=caption.stats()
         )
@@ -221,8 +222,14 @@ class CaptionActor:
     def _stop(self, caption: Caption) -> None:
         """Take no more batches, and ask no more images of those that are open."""
         self._stopping = True
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(caption.close)
+        if self._loop is None:
+            self._stopped = True  # no batch has come
+        else:
+            self._loop.call_soon_threadsafe(self._close, caption)
+
+    def _close(self, caption: Caption) -> None:
+        caption.close()
+        self._stopped = True
 
     async def __call__(self, batch: pa.Table) -> pa.Table:
         return pack_receipts(await self._receipts(batch))
@@ -253,7 +260,7 @@ def build_dataset(spec: FlowSpec, tasks: Sequence[ShardTask], cluster: Cluster) 
     plan = plan_batches(job.engine, num_seqs, spec.read.geometry.max_pixels, len(spec.caption.run.slots))
     read = replace(spec.read, batch_images=plan.images, grown_batch_images=plan.grown_images)
     spec = replace(spec, read=read, takes_over=may_take_over(tasks))
-    _configure_context(plan.in_flight)
+    _configure_context(plan.in_flight, job.engine.replicas.max)
     compute: dict[str, Any] = {
         "min_size": job.engine.replicas.min,
         "max_size": job.engine.replicas.max,
@@ -287,8 +294,8 @@ def readers_wanted(engine: EngineConfig, dims: ModelDims | None, cluster: Cluste
     return min(cluster.num_cpus, engine.replicas.max * readers_per_replica(engine.preset, dims))
 
 
-def _configure_context(in_flight: int) -> None:
-    context = configure_data_context()
+def _configure_context(in_flight: int, num_replicas: int) -> None:
+    context = configure_data_context(num_replicas)
     # Reservation left one of two CPUs unused: 231 images/s with it, 413 to 422 without (measured, 2 cores).
     context.op_resource_reservation_enabled = False
     # Ray scales a pool up at 1.75 assigned tasks per running task. Here one task waits per actor: no pool would grow.

@@ -1,7 +1,7 @@
 """Captions batches: sends their requests to the engine, evaluates every text, stages caption rows as fragments.
 
-Every image goes its own way: it is asked when the engine has room, each of its requests is retried as soon as its text
-is rejected, and it is staged with whatever other images of its batch are done by then.
+Images are independent of each other: one is asked when the engine has room, each of its requests is retried as soon as
+its text is rejected, and it is staged with the images of its batch that are done by then.
 """
 
 import asyncio

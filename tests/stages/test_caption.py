@@ -17,6 +17,7 @@ from pipeline.ledger.footer import RunIdentity
 from pipeline.ledger.fragments import FragmentInfo, read_fragment_info
 from pipeline.models import FixedSize
 from pipeline.readers import list_shards
+from pipeline.selection import Selection
 from pipeline.stages.captioning import Caption, CaptionSpec, pack_receipts, unpack_receipts
 from pipeline.stages.read_batches import ReadSpec, ReadTimings, read_shard
 from schemas.batch import BATCH, RECEIPT
@@ -431,3 +432,20 @@ def test_a_repeated_batch_takes_over_what_its_dead_replica_staged_if_it_may(shar
     assert sorted(row for receipt in receipts for row in receipt["rows"]) == list(range(5))
     assert sum(dict(receipt["statuses"])["ok"] for receipt in receipts) == 8
     assert (lost["fragment"] in [receipt["fragment"] for receipt in receipts]) is takes_over
+
+
+def test_a_skipped_image_that_a_dead_replica_staged_is_counted_as_skipped(shard, tmp_path):
+    job = parse_job(raw_job(tmp_path, engine={"kind": "echo", "batch_images": 5}))
+    read = ReadSpec(
+        source=job.source,
+        images=job.images,
+        geometry=FixedSize(SIDE_PX, SIDE_PX),
+        batch_images=5,
+        selection=Selection().up_to(4),
+    )
+    spec = CaptionSpec(job=job, run=RunIdentity(recipe="r" * 16, slots=("long", "tags"), versions={}))
+    store = MemoryStore(f"memory://{uuid.uuid4().hex}")
+    [batch] = read_shard(read, shard, ())
+    [receipt] = asyncio.run(Caption(spec, Answering(echo), store)(batch)).to_pylist()
+    assert receipt["num_skipped"] == 1
+    assert asyncio.run(Caption(spec, Answering(echo), store, takes_over=True)(batch)).to_pylist() == [receipt]
