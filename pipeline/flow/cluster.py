@@ -1,6 +1,7 @@
 """Connects to the Ray cluster at an address, or starts a local Ray that ends with this process."""
 
 import logging
+import multiprocessing
 import signal
 import threading
 from collections.abc import Iterator, Mapping
@@ -214,7 +215,9 @@ def _fewer_processes(options: Mapping[str, Any]) -> AbstractContextManager[None]
 
 
 def _children() -> set[psutil.Process]:
-    return set(psutil.Process().children(recursive=True))
+    """All that comes from this process but the decoders of a plan that is made meanwhile."""
+    decoders = {child.pid for child in multiprocessing.active_children()}
+    return {process for process in psutil.Process().children(recursive=True) if process.pid not in decoders}
 
 
 def _kill(processes: set[psutil.Process]) -> None:

@@ -1,7 +1,9 @@
 """A local Ray that does not start in time is tried again, after the processes of the failed try are killed."""
 
+import multiprocessing
 import subprocess
 import sys
+import time
 from threading import Event
 
 import psutil
@@ -40,6 +42,25 @@ def test_a_start_of_ray_that_timed_out_is_retried_after_its_processes_were_kille
     left = failing(2, TIMED_OUT)
     assert cluster._init({"address": cluster.LOCAL_RAY}, "text") == "context"
     assert [psutil.pid_exists(process.pid) for process in left] == [False, False]
+
+
+def test_the_decoder_of_a_plan_survives_a_try_that_timed_out(monkeypatch):
+    decoders = []
+
+    def init(**_):
+        if decoders:
+            return "context"
+        decoders.append(multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,), daemon=True))
+        decoders[0].start()
+        raise TIMED_OUT
+
+    monkeypatch.setattr(cluster.ray, "init", init)
+    try:
+        assert cluster._init({"address": cluster.LOCAL_RAY}, "text") == "context"
+        assert decoders[0].is_alive()
+    finally:
+        decoders[0].kill()
+        decoders[0].join()
 
 
 def test_the_third_failure_ends_the_run(failing):
