@@ -3,8 +3,9 @@
 `python -m tests.benchmarks.startup [--rounds R] [--images N] [--against CHECKOUT] [--warm]`. Each round has a run with
 a cold page cache and one with a warm one; cold, the kernel is asked to drop the files of the libraries of this
 environment (which pages others use it keeps). With --warm only the second. With --against, the code of another checkout
-runs in turn with this one, each first in every second round, in the same environment. A run is followed from outside: when the processes of each kind
-appear, when the first caption is staged, when the run ends, and the CPU of each kind until the first caption.
+runs in turn with this one, each first in every second round, in the same environment. A run is followed from outside:
+when the processes of each kind appear, when the first caption is staged, when the run ends, and the CPU of each kind
+until the first caption.
 """
 
 import argparse

@@ -1,5 +1,6 @@
 """A local Ray that does not start in time is tried again, after the processes of the failed try are killed."""
 
+import logging
 import multiprocessing
 import subprocess
 import sys
@@ -81,3 +82,20 @@ def test_other_errors_and_existing_clusters_are_not_tried_again(failing, address
     ):
         pass
     assert len(left) == 1
+
+
+def test_what_ray_logs_before_the_run_has_its_log_is_logged_there(monkeypatch, caplog, capsys):
+    def init(**_):
+        logging.getLogger("ray._private.worker").warning("the object store is on the disk")
+        return "context"
+
+    monkeypatch.setattr(cluster.ray, "init", init)
+    monkeypatch.setattr(cluster.ray, "shutdown", lambda: None)
+    monkeypatch.setattr(cluster.RAY_LOGGER, "handlers", [])
+    monkeypatch.setattr(cluster.RAY_LOGGER, "propagate", True)
+    start = cluster.ClusterStart(ClusterConfig(address="local"), LogFormat.TEXT)
+    assert start.poll(10)
+    assert (caplog.messages, capsys.readouterr().err) == ([], "")
+    assert start.wait(Event()) == "context"
+    assert caplog.messages == ["the object store is on the disk"]
+    start.end()
