@@ -12,7 +12,7 @@ from pipeline.config.cluster_config import ClusterConfig
 from pipeline.config.corpus_config import CorpusConfig
 from pipeline.config.corpus_presets import Preset, Rating
 from pipeline.config.engine_config import EndpointConfig, EngineConfig, EngineKind, GpuPreset
-from pipeline.config.images_config import ImagesConfig
+from pipeline.config.images_config import DecodeMode, ImagesConfig
 from pipeline.config.job_config import JobConfig
 from pipeline.config.load import ENV_PREFIX, load_corpus, load_job, parse_job
 from pipeline.config.log_format import LogFormat
@@ -54,6 +54,7 @@ __all__ = [
     "ClusterConfig",
     "Condition",
     "CorpusConfig",
+    "DecodeMode",
     "DuplicatesConfig",
     "EndpointConfig",
     "EngineConfig",

@@ -7,6 +7,7 @@ from importlib import metadata
 from typing import Any
 
 from pipeline.config.index_config import IndexConfig
+from pipeline.config.recipe_form import recipe_form
 from pipeline.flow.prepared_job import Extension, refuse_output_in_source, versions
 from pipeline.images.perceptual_hash import check_library
 from pipeline.ledger.index_files import ABOUT, OF_A_HEADER, OF_A_ROW, Index
@@ -18,6 +19,9 @@ from pipeline.stages.index_rows import IndexSpec
 from pipeline.storage import Store, open_store, probe
 from schemas.index import Hash
 from schemas.shard import Shard
+
+OF_PIXELS = ("background", "decode")
+"""Keys of `images` that can change a perceptual hash."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,12 +78,12 @@ def prepare_index(config: IndexConfig, *, extend: bool = False) -> PreparedIndex
 
 def index_recipe(config: IndexConfig) -> Recipe:
     """Return everything that can change a row of an index."""
-    source, images = config.source.model_dump(mode="json"), config.images.model_dump(mode="json")
-    of_pixels = ("background",) if Hash.PHASH in config.hashes else ()
+    source, images = config.source.model_dump(mode="json"), recipe_form(config.images)
+    of_pixels = OF_PIXELS if Hash.PHASH in config.hashes else ()
     return Recipe(
         fields={
             "hashes": sorted(config.hashes),
-            "images": {name: images[name] for name in (*OF_A_HEADER, *of_pixels)},
+            "images": {name: images[name] for name in (*OF_A_HEADER, *of_pixels) if name in images},
             "rows": {name: source[name] for name in (*OF_A_ROW, "key_column", "metadata_fields")},
         }
     )

@@ -10,6 +10,7 @@ from pipeline.config import ImagesConfig
 from pipeline.images.decoding import (
     DECODER_ERRORS,
     ORIENTATION_TAG,
+    SIDEWAYS,
     check_bytes,
     explain,
     open_image,
@@ -17,9 +18,6 @@ from pipeline.images.decoding import (
     too_many_pixels,
 )
 from pipeline.images.pillow_warnings import quiet_pillow
-
-SIDEWAYS = frozenset({5, 6, 7, 8})
-"""EXIF orientations that exchange width and height."""
 
 PNG_SIGNATURE_BYTES = 8
 MAY_HOLD_ORIENTATION = frozenset({b"eXIf", b"tEXt", b"zTXt", b"iTXt"})

@@ -10,7 +10,9 @@ from click.testing import CliRunner
 
 from jobs.commands import cli
 from jobs.index import hashes_of, index_config
+from pipeline.config import ImagesConfig
 from pipeline.errors import ConfigError, OutputMismatch, StoreError
+from pipeline.flow.prepared_index import index_recipe
 from pipeline.ledger.index_files import commit_rows, existing_rows, open_index, read_rows, refuse_other_source
 from pipeline.readers import list_shards
 from pipeline.storage import WriteResult, open_store
@@ -108,6 +110,19 @@ def test_killed_around_any_call_to_the_store_it_resumes_with_every_image_once(tm
     assert sum(killed) > num_calls / 2
     for num in range(1, num_calls + 1):
         check_end(folder, tmp_path / f"out{num}")
+
+
+def test_fast_decoding_is_bound_to_an_index_of_pixels_only(tmp_path):
+    write_tar(tmp_path / "in")
+
+    def fingerprint(hashes, **images):
+        config = config_of(tmp_path / "in", tmp_path / "index", hashes)
+        return index_recipe(config.model_copy(update={"images": ImagesConfig(**images)})).fingerprint
+
+    for hashes, is_bound in (((Hash.SHA256,), False), (BOTH, True)):
+        assert fingerprint(hashes, decode="exact") == fingerprint(hashes)
+        assert (fingerprint(hashes, decode="fast") != fingerprint(hashes)) is is_bound
+    assert "decode" not in index_recipe(config_of(tmp_path / "in", tmp_path / "index", BOTH)).fields["images"]
 
 
 def test_of_two_writers_of_a_shard_one_wins(tmp_path):
