@@ -128,7 +128,7 @@ class Handler(BaseHTTPRequestHandler):
         if "list-type" in query:
             one = {name: values[0] for name, values in query.items()}
             after = one.get("continuation-token") or one.get("start-after", "")
-            self._list(one.get("prefix", ""), after, one.get("delimiter", ""))
+            self._list(one.get("prefix", ""), after, one.get("delimiter", ""), int(one.get("max-keys", PAGE_KEYS)))
             return
         self._send_object(body=True)
 
@@ -150,8 +150,9 @@ class Handler(BaseHTTPRequestHandler):
             self.bucket.objects.pop(part.partition("</Key>")[0], None)
         self._answer(200, b'<?xml version="1.0"?><DeleteResult></DeleteResult>')
 
-    def _list(self, prefix: str, after: str, delimiter: str) -> None:
+    def _list(self, prefix: str, after: str, delimiter: str, max_keys: int) -> None:
         keys, folders, more = self.bucket.page(prefix, after, delimiter)
+        more, keys = more or len(keys) > max_keys, keys[:max_keys]
         parts = [f'<?xml version="1.0"?><ListBucketResult><Name>{BUCKET}</Name><Prefix>{escape(prefix)}</Prefix>']
         parts.append(f"<KeyCount>{len(keys) + len(folders)}</KeyCount><IsTruncated>{str(more).lower()}</IsTruncated>")
         if more:

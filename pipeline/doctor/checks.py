@@ -13,7 +13,6 @@ CHECKS: dict[str, Check] = {
         Check(name="CUDA", scope=_M, place=Place.NODE, run=gpu.cuda, timeout_s=120),
         Check(name="GPU memory", scope=_M, place=Place.NODE, run=gpu.memory),
         Check(name="compiler", scope=_M, place=Place.NODE, run=host.compiler),
-        Check(name="bytecode", scope=_M, place=Place.NODE, run=host.bytecode),
         Check(name="shared memory", scope=_M, place=Place.NODE, run=host.shared_memory),
         Check(name="open files", scope=_M, place=Place.NODE, run=host.open_files),
         Check(name="disk", scope=_M, place=Place.NODE, run=host.disk_for_reading),

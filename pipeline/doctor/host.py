@@ -5,10 +5,8 @@ import resource
 import shlex
 import shutil
 import subprocess
-import sys
 import sysconfig
 import tempfile
-from importlib import util
 from pathlib import Path
 
 import psutil
@@ -21,9 +19,6 @@ GIB = 2**30
 
 PROGRAM = b"#include <Python.h>\n#include <cmath>\nint main() { return std::isnan(0.0); }\n"
 """What Triton and torch.compile build at the start of an engine needs these two headers."""
-
-COMPILED = ("pipeline", "ray", "torch", "transformers", "vllm")
-"""Packages with hundreds of modules, which the processes of a run import."""
 
 SHARED_MIN_BYTES = 1 * GIB
 """Docker gives a container 64 MiB. Ranks of one replica exchange tensors there, and Ray keeps batches there."""
@@ -67,30 +62,6 @@ def compiler(context: Context) -> Finding:
             remedy="apt-get install g++ libc6-dev python3-dev (the headers of this Python belong in " + include + ")",
         )
     return ok(f"{words[0]} compiles with Python's headers")
-
-
-def bytecode(context: Context) -> Finding:
-    """Whether Python keeps what it compiles; otherwise each process of a run compiles the same packages again."""
-    del context
-    folders = [file.parent for name in COMPILED if (file := _missing_bytecode(name)) is not None]
-    kept = [folder for folder in folders if not sys.dont_write_bytecode and os.access(folder, os.W_OK)]
-    lost = [folder for folder in folders if folder not in kept]
-    if lost:
-        why = "PYTHONDONTWRITEBYTECODE is set" if sys.dont_write_bytecode else "the folder is not writable"
-        return warning(
-            f"{', '.join(folder.name for folder in lost)}: not compiled, and Python does not keep what it compiles "
-            f"({why}); each process does it again, for vllm 4 s of CPU",
-            f"python -m compileall -q {shlex.join(map(str, lost))}",
-        )
-    return ok(f"{', '.join(folder.name for folder in kept)}: compiled by the first run" if kept else "all is compiled")
-
-
-def _missing_bytecode(name: str) -> Path | None:
-    """The first file of an installed package, if it has no bytecode of this Python."""
-    spec = util.find_spec(name)
-    if spec is None or spec.origin is None or Path(util.cache_from_source(spec.origin)).exists():
-        return None
-    return Path(spec.origin)
 
 
 def shared_memory(context: Context) -> Finding:

@@ -1,12 +1,14 @@
 """Connects to the Ray cluster at an address, or starts a local Ray that ends with this process."""
 
 import logging
+import multiprocessing
 import signal
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from importlib import metadata
+from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ from pipeline.flow.lean_ray import lean_start
 from pipeline.flow.ray_env import LOCAL_RAY, address_of, changes_loggers, session_folder
 
 log = logging.getLogger(__name__)
+
+RAY_LOGGER = logging.getLogger("ray")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +109,22 @@ def restored_signals() -> Iterator[None]:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
 
+class _HeldLogs:
+    """What Ray logs until it is released: while a job is planned, it would go to the terminal."""
+
+    def __init__(self) -> None:
+        self._held = MemoryHandler(0, flushLevel=logging.CRITICAL + 1)
+        self._before = RAY_LOGGER.handlers[:], RAY_LOGGER.propagate
+        RAY_LOGGER.handlers[:], RAY_LOGGER.propagate = [self._held], False
+
+    def release(self) -> None:
+        """Log it to the handlers of now."""
+        RAY_LOGGER.handlers[:], RAY_LOGGER.propagate = self._before
+        for record in self._held.buffer:
+            logging.getLogger(record.name).handle(record)
+        self._held.buffer.clear()
+
+
 class ClusterStart:
     """Runs `ray.init`, which takes 1 to 30 seconds, in a thread, so that other work goes on and a signal can end it.
 
@@ -126,6 +146,7 @@ class ClusterStart:
         self._done, self._closed = threading.Event(), threading.Event()
         self._context: Any = None
         self._error: BaseException | None = None
+        self._held = _HeldLogs()
         threading.Thread(target=self._run, name="ray", daemon=True).start()
 
     def poll(self, timeout_s: float) -> bool:
@@ -142,6 +163,7 @@ class ClusterStart:
         while not self.poll(STOP_POLL_S):
             if stop.is_set():
                 raise Interrupted("stopped while Ray was starting; no image was read; run the same command again")
+        self._held.release()
         if self._error is not None:
             raise self._error
         return self._context
@@ -214,7 +236,9 @@ def _fewer_processes(options: Mapping[str, Any]) -> AbstractContextManager[None]
 
 
 def _children() -> set[psutil.Process]:
-    return set(psutil.Process().children(recursive=True))
+    """All that comes from this process but the decoders of a plan that is made meanwhile."""
+    decoders = {child.pid for child in multiprocessing.active_children()}
+    return {process for process in psutil.Process().children(recursive=True) if process.pid not in decoders}
 
 
 def _kill(processes: set[psutil.Process]) -> None:

@@ -58,7 +58,7 @@ class _OneNode(ClusterAutoscaler):
     """The resources of a node that stays alone."""
 
     def __init__(self, *_: object, **__: object) -> None:
-        self._total = ExecutionResources.from_resource_dict(ray.cluster_resources())
+        self._total = ExecutionResources.from_resource_dict(dict(ray.cluster_resources()))
 
     def try_trigger_scaling(self) -> None:
         pass

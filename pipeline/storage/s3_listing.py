@@ -71,10 +71,19 @@ def _range(ask: Ask, prefix: str, ends: tuple[str, str | None], convert: Convert
         contents: list[Mapping[str, Any]] = page.get("Contents", [])
         inside = [item for item in contents if item["Key"] > after and (before is None or item["Key"] <= before)]
         result += _converted({"Contents": inside}, convert)
+        is_first = "StartAfter" in following
+        following = {"ContinuationToken": page.get("NextContinuationToken", "")}
         if not page.get("IsTruncated") or (before is not None and contents and contents[-1]["Key"] > before):
             break
-        following = {"ContinuationToken": page["NextContinuationToken"]}
+        # A folder of exactly a page is usual (1,000 shards): its end is asked for without another folder's page.
+        if is_first and before is not None and _is_past(ask(Prefix=prefix, MaxKeys=1, **following), before):
+            break
     return result
+
+
+def _is_past(page: Mapping[str, Any], before: str) -> bool:
+    """Whether the first key of a page lies behind a range."""
+    return any(item["Key"] > before for item in page.get("Contents", []))
 
 
 def _converted(page: Mapping[str, Any], convert: Convert[T]) -> list[T]:

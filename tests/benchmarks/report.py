@@ -22,9 +22,6 @@ import psutil
 FOLDER = Path("out/bench")
 Row = Mapping[str, Any]
 
-BYTECODE = FOLDER / "bytecode"
-"""Where a measured process keeps what Python compiles, if it would keep it nowhere else."""
-
 
 def machine() -> dict[str, Any]:
     """Describe what the figures were measured on."""
@@ -43,15 +40,6 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {**versions, **({vllm: metadata.version(vllm)} if vllm else {})},
     }
-
-
-def keeps_bytecode() -> dict[str, str]:
-    """Return this environment for a process that Python compiles nothing for that it has compiled before.
-
-    With PYTHONDONTWRITEBYTECODE each process of a run compiles vLLM and JoyFleet again.
-    """
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    return {"PYTHONPYCACHEPREFIX": str(BYTECODE.resolve()), **environment}
 
 
 def _installed(name: str) -> bool:

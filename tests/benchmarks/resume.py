@@ -27,7 +27,7 @@ import psutil
 
 from pipeline.ledger.layout import committed_path, quarantine_path
 from pipeline.storage import open_store
-from tests.benchmarks.report import FOLDER, keeps_bytecode, publish
+from tests.benchmarks.report import FOLDER, publish
 from tests.cli import finish, write_job
 from tests.listing_server import shard_name
 from tests.readers.shards import tar_of
@@ -123,7 +123,7 @@ def simulated_server(num_shards: int, num_left: int, latency_ms: float) -> Itera
 
 def prepared(checkout: Path, folder: Path, job: str, server: Server) -> dict[str, float]:
     """Prepare the job in a process of its own, as a run does before it captions."""
-    environment = {**keeps_bytecode(), **server.environment, "PYTHONPATH": str(checkout)}
+    environment = {**os.environ, **server.environment, "PYTHONPATH": str(checkout)}
     done = subprocess.run(
         [sys.executable, "-c", PREPARE, job], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
@@ -134,7 +134,7 @@ def prepared(checkout: Path, folder: Path, job: str, server: Server) -> dict[str
 
 
 def resumed(checkout: Path, folder: Path, job: str, server: Server) -> dict[str, Any]:
-    environment = {**keeps_bytecode(), **server.environment, "PYTHONPATH": str(checkout)}
+    environment = {**os.environ, **server.environment, "PYTHONPATH": str(checkout)}
     peak = [0]
     started = time.monotonic()
     process = subprocess.Popen(
@@ -194,9 +194,8 @@ def main() -> None:
         for _ in range(args.rounds):
             for version, checkout in checkouts.items():
                 job = write_job(folder, "s3://out/photos", "s3://out/captions")
-                if len(rows) < len(checkouts):
-                    # Writes run.json and plan.parquet, as a first run does; Python compiles all modules.
-                    prepared(checkout, folder, job, running)
+                if not rows:
+                    prepared(checkout, folder, job, running)  # writes run.json and plan.parquet, as a first run does
                 reopen(args.shards, args.left, name)
                 rows.append({"version": version, **prepared(checkout, folder, job, running)})
                 rows[-1] |= resumed(checkout, folder, job, running)

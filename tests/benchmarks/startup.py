@@ -3,9 +3,9 @@
 `python -m tests.benchmarks.startup [--rounds R] [--images N] [--against CHECKOUT] [--warm]`. Each round has a run with
 a cold page cache and one with a warm one; cold, the kernel is asked to drop the files of the libraries of this
 environment (which pages others use it keeps). With --warm only the second. With --against, the code of another checkout
-runs in turn with this one, in the same environment. Before the rounds, each version runs once, so that Python has
-compiled all modules. A run is followed from outside: when the processes of each kind appear, when the first caption is
-staged, when the run ends, and the CPU of each kind until the first caption.
+runs in turn with this one, each first in every second round, in the same environment. A run is followed from outside:
+when the processes of each kind appear, when the first caption is staged, when the run ends, and the CPU of each kind
+until the first caption.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 
-from tests.benchmarks.report import BYTECODE, FOLDER, keeps_bytecode, median, publish
+from tests.benchmarks.report import FOLDER, median, publish
 from tests.cli import write_job
 
 KINDS = {
@@ -32,6 +32,9 @@ KINDS = {
     "runtime env agent": "runtime_env/agent",
     "progress actor": "ray::_ProgressActor",
     "committer": "ray::_Committer",
+    "statistics actor": "ray::_StatsActor",
+    "autoscaling actor": "ray::_AutoscalingCoordinator",
+    "location actor": "ray::ActorLocationTracker",
     "caption actor": "CaptionActor",
     "reader": "ray::Read",
     "engine core": "VLLM::EngineCore",
@@ -41,7 +44,7 @@ POLL_S = 0.05
 
 
 def drop_page_cache() -> None:
-    for file in (*Path(sys.prefix, "lib").rglob("*"), *BYTECODE.rglob("*")):
+    for file in Path(sys.prefix, "lib").rglob("*"):
         if file.is_file() and not file.is_symlink():
             descriptor = os.open(file, os.O_RDONLY)
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -55,7 +58,7 @@ class Followed:
         self._output = folder
         self._seen: dict[int, tuple[str, float]] = {}
         self.appeared: dict[str, float] = {}
-        environment = {**keeps_bytecode(), "PYTHONPATH": str(checkout)}
+        environment = {**os.environ, "PYTHONPATH": str(checkout)}
         self._began = time.monotonic()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "jobs", "caption", job],
@@ -135,11 +138,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder, shards = Path(scratch), Path(scratch, "in")
         draw_dataset(shards, num_images=args.images, seed=3, shard_rows=50)
-        for version, checkout in checkouts.items():
-            measured(checkout, folder, shards, f"{version}-compiled")
         for number in range(args.rounds):
             for cache in ("warm",) if args.warm else ("cold", "warm"):
-                for version, checkout in checkouts.items():
+                for version, checkout in list(checkouts.items())[:: -1 if number % 2 else 1]:
                     if cache == "cold":
                         drop_page_cache()
                     row = measured(checkout, folder, shards, f"{version}-{cache}{number}")

@@ -16,19 +16,7 @@ from tests.nodes import nodes
 
 pytestmark = pytest.mark.slow
 
-NODE = {
-    "driver",
-    "CUDA",
-    "GPU memory",
-    "compiler",
-    "bytecode",
-    "shared memory",
-    "open files",
-    "disk",
-    "clock",
-    "reading",
-    "output",
-}
+NODE = {"driver", "CUDA", "GPU memory", "compiler", "shared memory", "open files", "disk", "clock", "reading", "output"}
 MODEL = {"disk of weights", "weights", "layout"}
 VLLM = {"kind": "vllm", "max_model_len": 768}
 

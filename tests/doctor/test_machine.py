@@ -1,6 +1,5 @@
 """The machine's part of `joyfleet doctor`, each fault provoked on this machine."""
 
-import compileall
 import os
 import re
 import subprocess
@@ -13,13 +12,13 @@ from click.testing import CliRunner
 
 from jobs.commands import cli
 from jobs.doctor import _grouped, _named, _print
-from pipeline.doctor import CHECKS, Context, Finding, Level, Place, Result, checks_at, examine, host
+from pipeline.doctor import CHECKS, Context, Finding, Level, Place, Result, checks_at, examine
 from pipeline.doctor.check import failed, ok
 from tests.cli import Done, run
 from tests.doctor.faults import by_name, checks, fake_nvidia_smi, not_ok
 
 PROJECT = Path(__file__).parents[2]
-MACHINE = ["driver", "CUDA", "GPU memory", "compiler", "bytecode", "shared memory", "open files", "disk"]
+MACHINE = ["driver", "CUDA", "GPU memory", "compiler", "shared memory", "open files", "disk"]
 
 
 def shell(folder: Path, before: str, *words: str, **environment: str) -> Done:
@@ -36,7 +35,7 @@ def test_a_good_machine_is_checked_without_a_job_and_nothing_is_written(tmp_path
     done = run(tmp_path, "doctor", "--json")
     actual = by_name(done)
     assert list(actual) == MACHINE
-    assert {name for name in actual if name not in ("bytecode", "open files", "shared memory", "disk")} <= {
+    assert {name for name in actual if name not in ("open files", "shared memory", "disk")} <= {
         name for name, (level, _) in actual.items() if level == "ok"
     }
     assert list(tmp_path.iterdir()) == []
@@ -59,36 +58,6 @@ def test_a_compiler_without_pythons_headers_is_found_out(tmp_path, monkeypatch):
     assert "does not compile a program with Python.h: " in finding.message
     assert "Python.h: No such file" in finding.message
     assert "python3-dev" in finding.remedy
-
-
-@pytest.fixture
-def packages(tmp_path, monkeypatch):
-    """Two packages in place of those that the check looks at."""
-    for name in ("compiled_package", "other_package"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "__init__.py").write_text("")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(host, "COMPILED", ("compiled_package", "other_package", "absent_package"))
-    assert compileall.compile_dir(tmp_path / "compiled_package", quiet=1)
-    return tmp_path
-
-
-def test_bytecode_that_is_not_kept_is_found(packages, monkeypatch):
-    monkeypatch.setattr("sys.dont_write_bytecode", True)
-    finding = CHECKS["bytecode"].run(Context())
-    assert finding.level is Level.WARNING
-    assert finding.message.startswith("other_package: not compiled, and Python does not keep what it compiles (PYTHOND")
-    assert finding.remedy == f"python -m compileall -q {packages}/other_package"
-    assert compileall.compile_dir(packages / "other_package", quiet=1)
-    assert CHECKS["bytecode"].run(Context()).message == "all is compiled"
-
-
-def test_bytecode_that_the_first_run_writes_is_no_fault(packages, monkeypatch):
-    monkeypatch.setattr("sys.dont_write_bytecode", False)
-    finding = CHECKS["bytecode"].run(Context())
-    assert (finding.level, finding.message) == (Level.OK, "other_package: compiled by the first run")
-    monkeypatch.setattr("os.access", lambda path, mode: False)
-    assert "(the folder is not writable)" in CHECKS["bytecode"].run(Context()).message
 
 
 @pytest.mark.parametrize(("limit", "level"), [(3000, "failed"), (5000, "warning"), (10000, "ok")])

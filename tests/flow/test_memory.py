@@ -99,6 +99,9 @@ class Submitted:
     def __init__(self) -> None:
         self.submitted: list[Any] = []
 
+    def start(self) -> None:
+        pass
+
     def submit(self, *commit: Any) -> None:
         self.submitted.append(commit)
 

@@ -75,12 +75,12 @@ def test_workers_have_the_drivers_niceness_and_other_processes_need_the_token_to
     process, _ = running
     commands = [item.cmdline() for item in tree(process.pid)]
     assert not [command for command in commands for unused in UNUSED if unused in " ".join(command)]
-    [agent] = [command for command in commands if any(word.endswith("dashboard/agent.py") for word in command)]
-    assert "--minimal" in agent
     assert {worker.nice() for kind in STOPPED for worker in find(process.pid, kind)} == {
         psutil.Process(process.pid).nice()
     }
     (raylet,) = find(process.pid, "raylet")
+    [agent] = [word for word in raylet.cmdline() if word.startswith("--dashboard_agent_command=")]
+    assert "--minimal" in agent.split()
     address = next(word for word in raylet.cmdline() if word.startswith("--gcs-address=")).partition("=")[2]
     token = raylet.environ()["RAY_AUTH_TOKEN"]
     assert "joined 1" in join(address, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=token)

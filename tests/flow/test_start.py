@@ -1,7 +1,10 @@
 """A local Ray that does not start in time is tried again, after the processes of the failed try are killed."""
 
+import logging
+import multiprocessing
 import subprocess
 import sys
+import time
 from threading import Event
 
 import psutil
@@ -42,6 +45,25 @@ def test_a_start_of_ray_that_timed_out_is_retried_after_its_processes_were_kille
     assert [psutil.pid_exists(process.pid) for process in left] == [False, False]
 
 
+def test_the_decoder_of_a_plan_survives_a_try_that_timed_out(monkeypatch):
+    decoders = []
+
+    def init(**_):
+        if decoders:
+            return "context"
+        decoders.append(multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,), daemon=True))
+        decoders[0].start()
+        raise TIMED_OUT
+
+    monkeypatch.setattr(cluster.ray, "init", init)
+    try:
+        assert cluster._init({"address": cluster.LOCAL_RAY}, "text") == "context"
+        assert decoders[0].is_alive()
+    finally:
+        decoders[0].kill()
+        decoders[0].join()
+
+
 def test_the_third_failure_ends_the_run(failing):
     failing(3, TIMED_OUT)
     with (
@@ -60,3 +82,20 @@ def test_other_errors_and_existing_clusters_are_not_tried_again(failing, address
     ):
         pass
     assert len(left) == 1
+
+
+def test_what_ray_logs_before_the_run_has_its_log_is_logged_there(monkeypatch, caplog, capsys):
+    def init(**_):
+        logging.getLogger("ray._private.worker").warning("the object store is on the disk")
+        return "context"
+
+    monkeypatch.setattr(cluster.ray, "init", init)
+    monkeypatch.setattr(cluster.ray, "shutdown", lambda: None)
+    monkeypatch.setattr(cluster.RAY_LOGGER, "handlers", [])
+    monkeypatch.setattr(cluster.RAY_LOGGER, "propagate", True)
+    start = cluster.ClusterStart(ClusterConfig(address="local"), LogFormat.TEXT)
+    assert start.poll(10)
+    assert (caplog.messages, capsys.readouterr().err) == ([], "")
+    assert start.wait(Event()) == "context"
+    assert caplog.messages == ["the object store is on the disk"]
+    start.end()
