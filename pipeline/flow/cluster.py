@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from dataclasses import dataclass
 from importlib import metadata
 from logging.handlers import MemoryHandler
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -238,6 +239,7 @@ def _fewer_processes(options: Mapping[str, Any]) -> AbstractContextManager[None]
 def _children() -> set[psutil.Process]:
     """All that comes from this process but the decoders of a plan that is made meanwhile."""
     decoders = {child.pid for child in multiprocessing.active_children()}
+    decoders.add(resource_tracker._resource_tracker._pid)  # pyright: ignore - no public way, and no types
     return {process for process in psutil.Process().children(recursive=True) if process.pid not in decoders}
 
 

@@ -5,6 +5,7 @@ import multiprocessing
 import subprocess
 import sys
 import time
+from multiprocessing import resource_tracker
 from threading import Event
 
 import psutil
@@ -59,6 +60,8 @@ def test_the_decoder_of_a_plan_survives_a_try_that_timed_out(monkeypatch):
     try:
         assert cluster._init({"address": cluster.LOCAL_RAY}, "text") == "context"
         assert decoders[0].is_alive()
+        assert psutil.pid_exists(resource_tracker._resource_tracker._pid)
+        assert psutil.Process(resource_tracker._resource_tracker._pid).status() != psutil.STATUS_ZOMBIE
     finally:
         decoders[0].kill()
         decoders[0].join()

@@ -27,7 +27,7 @@ def job(tmp_path):
 def signals(job, *overrides):
     """How often planning has called `work_found`."""
     calls = []
-    prepare_job(load_job(job, overrides), None, lambda: calls.append(1))
+    prepare_job(load_job(job, overrides), work_found=lambda: calls.append(1))
     return len(calls)
 
 
