@@ -260,7 +260,7 @@ def build_dataset(spec: FlowSpec, tasks: Sequence[ShardTask], cluster: Cluster) 
     plan = plan_batches(job.engine, num_seqs, spec.read.geometry.max_pixels, len(spec.caption.run.slots))
     read = replace(spec.read, batch_images=plan.images, grown_batch_images=plan.grown_images)
     spec = replace(spec, read=read, takes_over=may_take_over(tasks))
-    _configure_context(plan.in_flight, job.engine.replicas.max)
+    _configure_context(plan.in_flight)
     compute: dict[str, Any] = {
         "min_size": job.engine.replicas.min,
         "max_size": job.engine.replicas.max,
@@ -294,8 +294,8 @@ def readers_wanted(engine: EngineConfig, dims: ModelDims | None, cluster: Cluste
     return min(cluster.num_cpus, engine.replicas.max * readers_per_replica(engine.preset, dims))
 
 
-def _configure_context(in_flight: int, num_replicas: int) -> None:
-    context = configure_data_context(num_replicas)
+def _configure_context(in_flight: int) -> None:
+    context = configure_data_context()
     # Reservation left one of two CPUs unused: 231 images/s with it, 413 to 422 without (measured, 2 cores).
     context.op_resource_reservation_enabled = False
     # Ray scales a pool up at 1.75 assigned tasks per running task. Here one task waits per actor: no pool would grow.
