@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jobs.job_file import growth_options, read_job, set_option
+from jobs.job_file import growth_options, read_job, refuse_part_that_follows, set_option
 from jobs.logs import Terminal, new_log, redirect_output
 from jobs.progress_line import ProgressLine
 from jobs.signals import SIGNALS
@@ -22,6 +22,7 @@ from pipeline.flow.ray_env import prepare_ray_env
 
 if TYPE_CHECKING:
     from pipeline.flow.prepared_job import PreparedJob
+    from pipeline.ledger.parts_record import Part
 
 
 PLANNING = "stopped while planning; no request was sent to a model yet; run the same command again to resume"
@@ -32,9 +33,10 @@ PLANNING = "stopped while planning; no request was sent to a model yet; run the 
 @click.argument("job_file", type=click.Path())
 @growth_options
 @set_option
-def caption(job_file: str, overrides: Sequence[str], *, extend: bool, every_s: float | None) -> None:
+def caption(job_file: str, overrides: Sequence[str], *, extend: bool, every_s: float | None, part: Part | None) -> None:
     """Caption the images of JOB_FILE's source into its output; the same command resumes a run that stopped."""
     SIGNALS.end_at_once(PLANNING)
+    refuse_part_that_follows(every_s, part)
     job = read_job(job_file, overrides)
     prepare_ray_env(job.cluster)
     # Ray reads its environment when it is imported, so not before the lines above.
@@ -46,7 +48,7 @@ def caption(job_file: str, overrides: Sequence[str], *, extend: bool, every_s: f
 
         follow(job, every_s)
     import_ahead()
-    run_prepared(prepare_job(job, Extension() if extend else None))
+    run_prepared(prepare_job(job, Extension() if extend else None, part))
 
 
 def import_ahead() -> None:

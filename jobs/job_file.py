@@ -7,6 +7,8 @@ import click
 
 from pipeline.config import JobConfig, load_job
 from pipeline.config.load import JobChecks
+from pipeline.errors import ConfigError
+from pipeline.ledger.parts_record import Part
 from pipeline.prompts import caption_mistakes
 from pipeline.quality import rule_mistakes
 
@@ -22,7 +24,7 @@ set_option = click.option(
 
 
 def growth_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `--extend` and `--follow` to a verb that captions a job."""
+    """Add `--extend`, `--follow` and `--part` to a verb that captions a job."""
     extend = click.option(
         "--extend", is_flag=True, help="Also caption the shards that the source has gained since the first run."
     )
@@ -33,7 +35,27 @@ def growth_options(command: Callable[..., Any]) -> Callable[..., Any]:
         metavar="SECONDS",
         help="Like --extend, and list the source again every SECONDS seconds for new shards, until interrupted.",
     )
-    return extend(follow(command))
+    part = click.option(
+        "--part",
+        metavar="K/N",
+        callback=lambda _context, _option, text: None if text is None else Part.parse(text),
+        help="Caption the K-th of N equal parts of the plan: for N drivers on one output, each with its own Ray or all "
+        "on one cluster.",
+    )
+    return extend(follow(part(command)))
+
+
+def refuse_part_that_follows(every_s: float | None, part: Part | None) -> None:
+    """Refuse `--part` together with `--follow`.
+
+    Raises:
+        ConfigError: both are given.
+    """
+    if every_s is not None and part is not None:
+        raise ConfigError(
+            f"--part {part} with --follow: a run that follows a source captions all of its new shards; leave one of "
+            "the two out. `--part K/N --extend` captions a part of what the source has gained until now"
+        )
 
 
 def read_job(path: str, overrides: Sequence[str]) -> JobConfig:

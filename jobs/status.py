@@ -122,6 +122,7 @@ def _run(run: RunStatus, now: datetime) -> dict[str, Any]:
     eta_s = progress.eta_s if progress and state == "running" else None
     return {
         "run_id": run.run_id,
+        "part": run.part,
         "state": state,
         "exit_code": run.exit_code,
         "message": run.message,
@@ -199,7 +200,7 @@ def _in_generations(added: Sequence[int]) -> str:
 def _run_lines(run: Mapping[str, Any]) -> list[str]:
     statuses = "  ".join(f"{status} {rows:,}" for status, rows in run["statuses"].items())
     lines = [
-        f"run         {run['started']} on {run['host']}, process {run['pid']}: {_state(run)}",
+        f"run         {run['started']} on {run['host']}, process {run['pid']}{_part(run)}: {_state(run)}",
         f"            images {run['images']:,}  captions {run['captions']:,}  {statuses}  {clock(run['seconds'])}",
     ]
     most = sorted(run["skipped"].items(), key=lambda item: -item[1])
@@ -210,6 +211,10 @@ def _run_lines(run: Mapping[str, Any]) -> list[str]:
     if len(run["rates"]) > 1:
         lines.append(f"            captions/s {_spark([rate for _, rate in run['rates']])}")
     return lines
+
+
+def _part(run: Mapping[str, Any]) -> str:
+    return f", part {run['part']}" if run["part"] else ""
 
 
 def _state(run: Mapping[str, Any]) -> str:

@@ -6,12 +6,13 @@ import logging
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobs.job_file import growth_options, read_job, set_option
+from jobs.job_file import growth_options, read_job, refuse_part_that_follows, set_option
 from jobs.signals import SIGNALS
 from pipeline.errors import ConfigError, Interrupted
 from pipeline.flow.ray_env import API_VARIABLE, prepare_ray_env
@@ -47,12 +48,13 @@ def submit(
     address: str,
     working_dir: Path,
     runtime_env: Path,
-    **how: Any,  # noqa: ANN401 - attach, extend and every_s
+    **how: Any,  # noqa: ANN401 - attach, extend, every_s and part
 ) -> None:
     """Run `caption JOB_FILE` on the Ray cluster at --address, show its log, and end with its exit code.
 
     Ctrl-C asks whether to stop the job. Without a terminal it leaves the job running and ends with 4.
     """
+    refuse_part_that_follows(how["every_s"], how["part"])
     job = read_job(str(job_file), overrides)
     check_captions(job)
     prepare_ray_env(job.cluster, job_server=address)
@@ -65,9 +67,13 @@ def submit(
 
     options = ["--extend"] if how["extend"] else []
     options += [f"--follow={how['every_s']:g}"] if how["every_s"] is not None else []
+    options += [f"--part={how['part']}"] if how["part"] is not None else []
     submission = make_submission(job, job_file, overrides, working_dir, runtime_env, options)
+    if how["part"] is not None:
+        # Each part is a job of its own on the cluster; of one part there is one at a time.
+        submission = replace(submission, output=f"{job.output}-part-{how['part'].number}-of-{how['part'].of}")
     server = JobServer.connect(address)
-    running = server.running(job.output) if how["attach"] else None
+    running = server.running(submission.output) if how["attach"] else None
     name = running or server.send(submission)
     click.echo(f"joyfleet: job {name} on {address}", err=True)
     end = _follow(server, name, LogFollower(server, name, lambda text: click.echo(text, nl=False)))

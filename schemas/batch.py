@@ -1,8 +1,7 @@
 """What the stages pass on: batches of images of one shard downstream, receipts upstream to the driver.
 
-A batch is one Ray row holding up to `engine.batch_images` images of one shard. Being one row,
-it can be neither split nor merged with images of another shard, so a retried task emits exactly what
-it emitted before.
+A batch is one Ray row with images of one shard. Being one row, it can be neither split nor merged with images of
+another shard, so a retried task emits exactly what it emitted before.
 """
 
 from enum import StrEnum
@@ -109,3 +108,6 @@ RECEIPT: pa.Schema = pa.schema(
         _ERROR,
     ]
 )
+
+RECEIPTS: pa.Schema = pa.schema([field("receipts", pa.list_(pa.struct(list(RECEIPT))), "of one batch, one a fragment")])
+"""What a replica returns for a batch: one row, so that a batch that is repeated returns as many rows as before."""

@@ -1,7 +1,7 @@
 """A gate in the processes of a run: finished work waits at it until the test lets it pass.
 
 A test that kills a run in the middle must not race it: on an idle machine the run would be over before the kill. With
-a gate the run makes exactly as much progress as the test allows and then waits. Batches wait with their answers in
+a gate the run makes exactly as much progress as the test allows and then waits. Fragments wait with their answers in
 hand, before they are staged; shards of an export or an index and parts of a corpus wait before they are written.
 
 `tests/hooks/sitecustomize.py` holds the work in the run's processes; both sides share a folder:

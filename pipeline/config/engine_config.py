@@ -135,7 +135,7 @@ class EngineConfig(ConfigPart):
     """Tokens of prompt and caption together. JoyCaption's prompts have 790 to 930, so 2048 leaves 1,100 for text."""
     max_num_seqs: int | None = Field(default=None, ge=1)
     """Requests decoded together. By default what fits the GPU, at most 256; 64 on a CPU. With an endpoint: requests
-    in flight at all URLs together, by default 256."""
+    in flight at all URLs together, by default 256. With echo: by default any number."""
     max_num_batched_tokens: int | None = Field(default=None, ge=128)
     """Tokens per engine step, never below max_model_len. By default 16384 from 70 GiB of GPU memory, 8192 from 40 GiB
     and on a CPU, else 4096."""
@@ -146,11 +146,11 @@ class EngineConfig(ConfigPart):
     enforce_eager: bool | None = None
     """Skip compilation. By default on for a CPU, off for a GPU."""
     batch_images: int = Field(default=64, ge=1, le=4096)
-    """Images that travel together and become one fragment: the most that one task can lose.
-    Occupancy hardly depends on it (32 x 4 in flight and 256 x 2 both keep 97 % busy); the driver's
-    and the actors' CPU per image falls by a third from 32 to 64 (measured)."""
+    """Images of a fragment, the files that are staged. A batch, which travels as a whole, has as many at first and up
+    to four times as many later; with `batches_in_flight` always as many."""
     batches_in_flight: int | None = Field(default=None, ge=1)
-    """Batches that a replica works on at the same time. By default enough for twice `max_num_seqs` requests."""
+    """Batches that a replica works on at the same time. By default enough to keep its engine full: those of 6 times
+    `max_num_seqs` requests. However many there are, at most twice `max_num_seqs` requests are asked and not staged."""
     max_crashes_per_image: int = Field(default=1, ge=0)
     """How often an image, alone in the engine, may crash it before the image becomes a failed row."""
     max_restarts: int = Field(default=100, ge=0)

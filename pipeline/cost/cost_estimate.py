@@ -4,8 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.config import JobConfig
+from pipeline.config import EngineKind, JobConfig
 from pipeline.cost.token_estimate import Tokens
+from pipeline.engines.batch_plan import plan_batches
 from pipeline.engines.gpus import GPUS
 from pipeline.engines.roofline import fits, roofline
 from pipeline.models import family_of, planned_dims
@@ -123,7 +124,7 @@ def estimate(
     # A rate counts images with all of their captions.
     whole_images = captions / captions_per_image(job)
     row_bytes = tokens.row_bytes or ROW_BYTES + TEXT_SHARE * family_of(job.model).chars_per_token * tokens.caption
-    in_flight = _images_in_flight(job) * job.engine.replicas.max
+    in_flight = _images_in_flight(job, max_pixels) * job.engine.replicas.max
     return Estimate(
         captions=captions,
         prompt_tokens=captions * tokens.prompt,
@@ -150,13 +151,11 @@ def _time(rate: Rate, images: float, price: float | None) -> Time:
     )
 
 
-def _images_in_flight(job: JobConfig) -> int:
+def _images_in_flight(job: JobConfig, max_pixels: int) -> int:
     """Of one replica: the batches in flight, one more in its queue, and one that is being read."""
-    batch = job.engine.batch_images
-    batches = job.engine.batches_in_flight
-    if batches is None:
-        batches = max(2, math.ceil(2 * (job.engine.max_num_seqs or 256) / (batch * captions_per_image(job))))
-    return (batches + 2) * batch
+    num_seqs = job.engine.max_num_seqs or (None if job.engine.kind is EngineKind.ECHO else 256)
+    plan = plan_batches(job.engine, num_seqs, max_pixels, captions_per_image(job))
+    return (plan.in_flight + 2) * plan.grown_images
 
 
 def _requests(job: JobConfig, work: Workload) -> dict[str, int]:

@@ -4,22 +4,26 @@ It answers with the mean colour of the image; without an image, with the length 
 """
 
 import asyncio
+import contextlib
 
 from pipeline.engines.protocol import EngineRequest, EngineResponse, EngineStats
 
 
 class EchoEngine:
-    """Answers immediately, or after a fixed time."""
+    """Answers immediately, or after a fixed time, and works on at most `max_num_seqs` requests together."""
 
-    def __init__(self, latency_s: float) -> None:
+    def __init__(self, latency_s: float, max_num_seqs: int | None = None) -> None:
         self._latency_s = latency_s
+        self._max_num_seqs = max_num_seqs
+        self._free = asyncio.Semaphore(max_num_seqs) if max_num_seqs else contextlib.nullcontext()
         self._running = 0
 
     async def answer(self, request: EngineRequest) -> EngineResponse:
         if self._latency_s:
-            self._running += 1
-            await asyncio.sleep(self._latency_s)
-            self._running -= 1
+            async with self._free:
+                self._running += 1
+                await asyncio.sleep(self._latency_s)
+                self._running -= 1
         # Neither prose nor a tag list, so that no quality rule rejects it in any mode.
         if request.pixels.size:
             red, green, blue = request.pixels[::16, ::16].reshape(-1, 3).mean(axis=0)
@@ -34,7 +38,7 @@ class EchoEngine:
         pass
 
     def stats(self) -> EngineStats:
-        return EngineStats(requests_running=self._running)
+        return EngineStats(max_num_seqs=self._max_num_seqs, requests_running=self._running)
 
     def close(self) -> None:
         pass

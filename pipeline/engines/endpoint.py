@@ -84,7 +84,8 @@ class EndpointEngine:
         self._tokens = PromptTokens(self._family, spec.model_path, spec.revision) if config.check_layout else None
         self._images: dict[str, str] = {}
         self._running = 0
-        self._window = asyncio.Semaphore(spec.config.max_num_seqs or IN_FLIGHT)
+        self._max_num_seqs = spec.config.max_num_seqs or IN_FLIGHT
+        self._window = asyncio.Semaphore(self._max_num_seqs)
         # httpx logs every request at INFO.
         logging.getLogger("httpx").setLevel(logging.WARNING)
         key = _key(config)
@@ -97,7 +98,7 @@ class EndpointEngine:
         self._servers = self._find_servers(self._check)
 
     def stats(self) -> EngineStats:
-        return EngineStats(requests_running=self._running)
+        return EngineStats(max_num_seqs=self._max_num_seqs, requests_running=self._running)
 
     async def answer(self, request: EngineRequest) -> EngineResponse:
         async with self._window:

@@ -44,7 +44,7 @@ def start_engine(spec: EngineSpec) -> Engine:
         EngineDead: the engine does not start.
     """
     if spec.config.kind is EngineKind.ECHO:
-        return EchoEngine(spec.config.echo_latency_s)
+        return EchoEngine(spec.config.echo_latency_s, spec.config.max_num_seqs)
     if spec.config.endpoint is not None:
         # Importing openai takes a second; only this engine needs it.
         from pipeline.engines.endpoint import EndpointEngine  # noqa: PLC0415

@@ -59,6 +59,8 @@ class EngineResponse:
 class EngineStats:
     """Metrics of an engine: current levels, and sums since it was built, across restarts."""
 
+    max_num_seqs: int | None = None
+    """Requests that it works on together; None: as many as it gets."""
     requests_running: int = 0
     requests_waiting: int = 0
     kv_cache_used: float = 0.0

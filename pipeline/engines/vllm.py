@@ -199,7 +199,7 @@ class VllmEngine:
 
     def stats(self) -> EngineStats:
         counts: dict[str, Any] = {**self._stats.levels, **self._stats.sums}
-        return EngineStats(**counts, setup=_joined(self._setup))
+        return EngineStats(**counts, max_num_seqs=self._size.max_num_seqs, setup=_joined(self._setup))
 
     def close(self) -> None:
         self._llm.shutdown()

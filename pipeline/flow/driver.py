@@ -8,7 +8,8 @@ import logging
 import pickle
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -39,6 +40,7 @@ from pipeline.ledger.quarantine import Quarantined, put_quarantine
 from pipeline.ledger.shard_plan import remaining
 from pipeline.ledger.shard_tracker import CompletedShard, Receipt, ShardTracker
 from pipeline.readers import add_up
+from pipeline.stages.captioning import unpack_receipts
 from schemas.batch import BatchKind
 from schemas.shard import Shard
 
@@ -155,17 +157,17 @@ class _Driver:
         """Process the receipts and commits that have arrived; return their number."""
         num_processed = 0
         for block in stream.blocks(POLL_S):
-            for row in block.to_pylist():
-                self._process_receipt(row)
+            for receipt in unpack_receipts(block):
+                self._process_receipt(receipt)
                 num_processed += 1
         num_processed += self._process_commits()
         self._report(report)
         return num_processed
 
-    def _process_receipt(self, row: Mapping[str, Any]) -> None:
-        task = self._tasks[row["shard"]]
+    def _process_receipt(self, receipt: Receipt) -> None:
+        task = self._tasks[receipt.shard]
         # The plan's string object: each receipt brings its own copy, which the finished shards would keep in memory.
-        receipt = Receipt.from_row({**row, "shard": task.shard.path})
+        receipt = replace(receipt, shard=task.shard.path)
         if receipt.kind == BatchKind.FATAL:
             raise pickle.loads(receipt.error or b"")
         if receipt.kind == BatchKind.DRAINED:
@@ -257,7 +259,7 @@ class _Driver:
             self._progress_actor.stop.remote()
             self._reported_at = 0.0  # so that this step reads the counts again
             num_processed = self._step(stream, report)
-            idle = not (num_processed or len(self._commits) or self._counts.in_flight)
+            idle = not (num_processed or len(self._commits) or self._counts.in_flight or self._counts.not_stopped)
             num_idle_steps = num_idle_steps + 1 if idle else 0
         self._report(report, at_once=True)
         if not self._unfinished():

@@ -26,6 +26,7 @@ def record_lifecycle(prepared: PreparedJob, result: RunResult, report: Report) -
         shards=len(prepared.plan.shards),
         recipe=prepared.recipe.fingerprint,
         versions=prepared.run_identity.versions,
+        part=str(prepared.part) if prepared.part else None,
     )
     log = RunLog(prepared.store, info)
     log.start()

@@ -20,6 +20,7 @@ from pipeline.ledger import layout
 from pipeline.ledger.duplicates_record import DuplicatesRecord, files_of
 from pipeline.ledger.footer import RunIdentity
 from pipeline.ledger.limit_record import EndRows, claim_limit, read_limit
+from pipeline.ledger.parts_record import Part, claim_parts, read_parts
 from pipeline.ledger.plan_generations import mark_applied
 from pipeline.ledger.plan_selection import current_selection, refuse_other_selection, selections_in_force
 from pipeline.ledger.promotion import find_stand_ins
@@ -88,6 +89,8 @@ class PreparedJob:
     remarks: Sequence[str]
     earlier: Sequence[Store] = ()
     """The outputs of `reuse`; tasks refer to them by index."""
+    part: Part | None = None
+    """Set for one of several drivers; then `plan`, `remaining` and `tasks` are those of its part."""
 
 
 def check_job(job: JobConfig) -> tuple[Recipe, Weights, list[str]]:
@@ -191,8 +194,10 @@ def refuse_output_in_source(job: JobConfig | IndexConfig, store: Store) -> None:
         )
 
 
-def prepare_job(job: JobConfig, extension: Extension | None = None) -> PreparedJob:
+def prepare_job(job: JobConfig, extension: Extension | None = None, part: Part | None = None) -> PreparedJob:
     """Check a job, list its source, claim its output, extend its plan on request, and find the remaining shards.
+
+    With a part, only the shards of this part.
 
     Raises:
         ConfigError: the job has a mistake.
@@ -261,7 +266,7 @@ def prepare_job(job: JobConfig, extension: Extension | None = None) -> PreparedJ
         remaining=todo,
         remarks=remarks,
     )
-    return _with_newly_selected(prepared, done_earlier)
+    return _of_part(_with_newly_selected(prepared, done_earlier), part)
 
 
 def _refuse_limited(job: JobConfig, extension: Extension | None) -> None:
@@ -271,6 +276,48 @@ def _refuse_limited(job: JobConfig, extension: Extension | None) -> None:
             "unless --extend comes with a larger limit; leave --extend and --follow out, or caption without a limit "
             "into an output of its own (`reuse` takes these rows over)"
         )
+
+
+def _of_part(prepared: PreparedJob, part: Part | None) -> PreparedJob:
+    """Return the job with the shards of the part only; with all of them without one.
+
+    Raises:
+        ConfigError: rows that a changed selection newly selects are not captioned yet.
+        OutputMismatch: other runs divide the plan into another number of parts.
+    """
+    store, plan, todo = prepared.store, prepared.plan, prepared.remaining
+    if part is None:
+        num_parts = read_parts(store)
+        if num_parts is None:
+            return prepared
+        remark = (
+            f"{store.url}: other runs caption this output in {num_parts} parts; this run takes all of them, and asks "
+            "again what such a run is working on"
+        )
+        return replace(prepared, remarks=[*prepared.remarks, remark])
+    if prepared.unapplied is not None:
+        # Only a run of the whole plan sees that all of them have their captions.
+        raise ConfigError(
+            f"{store.url}: --part {part}, while rows that generation {prepared.unapplied} of the plan newly selects "
+            "are not all captioned yet; run the job without --part first"
+        )
+    claim_parts(store, part)
+    restricted = part.restrict(plan)
+    return replace(
+        prepared,
+        part=part,
+        plan=restricted,
+        remaining=Remaining(
+            {path: fragments for path, fragments in todo.fragments.items() if path in restricted.shards},
+            todo.committed & restricted.shards.keys(),
+            todo.quarantined & restricted.shards.keys(),
+        ),
+        tasks=[task for task in prepared.tasks if task.shard.path in restricted.shards],
+        remarks=[
+            *prepared.remarks,
+            f"--part {part}: {len(restricted.shards):,} of {len(plan.shards):,} planned shards",
+        ],
+    )
 
 
 def _within_limit(
@@ -409,7 +456,7 @@ def prepare_retry(
             if rows
         ]
     attempts = max((task.retry_rows.attempts for task in tasks if task.retry_rows), default=0)
-    spec = replace(prepared.caption_spec, first_attempt=attempts)
+    spec = replace(prepared.caption_spec, first_attempt=attempts, retries_rows=True)
     return replace(prepared, tasks=tasks, caption_spec=spec, unapplied=None)
 
 

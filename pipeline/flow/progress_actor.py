@@ -35,6 +35,8 @@ class Counts:
     """Their actor runs, and their engine loads the model."""
     in_flight: int = 0
     """With the engines now. The images of a crashed replica are subtracted when it is up again."""
+    not_stopped: int = 0
+    """Of a run that drains: replicas that may still take a batch."""
     decode_timeouts: int = 0
     """Images that reached `images.timeout_s`: the only progress while a reader fills a batch with them."""
     starts: ReplicaStarts = field(default_factory=ReplicaStarts)
@@ -53,6 +55,19 @@ class ShardStart:
 
 SILENT_S = 60.0
 """A replica without a heartbeat for this long is no longer counted: its pool shrank, or its node was lost."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaReport:
+    """What a replica sends with each heartbeat."""
+
+    num_asked: int = 0
+    """Images that it has sent to its engine since its process started."""
+    num_staged: int = 0
+    """Images that it has staged since its process started."""
+    stopped: bool = False
+    """Whether it has learned that the run drains: from then on it asks no more images."""
+    stats: CaptionStats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +98,7 @@ class _ProgressActor:
         self._in_flight: dict[str, int] = {}
         self._up_at: dict[str, float] = {}
         self._last_heartbeat: dict[str, float] = {}
-        self._stats: dict[str, CaptionStats] = {}
+        self._reports: dict[str, ReplicaReport] = {}
         self._starts = StartLog()
         self._occupants: list[Any] = []
         self._attempts: dict[str, int] = {}
@@ -93,7 +108,9 @@ class _ProgressActor:
 
     def replica_starting(self, replica: str, device: Device) -> bool:
         """Note that a replica starts its engine; return whether it may."""
+        # Its process is a new one, which counts from 0.
         self._in_flight.pop(replica, None)
+        self._reports.pop(replica, None)
         return self._starts.begin(replica, device)
 
     def replica_failed(self, replica: str, device: Device, message: str) -> None:
@@ -105,10 +122,15 @@ class _ProgressActor:
         self._in_flight[replica] = 0
         self._up_at[replica] = self._last_heartbeat[replica] = time.monotonic()
 
-    def heartbeat(self, replica: str, stats: CaptionStats) -> None:
-        self._in_flight.setdefault(replica, 0)
+    def heartbeat(self, replica: str, report: ReplicaReport) -> bool:
+        """Take the counts of a replica; return whether the run drains."""
+        before = self._reports.get(replica, ReplicaReport(stats=report.stats))
+        self._sums["dispatched"] += report.num_asked - before.num_asked
+        self._sums["staged"] += report.num_staged - before.num_staged
+        self._reports[replica] = report
+        self._in_flight[replica] = report.num_asked - report.num_staged
         self._last_heartbeat[replica] = time.monotonic()
-        self._stats[replica] = stats
+        return self._stopping
 
     def begin_shard(self, shard: str) -> ShardStart:
         self._attempts[shard] = self._attempts.get(shard, 0) + 1
@@ -134,29 +156,17 @@ class _ProgressActor:
     def decode_timeout(self) -> None:
         self._sums["decode_timeouts"] += 1
 
-    def begin_batch(self, replica: str, num_images: int) -> bool:
-        if not self._stopping:
-            self._sums["dispatched"] += num_images
-            self._in_flight[replica] = self._in_flight.get(replica, 0) + num_images
-            self._last_heartbeat[replica] = time.monotonic()
-        return self._stopping
-
-    def end_batch(self, replica: str, num_images: int) -> None:
-        self._sums["staged"] += num_images
-        self._in_flight[replica] = max(0, self._in_flight.get(replica, 0) - num_images)
-        self._last_heartbeat[replica] = time.monotonic()
-
     def stop(self) -> None:
         self._stopping = True
 
     def detail(self) -> ReplicaDetails:
         now = time.monotonic()
         up_s = {replica: now - self._up_at.setdefault(replica, now) for replica in self._in_flight}
-        none = CaptionStats()
+        none = ReplicaReport(stats=CaptionStats())
         return ReplicaDetails(
             decode_s=self._decode_s,
             replicas={
-                replica: Replica(in_flight=in_flight, up_s=up_s[replica], stats=self._stats.get(replica, none))
+                replica: Replica(in_flight=in_flight, up_s=up_s[replica], stats=self._reports.get(replica, none).stats)
                 for replica, in_flight in self._in_flight.items()
             },
         )
@@ -166,13 +176,15 @@ class _ProgressActor:
         for replica in [replica for replica, last in self._last_heartbeat.items() if now - last > SILENT_S]:
             del self._last_heartbeat[replica]
             self._in_flight.pop(replica, None)
-        setups = Counter(self._stats[replica].engine.setup for replica in self._in_flight.keys() & self._stats.keys())
+        reports = {replica: self._reports[replica] for replica in self._in_flight.keys() & self._reports.keys()}
+        setups = Counter(report.stats.engine.setup for report in reports.values())
         del setups[""]
         return Counts(
             **self._sums,
             replicas=len(self._in_flight),
             replicas_starting=len(self._starts.starting),
             in_flight=sum(self._in_flight.values()),
+            not_stopped=sum(not report.stopped for report in reports.values()) if self._stopping else 0,
             starts=self._starts.state(hopeless=not self._in_flight and self._starts.is_hopeless(device_is_left)),
             setups=dict(sorted(setups.items())),
         )
@@ -184,8 +196,10 @@ ANSWER_TIMEOUT_S = 10.0
 def start_progress_actor() -> Any:  # noqa: ANN401 - Ray's handles have no useful type
     """Start the progress actor on the driver's node: it has no purpose without the driver."""
     driver_node: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    # No CPU of its own: on a cluster of one CPU a reader would otherwise block it for ever.
-    return ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=driver_node)(_ProgressActor).remote()
+    # No CPU of its own: on a cluster of one CPU a reader would otherwise block it for ever. No task events: each of a
+    # thousand replicas calls it once a second, and Ray's GCS would keep 4 kB of each call.
+    options: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "enable_task_events": False}
+    return ray.remote(**options, scheduling_strategy=driver_node)(_ProgressActor).remote()
 
 
 def read_counts(progress_actor: Any) -> Counts | None:  # noqa: ANN401 - see above

@@ -7,7 +7,6 @@ reader re-emits the same blocks.
 
 import asyncio
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,29 +18,32 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset, Datasource
 from ray.data.block import BlockMetadata
 from ray.data.datasource import ReadTask
-from ray.exceptions import RayActorError
 
 from pipeline.config import EngineConfig, EngineKind
 from pipeline.engines import Engine, EngineSpec, start_engine
+from pipeline.engines.batch_plan import SMALL_BATCHES, plan_batches, seqs_to_feed
 from pipeline.engines.orphan_reaper import exit_with_children
-from pipeline.engines.sizing import planned_num_seqs, readers_per_replica
+from pipeline.engines.sizing import readers_per_replica
 from pipeline.errors import EngineDead, PipelineError
 from pipeline.flow.cluster import Cluster, accelerator_here, check_accelerators, check_gpus
-from pipeline.flow.progress_actor import ANSWER_TIMEOUT_S, ShardStart, result_or_none
+from pipeline.flow.progress_actor import ReplicaReport, ShardStart, result_or_none
 from pipeline.flow.replica_starts import current_device
 from pipeline.flow.shard_task import ShardTask, selection_of_task, taken_over_of_task
 from pipeline.flow.stream import configure_data_context
 from pipeline.ledger.commit import num_images_committed
 from pipeline.ledger.fragments import FragmentInfo, read_fragment_info
 from pipeline.models import ModelDims, planned_dims
-from pipeline.stages.captioning import Caption, CaptionSpec, drained_receipt, fatal_receipt
+from pipeline.stages.captioning import Caption, CaptionSpec, drained_receipt, fatal_receipt, pack_receipts
 from pipeline.stages.read_batches import ReadSpec, ReadTimings, committed_batch, drained_batch, fatal_batch, read_shard
 from pipeline.storage import Store
 
 log = logging.getLogger(__name__)
 
-HEARTBEAT_S = 5.0
-"""Heartbeat interval of a replica, also while idle."""
+READ_AHEAD = 3
+"""Batches of a replica that are read before it can work on them, if it has that many in flight or fewer."""
+
+HEARTBEAT_S = 1.0
+"""Heartbeat interval of a replica, also while idle: its counts are this old at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,11 +63,13 @@ class FlowSpec:
 class ShardSource(Datasource):
     """One read task per shard."""
 
-    def __init__(self, spec: FlowSpec, tasks: Sequence[ShardTask]) -> None:
+    def __init__(self, spec: FlowSpec, tasks: Sequence[ShardTask], num_first: int) -> None:
+        """Read `tasks` in this order, the first `num_first` of them at once."""
         super().__init__()
         # Once in the object store, not once in each of 30,000 tasks.
         self._spec: Any = ray.put(spec)
         self._tasks = tasks
+        self._num_first = num_first
 
     def get_name(self) -> str:
         return "Shards"
@@ -77,17 +81,22 @@ class ShardSource(Datasource):
         self, parallelism: int, per_task_row_limit: int | None = None, data_context: DataContext | None = None
     ) -> list[ReadTask]:
         del parallelism, data_context  # always one task per shard
-        return [_read_task(self._spec, task, per_task_row_limit) for task in self._tasks]
+        return [self._read_task(number, per_task_row_limit) for number in range(len(self._tasks))]
+
+    def _read_task(self, number: int, row_limit: int | None) -> ReadTask:
+        task, num_small = self._tasks[number], SMALL_BATCHES if number < self._num_first else 0
+        metadata = BlockMetadata(num_rows=None, size_bytes=None, input_files=(task.shard.path,), exec_stats=None)
+        return ReadTask(_reader(self._spec, task, num_small), metadata, per_task_row_limit=row_limit)
 
 
-def _read_task(spec: Any, task: ShardTask, row_limit: int | None) -> ReadTask:  # noqa: ANN401 - reference of a FlowSpec
-    metadata = BlockMetadata(num_rows=None, size_bytes=None, input_files=(task.shard.path,), exec_stats=None)
-    return ReadTask(_reader(spec, task), metadata, per_task_row_limit=row_limit)
-
-
-def _reader(reference: Any, task: ShardTask) -> Callable[[], Iterable[pa.Table]]:  # noqa: ANN401 - as above
+def _reader(
+    reference: Any,  # noqa: ANN401 - of a FlowSpec
+    task: ShardTask,
+    num_small: int,
+) -> Callable[[], Iterable[pa.Table]]:
     def read() -> Iterable[pa.Table]:
         spec: FlowSpec = ray.get(reference)
+        spec = replace(spec, read=replace(spec.read, num_small=num_small))
         start: ShardStart | None = result_or_none(spec.progress_actor.begin_shard.remote(task.shard.path))
         if start is not None and start.stopping:
             yield drained_batch(task.shard)
@@ -152,8 +161,17 @@ class CaptionActor:
         if engine != spec.engine:
             # A warning, since Ray's workers keep nothing below it.
             log.warning("this replica is for accelerator=%s: %r", accelerator, engine.config)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping = False
         try:
-            self._caption: Caption | PipelineError = Caption(spec.caption, self._start(engine), spec.store)
+            started = self._start(engine)
+            self._caption: Caption | PipelineError = Caption(
+                spec.caption,
+                started,
+                spec.store,
+                started.stats().max_num_seqs,
+                restarted=bool(ray.get_runtime_context().was_current_actor_reconstructed),
+            )
         except PipelineError as err:
             # Out of a constructor it would reach the driver as a traceback in a text.
             self._caption = err
@@ -186,49 +204,61 @@ class CaptionActor:
 
     def _send_heartbeats(self, caption: Caption) -> None:
         while True:
-            self._spec.progress_actor.heartbeat.remote(self._replica, caption.stats())
+            # A progress actor that does not answer must not keep a replica from working.
+            if result_or_none(self._send_report(caption)):
+                self._stop(caption)
             time.sleep(HEARTBEAT_S)
 
+    def _send_report(self, caption: Caption) -> Any:  # noqa: ANN401 - Ray's references have no useful type
+        stopped = self._stopping  # before the counts: once it is set, they do not grow
+        report = ReplicaReport(
+            num_asked=caption.num_asked, num_staged=caption.num_staged, stopped=stopped, stats=caption.stats()
+        )
+        return self._spec.progress_actor.heartbeat.remote(self._replica, report)
+
+    def _stop(self, caption: Caption) -> None:
+        """Take no more batches, and ask no more images of those that are open."""
+        self._stopping = True
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(caption.close)
+
     async def __call__(self, batch: pa.Table) -> pa.Table:
+        return pack_receipts(await self._receipts(batch))
+
+    async def _receipts(self, batch: pa.Table) -> pa.Table:
         if isinstance(self._caption, PipelineError):
             return fatal_receipt(batch, self._caption)
-        num_images = len(batch["images"][0])
-        if num_images and await self._is_stopping(num_images):
+        self._loop = asyncio.get_running_loop()
+        if self._stopping and len(batch["images"][0]):
             return drained_receipt(batch)
         try:
             return await self._caption(batch)
         except PipelineError as err:
             return fatal_receipt(batch, err)
         finally:
-            if num_images:
-                self._spec.progress_actor.end_batch.remote(self._replica, num_images)
-
-    async def _is_stopping(self, num_images: int) -> bool:
-        """Report a batch before it is dispatched; return whether the run drains, in which case it must not be."""
-        reply = self._spec.progress_actor.begin_batch.remote(self._replica, num_images)
-        try:
-            return bool(await asyncio.wait_for(reply, ANSWER_TIMEOUT_S))
-        except (TimeoutError, RayActorError):
-            return False
+            if self._caption.num_asked == self._caption.num_staged:
+                self._send_report(self._caption)  # at once, since the next batch may never come
 
 
 def build_dataset(spec: FlowSpec, tasks: Sequence[ShardTask], cluster: Cluster) -> Dataset:
-    """Return the lazy dataset of receipts (`schemas.batch.RECEIPT`), one row each."""
-    _configure_context()
+    """Return the lazy dataset of receipts: a row has those of one batch (`schemas.batch.RECEIPTS`)."""
     job = spec.caption.job
     check_accelerators(job.engine)
     check_gpus(job.engine, cluster)
     dims = planned_dims(job.model)
-    readers = job.cluster.max_concurrent_reads or readers_wanted(job.engine, dims, cluster)
-    in_flight = batches_in_flight(job.engine, dims, len(spec.caption.run.slots), cluster)
+    readers = min(job.cluster.max_concurrent_reads or readers_wanted(job.engine, dims, cluster), len(tasks))
+    num_seqs = seqs_to_feed(job.engine, dims, gpu=cluster.gpus_per_replica(job.engine) > 0)
+    plan = plan_batches(job.engine, num_seqs, spec.read.geometry.max_pixels, len(spec.caption.run.slots))
+    spec = replace(spec, read=replace(spec.read, batch_images=plan.images, grown_batch_images=plan.grown_images))
+    _configure_context(plan.in_flight)
     compute: dict[str, Any] = {
         "min_size": job.engine.replicas.min,
         "max_size": job.engine.replicas.max,
-        "max_tasks_in_flight_per_actor": in_flight + 1,
-        "max_concurrent_calls_per_actor": in_flight,
+        "max_tasks_in_flight_per_actor": plan.in_flight + 1,
+        "max_concurrent_calls_per_actor": plan.in_flight,
     }
     shards = ray.data.read_datasource(
-        ShardSource(spec, tasks), override_num_blocks=len(tasks), concurrency=min(readers, len(tasks))
+        ShardSource(spec, tasks, readers), override_num_blocks=len(tasks), concurrency=readers
     )
     return shards.map_batches(
         CaptionActor,
@@ -244,22 +274,6 @@ def build_dataset(spec: FlowSpec, tasks: Sequence[ShardTask], cluster: Cluster) 
     )
 
 
-def batches_in_flight(engine: EngineConfig, dims: ModelDims | None, num_slots: int, cluster: Cluster) -> int:
-    """Return the batches that a replica has in flight: at least twice the requests that the engine decodes together.
-
-    Measured with 64 engine slots: 1 batch of 32 in flight keeps them 57 % busy, 4 batches 97 %.
-    """
-    if engine.batches_in_flight is not None:
-        return engine.batches_in_flight
-    gpu = cluster.gpus_per_replica(engine) > 0
-    # The pool has one number for all cards: the number that keeps the largest card busy.
-    cards = (None, *engine.per_accelerator)
-    decoded_together = max(planned_num_seqs(engine.on(card), dims, gpu=gpu) for card in cards)
-    if engine.kind is EngineKind.ECHO:
-        decoded_together = engine.batch_images
-    return max(2, math.ceil(2 * decoded_together / (engine.batch_images * num_slots)))
-
-
 def readers_wanted(engine: EngineConfig, dims: ModelDims | None, cluster: Cluster) -> int:
     """Return the shards read at the same time: one per CPU, capped at what the GPU replicas consume.
 
@@ -270,9 +284,14 @@ def readers_wanted(engine: EngineConfig, dims: ModelDims | None, cluster: Cluste
     return min(cluster.num_cpus, engine.replicas.max * readers_per_replica(engine.preset, dims))
 
 
-def _configure_context() -> None:
+def _configure_context(in_flight: int) -> None:
     context = configure_data_context()
     # Reservation left one of two CPUs unused: 231 images/s with it, 413 to 422 without (measured, 2 cores).
     context.op_resource_reservation_enabled = False
     # Ray scales a pool up at 1.75 assigned tasks per running task. Here one task waits per actor: no pool would grow.
     context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
+    # What is read and waits in the object store, as a share of what the replicas have in flight. Ray's own 2 is meant
+    # for two or three batches; with two dozen it would fill the store of a node.
+    context.downstream_capacity_backpressure_ratio = min(2.0, max(0.5, READ_AHEAD / in_flight))
+    # A thread for every batch that reads the memory of its process once a second, for a summary that nobody sees.
+    context.memory_usage_poll_interval_s = None

@@ -31,10 +31,10 @@ TASK_EVENTS = {
     "RAY_task_events_max_num_task_in_gcs": "10000",
     "RAY_task_events_max_dropped_task_attempts_tracked_per_job_in_gcs": "10000",
 }
-"""Limits of the task history that `gcs_server` keeps for `ray.timeline` and the state API: about 80,000 images.
+"""Limits of the task history that `gcs_server` keeps for `ray.timeline` and the state API: the last 10,000 batches.
 
-A batch has four tasks (read, begin, end, caption) of 4 kB each (measured: 23 to 131 MB over 26,000 tasks, still
-growing). By default Ray keeps 100,000 tasks, which is 400 MB, and the ids of a million dropped ones.
+A task has 4 kB (measured: 23 to 131 MB over 26,000 tasks, still growing), and a batch has one. By default Ray keeps
+100,000 tasks, which is 400 MB, and the ids of a million dropped ones.
 """
 
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import pyarrow as pa
+import ray
 from ray.data import DataContext, Dataset
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data._internal.execution.operators.map_operator import MapOperator
@@ -124,8 +125,11 @@ class Stream:
 
     def _iterate(self, dataset: Dataset) -> None:
         try:
-            for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-                self._queue.put(cast("pa.Table", block))
+            # Not `iter_batches`, whose threads and statistics cost as much again as the blocks.
+            for bundle in dataset.iter_internal_ref_bundles():
+                references: Any = list(bundle.block_refs)  # one block each; Ray's types differ by overload
+                for block in ray.get(references):
+                    self._queue.put(cast("pa.Table", block))
             self._queue.put(None)
         except BaseException as err:  # noqa: BLE001 - handed to the driver's thread, which raises it
             self._queue.put(err)

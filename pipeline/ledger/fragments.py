@@ -6,6 +6,7 @@ this run and to the shard as it is now. An invalid one is logged and treated as 
 
 import logging
 import uuid
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ import pyarrow as pa
 from pipeline.errors import PipelineError
 from pipeline.ledger.caption_table import Identities, check_caption_rows, examples, from_parquet, identities, to_parquet
 from pipeline.ledger.footer import Footer, RunIdentity, read_footer
-from pipeline.ledger.layout import fragment_path
+from pipeline.ledger.layout import first_row_of_fragment, fragment_path, shard_of_fragment, staging_folder
 from pipeline.storage import Store
 from schemas.shard import Shard
 
@@ -129,6 +130,25 @@ def read_fragment(store: Store, path: str, run: RunIdentity, shard: Shard) -> Fr
     if footer.rows != _stretches(rows):
         return _invalid(path, f"it holds rows {_stretches(rows)}, its footer says {footer.rows}")
     return Fragment(FragmentInfo(path, footer.num_images, rows), table)
+
+
+def staged_within(
+    store: Store, run: RunIdentity, shard: Shard, num_images: int, rows: Collection[int]
+) -> list[Fragment]:
+    """Return valid fragments of a shard whose images are all among `rows`, no image twice: one listing."""
+    left = set(rows)
+    listed = [entry.path for entry in store.list(staging_folder(shard.path))]
+    fragments: list[Fragment] = []
+    for path in sorted(path for path in listed if shard_of_fragment(path) == shard.path):
+        if first_row_of_fragment(path) not in left:
+            continue
+        fragment = read_fragment(store, path, run, shard)
+        if isinstance(fragment, Invalid) or fragment.info.num_images != num_images:
+            continue
+        if left.issuperset(fragment.info.rows.tolist()):
+            left.difference_update(fragment.info.rows.tolist())
+            fragments.append(fragment)
+    return fragments
 
 
 def _invalid(path: str, reason: str) -> Invalid:

@@ -9,6 +9,8 @@ RUN = "run.json"
 PLAN = "plan.parquet"
 LIMIT = "limit.json"
 """Only in outputs of a job with `source.limit`."""
+PARTS = "parts.json"
+"""Only in outputs that several drivers divide."""
 GENERATIONS = "plan"
 CAPTIONS = "captions"
 INDEX = "index"
@@ -93,6 +95,11 @@ def staging_folder(shard: str) -> str:
 def fragment_path(shard: str, first_row: int, attempt: str) -> str:
     """Path of a fragment. The order of the names is that of the first rows."""
     return f"{STAGING}/{shard}/{first_row:010d}-{attempt}.parquet"
+
+
+def first_row_of_fragment(path: str) -> int:
+    """The number of the first image that a fragment covers."""
+    return int(path.rpartition("/")[2].partition("-")[0])
 
 
 def shard_of_committed(path: str) -> str | None:

@@ -51,6 +51,8 @@ class RunInfo:
     """Planned."""
     recipe: str
     versions: Mapping[str, str]
+    part: str | None = None
+    """Such as 3/8, of a run on a part of the plan; `shards` and `source_bytes` are those of the part."""
 
 
 class RunLog:
@@ -114,6 +116,7 @@ class RunLog:
                 "_producer": self._producer,
                 "_schemaURL": f"{self._producer}#schemas/run_event.py",
                 "recipe": info.recipe,
+                "part": info.part,
                 "host": platform.node(),
                 "pid": os.getpid(),
                 "every_s": self._every_s,
@@ -188,6 +191,8 @@ class RunStatus:
     progress: RunProgress | None
     points: tuple[tuple[float, int, float], ...]
     """Seconds since the start, caption rows and source bytes done by then."""
+    part: str | None = None
+    """As `RunInfo.part`."""
 
     def state(self, now: datetime) -> str:
         """Return running, silent, complete, abort or fail."""
@@ -225,6 +230,7 @@ def _read(store: Store, path: str) -> RunStatus:
             message=facets.get("errorMessage", {}).get("message"),
             progress=from_json(RunProgress, own["moment"]) if own["moment"] else None,
             points=tuple((seconds, captions, size) for seconds, captions, size in own["points"]),
+            part=own.get("part"),
         )
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as err:
         raise StoreError(f"{store.url}/{path}: not a file of run events ({err!r}); remove it") from err

@@ -9,8 +9,8 @@ from pipeline.readers.file_listing import Info
 
 RUN, PLAN = "run.json", "plan.parquet"
 """Every output has both at its root as soon as a run has started."""
-LIMIT = "limit.json"
-"""Some have this too."""
+RECORDS = (RUN, PLAN, "limit.json", "parts.json")
+"""All files at the root of an output."""
 FOLDERS = ("captions", "index", "duplicates", "staging", "quarantine", "plan", "report", ".tmp")
 """What else an output holds. The layout is that of `pipeline.ledger.layout`, which readers do not import."""
 
@@ -55,4 +55,4 @@ def _exists(fs: Any, path: str, files: Mapping[str, Info]) -> bool:  # noqa: ANN
 
 def _is_own(path: str, root: str) -> bool:
     name = path.removeprefix(f"{root}/")
-    return name != path and (name in (RUN, PLAN, LIMIT) or name.startswith(tuple(f"{folder}/" for folder in FOLDERS)))
+    return name != path and (name in RECORDS or name.startswith(tuple(f"{folder}/" for folder in FOLDERS)))

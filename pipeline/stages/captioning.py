@@ -1,15 +1,20 @@
-"""Captions a batch: sends its requests to the engine, evaluates every text, stages the caption rows as one fragment."""
+"""Captions batches: sends their requests to the engine, evaluates every text, stages caption rows as fragments.
+
+Every image goes its own way: it is asked when the engine has room, each of its requests is retried as soon as its text
+is rejected, and it is staged with whatever other images of its batch are done by then.
+"""
 
 import asyncio
 import json
 import pickle
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.config import JobConfig
 from pipeline.config.prompt_fields_config import slot_of
@@ -17,25 +22,27 @@ from pipeline.engines import Engine, EngineRequest, EngineResponse, EngineStats
 from pipeline.errors import PipelineError
 from pipeline.ledger.caption_table import concat_rows, count_statuses
 from pipeline.ledger.footer import RunIdentity
-from pipeline.ledger.fragments import write_fragment
+from pipeline.ledger.fragments import staged_within, write_fragment
 from pipeline.ledger.shard_tracker import Receipt
 from pipeline.ledger.taken_over import from_stream
+from pipeline.models.family import Pixels
 from pipeline.prompts import CountTokens, Request, RequestSampler, draw_seed, without_prompt
 from pipeline.quality import flag_text, prepare_rules
 from pipeline.stages.caption_rows import Existing, RequestState, rows_table, with_attempt
-from pipeline.stages.dispatch import CrashLimits, Dispatcher, ImageRequests
+from pipeline.stages.dispatch import CrashLimits, Dispatcher
+from pipeline.stages.window import Permit, Window, Work
 from pipeline.storage import Store
-from schemas.batch import RECEIPT, BatchKind
+from schemas.batch import RECEIPT, RECEIPTS, BatchKind
 from schemas.shard import Shard
 from schemas.status import SKIPS
 
 MAX_TEMPERATURE = 2.0
 """As for `sampling.temperature`."""
 
-NO_PIXELS: npt.NDArray[np.uint8] = np.zeros((0, 0, 3), np.uint8)
+NO_PIXELS: Pixels = np.zeros((0, 0, 3), np.uint8)
 """Of a request without an image."""
 
-Frames = dict[int, npt.NDArray[np.uint8]]
+Frames = dict[int, Pixels]
 """Pixels by row."""
 
 
@@ -53,6 +60,8 @@ class CaptionSpec:
     """Local folder or hub id of the model, if `prompt_fields.*.max_tokens` needs its tokenizer."""
     first_attempt: int = 0
     """Number of the first attempt. A retry starts after the earlier attempts, so that its seeds are new."""
+    retries_rows: bool = False
+    """Whether committed rows are captioned again; what is staged may then be of an earlier attempt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,14 +80,43 @@ class CaptionStats:
     engine: EngineStats = field(default_factory=EngineStats)
 
 
+@dataclass(frozen=True, slots=True)
+class FinishedRows:
+    """Caption rows of finished images of one batch: one fragment."""
+
+    table: pa.Table
+    """As `schemas.caption_row`."""
+    images: Sequence[Mapping[str, Any]]
+    """As `schemas.batch.IMAGE`, in row order."""
+    num_taken_over: int
+    """Caption rows that come from an earlier output."""
+
+
+StageRows = Callable[[FinishedRows], Coroutine[Any, Any, None]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Finished:
+    image: Mapping[str, Any]
+    states: Sequence[RequestState]
+
+
 class Captioner:
     """Turns batches into caption rows, many concurrently, on one event loop; keeps none of them."""
 
-    def __init__(self, spec: CaptionSpec, engine: Engine) -> None:
+    def __init__(self, spec: CaptionSpec, engine: Engine, num_seqs: int | None = None) -> None:
+        """Build from a spec.
+
+        Args:
+            spec: what to caption.
+            engine: what answers.
+            num_seqs: requests that the engine decodes together; None sends the requests of a batch all at once.
+        """
         limits = CrashLimits(per_image=spec.job.engine.max_crashes_per_image, restarts=spec.job.engine.max_restarts)
         self._spec = spec
         self._sampler = RequestSampler(spec.job, _token_counter(spec))
         self._dispatcher = Dispatcher(engine, limits)
+        self.window = Window(num_seqs)
         self._engine = engine
         self._stats = CaptionStats()
         self._rules = prepare_rules(spec.job.quality, spec.vocabulary, spec.clip_tokenizer)
@@ -88,8 +126,30 @@ class Captioner:
         """Return the counts so far; may be called from any thread."""
         return replace(self._stats, restarts=self._dispatcher.restarts, engine=self._engine.stats())
 
+    def close(self) -> None:
+        """Send no further image to the engine: the run drains. Call it on the event loop."""
+        self.window.close()
+
     async def rows(self, batch: pa.Table) -> pa.Table:
         """Return the caption rows (`schemas.caption_row`) of a batch of images (`schemas.batch.BATCH`).
+
+        Raises:
+            EngineDead: the engine cannot be kept alive.
+        """
+        tables: list[pa.Table] = []
+
+        async def keep(finished: FinishedRows) -> None:
+            tables.append(finished.table)
+
+        await self.caption(batch, len(batch["images"][0]), keep)
+        return concat_rows(tables)
+
+    async def caption(
+        self, batch: pa.Table, fragment_images: int, stage: StageRows, done_rows: Collection[int] = ()
+    ) -> None:
+        """Pass the caption rows of the images of a batch to `stage`, at most `fragment_images` asked images at a time.
+
+        Images in `done_rows`, and images that the drain of the run leaves unasked, are not passed.
 
         Raises:
             EngineDead: the engine cannot be kept alive.
@@ -98,15 +158,46 @@ class Captioner:
         images: list[dict[str, Any]] = batch["images"][0].as_py()
         taken_over = from_stream(batch["taken_over"][0].as_py())
         done = set(zip(taken_over["row"].to_pylist(), taken_over["slot"].to_pylist(), strict=True))
-        states = [
-            state
+        frames = _frames(images, pixels_of(batch, images))
+
+        async def stage_images(finished: list[_Finished]) -> None:
+            await stage(await asyncio.to_thread(self._finished_rows, shard, finished, taken_over))
+
+        works = (
+            self._work(shard, image, frames.get(image["row"], NO_PIXELS), done)
             for image in images
-            for state in self._states(shard, image)
-            if (image["row"], state.request.slot) not in done
+            if image["row"] not in done_rows
+        )
+        await self.window.run(works, fragment_images, stage_images)
+
+    def _work(
+        self, shard: str, image: Mapping[str, Any], pixels: Pixels, done: Collection[tuple[int, str]]
+    ) -> Work[_Finished]:
+        """What one image needs: an answer to each of its requests that are sent."""
+        states = [state for state in self._states(shard, image) if (image["row"], state.request.slot) not in done]
+        asked = [
+            index
+            for index, state in enumerate(states)
+            if image["reason"] is None and state.existing is None and not state.request.fault
         ]
-        states = await self._caption(shard, states, _frames(images, pixels_of(batch, images)))
-        table = await asyncio.to_thread(rows_table, shard, self._spec.run.recipe, states)
-        return concat_rows([table, taken_over]) if done else table
+
+        async def run(permit: Permit) -> _Finished:
+            answering = (self._answered(shard, states[index], pixels, permit) for index in asked)
+            for index, state in zip(asked, await asyncio.gather(*answering), strict=True):
+                states[index] = state
+            return _Finished(image, states)
+
+        return Work(len(asked), run)
+
+    def _finished_rows(self, shard: str, finished: Sequence[_Finished], taken_over: pa.Table) -> FinishedRows:
+        finished = sorted(finished, key=lambda item: item.image["row"])
+        images = [item.image for item in finished]
+        table = rows_table(shard, self._spec.run.recipe, [state for item in finished for state in item.states])
+        if taken_over.num_rows:
+            rows = pa.array([image["row"] for image in images], pa.int64())
+            taken_over = taken_over.filter(pc.call_function("is_in", [taken_over["row"]], pc.SetLookupOptions(rows)))
+            table = concat_rows([table, taken_over])
+        return FinishedRows(table, images, taken_over.num_rows)
 
     def _states(self, shard: str, image: Mapping[str, Any]) -> Iterator[RequestState]:
         """The requests of an image; one whose slot has a text in the source is not sent."""
@@ -131,23 +222,18 @@ class Captioner:
         parent_slot = slot_of(self._existing_fields[request.slot])
         return replace(without_prompt(request), parent_slots=(parent_slot,) if parent_slot else ())
 
-    async def _caption(self, shard: str, states: list[RequestState], frames: Frames) -> list[RequestState]:
-        """Send the requests to the engine, and retry those whose text the rules reject, as `quality.retry` says."""
-        pending = [
-            index
-            for index, state in enumerate(states)
-            if state.image["reason"] is None and state.existing is None and not state.request.fault
-        ]
+    async def _answered(self, shard: str, state: RequestState, pixels: Pixels, permit: Permit) -> RequestState:
+        """Send a request to the engine, and retry it while the rules reject its text, as `quality.retry` says."""
+        name = f"{shard} row {state.image['row']}"
         for attempt in range(self._spec.job.quality.retry.attempts + 1):
-            requests = {index: self._engine_request(shard, states[index], frames, attempt) for index in pending}
-            responses = await self._dispatcher.ask(_by_image(shard, states, requests))
-            self._count(list(responses.values()), retry=attempt > 0)
-            for index, request in requests.items():
-                states[index] = with_attempt(self._rules, states[index], responses[request.id], request.seed)
-            pending = [index for index in pending if states[index].attempts[-1].rejected]
-            if not pending:
+            request = self._engine_request(shard, state, pixels, attempt)
+            response = await self._dispatcher.answer(name, request)
+            self._count(response, retry=attempt > 0)
+            state = with_attempt(self._rules, state, response, request.seed)
+            if not state.attempts[-1].rejected:
                 break
-        return states
+        permit.answered()
+        return state
 
     def requests(self, shard: str, image: Mapping[str, Any]) -> list[Request]:
         """Return the requests of an image of a batch (`schemas.batch.IMAGE`), in slot order.
@@ -158,14 +244,14 @@ class Captioner:
         metadata = json.loads(image["source"]) if worded else None
         return self._sampler.requests(shard, image["row"], metadata)
 
-    def _count(self, responses: Sequence[EngineResponse], *, retry: bool) -> None:
-        stats, with_text = self._stats, [response for response in responses if response.text is not None]
+    def _count(self, response: EngineResponse, *, retry: bool) -> None:
+        stats, has_text = self._stats, response.text is not None
         self._stats = replace(
             stats,
-            questions=stats.questions + len(responses),
-            repairs=stats.repairs + (len(responses) if retry else 0),
-            prompt_tokens=stats.prompt_tokens + sum(response.prompt_tokens or 0 for response in with_text),
-            caption_tokens=stats.caption_tokens + sum(response.caption_tokens or 0 for response in responses),
+            questions=stats.questions + 1,
+            repairs=stats.repairs + retry,
+            prompt_tokens=stats.prompt_tokens + (response.prompt_tokens or 0 if has_text else 0),
+            caption_tokens=stats.caption_tokens + (response.caption_tokens or 0),
         )
 
     def _seed(self, shard: str, row: int, slot: str, attempt: int) -> int | None:
@@ -173,13 +259,11 @@ class Captioner:
             return None
         return draw_seed(self._spec.job.seed, shard, row, slot, self._spec.first_attempt + attempt)
 
-    def _engine_request(
-        self, shard: str, state: RequestState, frames: Mapping[int, npt.NDArray[np.uint8]], attempt: int
-    ) -> EngineRequest:
+    def _engine_request(self, shard: str, state: RequestState, pixels: Pixels, attempt: int) -> EngineRequest:
         row, request = state.image["row"], state.request
         return EngineRequest(
             id=f"{shard}#{row}#{request.slot}#{attempt}",
-            pixels=frames.get(row, NO_PIXELS),
+            pixels=pixels,
             # Equal bytes give equal pixels: a run has one `images` section.
             image_id=state.image["image_sha256"] or f"{shard}#{row}",
             system=request.system,
@@ -194,39 +278,94 @@ class Captioner:
 class Caption:
     """Captions batches and stages their caption rows."""
 
-    def __init__(self, spec: CaptionSpec, engine: Engine, store: Store) -> None:
+    def __init__(
+        self, spec: CaptionSpec, engine: Engine, store: Store, num_seqs: int | None = None, *, restarted: bool = False
+    ) -> None:
+        """Build from a spec.
+
+        Args:
+            spec: what to caption.
+            engine: what answers.
+            store: of the output.
+            num_seqs: as for `Captioner`.
+            restarted: whether a former process of this replica has died. It may have staged images of a batch without a
+                receipt; they are taken over when the batch is repeated.
+        """
+        self._takes_over = restarted and not spec.retries_rows
         self._run = spec.run
         self._store = store
-        self._captioner = Captioner(spec, engine)
+        self._fragment_images = spec.job.engine.batch_images
+        self._captioner = Captioner(spec, engine, num_seqs)
 
     def stats(self) -> CaptionStats:
         """Return the counts so far; may be called from any thread."""
         return self._captioner.stats()
 
+    @property
+    def num_asked(self) -> int:
+        """Images so far that were sent to the engine, or needed nothing of it; may be read from any thread."""
+        return self._captioner.window.num_admitted
+
+    @property
+    def num_staged(self) -> int:
+        """Images so far in fragments; may be read from any thread."""
+        return self._captioner.window.num_staged
+
+    def close(self) -> None:
+        """As `Captioner.close`."""
+        self._captioner.close()
+
     async def __call__(self, batch: pa.Table) -> pa.Table:
-        """Caption a batch (`schemas.batch.BATCH`) and return its receipt (`schemas.batch.RECEIPT`).
+        """Caption a batch (`schemas.batch.BATCH`); return its receipts (`schemas.batch.RECEIPT`), one a fragment.
 
         Raises:
             EngineDead: the engine cannot be kept alive.
-            StoreError: the fragment cannot be written.
+            StoreError: a fragment cannot be written.
         """
         if batch["kind"][0].as_py() != BatchKind.IMAGES:
             return _receipt(batch)
-        return await asyncio.to_thread(self._stage, batch, await self._captioner.rows(batch))
-
-    def _stage(self, batch: pa.Table, table: pa.Table) -> pa.Table:
         head = batch.select(["shard", "size", "etag", "num_images"]).to_pylist()[0]
-        shard = Shard(path=head["shard"], url="", size=head["size"], etag=head["etag"])
-        path = write_fragment(self._store, self._run, shard, head["num_images"], table)
-        images = batch["images"][0].as_py()
-        return _receipt(
-            batch,
-            statuses=count_statuses(table),
-            num_taken_over=from_stream(batch["taken_over"][0].as_py()).num_rows,
-            num_skipped=sum(image["reason"] in SKIPS for image in images),
-            fragment=path,
-            rows=[image["row"] for image in images],
+        rows = [image["row"] for image in batch["images"][0].as_py()] if self._takes_over else []
+        receipts = await asyncio.to_thread(self._staged_before, head, rows) if rows else []
+        done_rows = {row for receipt in receipts for row in receipt["rows"][0].as_py()}
+
+        async def stage(finished: FinishedRows) -> None:
+            receipts.append(await asyncio.to_thread(self._stage, head, finished))
+
+        await self._captioner.caption(batch, self._fragment_images, stage, done_rows)
+        return pa.concat_tables(receipts) if receipts else drained_receipt(batch)
+
+    def _staged_before(self, head: Mapping[str, Any], rows: Sequence[int]) -> list[pa.Table]:
+        fragments = staged_within(self._store, self._run, _shard_of(head), head["num_images"], rows)
+        return [
+            Receipt(
+                kind=BatchKind.IMAGES.value,
+                shard=head["shard"],
+                num_images=head["num_images"],
+                statuses=count_statuses(fragment.table),
+                fragment=fragment.info.path,
+                rows=fragment.info.rows.tolist(),
+            ).to_table()
+            for fragment in fragments
+        ]
+
+    def _stage(self, head: Mapping[str, Any], finished: FinishedRows) -> pa.Table:
+        shard = _shard_of(head)
+        receipt = Receipt(
+            kind=BatchKind.IMAGES.value,
+            shard=shard.path,
+            num_images=head["num_images"],
+            statuses=count_statuses(finished.table),
+            num_taken_over=finished.num_taken_over,
+            num_skipped=sum(image["reason"] in SKIPS for image in finished.images),
+            fragment=write_fragment(self._store, self._run, shard, head["num_images"], finished.table),
+            rows=[image["row"] for image in finished.images],
         )
+        return receipt.to_table()
+
+
+def _shard_of(head: Mapping[str, Any]) -> Shard:
+    return Shard(path=head["shard"], url="", size=head["size"], etag=head["etag"])
 
 
 def _token_counter(spec: CaptionSpec) -> CountTokens | None:
@@ -257,14 +396,6 @@ def has_pixels(image: Mapping[str, Any]) -> bool:
     return image["pixels_width"] is not None
 
 
-def _by_image(shard: str, states: Sequence[RequestState], requests: Mapping[int, EngineRequest]) -> list[ImageRequests]:
-    """The requests of each image together, in the order of `states`."""
-    by_row: dict[int, list[EngineRequest]] = {}
-    for index, request in requests.items():
-        by_row.setdefault(states[index].image["row"], []).append(request)
-    return [ImageRequests(f"{shard} row {row}", tuple(of_row)) for row, of_row in by_row.items()]
-
-
 def _temperature(job: JobConfig, attempt: int) -> float | None:
     """None for the first attempt, then higher at each: a greedy request would get the same text again."""
     add = job.quality.retry.temperature_add
@@ -280,6 +411,18 @@ def fatal_receipt(batch: pa.Table, error: PipelineError) -> pa.Table:
 def drained_receipt(batch: pa.Table) -> pa.Table:
     """Return the receipt of a batch of which no request was sent, since the run drains."""
     return _receipt(batch, kind=BatchKind.DRAINED.value, rows=[])
+
+
+def pack_receipts(receipts: pa.Table) -> pa.Table:
+    """Return the receipts of a batch as one row (`schemas.batch.RECEIPTS`)."""
+    return pa.Table.from_pylist([{"receipts": receipts.to_pylist()}], schema=RECEIPTS)
+
+
+def unpack_receipts(block: pa.Table) -> list[Receipt]:
+    """Return the receipts of some batches; a block of a reader that found nothing to do has none, and no column."""
+    if not block.num_rows:
+        return []
+    return [Receipt.from_row(row) for receipts in block["receipts"].to_pylist() for row in receipts]
 
 
 def _receipt(batch: pa.Table, **result: Any) -> pa.Table:  # noqa: ANN401 - fields of a receipt

@@ -1,14 +1,13 @@
-"""Sends the requests of a batch to an engine that may crash: every image ends with its responses.
+"""Sends requests to an engine that may crash: every one ends with its response.
 
-Normally the requests of all batches run concurrently. If the engine crashes, it is unknown which image caused it. Each
-batch then isolates its unfinished images, alone in the engine, and bisects them: halves without a crash are done, and a
-single image that crashes the engine again becomes a failed row.
+Normally all requests run concurrently. If the engine crashes, it is unknown which image caused it, so all images that
+were with it are suspects. They are asked again, alone in the engine, and bisected: halves without a crash are done, and
+a single image that crashes the engine again becomes a failed row.
 """
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.engines import Engine, EngineRequest, EngineResponse
@@ -20,7 +19,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ImageRequests:
-    """The k requests of one image. They go to one replica together and share its prefix."""
+    """Requests of one image. They go to one replica together and share its prefix."""
 
     name: str
     """Shard and row, for messages."""
@@ -37,38 +36,73 @@ class CrashLimits:
     """Restarts in all; one more crash and the replica fails."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Suspect:
+    """A request that was with the engine when it crashed."""
+
+    image: str
+    request: EngineRequest
+    response: asyncio.Future[EngineResponse]
+
+
 class Dispatcher:
-    """Sends the requests of many batches concurrently to one engine, on one event loop."""
+    """Sends requests concurrently to one engine, on one event loop."""
 
     def __init__(self, engine: Engine, limits: CrashLimits) -> None:
         self._engine = engine
         self._limits = limits
-        self._lock = _ReadWriteLock()
-        self._restarting = asyncio.Lock()
+        self._entrance = _Entrance()
         self._restarts = 0
+        self._suspects: list[_Suspect] = []
+        self._isolation: asyncio.Task[None] | None = None
 
     @property
     def restarts(self) -> int:
         """Number of restarts of the engine."""
         return self._restarts
 
-    async def ask(self, images: Sequence[ImageRequests]) -> dict[str, EngineResponse]:
-        """Return a response for every request, by the request's id.
+    async def answer(self, image: str, request: EngineRequest) -> EngineResponse:
+        """Return the response to one request of an image; the name of the image is for messages and for isolation.
 
         Raises:
             EngineDead: the engine crashed more often than the limits allow, or does not start.
         """
+        await self._entrance.enter()
+        try:
+            return await self._engine.answer(request)
+        except EngineDead:
+            suspect = _Suspect(image, request, asyncio.get_running_loop().create_future())
+            # Before the request leaves: whoever waits for the engine to be empty must know all suspects.
+            self._suspects.append(suspect)
+        finally:
+            self._entrance.leave()
+        if self._isolation is None:
+            self._isolation = asyncio.create_task(self._isolate())
+        return await suspect.response
+
+    async def _isolate(self) -> None:
+        """Find a response for every suspect, with no other request in the engine."""
+        await self._entrance.close()
+        suspects, self._suspects = self._suspects, []
+        images = _by_image(suspects)
         responses: dict[str, EngineResponse] = {}
-        async with self._lock.shared():
-            crashed = await self._try(images, responses)
-        if crashed:
-            await self._bisect(_unfinished(images, responses), responses)
-        return responses
+        try:
+            await self._restart()
+            await self._bisect(images, responses)
+        except BaseException as err:  # noqa: BLE001 - raised by each suspect
+            for suspect in suspects:
+                if not suspect.response.done():
+                    suspect.response.set_exception(err)
+        else:
+            for suspect in suspects:
+                if not suspect.response.done():
+                    suspect.response.set_result(responses[suspect.request.id])
+        finally:
+            self._isolation = None
+            self._entrance.open()
 
     async def _try(self, images: Sequence[ImageRequests], responses: dict[str, EngineResponse]) -> bool:
         """Send all requests once; add the responses of whole images. Returns whether the engine crashed."""
-        async with self._restarting:  # a batch that comes during a restart waits for the new engine
-            restarts = self._restarts
         results = await asyncio.gather(*(self._send(image) for image in images), return_exceptions=True)
         crashed = False
         for result in results:
@@ -79,36 +113,31 @@ class Dispatcher:
             else:
                 responses.update({response.id: response for response in result})
         if crashed:
-            await self._restart(restarts)
+            await self._restart()
         return crashed
 
     async def _send(self, image: ImageRequests) -> list[EngineResponse]:
         return await asyncio.gather(*(self._engine.answer(request) for request in image.requests))
 
-    async def _restart(self, restarts_seen: int) -> None:
-        """Restart the engine once for a crash, however many batches saw it."""
-        async with self._restarting:
-            if self._restarts != restarts_seen:
-                return
-            if self._restarts >= self._limits.restarts:
-                raise EngineDead(
-                    f"the engine crashed {self._restarts + 1} times; engine.max_restarts={self._limits.restarts}: "
-                    "see the worker logs for the cause"
-                )
-            self._restarts += 1
-            await self._engine.restart()
+    async def _restart(self) -> None:
+        if self._restarts >= self._limits.restarts:
+            raise EngineDead(
+                f"the engine crashed {self._restarts + 1} times; engine.max_restarts={self._limits.restarts}: "
+                "see the worker logs for the cause"
+            )
+        self._restarts += 1
+        await self._engine.restart()
 
     async def _bisect(self, images: Sequence[ImageRequests], responses: dict[str, EngineResponse]) -> None:
         if not images:
             return
-        async with self._lock.alone():
-            crashes = 0
-            while await self._try(images, responses):
-                crashes += 1
-                if len(images) > 1 or crashes > self._limits.per_image:
-                    break
-            else:
-                return
+        crashes = 0
+        while await self._try(images, responses):
+            crashes += 1
+            if len(images) > 1 or crashes > self._limits.per_image:
+                break
+        else:
+            return
         rest = _unfinished(images, responses)
         if len(images) == 1:
             _give_up(images[0], crashes, responses)
@@ -117,6 +146,13 @@ class Dispatcher:
         middle = (len(rest) + 1) // 2
         await self._bisect(rest[:middle], responses)
         await self._bisect(rest[middle:], responses)
+
+
+def _by_image(suspects: Sequence[_Suspect]) -> list[ImageRequests]:
+    images: dict[str, list[EngineRequest]] = {}
+    for suspect in suspects:
+        images.setdefault(suspect.image, []).append(suspect.request)
+    return [ImageRequests(name, tuple(requests)) for name, requests in images.items()]
 
 
 def _give_up(image: ImageRequests, crashes: int, responses: dict[str, EngineResponse]) -> None:
@@ -130,39 +166,29 @@ def _unfinished(images: Sequence[ImageRequests], responses: dict[str, EngineResp
     return [image for image in images if any(request.id not in responses for request in image.requests)]
 
 
-class _ReadWriteLock:
-    """Either many batches share the engine or one has it alone; new sharers wait behind one that wants it alone."""
+class _Entrance:
+    """Requests enter the engine while it is open; whoever closes it waits until the last one has left."""
 
     def __init__(self) -> None:
-        self._condition = asyncio.Condition()
-        self._sharers = 0
-        self._alone = False
-        self._waiting = 0
+        self._is_open, self._is_empty = asyncio.Event(), asyncio.Event()
+        self._is_open.set()
+        self._num_inside = 0
 
-    @asynccontextmanager
-    async def shared(self) -> AsyncIterator[None]:
-        async with self._condition:
-            await self._condition.wait_for(lambda: not self._alone and not self._waiting)
-            self._sharers += 1
-        try:
-            yield
-        finally:
-            async with self._condition:
-                self._sharers -= 1
-                self._condition.notify_all()
+    async def enter(self) -> None:
+        while not self._is_open.is_set():
+            await self._is_open.wait()
+        self._num_inside += 1
 
-    @asynccontextmanager
-    async def alone(self) -> AsyncIterator[None]:
-        async with self._condition:
-            self._waiting += 1
-            try:
-                await self._condition.wait_for(lambda: not self._alone and not self._sharers)
-            finally:
-                self._waiting -= 1
-            self._alone = True
-        try:
-            yield
-        finally:
-            async with self._condition:
-                self._alone = False
-                self._condition.notify_all()
+    def leave(self) -> None:
+        self._num_inside -= 1
+        if not self._num_inside:
+            self._is_empty.set()
+
+    async def close(self) -> None:
+        self._is_open.clear()
+        while self._num_inside:
+            self._is_empty.clear()
+            await self._is_empty.wait()
+
+    def open(self) -> None:
+        self._is_open.set()

@@ -14,7 +14,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, repeat
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
@@ -56,6 +56,9 @@ class ReadSpec:
     geometry: Geometry
     """Of the decoded pixels."""
     batch_images: int
+    grown_batch_images: int | None = None
+    """Of the batches after the first `num_small`; None: as `batch_images`."""
+    num_small: int = 0
     selection: Selection = field(default_factory=Selection)
     """Of the shard that is read, so with the end of the limit in it."""
     duplicates_by: str = ""
@@ -234,12 +237,13 @@ def _timed(work: Callable[Arguments, Result], timings: ReadTimings) -> Callable[
 
 
 def _batches(spec: ReadSpec, rows: Iterable[SourceRow], screen: RowScreen, tools: _Tools) -> Iterator[_Batch]:
-    batch = _Batch(spec, screen, tools)
+    sizes = chain(repeat(spec.batch_images, spec.num_small), repeat(spec.grown_batch_images or spec.batch_images))
+    batch = _Batch(spec, screen, tools, next(sizes))
     for row in rows:
         batch.add(row)
         if batch.is_full:
             yield batch
-            batch = _Batch(spec, screen, tools)
+            batch = _Batch(spec, screen, tools, next(sizes))
     if batch.images:
         yield batch
 
@@ -247,12 +251,13 @@ def _batches(spec: ReadSpec, rows: Iterable[SourceRow], screen: RowScreen, tools
 class _Batch:
     """A batch that is being filled; its pixels follow each other in one buffer."""
 
-    def __init__(self, spec: ReadSpec, screen: RowScreen, tools: _Tools) -> None:
+    def __init__(self, spec: ReadSpec, screen: RowScreen, tools: _Tools, most: int) -> None:
         self._tools = tools
         self._spec = spec
         self._screen = screen
+        self._most = most
         # Virtual memory until it is written.
-        self._pixels: npt.NDArray[np.uint8] = np.empty(spec.batch_images * spec.geometry.max_pixels * 3, np.uint8)
+        self._pixels: npt.NDArray[np.uint8] = np.empty(most * spec.geometry.max_pixels * 3, np.uint8)
         self._num_bytes = 0
         self._num_asked = 0
         self._taken_over: list[Mapping[str, Any]] = []
@@ -261,8 +266,7 @@ class _Batch:
     @property
     def is_full(self) -> bool:
         """Whether it has all the images for the model that it may have, or all the rows."""
-        most = self._spec.batch_images
-        return self._num_asked == most or len(self.images) == most * ROWS_PER_IMAGE
+        return self._num_asked == self._most or len(self.images) == self._most * ROWS_PER_IMAGE
 
     def add(self, row: SourceRow) -> None:
         image: dict[str, Any] = {

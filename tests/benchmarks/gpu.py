@@ -196,14 +196,14 @@ async def with_vllm(engine: Any, pictures: list[Any], slots: int, name: str) -> 
 
 async def with_captioner(engine: Any, args: argparse.Namespace, slots: int, tables: list[Any]) -> float:
     """Caption batches as a replica does, as many at once; return seconds."""
-    from pipeline.flow.cluster import Cluster
-    from pipeline.flow.ray_dataset import batches_in_flight
+    from pipeline.engines.batch_plan import batches_to_feed
     from pipeline.ledger.footer import RunIdentity
     from pipeline.stages.captioning import Captioner, CaptionSpec
 
     job = _job(slots)
     run = RunIdentity(recipe="benchmark", slots=tuple(slot.slot for slot in job.captions), versions={})
-    captioner = Captioner(CaptionSpec(job=job, run=run), engine)
+    num_seqs = engine.stats().max_num_seqs
+    captioner = Captioner(CaptionSpec(job=job, run=run), engine, num_seqs)
     ids: dict[str, tuple[int, ...]] = {}
     encode = engine._tokens.encode
 
@@ -215,8 +215,7 @@ async def with_captioner(engine: Any, args: argparse.Namespace, slots: int, tabl
         return ids[prompt]
 
     engine._tokens.encode = encode_as_joycaption
-    cluster = Cluster(num_cpus=1, num_gpus=0.0 if args.tiny else 1.0, logs=None)
-    window = asyncio.Semaphore(batches_in_flight(engine._spec.config, engine._tokens.dims, slots, cluster))
+    window = asyncio.Semaphore(batches_to_feed(num_seqs, job.engine.batch_images, slots))
 
     async def caption_table(table: Any) -> int:
         async with window:

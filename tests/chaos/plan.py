@@ -1,7 +1,7 @@
 """What will happen to one job, all of it drawn from a seed: its data, its faults and when they strike."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 
@@ -24,6 +24,8 @@ class Fault(StrEnum):
     CHANGED_SHARD = "changed source shard"
     ADDED_SHARD = "added source shard"
     AMENDED_ROW = "amended caption row"
+    KILL_COMMITTER = "kill -9 commit actor"
+    KILL_COUNTS = "kill -9 progress actor"
 
 
 PASSING = (
@@ -32,6 +34,9 @@ PASSING = (
 )
 """Those that a run goes on after."""
 WEIGHTS = (5, 5, 2, 2, 2, 2, 1)
+
+BESIDE = (Fault.KILL_COMMITTER, Fault.KILL_COUNTS)
+"""Of the actors beside the driver, without which a run goes on as well."""
 
 ENDING = (Fault.KILL_DRIVER, Fault.KILL_RAYLET, Fault.TERM_DRIVER)
 """Those that end it, so that there is something left for the next."""
@@ -95,6 +100,7 @@ def draw_plan(seed: int) -> ChaosPlan:
     rng = random.Random(f"chaos/{seed}")
     # Drawn apart from the rest, so that the other faults of a seed stay what they were without these.
     growth = random.Random(f"chaos/{seed}/growth")
+    beside = random.Random(f"chaos/{seed}/beside")
     place = rng.choices(tuple(Place), (4, 2, 3))[0]
     shards = tuple(
         (f"{rng.choice(('', 'deep/er/'))}{number:05d}.{rng.choice(('tar', 'tar', 'parquet', 'tar.gz'))}", size)
@@ -108,6 +114,9 @@ def draw_plan(seed: int) -> ChaosPlan:
         "replicas": rng.choice((1, 1, 2)),
         "echo_latency_s": rng.choice((0.2, 0.3, 0.5)),
     }
+    if beside.random() < 0.5:
+        # A window that is smaller than the batches in flight, which are larger than a fragment.
+        engine |= {"batches_in_flight": None, "max_num_seqs": beside.choice((4, 8)), "echo_latency_s": 0.2}
     return ChaosPlan(
         seed=seed,
         place=place,
@@ -117,7 +126,8 @@ def draw_plan(seed: int) -> ChaosPlan:
         engine=engine,
         readers=rng.choice((1, 2)),
         steps=tuple(
-            _step(rng, growth, place, first=number == 0, last=number == num_steps - 1) for number in range(num_steps)
+            _with_strikes_beside(_step(rng, growth, place, first=number == 0, last=number == num_steps - 1), beside)
+            for number in range(num_steps)
         ),
     )
 
@@ -136,3 +146,12 @@ def _step(rng: random.Random, growth: random.Random, place: Place, *, first: boo
     between = tuple(fault for fault in (Fault.CORRUPT_FRAGMENT, Fault.CHANGED_SHARD) if rng.random() < 0.4)
     between += tuple(fault for fault in (Fault.ADDED_SHARD, Fault.AMENDED_ROW) if growth.random() < 0.5)
     return Step(strikes=strikes, between=() if last else between)
+
+
+def _with_strikes_beside(step: Step, beside: random.Random) -> Step:
+    """Kill an actor beside the driver in some of the steps."""
+    if beside.random() < 0.5:
+        return step
+    strike = Strike(fault=beside.choice(BESIDE), after_fragments=beside.randint(2, 8), stop_s=0.0)
+    strikes = sorted((*step.strikes, strike), key=lambda strike: strike.after_fragments)
+    return replace(step, strikes=tuple(strikes))

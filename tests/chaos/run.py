@@ -30,7 +30,14 @@ LAST_RUNS = 4
 """Undisturbed runs, at most, until all is done: one is enough unless storage fails."""
 
 SIGNALS = {"kill": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "SIGSTOP": signal.SIGSTOP}
-TARGETS = {"caption actor": "caption", "reader": "reader", "raylet": "raylet", "driver": "driver"}
+TARGETS = {
+    "caption actor": "caption",
+    "reader": "reader",
+    "raylet": "raylet",
+    "driver": "driver",
+    "commit actor": "committer",
+    "progress actor": "progress_actor",
+}
 
 CODES = {
     Fault.KILL_DRIVER: {-signal.SIGKILL},

@@ -14,7 +14,7 @@ from pipeline.images import decode
 from pipeline.models import FAMILIES, load_generation
 from pipeline.prompts import build_request
 from pipeline.recipe import find_weights
-from pipeline.stages.dispatch import CrashLimits, Dispatcher, ImageRequests
+from pipeline.stages.dispatch import CrashLimits, Dispatcher
 from pipeline.standin.demo_data import MAX_SIDE_PX, MIN_SIDE_PX
 from pipeline.standin.draw_picture import encode, random_size, render
 from pipeline.standin.world import sample_scene
@@ -276,7 +276,7 @@ def test_the_engine_reports_what_its_caches_saved(running):
 
 def test_a_killed_engine_core_is_replaced_and_no_image_is_lost(running):
     drawn = pictures(16, seed=107)
-    images = [ImageRequests(f"k{n}", (question(f"k{n}#a", pixels, LONG),)) for n, (_, pixels) in enumerate(drawn)]
+    requests = [question(f"k{n}#a", pixels, LONG) for n, (_, pixels) in enumerate(drawn)]
 
     # Before its first request vLLM asks the core what it can do, and waits for ever when the core dies of that.
     ask(running, [question("k", drawn[0][1], LONG)])
@@ -285,14 +285,14 @@ def test_a_killed_engine_core_is_replaced_and_no_image_is_lost(running):
         asking = Dispatcher(running.engine, CrashLimits(per_image=1, restarts=5))
         victim = core(running)
         victim.suspend()  # it answers nothing before it dies
-        work = asyncio.create_task(asking.ask(images))
-        while running.engine._llm.output_processor.get_num_unfinished_requests() < len(images):
+        work = asyncio.gather(*(asking.answer(request.id, request) for request in requests))
+        while running.engine._llm.output_processor.get_num_unfinished_requests() < len(requests):
             await asyncio.sleep(0.01)
         victim.kill()
         return await work
 
     answers = running.do(killed_while_asking())
-    texts = [answers[f"k{n}#a"].text for n in range(16)]
+    texts = [answer.text for answer in answers]
     assert share_right(drawn, texts)[0] >= 0.9
 
 

@@ -18,9 +18,9 @@ from pipeline.flow.driver import _Driver
 from pipeline.flow.progress import Progress
 from pipeline.flow.ray_env import TASK_EVENTS, WORKER_NICENESS, prepare_ray_env
 from pipeline.flow.shard_task import ShardTask
-from pipeline.ledger.shard_tracker import ShardTracker
+from pipeline.ledger.shard_tracker import Receipt, ShardTracker
 from pipeline.standin.demo_data import draw_dataset
-from schemas.batch import RECEIPT, BatchKind
+from schemas.batch import BatchKind
 from schemas.shard import Shard
 from tests.cli import run, write_job
 
@@ -88,10 +88,9 @@ def test_a_finished_shard_is_kept_as_the_string_of_the_plan():
     driver = object.__new__(_Driver)
     driver._tasks, driver._tracker, driver._commits = {shard.path: ShardTask(shard, ())}, ShardTracker(), Submitted()
     driver._progress = Progress(shards=1, bytes_total=100, bytes_before=0, shards_before=0)
-    empty = dict.fromkeys(RECEIPT.names) | {"statuses": [], "num_taken_over": 0, "num_skipped": 0}
-    receipt = empty | {"kind": BatchKind.EMPTY, "shard": "".join(list(shard.path)), "num_images": 0, "rows": []}
-    assert receipt["shard"] is not shard.path
-    driver._process_receipt(receipt)
+    name = "".join(list(shard.path))
+    assert name is not shard.path
+    driver._process_receipt(Receipt(kind=BatchKind.EMPTY, shard=name, num_images=0, fragment=None, rows=[]))
     assert [completed.shard for _, completed in driver._commits.submitted] == [shard.path]
     assert next(iter(driver._tracker._finished)) is shard.path
 

@@ -15,7 +15,7 @@ from pipeline.engines import EngineStats
 from pipeline.flow import progress_actor
 from pipeline.flow.metrics import COUNTERS, GAUGES, Increments, MetricsInput, counter_values, gauge_values
 from pipeline.flow.progress import Snapshot
-from pipeline.flow.progress_actor import SILENT_S, Counts, Replica, ReplicaDetails
+from pipeline.flow.progress_actor import SILENT_S, Counts, Replica, ReplicaDetails, ReplicaReport
 from pipeline.flow.replica_starts import Device
 from pipeline.flow.run_result import RunResult
 from pipeline.stages.captioning import CaptionStats
@@ -77,15 +77,37 @@ def test_a_silent_replica_is_not_counted_until_its_next_message(monkeypatch):
     actor = progress_actor._ProgressActor()
     actor.replica_up("a")
     actor.replica_up("b")
-    actor.begin_batch("b", 64)
+    actor.heartbeat("b", ReplicaReport(num_asked=64, stats=STATS))
     now += SILENT_S - 1
-    actor.heartbeat("a", STATS)
+    actor.heartbeat("a", ReplicaReport(stats=STATS))
     assert (actor.counts().replicas, actor.counts().in_flight) == (2, 64)
     now += 2
     assert (actor.counts().replicas, actor.counts().in_flight) == (1, 0)
     assert actor.detail().replicas == {"a": Replica(in_flight=0, up_s=SILENT_S + 1, stats=STATS)}
-    actor.end_batch("b", 64)
+    actor.heartbeat("b", ReplicaReport(num_asked=64, num_staged=64, stats=STATS))
     assert (actor.counts().replicas, actor.counts().staged) == (2, 64)
+
+
+def test_counts_are_the_sums_of_what_each_process_of_a_replica_reports():
+    actor = progress_actor._ProgressActor()
+    actor.heartbeat("a", ReplicaReport(num_asked=64, num_staged=32, stats=STATS))
+    actor.heartbeat("a", ReplicaReport(num_asked=96, num_staged=64, stats=STATS))
+    actor.replica_starting("a", DEVICE)  # its process died with 32 images in flight; Ray has started it again
+    actor.heartbeat("a", ReplicaReport(num_asked=32, num_staged=0, stats=STATS))
+    counts = actor.counts()
+    assert (counts.dispatched, counts.staged, counts.in_flight) == (128, 64, 32)
+
+
+def test_a_run_drains_until_every_replica_has_learned_of_it():
+    actor = progress_actor._ProgressActor()
+    report = ReplicaReport(stats=STATS)
+    assert [actor.heartbeat(replica, report) for replica in "ab"] == [False, False]
+    assert actor.counts().not_stopped == 0
+    actor.stop()
+    assert actor.counts().not_stopped == 2
+    assert actor.heartbeat("a", report)
+    actor.heartbeat("a", replace(report, stopped=True))
+    assert actor.counts().not_stopped == 1
 
 
 DEVICE = Device("node", (0,), 1.0, "host")

@@ -6,7 +6,7 @@ held at the gate and dies of SIGKILL, and the reader that Ray sends after it rai
 JFTEST_POISON: bytes; an image that holds them kills the process that decodes it, as a bug in a C library does.
 JFTEST_BROKEN: type of a node's GPU; engines on such nodes do not start.
 JFTEST_CORE: text of the error with which vLLM's core ends at its start.
-JFTEST_GATE: folder of a `tests.gate.Gate`; batches with their answers, shards of an export or an index and parts of a
+JFTEST_GATE: folder of a `tests.gate.Gate`; fragments with their answers, shards of an export or an index and parts of a
 corpus wait at it until the test lets them pass.
 """
 
@@ -97,9 +97,6 @@ class _Held:
         self._mark = self._folder / f"{state}-{self._name}"
         self._mark.touch()
 
-    def hold(self):
-        self._mark = self._mark.replace(self._folder / f"held-{self._name}")
-
     def may_pass(self):
         if not (self._folder / "open").exists() and not any(map(_taken, sorted(self._folder.glob("pass-*")))):
             return False
@@ -119,23 +116,26 @@ def _taken(permit):
 
 
 def _hold_answers(module):
-    rows = module.Captioner.rows
+    caption = module.Captioner.caption
 
-    async def held_rows(self, batch):
+    async def held_caption(self, batch, fragment_images, stage, *more):
         import asyncio
 
-        held = _Held("asked")
-        try:
-            table = await rows(self, batch)
-        except BaseException:
-            held.forget()
-            raise
-        held.hold()
-        while not held.may_pass():
-            await asyncio.sleep(POLL_S)
-        return table
+        asked = _Held("asked")
 
-    module.Captioner.rows = held_rows
+        async def held_stage(finished):
+            held = _Held("held")
+            asked.forget()
+            while not held.may_pass():
+                await asyncio.sleep(POLL_S)
+            await stage(finished)
+
+        try:
+            await caption(self, batch, fragment_images, held_stage, *more)
+        finally:
+            asked.forget()
+
+    module.Captioner.caption = held_caption
 
 
 def _held_before(work):

@@ -64,7 +64,11 @@ def image_of(name, slots=2):
 def ask_all(engine, batches, limits=LIMITS):
     async def run():
         asking = Dispatcher(engine, limits)
-        return await asyncio.gather(*(asking.ask(batch) for batch in batches))
+        return await asyncio.gather(*(answers(asking, batch) for batch in batches))
+
+    async def answers(asking, batch):
+        work = [asking.answer(image.name, request) for image in batch for request in image.requests]
+        return {answer.id: answer for answer in await asyncio.gather(*work)}
 
     return asyncio.run(run())
 
@@ -123,3 +127,22 @@ def test_an_error_of_our_own_is_not_taken_for_a_death():
 
     with pytest.raises(TypeError, match="a mistake"):
         ask_all(Broken(), batches_of(1, 2))
+
+
+def test_images_that_crashed_together_are_asked_again_together_and_others_wait():
+    """Without the pool of suspects each of them would be alone in the engine, one after the other."""
+    together, most = 0, 0
+
+    class Counting(FragileEngine):
+        async def answer(self, question):
+            nonlocal together, most
+            together += 1
+            most = max(most, together) if self.lives == 2 else most
+            try:
+                return await super().answer(question)
+            finally:
+                together -= 1
+
+    engine = Counting(frozenset({"0/3"}), deaths_left=1)
+    ask_all(engine, batches_of(3, 8))
+    assert (engine.lives, most) == (2, 3 * 8 * 2)

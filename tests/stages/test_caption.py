@@ -6,6 +6,7 @@ import tarfile
 import uuid
 from dataclasses import replace
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -16,7 +17,7 @@ from pipeline.ledger.footer import RunIdentity
 from pipeline.ledger.fragments import FragmentInfo, read_fragment_info
 from pipeline.models import FixedSize
 from pipeline.readers import list_shards
-from pipeline.stages.captioning import Caption, CaptionSpec
+from pipeline.stages.captioning import Caption, CaptionSpec, pack_receipts, unpack_receipts
 from pipeline.stages.read_batches import ReadSpec, ReadTimings, read_shard
 from schemas.batch import BATCH, RECEIPT
 from schemas.status import Reason
@@ -72,8 +73,8 @@ class Answering:
         pass
 
 
-def batches_of(shard, tmp_path, staged=()):
-    job = parse_job(raw_job(tmp_path))
+def batches_of(shard, tmp_path, staged=(), job=None):
+    job = job or parse_job(raw_job(tmp_path))
     spec = ReadSpec(
         source=job.source, images=job.images, geometry=FixedSize(SIDE_PX, SIDE_PX), batch_images=job.engine.batch_images
     )
@@ -324,3 +325,109 @@ def test_every_attempt_at_a_row_has_the_same_words(shard, tmp_path):
 
     caption(shard, tmp_path, answer, captions=captions, prompt_fields=fields)
     assert all(len(words) == 3 and len(set(words)) == 1 for words in prompts.values())
+
+
+def test_images_that_are_done_are_staged_before_their_batch_is(shard, tmp_path):
+    """Room for one request and its successor: a slow first image keeps no other waiting, and each row comes once."""
+    job = parse_job(raw_job(tmp_path, engine={"kind": "echo", "batch_images": 5}))
+    run = RunIdentity(recipe="r" * 16, slots=("long", "tags"), versions={})
+    store, done = MemoryStore(f"memory://{uuid.uuid4().hex}"), asyncio.Event()
+
+    class SlowAtFirst(Answering):
+        async def answer(self, question):
+            row = int(question.id.split("#")[1])
+            if row == 0 and slot_of(question) == "long":
+                await done.wait()
+            if row == 4 and slot_of(question) == "tags":
+                done.set()
+            return self.make(question)
+
+    stage = Caption(CaptionSpec(job=job, run=run), SlowAtFirst(echo), store, num_seqs=2)
+    [batch] = batches_of(shard, tmp_path, job=job)
+    receipts = asyncio.run(stage(batch)).to_pylist()
+    assert len(receipts) > 1
+    assert sorted(row for receipt in receipts for row in receipt["rows"]) == list(range(5))
+    assert sum(dict(receipt["statuses"])["ok"] for receipt in receipts) == 8
+    assert [receipt.rows for receipt in unpack_receipts(pack_receipts(pa.Table.from_pylist(receipts, RECEIPT)))] == [
+        receipt["rows"] for receipt in receipts
+    ]
+    assert (stage.num_asked, stage.num_staged) == (5, 5)
+
+
+def test_the_repair_of_one_slot_does_not_wait_for_the_other_slots(shard, tmp_path):
+    order = []
+
+    class Slow(Answering):
+        async def answer(self, question):
+            order.append(question.id)
+            if question.id.endswith("#long#0"):
+                while not any(item.endswith("#tags#1") for item in order):
+                    await asyncio.sleep(0.001)
+            return self.make(question)
+
+    def answer(question):
+        text = LOOPED if question.id.endswith("#tags#0") else "fine"
+        return EngineResponse(id=question.id, text=text, finish_reason="stop")
+
+    job = parse_job(raw_job(tmp_path))
+    run = RunIdentity(recipe="r" * 16, slots=("long", "tags"), versions={})
+    stage = Caption(CaptionSpec(job=job, run=run), Slow(answer), MemoryStore(f"memory://{uuid.uuid4().hex}"))
+    receipts = asyncio.run(asyncio.wait_for(stage(batches_of(shard, tmp_path)[1]), 60)).to_pylist()
+    assert dict(receipts[0]["statuses"])["ok"] == 4
+
+
+def test_a_drain_leaves_images_that_were_not_asked_to_the_next_run(shard, tmp_path):
+    job = parse_job(raw_job(tmp_path, engine={"kind": "echo", "batch_images": 5}))
+    run = RunIdentity(recipe="r" * 16, slots=("long", "tags"), versions={})
+    stage = None
+
+    def answer(question):
+        stage.close()
+        return echo(question)
+
+    stage = Caption(CaptionSpec(job=job, run=run), Answering(answer), MemoryStore(f"memory://{uuid.uuid4().hex}"), 1)
+    [batch] = batches_of(shard, tmp_path, job=job)
+    receipts = asyncio.run(stage(batch)).to_pylist()
+    rows = [row for receipt in receipts for row in receipt["rows"]]
+    assert rows == [0, 2]  # the damaged image needs no answer
+    assert stage.num_asked == stage.num_staged == 2
+
+
+def test_batches_grow_after_the_first_ones_and_a_repeated_reader_sends_the_same(shard, tmp_path):
+    job = parse_job(raw_job(tmp_path))
+    spec = ReadSpec(
+        source=job.source,
+        images=job.images,
+        geometry=FixedSize(SIDE_PX, SIDE_PX),
+        batch_images=1,
+        grown_batch_images=3,
+        num_small=1,
+    )
+    first, again = (list(read_shard(spec, shard, ())) for _ in range(2))
+    assert [len(batch["images"][0]) for batch in first] == [1, 3, 1]
+    assert first == again
+
+
+@pytest.mark.parametrize("retries_rows", [False, True])
+def test_a_repeated_batch_takes_over_what_its_dead_replica_staged_unless_it_is_a_retry(shard, tmp_path, retries_rows):
+    """Ray repeats whole batches, of which a replica may have staged most when it is killed."""
+    job = parse_job(raw_job(tmp_path, engine={"kind": "echo", "batch_images": 5}))
+    run = RunIdentity(recipe="r" * 16, slots=("long", "tags"), versions={})
+    store, asked = MemoryStore(f"memory://{uuid.uuid4().hex}"), []
+    spec = CaptionSpec(job=job, run=run, retries_rows=retries_rows)
+    [batch] = batches_of(shard, tmp_path, job=job)
+    # Killed after the fragments of its first batches, of another size, were staged.
+    small = parse_job(raw_job(tmp_path, engine={"kind": "echo", "batch_images": 2}))
+    stage = Caption(replace(spec, job=small), Answering(echo), store)
+    first = batches_of(shard, tmp_path, job=small)[0]
+    [lost] = asyncio.run(stage(first)).to_pylist()
+
+    def answer(question):
+        asked.append(int(question.id.split("#")[1]))
+        return echo(question)
+
+    receipts = asyncio.run(Caption(spec, Answering(answer), store, restarted=True)(batch)).to_pylist()
+    assert sorted(set(asked)) == ([0, 1, 3, 4] if retries_rows else [3, 4])
+    assert sorted(row for receipt in receipts for row in receipt["rows"]) == list(range(5))
+    assert sum(dict(receipt["statuses"])["ok"] for receipt in receipts) == 8
+    assert (lost["fragment"] in [receipt["fragment"] for receipt in receipts]) is not retries_rows
