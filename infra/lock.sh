@@ -45,4 +45,9 @@ compile uv infra/requirements-uv.in
     $(without_builds)
   compile bench infra/requirements-bench.in  $(without_builds)
 }
+# Programs that the benchmark `peers` compares with, each on top of the CPU build in an environment of its own.
+for name in daft curator captionflow; do
+  # shellcheck disable=SC2046 # words
+  compile $name infra/requirements-$name.in --override infra/requirements-peers.overrides $(without_builds)
+done
 compile docs infra/requirements-docs.in

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -34,10 +34,10 @@ _SPIN = "import os\nparent = os.getppid()\nwhile os.getppid() == parent:\n    su
 class ProcessTree:
     """A running program; use it as a context, which ends what is left of it."""
 
-    def __init__(self, words: Sequence[str], output: IO[str]) -> None:
+    def __init__(self, words: Sequence[str], output: IO[str], env: Mapping[str, str] | None = None) -> None:
         self._group = _new_group()
         join = ["/bin/sh", "-c", _JOIN, str(self._group / "cgroup.procs")] if self._group else []
-        self.process = subprocess.Popen([*join, *words], stdout=output, stderr=output, start_new_session=True)
+        self.process = subprocess.Popen([*join, *words], stdout=output, stderr=output, env=env, start_new_session=True)
         self._sampled = Cpu(self.process.pid)
 
     @property
@@ -118,9 +118,7 @@ def busy(num_processes: int) -> Iterator[None]:
 
     With Linux's autogroups a session is a unit of scheduling: programs of one session would share one portion.
     """
-    spinning = [
-        subprocess.Popen([sys.executable, "-c", _SPIN], start_new_session=True) for _ in range(num_processes)
-    ]
+    spinning = [subprocess.Popen([sys.executable, "-c", _SPIN], start_new_session=True) for _ in range(num_processes)]
     try:
         yield
     finally:
