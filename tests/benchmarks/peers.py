@@ -11,7 +11,8 @@ are images whose caption was made and that no file has. Then the same command ru
 again are counted. `--load 2` keeps two other programs computing meanwhile.
 
 The expected time is printed first. Each measurement is written to the JSON file when it is done; `--append 1` keeps
-those that the file has, and `--minutes M` begins none that is not expected to end in time.
+those that the file has (with `--rounds 0 --kills 0` it only prints them), and `--minutes M` begins none that is not
+expected to end in time.
 """
 
 import io
@@ -263,6 +264,8 @@ def installed(names: Sequence[str]) -> list[str]:
 def measure_all(args: Namespace, names: Sequence[str]) -> list[Row]:
     """Measure in order; write each row when it is known."""
     planned, rows, began = measurements(args, names), earlier_rows(args), time.monotonic()
+    if not planned:
+        return rows
     expected = sum(one.expected_s(args) for one in planned)
     print(f"{len(planned)} measurements of {', '.join(names)}: about {expected / 60:.0f} minutes", flush=True)
     with tempfile.TemporaryDirectory() as scratch, busy(args.load):
