@@ -423,9 +423,10 @@ def kept_by_curator(output: Path) -> list[str]:
 
 
 def captionflow(shards: Path, output: Path) -> None:
-    """Its two commands with its own settings, but for the job's; the worker ends when it gets no more work.
+    """Its two commands with the settings of its examples, but for the job's; the worker ends when it gets no more work.
 
-    It sends no system prompt and reads the chat template of the model's folder, so the folder has one that writes it.
+    It sends no system prompt and takes the chat template of the model's folder, so the folder has one that writes it.
+    Its reader of tars needs an index of each, which its own tool makes first.
     """
     python, port = python_of("captionflow"), free_port()
     output.mkdir(exist_ok=True)
@@ -433,6 +434,8 @@ def captionflow(shards: Path, output: Path) -> None:
     orchestrator, worker = _captionflow_configs(shards, output, model_folder, port)
     command = python.parent / "caption-flow"
     own = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    index = [python.parent / "webshart", "extract-metadata", "--source", shards, "--destination", output / "index"]
+    subprocess.run(index, cwd=output, check=True)
     serving_work = subprocess.Popen([command, "orchestrator", "--config", orchestrator, "--no-ssl"], cwd=output)
     try:
         launcher = [python, SCRIPTS / "captionflow_worker.py", made_file(output), command]
@@ -465,7 +468,13 @@ def _captionflow_configs(shards: Path, output: Path, model_folder: Path, port: i
         "chunks_per_request": 1,
         "chunk_buffer_multiplier": 2,
         "min_chunk_buffer": 10,
-        "dataset": {"type": "local", "processor_type": "webdataset", "dataset_path": str(shards), "name": "peers"},
+        "dataset": {
+            "type": "local",
+            "processor_type": "webdataset",
+            "dataset_path": str(shards),
+            "metadata_path": str(output / "index"),
+            "name": "peers",
+        },
         "vllm": {
             "model": str(model_folder),
             "tensor_parallel_size": 1,
@@ -477,7 +486,14 @@ def _captionflow_configs(shards: Path, output: Path, model_folder: Path, port: i
             "sampling": {**SAMPLING, "repetition_penalty": 1.0},
             "inference_prompts": [PROMPT],
         },
-        "storage": {"data_dir": str(output / "data"), "checkpoint_dir": str(output / "checkpoints")},
+        "storage": {
+            "data_dir": str(output / "data"),
+            "checkpoint_dir": str(output / "checkpoints"),
+            "checkpoint_interval": 1000,
+            "caption_buffer_size": 100,
+            "job_buffer_size": 100,
+            "contributor_buffer_size": 10,
+        },
         "auth": {"worker_tokens": [{"token": token, "name": token}]},
     }
     worker = {"server": f"ws://127.0.0.1:{port}", "token": token, "vllm": True, "when_finished": "shutdown"}
