@@ -71,7 +71,7 @@ def submit(
     submission = make_submission(job, job_file, overrides, working_dir, runtime_env, options)
     if how["part"] is not None:
         # Each part is a job of its own on the cluster; of one part there is one at a time.
-        submission = replace(submission, output=f"{job.output}-part-{how['part'].number}-of-{how['part'].of}")
+        submission = replace(submission, output=f"{job.output} part {how['part'].number} of {how['part'].of}")
     server = JobServer.connect(address)
     running = server.running(submission.output) if how["attach"] else None
     name = running or server.send(submission)

@@ -60,13 +60,15 @@ class Nodes:
 
 
 @contextmanager
-def nodes(num_gpu_nodes: int, *, gpus: int = 1, cpus: int = 1, **environment: str) -> Iterator[Nodes]:
-    """Start a head of one CPU without GPUs, and nodes with some fake GPUs and CPUs each."""
+def nodes(
+    num_gpu_nodes: int, *, gpus: int = 1, cpus: int = 1, store_mib: int = 100, **environment: str
+) -> Iterator[Nodes]:
+    """Start a head of one CPU without GPUs, and nodes with some fake GPUs, CPUs and memory of an object store each."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), **ENVIRONMENT, **environment}
     with (
         tempfile.NamedTemporaryFile(prefix="jf-nodes-", suffix=".log") as log,
         subprocess.Popen(
-            [sys.executable, "-m", "tests.nodes", str(num_gpu_nodes), str(gpus), str(cpus)],
+            [sys.executable, "-m", "tests.nodes", *map(str, (num_gpu_nodes, gpus, cpus, store_mib))],
             env=environment,
             text=True,
             stdin=subprocess.PIPE,
@@ -89,8 +91,8 @@ def main() -> None:
 
     head = {"num_cpus": 1, "num_gpus": 0, "include_dashboard": False}
     cluster = _patiently(lambda: Cluster(initialize_head=True, head_node_args=head))
-    gpus, cpus = (int(word) for word in sys.argv[2:])
-    gpu_node = {"num_cpus": cpus, "num_gpus": gpus, "object_store_memory": 100 << 20}
+    gpus, cpus, store_mib = (int(word) for word in sys.argv[2:])
+    gpu_node = {"num_cpus": cpus, "num_gpus": gpus, "object_store_memory": store_mib << 20}
     gpu_nodes = [_patiently(lambda: cluster.add_node(**gpu_node)) for _ in range(int(sys.argv[1]))]
     print(cluster.address, flush=True)
     for line in sys.stdin:

@@ -44,6 +44,7 @@ class Submission:
     """A job to submit."""
 
     output: str
+    """URL; with `--part` also the part: of each there is one job at a time."""
     entrypoint: str
     """Command line for the head's shell, which runs it in the unpacked working directory."""
     runtime_env: Mapping[str, Any]

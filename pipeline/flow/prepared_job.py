@@ -227,6 +227,7 @@ def prepare_job(job: JobConfig, extension: Extension | None = None, part: Part |
     about = {"job": job.model_dump(mode="json"), "slots": list(identity.slots), "versions": dict(identity.versions)}
     record = claim_run(store, recipe, about, job.source.selection())
     if extension and stored and is_changed(job, store, record, stored):
+        _refuse_part_of_change(store, part)
         plan = change_selection(job, store, read, compare_with_source(store.url, stored, listing.shards), extension)
         remarks.append(changed_remark(plan))
     else:
@@ -278,6 +279,15 @@ def _refuse_limited(job: JobConfig, extension: Extension | None) -> None:
         )
 
 
+def _refuse_part_of_change(store: Store, part: Part | None) -> None:
+    # Only a run of the whole plan sees that all newly selected rows have their captions.
+    if part is not None:
+        raise ConfigError(
+            f"{store.url}: --part {part} --extend with another selection: newly selected rows are captioned by a run "
+            "of the whole plan; run the job with --extend and without --part first"
+        )
+
+
 def _of_part(prepared: PreparedJob, part: Part | None) -> PreparedJob:
     """Return the job with the shards of the part only; with all of them without one.
 
@@ -296,7 +306,6 @@ def _of_part(prepared: PreparedJob, part: Part | None) -> PreparedJob:
         )
         return replace(prepared, remarks=[*prepared.remarks, remark])
     if prepared.unapplied is not None:
-        # Only a run of the whole plan sees that all of them have their captions.
         raise ConfigError(
             f"{store.url}: --part {part}, while rows that generation {prepared.unapplied} of the plan newly selects "
             "are not all captioned yet; run the job without --part first"
@@ -456,7 +465,7 @@ def prepare_retry(
             if rows
         ]
     attempts = max((task.retry_rows.attempts for task in tasks if task.retry_rows), default=0)
-    spec = replace(prepared.caption_spec, first_attempt=attempts, retries_rows=True)
+    spec = replace(prepared.caption_spec, first_attempt=attempts)
     return replace(prepared, tasks=tasks, caption_spec=spec, unapplied=None)
 
 

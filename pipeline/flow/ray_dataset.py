@@ -29,7 +29,7 @@ from pipeline.flow.cluster import Cluster, accelerator_here, check_accelerators,
 from pipeline.flow.low_priority import at_niceness
 from pipeline.flow.progress_actor import ReplicaReport, ShardStart, result_or_none
 from pipeline.flow.replica_starts import current_device
-from pipeline.flow.shard_task import ShardTask, selection_of_task, taken_over_of_task
+from pipeline.flow.shard_task import ShardTask, may_take_over, selection_of_task, taken_over_of_task
 from pipeline.flow.stream import configure_data_context
 from pipeline.ledger.commit import num_images_committed
 from pipeline.ledger.fragments import FragmentInfo, read_fragment_info
@@ -67,6 +67,8 @@ class FlowSpec:
     """Handle of the actor of `pipeline.flow.progress_actor`."""
     reader_niceness: int = 0
     """What readers add to their niceness."""
+    takes_over: bool = False
+    """As `may_take_over`."""
 
 
 class ShardSource(Datasource):
@@ -174,6 +176,7 @@ class CaptionActor:
             log.warning("this replica is for accelerator=%s: %r", accelerator, engine.config)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = False
+        self._stopped = False
         try:
             started = self._start(engine)
             self._caption: Caption | PipelineError = Caption(
@@ -181,7 +184,7 @@ class CaptionActor:
                 started,
                 spec.store,
                 started.stats().max_num_seqs,
-                restarted=bool(ray.get_runtime_context().was_current_actor_reconstructed),
+                takes_over=spec.takes_over and bool(ray.get_runtime_context().was_current_actor_reconstructed),
             )
         except PipelineError as err:
             # Out of a constructor it would reach the driver as a traceback in a text.
@@ -221,7 +224,7 @@ class CaptionActor:
             time.sleep(HEARTBEAT_S)
 
     def _send_report(self, caption: Caption) -> Any:  # noqa: ANN401 - Ray's references have no useful type
-        stopped = self._stopping  # before the counts: once it is set, they do not grow
+        stopped = self._stopped  # before the counts: once it is set, they do not grow
         report = ReplicaReport(
             num_asked=caption.num_asked, num_staged=caption.num_staged, stopped=stopped, stats=caption.stats()
         )
@@ -230,8 +233,14 @@ class CaptionActor:
     def _stop(self, caption: Caption) -> None:
         """Take no more batches, and ask no more images of those that are open."""
         self._stopping = True
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(caption.close)
+        if self._loop is None:
+            self._stopped = True  # no batch has come
+        else:
+            self._loop.call_soon_threadsafe(self._close, caption)
+
+    def _close(self, caption: Caption) -> None:
+        caption.close()
+        self._stopped = True
 
     async def __call__(self, batch: pa.Table) -> pa.Table:
         return pack_receipts(await self._receipts(batch))
@@ -260,12 +269,10 @@ def build_dataset(spec: FlowSpec, tasks: Sequence[ShardTask], cluster: Cluster) 
     readers = min(job.cluster.max_concurrent_reads or readers_wanted(job.engine, dims, cluster), len(tasks))
     num_seqs = seqs_to_feed(job.engine, dims, gpu=cluster.gpus_per_replica(job.engine) > 0)
     plan = plan_batches(job.engine, num_seqs, spec.read.geometry.max_pixels, len(spec.caption.run.slots))
-    spec = replace(
-        spec,
-        read=replace(spec.read, batch_images=plan.images, grown_batch_images=plan.grown_images),
-        reader_niceness=reader_niceness(job.engine, cluster),
-    )
-    _configure_context(plan.in_flight)
+    read = replace(spec.read, batch_images=plan.images, grown_batch_images=plan.grown_images)
+    niceness = reader_niceness(job.engine, cluster)
+    spec = replace(spec, read=read, takes_over=may_take_over(tasks), reader_niceness=niceness)
+    _configure_context(plan.in_flight, job.engine.replicas.max)
     compute: dict[str, Any] = {
         "min_size": job.engine.replicas.min,
         "max_size": job.engine.replicas.max,
@@ -304,8 +311,8 @@ def reader_niceness(engine: EngineConfig, cluster: Cluster) -> int:
     return READER_NICENESS if engine.kind is EngineKind.VLLM and not cluster.gpus_per_replica(engine) else 0
 
 
-def _configure_context(in_flight: int) -> None:
-    context = configure_data_context()
+def _configure_context(in_flight: int, num_replicas: int) -> None:
+    context = configure_data_context(num_replicas)
     # Reservation left one of two CPUs unused: 231 images/s with it, 413 to 422 without (measured, 2 cores).
     context.op_resource_reservation_enabled = False
     # Ray scales a pool up at 1.75 assigned tasks per running task. Here one task waits per actor: no pool would grow.

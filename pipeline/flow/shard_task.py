@@ -29,6 +29,14 @@ class ShardTask:
     """Where its followers are; None without `source.duplicates`, and for a shard that the index could not read."""
 
 
+def may_take_over(tasks: Sequence[ShardTask]) -> bool:
+    """Return whether a restarted replica may take over what its former process staged of the shards of these tasks.
+
+    Not in a retry: its readers ignore the staging of committed shards, which may hold rows of an earlier attempt.
+    """
+    return all(task.retry_rows is None for task in tasks)
+
+
 def selection_of_task(selection: Selection, task: ShardTask, store: Store, by: str) -> Selection:
     """Return the selection for the shard of a task.
 

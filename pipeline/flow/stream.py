@@ -33,9 +33,17 @@ CLOSE_TIMEOUT_S = 15.0
 
 CLOSE_POLL_S = 0.2
 
+ROUND_PAUSE_S = 0.01
+"""Pause of Ray Data's scheduler after each round, for each replica. A round waits 0.1 s for tasks, then looks at every
+replica and at every batch in flight, so the more there are, the more a round costs (docs/benchmarks.md, `driver`)."""
+
+MOST_PAUSE_S = 0.9
+"""A replica has batches for many seconds, so a second until the next one is sent is nothing to it. Ray 2.60 waits 2 s
+for the end of a round when it shuts an execution down."""
+
 
 class _Execution(ExecutionCallback):
-    """Follows the executions of this process, and drops the statistics that Ray Data keeps of every block.
+    """Follows the executions of this process, spaces the rounds of Ray Data's scheduler, and drops its statistics.
 
     Ray 2.60 appends a `BlockStats` for each block that leaves a map operator (`MapOperator._output_blocks_stats`) and
     reads the list only for the summary at the end of an execution, which no part of JoyFleet shows. It also pickles
@@ -45,6 +53,7 @@ class _Execution(ExecutionCallback):
     """
 
     running: ClassVar[list[StreamingExecutor]] = []
+    pause_s: ClassVar[float] = 0.0
 
     def before_execution_starts(self, executor: StreamingExecutor) -> None:
         self.running.append(executor)
@@ -55,13 +64,18 @@ class _Execution(ExecutionCallback):
             if isinstance(operator, MapOperator):
                 # In place: the statistics of the iterator hold the same list.
                 operator._output_blocks_stats.clear()  # pyright: ignore[reportPrivateUsage] - as above
+        time.sleep(self.pause_s)
 
 
-def configure_data_context() -> DataContext:
+def configure_data_context(num_replicas: int = 0) -> DataContext:
     """Make each row a block of its own, without progress bars and block statistics; return the context.
 
     Ray cuts and merges blocks by size. With a target of one byte a repeated task emits the same blocks again.
+
+    Args:
+        num_replicas: actors of the next execution, at most. With many of them the scheduler makes fewer rounds.
     """
+    _Execution.pause_s = min(MOST_PAUSE_S, ROUND_PAUSE_S * num_replicas)
     context = DataContext.get_current()
     context.target_max_block_size = 1
     context.enable_progress_bars = False

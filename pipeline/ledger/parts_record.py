@@ -16,6 +16,7 @@ from pipeline.ledger.shard_plan import Plan
 from pipeline.storage import Store, WriteResult, put_if_absent
 
 MOST = 1000
+"""Parts. A plan of 30,000 shards has 30 in each of so many."""
 
 
 @dataclass(frozen=True, slots=True)

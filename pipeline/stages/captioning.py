@@ -1,7 +1,7 @@
 """Captions batches: sends their requests to the engine, evaluates every text, stages caption rows as fragments.
 
-Every image goes its own way: it is asked when the engine has room, each of its requests is retried as soon as its text
-is rejected, and it is staged with whatever other images of its batch are done by then.
+Images are independent of each other: one is asked when the engine has room, each of its requests is retried as soon as
+its text is rejected, and it is staged with the images of its batch that are done by then.
 """
 
 import asyncio
@@ -60,8 +60,6 @@ class CaptionSpec:
     """Local folder or hub id of the model, if `prompt_fields.*.max_tokens` needs its tokenizer."""
     first_attempt: int = 0
     """Number of the first attempt. A retry starts after the earlier attempts, so that its seeds are new."""
-    retries_rows: bool = False
-    """Whether committed rows are captioned again; what is staged may then be of an earlier attempt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -279,7 +277,7 @@ class Caption:
     """Captions batches and stages their caption rows."""
 
     def __init__(
-        self, spec: CaptionSpec, engine: Engine, store: Store, num_seqs: int | None = None, *, restarted: bool = False
+        self, spec: CaptionSpec, engine: Engine, store: Store, num_seqs: int | None = None, *, takes_over: bool = False
     ) -> None:
         """Build from a spec.
 
@@ -288,10 +286,10 @@ class Caption:
             engine: what answers.
             store: of the output.
             num_seqs: as for `Captioner`.
-            restarted: whether a former process of this replica has died. It may have staged images of a batch without a
-                receipt; they are taken over when the batch is repeated.
+            takes_over: whether a former process of this replica has died. It may have staged images of a batch without
+                a receipt; they are taken over when the batch is repeated.
         """
-        self._takes_over = restarted and not spec.retries_rows
+        self._takes_over = takes_over
         self._run = spec.run
         self._store = store
         self._fragment_images = spec.job.engine.batch_images
@@ -325,8 +323,8 @@ class Caption:
         if batch["kind"][0].as_py() != BatchKind.IMAGES:
             return _receipt(batch)
         head = batch.select(["shard", "size", "etag", "num_images"]).to_pylist()[0]
-        rows = [image["row"] for image in batch["images"][0].as_py()] if self._takes_over else []
-        receipts = await asyncio.to_thread(self._staged_before, head, rows) if rows else []
+        images = batch["images"][0].as_py() if self._takes_over else []
+        receipts = await asyncio.to_thread(self._staged_before, head, images) if images else []
         done_rows = {row for receipt in receipts for row in receipt["rows"][0].as_py()}
 
         async def stage(finished: FinishedRows) -> None:
@@ -335,14 +333,16 @@ class Caption:
         await self._captioner.caption(batch, self._fragment_images, stage, done_rows)
         return pa.concat_tables(receipts) if receipts else drained_receipt(batch)
 
-    def _staged_before(self, head: Mapping[str, Any], rows: Sequence[int]) -> list[pa.Table]:
-        fragments = staged_within(self._store, self._run, _shard_of(head), head["num_images"], rows)
+    def _staged_before(self, head: Mapping[str, Any], images: Sequence[Mapping[str, Any]]) -> list[pa.Table]:
+        skipped = {image["row"]: image["reason"] in SKIPS for image in images}
+        fragments = staged_within(self._store, self._run, _shard_of(head), head["num_images"], skipped.keys())
         return [
             Receipt(
                 kind=BatchKind.IMAGES.value,
                 shard=head["shard"],
                 num_images=head["num_images"],
                 statuses=count_statuses(fragment.table),
+                num_skipped=sum(skipped[row] for row in fragment.info.rows.tolist()),
                 fragment=fragment.info.path,
                 rows=fragment.info.rows.tolist(),
             ).to_table()

@@ -1,8 +1,8 @@
 """Admits images of the open batches to an engine, and decides when the finished ones are staged.
 
 A batch is as slow as its slowest caption, so an engine that is fed batch by batch runs short of requests. Here each
-image that finishes makes room for the next one, of whatever batch, and an image that is asked again (a retry) holds
-nobody back. What a kill costs stays bounded: at most twice `num_seqs` requests are asked and not staged.
+image that finishes makes room for the next one, of whatever batch, and no other image waits for a retry. What a kill
+costs is bounded: at most twice `num_seqs` requests are asked and not staged.
 """
 
 import asyncio

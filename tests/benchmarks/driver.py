@@ -23,7 +23,7 @@ SHARD_IMAGES = 1000
 
 
 def run(shards: Path, output: Path, num_images: int, replicas: int) -> dict[str, float]:
-    """Caption the shards; return CPU ms an image by kind of process."""
+    """Caption the shards; return CPU ms an image by kind of process, and the most memory of two of them."""
     import importlib.util
     import threading
 
@@ -44,7 +44,8 @@ def run(shards: Path, output: Path, num_images: int, replicas: int) -> dict[str,
     outcome = RunResult.of(prepared)
     run_job(prepared, outcome, lambda now: meter.look(now.images_done), threading.Event())
     assert outcome.statuses["ok"] == num_images, outcome
-    return meter.middle(num_images)
+    peak = meter.peak_mib()
+    return {**meter.middle(num_images), "driver_mib": peak["driver"], "object_store_mib": peak["object store"]}
 
 
 def main() -> None:

@@ -21,6 +21,8 @@ from tests.benchmarks.report import FOLDER, part, publish
 
 REPLICAS = (8, 24, 64)
 GPUS_PER_NODE = 8
+STORE_MIB = 400
+"""Of a node: eight replicas with four batches of 128 images of 90 x 90 px each take 100."""
 SHARD_IMAGES = 1000
 IMAGES_PER_S = 6.0
 """Of a replica, see `fleet_engine`."""
@@ -111,7 +113,7 @@ def main() -> None:
         num_nodes = -(-replicas // GPUS_PER_NODE)
         with (
             tempfile.TemporaryDirectory() as scratch,
-            nodes(num_nodes, gpus=GPUS_PER_NODE, cpus=1) as cluster,
+            nodes(num_nodes, gpus=GPUS_PER_NODE, cpus=1, store_mib=STORE_MIB) as cluster,
         ):
             shards = Path(scratch, "shards")
             shards.mkdir()

@@ -246,7 +246,7 @@ def _job(slots: int) -> Any:
     )
 
 
-def batch_tables(name: str, pictures: list[Any], side: int) -> list[Any]:
+def batch_tables(name: str, pictures: list[Any], side: int, batch_images: int | None = None) -> list[Any]:
     """Batches as readers send them; the shard's name keeps the engine's caches from knowing an earlier pass."""
     from PIL import Image
 
@@ -257,7 +257,10 @@ def batch_tables(name: str, pictures: list[Any], side: int) -> list[Any]:
 
     job = _job(1)
     spec = ReadSpec(
-        source=job.source, images=job.images, geometry=FixedSize(side, side), batch_images=job.engine.batch_images
+        source=job.source,
+        images=job.images,
+        geometry=FixedSize(side, side),
+        batch_images=batch_images or job.engine.batch_images,
     )
 
     def encoded(number: int) -> bytes:

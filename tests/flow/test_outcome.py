@@ -7,7 +7,7 @@ import pytest
 from pipeline.errors import NothingDone
 from pipeline.flow.driver import _refuse_nothing, committed_elsewhere
 from pipeline.flow.run_result import RunResult
-from pipeline.flow.shard_task import ShardTask
+from pipeline.flow.shard_task import ShardTask, may_take_over
 from pipeline.ledger.shard_plan import Plan
 from pipeline.storage import open_store
 from tests.ledger.world import NUM_IMAGES, OTHER, SHARD, commit, stage
@@ -64,3 +64,10 @@ def test_a_shard_that_another_run_committed_is_not_unfinished(tmp_path):
     assert committed_elsewhere(prepared, {OTHER.path}) == []
     retry = [ShardTask(SHARD, (), SimpleNamespace())]
     assert committed_elsewhere(SimpleNamespace(store=store, plan=prepared.plan, tasks=retry), {SHARD.path}) == []
+
+
+def test_a_restarted_replica_takes_over_no_staging_in_a_retry():
+    task, retried = ShardTask(SHARD, ()), ShardTask(OTHER, (), SimpleNamespace())
+    assert may_take_over([task])
+    assert not may_take_over([retried])
+    assert not may_take_over([task, retried])

@@ -1,6 +1,7 @@
 """`--part K/N`: several drivers caption one output, each its own shards."""
 
 import json
+import signal
 
 import pytest
 from click.testing import CliRunner
@@ -11,8 +12,9 @@ from pipeline.errors import ConfigError, OutputMismatch
 from pipeline.flow.prepared_job import prepare_job
 from pipeline.ledger.parts_record import Part
 from pipeline.standin.demo_data import draw_dataset
-from tests.cli import finish, run, start, write_job
-from tests.outputs import committed_rows, expected, identities
+from tests.cli import finish, run, start, wait_until, write_job
+from tests.gate import Gate
+from tests.outputs import MARK, committed_rows, expected, fragments_of, identities, mark
 
 NUM_IMAGES = 60
 
@@ -20,7 +22,7 @@ NUM_IMAGES = 60
 @pytest.fixture
 def job_file(tmp_path):
     draw_dataset(tmp_path / "in", num_images=NUM_IMAGES, seed=3, shard_rows=6)
-    return write_job(tmp_path, tmp_path / "in", tmp_path / "out")
+    return write_job(tmp_path, tmp_path / "in", tmp_path / "out", engine={"batch_images": 4, "batches_in_flight": 2})
 
 
 def test_the_parts_of_a_job_are_its_shards(job_file):
@@ -44,14 +46,31 @@ def test_a_part_that_follows_is_refused(job_file):
 
 
 @pytest.mark.long
-def test_two_drivers_finish_one_output_together(tmp_path, job_file):
-    processes = [start(tmp_path, "caption", job_file, "--part", f"{number}/2") for number in (1, 2)]
-    for done in map(finish, processes):
-        assert done.code == 0, done
-    assert set(identities(committed_rows(tmp_path / "out"))) == set(expected(tmp_path / "in", NUM_IMAGES))
-    verified = run(tmp_path, "verify", str(tmp_path / "out"))
+def test_two_drivers_finish_one_output_together_although_one_is_killed(tmp_path, job_file):
+    output, gate = tmp_path / "out", Gate(tmp_path / "gate")
+    killed = start(tmp_path, "caption", job_file, "--part", "1/2", **gate.environment)
+    gate.let(1)
+    wait_until(lambda: len(fragments_of(output)) == 1 and gate.held() > 0, killed, "a fragment, and another in hand")
+    other = start(tmp_path, "caption", job_file, "--part", "2/2")
+    wait_until(lambda: bool(list((output / "captions").rglob("*.parquet"))), killed, "a shard of the other part")
+    killed.send_signal(signal.SIGKILL)
+    assert finish(killed).code == -signal.SIGKILL
+    done = finish(other)
+    assert done.code == 0, done
+    shards = {row["shard"] for row in committed_rows(output)}
+    assert shards == {shard for shard, _, _ in expected(tmp_path / "in", NUM_IMAGES) if Part(2, 2).has(shard)}
+    assert run(tmp_path, "verify", str(output)).code == 1
+    staged = mark(fragments_of(output))
+    assert staged
+
+    resumed = run(tmp_path, "caption", job_file, "--part", "1/2")
+    assert resumed.code == 0, resumed
+    rows = committed_rows(output)
+    assert sorted(identities(rows).elements()) == sorted(expected(tmp_path / "in", NUM_IMAGES))
+    assert {(row["shard"], row["row"]) for row in rows if row["caption"].startswith(MARK)} == staged
+    verified = run(tmp_path, "verify", str(output))
     assert verified.code == 0, verified
-    state = json.loads(run(tmp_path, "status", str(tmp_path / "out"), "--json").out)
+    state = json.loads(run(tmp_path, "status", str(output), "--json").out)
     assert state["shards"]["committed"] == state["shards"]["planned"] == NUM_IMAGES // 6
-    assert sorted(run["part"] for run in state["runs"]) == ["1/2", "2/2"]
-    assert ", part 1/2: complete" in run(tmp_path, "status", str(tmp_path / "out")).out
+    assert sorted(run["part"] for run in state["runs"]) == ["1/2", "1/2", "2/2"]
+    assert ", part 1/2: complete" in run(tmp_path, "status", str(output)).out

@@ -3,13 +3,15 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from ray.exceptions import RayTaskError
 
 from pipeline.errors import PipelineError, StoreError
-from pipeline.flow.stream import unwrap
+from pipeline.flow import stream
+from pipeline.flow.stream import MOST_PAUSE_S, configure_data_context, unwrap
 
 SCRIPT = """
 import json, sys, threading, time
@@ -67,3 +69,14 @@ def test_an_error_of_ours_is_taken_out_of_rays_wrapping():
     other = unwrap(RayTaskError("read", "Traceback ...", ValueError("five")).as_instanceof_cause())
     assert type(other) is PipelineError
     assert "the flow ended with an error of Ray" in str(other)
+
+
+@pytest.mark.parametrize(("num_replicas", "pause_s"), [(0, 0.0), (1, 0.01), (24, 0.24), (1000, MOST_PAUSE_S)])
+def test_with_many_replicas_the_scheduler_makes_fewer_rounds(num_replicas, pause_s, monkeypatch):
+    pauses: list[float] = []
+    monkeypatch.setattr(stream.time, "sleep", pauses.append)
+    configure_data_context(num_replicas)
+    stream._Execution().on_execution_step(SimpleNamespace(_topology=None))
+    configure_data_context()  # another execution of this process
+    stream._Execution().on_execution_step(SimpleNamespace(_topology=None))
+    assert pauses == pytest.approx([pause_s, 0.0])

@@ -15,6 +15,7 @@ from pipeline.flow.extension import Extension
 from pipeline.flow.prepared_job import prepare_job, prepare_retry
 from pipeline.ledger.footer import read_footer
 from pipeline.ledger.layout import applied_path, generation_path
+from pipeline.ledger.parts_record import Part
 from pipeline.ledger.shard_plan import read_plan
 from pipeline.storage import open_store
 from schemas.status import Status
@@ -114,6 +115,20 @@ def test_a_tightened_filter_keeps_what_exists_and_holds_for_new_shards(folder):
     assert images(asked) == [("d.tar", 9), ("d.tar", 10), ("d.tar", 11)]
     assert {path: data for path, data in committed_bytes(str(folder / "out")).items() if path in before} == before
     assert rows["a.tar", 7, "long"]["status"] == "ok"
+    verified(folder)
+
+
+def test_newly_selected_rows_are_captioned_by_a_run_of_the_whole_plan(folder):
+    with pytest.raises(ConfigError, match=r"--part 1/2 --extend with another selection: .*; run the job with --extend"):
+        prepare_job(job(folder, **WIDE), Extension(), Part(1, 2))
+    assert len(read_plan(open_store(str(folder / "out"))).generations) == 1
+    run_tasks(prepare_job(job(folder, **WIDE), Extension()), stop_after=1)
+    with pytest.raises(ConfigError, match=r"--part 1/2, while rows that generation 1 of the plan newly selects"):
+        prepare_job(job(folder, **WIDE), part=Part(1, 2))
+    run_job(job(folder, **WIDE))
+    parts = [prepare_job(job(folder, **WIDE), part=Part(number, 2)) for number in (1, 2)]
+    assert [part.tasks for part in parts] == [[], []]
+    assert sum(len(part.remaining.committed) for part in parts) == 3
     verified(folder)
 
 

@@ -25,6 +25,7 @@ from pipeline.ledger.caption_table import from_parquet, to_parquet, with_content
 from pipeline.ledger.duplicates_record import FILE_ROWS, IndexIdentity, claim_record, read_followers
 from pipeline.ledger.footer import read_footer
 from pipeline.ledger.layout import committed_path, duplicates_path
+from pipeline.ledger.parts_record import Part
 from pipeline.ledger.quarantine import Quarantined, put_quarantine
 from pipeline.ledger.shard_plan import read_plan
 from pipeline.ledger.staging_cleanup import clean
@@ -331,6 +332,16 @@ def test_of_two_drivers_the_first_one_decides_and_clean_removes_the_rest(folder)
     assert cleaned.removed == [f"duplicates/{orphan[0].name}"]
     rows, _ = run_job(job(folder))
     assert leaders_in(rows) == FOLLOWERS
+
+
+def test_drivers_of_two_parts_have_the_same_duplicates(folder):
+    index(folder)
+    parts = [prepare_job(job(folder), part=Part(number, 2)) for number in (1, 2)]
+    assert sorted(task.shard.path for part in parts for task in part.tasks) == ["a.tar", "b.tar"]
+    for part in parts:
+        run_tasks(part)
+    assert leaders_in(rows_of(job(folder).output)) == FOLLOWERS
+    verified(folder)
 
 
 def test_clean_keeps_files_of_a_driver_that_has_not_written_its_record_yet(folder):

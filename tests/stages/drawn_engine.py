@@ -92,9 +92,9 @@ async def caption(
         await asyncio.sleep(STAGE_S)
         staged.extend(images)
 
-    async def one(batch: int) -> None:
+    async def run_batch(batch: int) -> None:
         async with in_flight:
             await window.run((image(batch, row) for row in range(batch_images)), fragment_images, stage)
 
-    await asyncio.gather(*map(one, range(num_batches)))
+    await asyncio.gather(*map(run_batch, range(num_batches)))
     return staged

@@ -17,6 +17,7 @@ from pipeline.ledger.footer import RunIdentity
 from pipeline.ledger.fragments import FragmentInfo, read_fragment_info
 from pipeline.models import FixedSize
 from pipeline.readers import list_shards
+from pipeline.selection import Selection
 from pipeline.stages.captioning import Caption, CaptionSpec, pack_receipts, unpack_receipts
 from pipeline.stages.read_batches import ReadSpec, ReadTimings, read_shard
 from schemas.batch import BATCH, RECEIPT
@@ -408,13 +409,13 @@ def test_batches_grow_after_the_first_ones_and_a_repeated_reader_sends_the_same(
     assert first == again
 
 
-@pytest.mark.parametrize("retries_rows", [False, True])
-def test_a_repeated_batch_takes_over_what_its_dead_replica_staged_unless_it_is_a_retry(shard, tmp_path, retries_rows):
+@pytest.mark.parametrize("takes_over", [False, True])
+def test_a_repeated_batch_takes_over_what_its_dead_replica_staged_if_it_may(shard, tmp_path, takes_over):
     """Ray repeats whole batches, of which a replica may have staged most when it is killed."""
     job = parse_job(raw_job(tmp_path, engine={"kind": "echo", "batch_images": 5}))
     run = RunIdentity(recipe="r" * 16, slots=("long", "tags"), versions={})
     store, asked = MemoryStore(f"memory://{uuid.uuid4().hex}"), []
-    spec = CaptionSpec(job=job, run=run, retries_rows=retries_rows)
+    spec = CaptionSpec(job=job, run=run)
     [batch] = batches_of(shard, tmp_path, job=job)
     # Killed after the fragments of its first batches, of another size, were staged.
     small = parse_job(raw_job(tmp_path, engine={"kind": "echo", "batch_images": 2}))
@@ -426,8 +427,25 @@ def test_a_repeated_batch_takes_over_what_its_dead_replica_staged_unless_it_is_a
         asked.append(int(question.id.split("#")[1]))
         return echo(question)
 
-    receipts = asyncio.run(Caption(spec, Answering(answer), store, restarted=True)(batch)).to_pylist()
-    assert sorted(set(asked)) == ([0, 1, 3, 4] if retries_rows else [3, 4])
+    receipts = asyncio.run(Caption(spec, Answering(answer), store, takes_over=takes_over)(batch)).to_pylist()
+    assert sorted(set(asked)) == ([3, 4] if takes_over else [0, 1, 3, 4])
     assert sorted(row for receipt in receipts for row in receipt["rows"]) == list(range(5))
     assert sum(dict(receipt["statuses"])["ok"] for receipt in receipts) == 8
-    assert (lost["fragment"] in [receipt["fragment"] for receipt in receipts]) is not retries_rows
+    assert (lost["fragment"] in [receipt["fragment"] for receipt in receipts]) is takes_over
+
+
+def test_a_skipped_image_that_a_dead_replica_staged_is_counted_as_skipped(shard, tmp_path):
+    job = parse_job(raw_job(tmp_path, engine={"kind": "echo", "batch_images": 5}))
+    read = ReadSpec(
+        source=job.source,
+        images=job.images,
+        geometry=FixedSize(SIDE_PX, SIDE_PX),
+        batch_images=5,
+        selection=Selection().up_to(4),
+    )
+    spec = CaptionSpec(job=job, run=RunIdentity(recipe="r" * 16, slots=("long", "tags"), versions={}))
+    store = MemoryStore(f"memory://{uuid.uuid4().hex}")
+    [batch] = read_shard(read, shard, ())
+    [receipt] = asyncio.run(Caption(spec, Answering(echo), store)(batch)).to_pylist()
+    assert receipt["num_skipped"] == 1
+    assert asyncio.run(Caption(spec, Answering(echo), store, takes_over=True)(batch)).to_pylist() == [receipt]

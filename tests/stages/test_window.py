@@ -1,4 +1,4 @@
-"""Images go their own way through a replica: the engine stays full, and a kill costs little."""
+"""Images are admitted and staged one by one: the engine stays full, and a kill costs little."""
 
 import asyncio
 from collections import Counter
@@ -75,7 +75,7 @@ def test_a_fragment_has_at_most_so_many_images_that_were_asked():
     assert staged == [[1, 2], [3, 4], [5]]
 
 
-def test_the_oldest_batch_goes_first_and_a_late_image_holds_no_other_back():
+def test_the_oldest_batch_goes_first_and_no_image_waits_for_a_slow_one():
     order = []
 
     def noted(name, seconds):
