@@ -27,7 +27,7 @@ _numbers = count()
 _JOIN = 'echo $$ > "$0" && exec "$@"'
 """A shell that joins the group before it becomes the program: no process of the program is outside."""
 
-_SPIN = "import os\nparent = os.getppid()\nwhile os.getppid() == parent:\n    sum(range(100_000))\n"
+_SPIN = "import os\nwhile os.getppid() == {parent}:\n    sum(range(100_000))\n"
 """Computes until its parent ends."""
 
 
@@ -118,7 +118,8 @@ def busy(num_processes: int) -> Iterator[None]:
 
     With Linux's autogroups a session is a unit of scheduling: programs of one session would share one portion.
     """
-    spinning = [subprocess.Popen([sys.executable, "-c", _SPIN], start_new_session=True) for _ in range(num_processes)]
+    words = [sys.executable, "-c", _SPIN.format(parent=os.getpid())]
+    spinning = [subprocess.Popen(words, start_new_session=True) for _ in range(num_processes)]
     try:
         yield
     finally:
