@@ -24,4 +24,7 @@ for name in "${names[@]}"; do
   PYTHON=.venv/bin/python infra/install.sh "$venv" --require-hashes -r "$lock"
   own=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
   echo "$shared" > "$own/zz-joyfleet.pth"
+  # NeMo Curator starts Ray by this command, whose Python is that of Ray's workers: the one of .venv would not see it.
+  printf '#!%s\nfrom ray.scripts.scripts import main\n\nmain()\n' "$PWD/$venv/bin/python" > "$venv/bin/ray"
+  chmod +x "$venv/bin/ray"
 done

@@ -407,8 +407,10 @@ def by_server(name: str, shards: Path, output: Path) -> None:
         "made": str(made_file(output)),
     }
     output.mkdir(exist_ok=True)
+    python = python_of(name)
+    env = {**os.environ, "PATH": f"{python.parent}:{os.environ['PATH']}"}
     with serving(output) as url:
-        subprocess.run([python_of(name), SCRIPTS / f"ask_{name}.py", json.dumps({**job, "url": url})], check=True)
+        subprocess.run([python, SCRIPTS / f"ask_{name}.py", json.dumps({**job, "url": url})], env=env, check=True)
 
 
 def python_of(environment: str) -> Path:
