@@ -55,7 +55,11 @@ def test_a_caller_that_stops_early_closes_the_items_in_their_thread():
 
 @pytest.mark.parametrize(
     ("engine", "expected"),
-    [({}, READER_NICENESS), ({"kind": "echo"}, 0), ({"kind": "endpoint", "endpoint": {"urls": ["http://x"]}}, 0)],
+    [
+        ({}, READER_NICENESS),
+        ({"kind": "echo"}, 0),
+        ({"kind": "endpoint", "endpoint": {"urls": ["http://x:8000/v1"]}}, 0),
+    ],
 )
 def test_only_an_engine_on_the_same_cpus_makes_readers_stand_back(engine, expected):
     on_cpus, with_gpus = Cluster(num_cpus=2, num_gpus=0, logs=None), Cluster(num_cpus=2, num_gpus=1, logs=None)
