@@ -9,7 +9,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,7 +26,6 @@ from pipeline.engines.orphan_reaper import exit_with_children
 from pipeline.engines.sizing import readers_per_replica
 from pipeline.errors import EngineDead, PipelineError
 from pipeline.flow.cluster import Cluster, accelerator_here, check_accelerators, check_gpus
-from pipeline.flow.low_priority import at_niceness
 from pipeline.flow.progress_actor import ReplicaReport, ShardStart, result_or_none
 from pipeline.flow.replica_starts import current_device
 from pipeline.flow.shard_task import ShardTask, may_take_over, selection_of_task, taken_over_of_task
@@ -42,12 +41,6 @@ log = logging.getLogger(__name__)
 
 READ_AHEAD = 3
 """Batches of a replica that are read before it can work on them, if it has that many in flight or fewer."""
-
-READER_NICENESS = 5
-"""What readers add to their niceness where an engine computes on the same CPUs: a third of its weight each.
-
-Reading runs ahead of the engine, so that it may wait; each moment that the engine waits for a CPU is lost.
-"""
 
 HEARTBEAT_S = 1.0
 """Heartbeat interval of a replica, also while idle: its counts are this old at most."""
@@ -65,8 +58,6 @@ class FlowSpec:
     """The outputs of `reuse`."""
     progress_actor: Any
     """Handle of the actor of `pipeline.flow.progress_actor`."""
-    reader_niceness: int = 0
-    """What readers add to their niceness."""
     takes_over: bool = False
     """As `may_take_over`."""
 
@@ -121,9 +112,7 @@ def _reader(
                     return
             # A repeated reader decodes in another process: one of its images may have crashed the first attempt.
             timings = ReadTimings(on_timeout=lambda: spec.progress_actor.decode_timeout.remote())
-            batches: Iterable[pa.Table] = at_niceness(
-                _read(spec, task, timings, isolated=start is not None and start.times > 1), spec.reader_niceness
-            )
+            batches = _read(spec, task, timings, isolated=start is not None and start.times > 1)
             yield from _until_stopped(spec, task.shard.path, batches, timings)
         except Exception as err:
             # Ray drops as many results of a repeated reader as the first attempt returned, even if one is an error.
@@ -150,7 +139,7 @@ def _until_stopped(spec: FlowSpec, shard: str, batches: Iterable[pa.Table], timi
         yield batch
 
 
-def _read(spec: FlowSpec, task: ShardTask, timings: ReadTimings, *, isolated: bool) -> Generator[pa.Table]:
+def _read(spec: FlowSpec, task: ShardTask, timings: ReadTimings, *, isolated: bool) -> Iterator[pa.Table]:
     infos = [read_fragment_info(spec.store, path, spec.caption.run, task.shard) for path in task.fragments]
     staged = [fragment for fragment in infos if isinstance(fragment, FragmentInfo)]
     read = replace(
@@ -270,8 +259,7 @@ def build_dataset(spec: FlowSpec, tasks: Sequence[ShardTask], cluster: Cluster) 
     num_seqs = seqs_to_feed(job.engine, dims, gpu=cluster.gpus_per_replica(job.engine) > 0)
     plan = plan_batches(job.engine, num_seqs, spec.read.geometry.max_pixels, len(spec.caption.run.slots))
     read = replace(spec.read, batch_images=plan.images, grown_batch_images=plan.grown_images)
-    niceness = reader_niceness(job.engine, cluster)
-    spec = replace(spec, read=read, takes_over=may_take_over(tasks), reader_niceness=niceness)
+    spec = replace(spec, read=read, takes_over=may_take_over(tasks))
     _configure_context(plan.in_flight, job.engine.replicas.max)
     compute: dict[str, Any] = {
         "min_size": job.engine.replicas.min,
@@ -304,11 +292,6 @@ def readers_wanted(engine: EngineConfig, dims: ModelDims | None, cluster: Cluste
     if not cluster.gpus_per_replica(engine):
         return cluster.num_cpus
     return min(cluster.num_cpus, engine.replicas.max * readers_per_replica(engine.preset, dims))
-
-
-def reader_niceness(engine: EngineConfig, cluster: Cluster) -> int:
-    """Return what readers add to their niceness: nothing where the engine computes elsewhere, on a GPU or a server."""
-    return READER_NICENESS if engine.kind is EngineKind.VLLM and not cluster.gpus_per_replica(engine) else 0
 
 
 def _configure_context(in_flight: int, num_replicas: int) -> None:

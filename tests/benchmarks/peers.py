@@ -41,7 +41,7 @@ POLL_S = 0.1
 WITH_LOAD = 1.6
 """By how much two busy programs on two cores make a run longer, for the expected time. A guess."""
 
-LOOKS = 600
+LOOKS = 3000
 """Characters of a program's log in the row of a failed measurement."""
 
 

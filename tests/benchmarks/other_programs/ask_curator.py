@@ -42,7 +42,7 @@ class TarStage(ProcessingStage[FileGroupTask, ImageSampleTask]):
     """The images of a tar as files."""
 
     name = "tar_images"
-    resources = Resources(cpus=0.25)
+    resources = Resources(cpus=0.2)
     batch_size = 1
 
     def __init__(self, folder: str) -> None:
@@ -86,7 +86,7 @@ class CaptionStage(ModelProcessingStage[CaptionData]):
     """A caption for each image."""
 
     name = "caption"
-    resources = Resources(cpus=0.5)
+    resources = Resources(cpus=0.4)
 
     def __init__(self, job: dict[str, Any]) -> None:
         client = CountingClient(
@@ -119,7 +119,7 @@ class CaptionStage(ModelProcessingStage[CaptionData]):
 class WriterStage(JsonlSampleWriterStage):
     """Its writer, in a file of each process: with its own name a restart would empty the file of the run before."""
 
-    resources = Resources(cpus=0.25)
+    resources = Resources(cpus=0.2)
 
     def setup(self, worker_metadata: Any = None) -> None:
         path = Path(self.output_path)
@@ -130,6 +130,8 @@ class WriterStage(JsonlSampleWriterStage):
 def stages(job: dict[str, Any]) -> Iterable[ProcessingStage]:
     output = Path(job["output"])
     partition = FilePartitioningStage(file_paths=job["shards"], files_per_partition=1, file_extensions=[".tar"])
+    # Its executor leaves one of two cores to itself, and the stages together must fit into the other one.
+    partition.resources = Resources(cpus=0.1)
     return partition, TarStage(str(output / "images")), CaptionStage(job), WriterStage(str(output / "captions.jsonl"))
 
 
