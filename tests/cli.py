@@ -85,6 +85,7 @@ def wait_until(seen: Callable[[], bool], process: subprocess.Popen[str], what: s
 
 
 def wait_for_drain(folder: Path, process: subprocess.Popen[str]) -> None:
-    """Wait until the run in `folder`, which got a signal, has stopped to ask: its log says so."""
+    """Wait until no replica of the run in `folder`, which got a signal, starts further requests: its log says so."""
     logs = folder / "logs"
-    wait_until(lambda: any("draining: " in log.read_text() for log in logs.glob("*.log")), process, "its drain")
+    text = "no replica starts further requests"
+    wait_until(lambda: any(text in log.read_text() for log in logs.glob("*.log")), process, "its drain")

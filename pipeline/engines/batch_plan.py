@@ -60,7 +60,7 @@ def plan_batches(engine: EngineConfig, num_seqs: int | None, max_pixels: int, nu
     return BatchPlan(images=images, grown_images=grown, in_flight=batches_to_feed(num_seqs, grown, num_slots))
 
 
-def seqs_to_feed(engine: EngineConfig, dims: ModelDims, *, gpu: bool) -> int | None:
+def seqs_to_feed(engine: EngineConfig, dims: ModelDims | None, *, gpu: bool) -> int | None:
     """Return `num_seqs` for `plan_batches`: the pool has one number for all cards, that of the largest."""
     if engine.kind is EngineKind.ECHO:
         return engine.max_num_seqs

@@ -253,12 +253,15 @@ class _Driver:
         drain_timeout_s = self._prepared.job.cluster.drain_timeout_s
         deadline = time.monotonic() + drain_timeout_s
         log.info("draining: %d images are in flight; waiting at most %g s", self._counts.in_flight, drain_timeout_s)
-        num_idle_steps = 0
+        num_idle_steps, has_stopped = 0, False
         # A receipt needs a moment from the engine to the driver, so one idle step does not prove that none will come.
         while num_idle_steps < 2 and time.monotonic() < deadline:
             self._progress_actor.stop.remote()
             self._reported_at = 0.0  # so that this step reads the counts again
             num_processed = self._step(stream, report)
+            if not (has_stopped or self._counts.not_stopped):
+                log.info("drain: no replica starts further requests")
+                has_stopped = True
             idle = not (num_processed or len(self._commits) or self._counts.in_flight or self._counts.not_stopped)
             num_idle_steps = num_idle_steps + 1 if idle else 0
         self._report(report, at_once=True)

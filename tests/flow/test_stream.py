@@ -71,6 +71,7 @@ def test_an_error_of_ours_is_taken_out_of_rays_wrapping():
     assert "the flow ended with an error of Ray" in str(other)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Ray's own defaults, as its context is made
 @pytest.mark.parametrize(("num_replicas", "pause_s"), [(0, 0.0), (1, 0.01), (24, 0.24), (1000, MOST_PAUSE_S)])
 def test_with_many_replicas_the_scheduler_makes_fewer_rounds(num_replicas, pause_s, monkeypatch):
     pauses: list[float] = []
