@@ -55,10 +55,10 @@ chaos: setup ## N jobs with random faults from SEED on: kills, stops, storage fa
 	$(BIN)/python -m tests.chaos --runs $(or $(N),20) --seed $(or $(SEED),0)
 
 bench: setup ## measure JoyFleet against plain programs; tables and JSON in out/bench (ONLY="slots growth")
-	@infra/install.sh .venv --require-hashes -r infra/requirements-bench.lock
+	@infra/peers.sh datatrove
 	$(BIN)/python -m tests.benchmarks $(ONLY)
 
-peers: setup ## install the programs that `make bench ONLY=peers` compares with into out/peers (Daft, NeMo Curator, CaptionFlow)
+peers: setup ## install the programs that `make bench ONLY=peers` compares with into out/peers (datatrove, Daft, NeMo Curator, CaptionFlow)
 	infra/peers.sh
 
 lock: ## resolve infra/requirements-*.lock again for changed requirements (UPGRADE=1: with the newest versions)

@@ -1,14 +1,14 @@
 """The same job by other programs: captions a second, CPU a caption, and what a kill costs.
 
 `python -m tests.benchmarks.peers [--images N] [--rounds R] [--kills K] [--load L] [--only NAME,...] [--minutes M]
-[--append 1]`. Programs and their settings are in `peers_programs`; Daft, NeMo Curator and CaptionFlow take part where
-infra/peers.sh has installed them. In each round every program captions cold data once, the first of a round is the
-second of the one before. Timed are the time from the command to the first caption, to the last one and to the end of
-the program, and captions a second and CPU a caption between 20 and 95 % of the captions, when its start is over. CPU is
-that of all processes of the program, ended ones included (`process_tree`); beside it stands what the whole machine
-used, which on a quiet machine is nearly the same. A kill ends all processes when half of the captions are made: lost
-are images whose caption was made and that no file has. Then the same command runs again, and the captions that it makes
-again are counted. `--load 2` keeps two other programs computing meanwhile.
+[--append 1]`. Programs and their settings are in `peers_programs`; those that infra/peers.sh has installed take part.
+In each round every program captions cold data once, the first of a round is the second of the one before. Timed are the
+time from the command to the first caption, to the last one and to the end of the program, and captions a second and CPU
+a caption between 20 and 95 % of the captions, when its start is over. CPU is that of all processes of the program,
+ended ones included (`process_tree`); beside it stands what the whole machine used, which on a quiet machine is nearly
+the same. A kill ends all processes when half of the captions are made: lost are images whose caption was made and that
+no file has. Then the same command runs again, and the captions that it makes again are counted. `--load 2` keeps two
+other programs computing meanwhile.
 
 The expected time is printed first. Each measurement is written to the JSON file when it is done; `--append 1` keeps
 those that the file has (with `--rounds 0 --kills 0` it only prints them), and `--minutes M` begins none that is not
@@ -144,7 +144,7 @@ def killed(program: str, shards: Path, output: Path, num_images: int) -> dict[st
 
 
 def started(program: str, shards: Path, output: Path) -> ProcessTree:
-    words = [sys.executable, "-m", "tests.benchmarks.peers", "--part", program, str(shards), str(output)]
+    words = [PROGRAMS[program].python, "-m", "tests.benchmarks.peers", "--part", program, str(shards), str(output)]
     env = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     with log_file(output).open("a") as log:
         return ProcessTree(words, log, env)

@@ -8,7 +8,6 @@ CaptionFlow run in environments of their own (infra/peers.sh); their scripts are
 import asyncio
 import base64
 import contextlib
-import importlib.util
 import io
 import json
 import os
@@ -526,15 +525,19 @@ class Program:
     expected_s: float
     """Of a run of 480 images on two quiet cores."""
     environment: str | None = None
-    module: str | None = None
-    """Package that .venv may lack."""
+    """One of infra/peers.sh, which it needs."""
+    runs_there: bool = False
+    """Whether `run` itself is called in that environment."""
+
+    @property
+    def python(self) -> str:
+        """The Python for `run`."""
+        return str(python_of(self.environment)) if self.environment and self.runs_there else sys.executable
 
     def missing(self) -> str | None:
         """Return how to install it, if it is not."""
         if self.environment and not python_of(self.environment).exists():
             return f"infra/peers.sh {self.environment}"
-        if self.module and not importlib.util.find_spec(self.module):
-            return "make bench ONLY=peers"
         return None
 
 
@@ -545,7 +548,14 @@ PROGRAMS = {
     "joyfleet-seeded": Program(
         title="JoyFleet, seeds", run=partial(joyfleet, seeded=True), kept=kept_by_joyfleet, expected_s=38
     ),
-    "datatrove": Program(title="datatrove", run=datatrove, kept=kept_by_datatrove, expected_s=50, module="datatrove"),
+    "datatrove": Program(
+        title="datatrove",
+        run=datatrove,
+        kept=kept_by_datatrove,
+        expected_s=50,
+        environment="datatrove",
+        runs_there=True,
+    ),
     "transformers": Program(title="`transformers` loop", run=transformers_loop, kept=kept_as_text, expected_s=19),
     "daft": Program(
         title="Daft", run=partial(by_server, "daft"), kept=kept_in_parquet, expected_s=50, environment="daft"
