@@ -7,7 +7,7 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo playground check lint test test-all test-five chaos bench lock standin docs clean
+.PHONY: help setup demo playground check lint test test-all test-five chaos bench peers lock standin docs clean
 
 # Two workers on two cores: a test of Ray or of a server waits for much of its time. tests/workers.py hands them out.
 PYTEST := $(BIN)/pytest -n auto --maxprocesses 4 --dist loadscope
@@ -55,8 +55,11 @@ chaos: setup ## N jobs with random faults from SEED on: kills, stops, storage fa
 	$(BIN)/python -m tests.chaos --runs $(or $(N),20) --seed $(or $(SEED),0)
 
 bench: setup ## measure JoyFleet against plain programs; tables and JSON in out/bench (ONLY="slots growth")
-	@infra/install.sh .venv --require-hashes -r infra/requirements-bench.lock
+	@infra/peers.sh datatrove
 	$(BIN)/python -m tests.benchmarks $(ONLY)
+
+peers: setup ## install the programs that `make bench ONLY=peers` compares with into out/peers (datatrove, Daft, NeMo Curator, CaptionFlow)
+	infra/peers.sh
 
 lock: ## resolve infra/requirements-*.lock again for changed requirements (UPGRADE=1: with the newest versions)
 	@PYTHON=$(PYTHON) infra/lock.sh $(if $(UPGRADE),--upgrade)

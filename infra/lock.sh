@@ -28,10 +28,10 @@ compile() {
 
 extras() { printf -- '--extra %s ' "$@"; }
 
-# Of a lock that is installed on top of both builds: what they have is left to them.
+# Of a lock that is installed on top of builds, by default of both: what they have is left to them.
 without_builds() {
   printf -- '--constraint %s ' infra/requirements-cpu.lock
-  cat infra/requirements-{cpu,gpu}.lock | sed -n 's/^\([a-z0-9.-]*\)==.*/--no-emit-package \1/p' | sort -u
+  for build in "${@:-cpu}" "${@:-gpu}"; do cat "infra/requirements-$build.lock"; done | sed -n 's/^\([a-z0-9.-]*\)==.*/--no-emit-package \1/p' | sort -u
 }
 
 upgrade=("$@")
@@ -45,4 +45,9 @@ compile uv infra/requirements-uv.in
     $(without_builds)
   compile bench infra/requirements-bench.in  $(without_builds)
 }
+# Programs that the benchmark `peers` compares with, each on top of the CPU build in an environment of its own.
+for name in daft curator captionflow; do
+  # shellcheck disable=SC2046 # words
+  compile $name infra/requirements-$name.in --override infra/requirements-peers.overrides $(without_builds cpu)
+done
 compile docs infra/requirements-docs.in

