@@ -36,8 +36,8 @@ class Cluster:
     num_gpus: float
     logs: str | None
     """Folder of the workers' logs, if it is on this machine."""
-    is_local: bool = False
-    """Whether this process started it: it has one node then."""
+    is_lean: bool = False
+    """Whether this process started it, so that it has one node, and nobody reads Ray's own metrics."""
 
     def gpus_per_replica(self, engine: EngineConfig) -> float:
         """Return `engine.num_gpus`; by default one per tensor-parallel rank for vLLM on a cluster with GPUs, else 0."""
@@ -170,9 +170,9 @@ class ClusterStart:
         return self._context
 
     @property
-    def is_local(self) -> bool:
-        """Whether this process starts Ray."""
-        return self._guard is not None
+    def is_lean(self) -> bool:
+        """As `Cluster.is_lean`."""
+        return self._guard is not None and self._options["_metrics_export_port"] is None
 
     @property
     def has_ended(self) -> bool:
@@ -285,7 +285,7 @@ def connected(
         # After an Interrupted the process ends while Ray is starting, and the guard kills Ray's processes.
         context = start.wait(stop)
     try:
-        yield _cluster_of(context, is_local=start.is_local)
+        yield _cluster_of(context, is_lean=start.is_lean)
     finally:
         start.end()
 
@@ -302,7 +302,7 @@ def _local_options(config: ClusterConfig) -> dict[str, Any]:
     }
 
 
-def _cluster_of(context: Any, *, is_local: bool) -> Cluster:  # noqa: ANN401 - see above
+def _cluster_of(context: Any, *, is_lean: bool) -> Cluster:  # noqa: ANN401 - see above
     resources = ray.cluster_resources()
     info: dict[str, Any] = getattr(context, "address_info", {})
     session = Path(str(info.get("session_dir", "")), "logs")
@@ -310,5 +310,5 @@ def _cluster_of(context: Any, *, is_local: bool) -> Cluster:  # noqa: ANN401 - s
         num_cpus=max(1, int(resources.get("CPU", 1))),
         num_gpus=resources.get("GPU", 0.0),
         logs=str(session) if session.is_dir() else None,
-        is_local=is_local,
+        is_lean=is_lean,
     )

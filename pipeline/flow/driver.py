@@ -133,7 +133,7 @@ class _Driver:
         self._progress_actor: Any = start_progress_actor()
         self._counts = Counts()
         self._metrics = Metrics(prepared.store.url)
-        self._is_local = cluster.is_local
+        self._is_lean = cluster.is_lean
         self._gpus_per_replica = cluster.gpus_per_replica(prepared.job.engine)
         self._reported_at = 0.0
         spec = FlowSpec(
@@ -148,7 +148,7 @@ class _Driver:
 
     def drive(self, report: Report, stop: threading.Event) -> None:
         watchdog, start_monitor = Watchdog(self._prepared.job.cluster.stall_timeout_s), StartMonitor()
-        with open_stream(self._dataset, is_local=self._is_local) as stream:
+        with open_stream(self._dataset, is_lean=self._is_lean) as stream:
             while not (stream.ended and not len(self._commits)):
                 self._step(stream, report)
                 start_monitor.check(self._counts.starts)

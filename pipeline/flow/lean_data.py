@@ -2,7 +2,8 @@
 
 Ray Data 2.60 has no setting for them, so its functions are replaced while a dataset is executed:
 
-- `_StatsActor` has the statistics for the dashboard and for Ray Data's own metrics, which nothing here reads;
+- `_StatsActor` has the statistics for the dashboard and for Ray Data's own metrics, which nobody reads without
+  `cluster.metrics_port`;
 - `AutoscalingCoordinator` asks for more nodes and divides them among executions. Until it is up, an execution counts no
   resources at all;
 - `ActorLocationTracker` knows which replica is on which node. The scheduler waits for its process before it starts the

@@ -63,7 +63,7 @@ def parallel_map(
         return
     watchdog = Watchdog(stall_s)
     num_left = len(items)
-    with open_stream(_dataset(work, items, cluster), is_local=cluster.is_local) as stream:
+    with open_stream(_dataset(work, items, cluster), is_lean=cluster.is_lean) as stream:
         while num_left:
             if stop.is_set():
                 num_done = len(items) - num_left

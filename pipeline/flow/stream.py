@@ -137,14 +137,14 @@ class Stream:
 
 
 @contextmanager
-def open_stream(dataset: Dataset, *, is_local: bool = False) -> Iterator[Stream]:
+def open_stream(dataset: Dataset, *, is_lean: bool = False) -> Iterator[Stream]:
     """Execute a dataset; at the end, whatever ended it, stop the execution. One at a time in a process.
 
     Args:
         dataset: what to execute.
-        is_local: Ray was started by this process, so it has one node.
+        is_lean: as `Cluster.is_lean`.
     """
-    with on_one_node() if is_local else nullcontext():
+    with on_one_node() if is_lean else nullcontext():
         stream = Stream(dataset)
         try:
             yield stream
