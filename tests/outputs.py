@@ -1,5 +1,6 @@
 """What a test sees of an output: its rows, its fragments, and which rows of which attempt they are."""
 
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -19,11 +20,9 @@ def identities(rows) -> Counter:
 
 
 def fragments_of(output: Path) -> list[Path]:
-    return (
-        sorted(path for path in (output / "staging").rglob("*.parquet") if path.is_file())
-        if (output / "staging").is_dir()
-        else []
-    )
+    # Not `rglob`, which fails if a run removes a folder meanwhile.
+    walked = os.walk(output / "staging")
+    return sorted(Path(folder, name) for folder, _, names in walked for name in names if name.endswith(".parquet"))
 
 
 def mark(fragments: list[Path]) -> set[tuple[str, int]]:

@@ -25,7 +25,8 @@ from pipeline.flow.ray_env import LOCAL_RAY, address_of, changes_loggers, sessio
 
 log = logging.getLogger(__name__)
 
-RAY_LOGGER = logging.getLogger("ray")
+RAY_LOGGER = logging.getLogger("ray._private")
+"""Of what Ray logs while it starts. `ray.init` removes the handlers of `ray` itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -84,7 +84,8 @@ SIDEWAYS = frozenset({5, 6, 7, 8})
 
 REDUCED_FACTOR = 1.95
 """A JPEG that libjpeg reduces keeps at least so many times the width and height of the result, for the resize. Twice,
-but for the 4032 x 3024 of many cameras: at 1/4 they have 1.97 times the 384 of JoyCaption, and cost half of 1/2."""
+but for the 4032 x 3024 of many cameras: at 1/4 they have 1.97 times the side of a usual vision encoder, and cost half
+of 1/2."""
 
 # Pillow refuses a PNG with a colour profile, an XMP packet or a text above 1 MiB; printer profiles have 1 to 4 MiB. Its
 # limit of 64 MiB for all texts of a file still applies.

@@ -89,13 +89,14 @@ def test_other_errors_and_existing_clusters_are_not_tried_again(failing, address
 
 def test_what_ray_logs_before_the_run_has_its_log_is_logged_there(monkeypatch, caplog, capsys):
     def init(**_):
+        logging.getLogger("ray").handlers.clear()  # as Ray's does
         logging.getLogger("ray._private.worker").warning("the object store is on the disk")
         return "context"
 
     monkeypatch.setattr(cluster.ray, "init", init)
     monkeypatch.setattr(cluster.ray, "shutdown", lambda: None)
-    monkeypatch.setattr(cluster.RAY_LOGGER, "handlers", [])
-    monkeypatch.setattr(cluster.RAY_LOGGER, "propagate", True)
+    monkeypatch.setattr(logging.getLogger("ray"), "handlers", [])
+    monkeypatch.setattr(logging.getLogger("ray"), "propagate", True)
     start = cluster.ClusterStart(ClusterConfig(address="local"), LogFormat.TEXT)
     assert start.poll(10)
     assert (caplog.messages, capsys.readouterr().err) == ([], "")
