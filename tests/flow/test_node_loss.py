@@ -13,10 +13,10 @@ from tests.outputs import committed_rows, expected, fragments_of, identities
 
 LOOPBACK = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
-@pytest.mark.parametrize("how", ["kill", pytest.param("drain", marks=pytest.mark.long)])
+@pytest.mark.parametrize("how", ["kill", "drain"])
 def test_a_node_that_vanishes_costs_no_row(tmp_path, how):
     draw_dataset(tmp_path / "in", num_images=240, seed=2, shard_rows=60)
     output = tmp_path / "out"
