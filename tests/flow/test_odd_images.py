@@ -122,6 +122,7 @@ def test_an_image_that_kills_the_reader_becomes_a_failed_row(odd):
     assert [row["row"] for row in rows] == list(range(20))
 
 
+@pytest.mark.long
 def test_an_unreadable_shard_is_in_quarantine_and_comes_back_there(odd):
     """The last of this module: it changes the output."""
     assert odd.done.code == 3, odd.done
