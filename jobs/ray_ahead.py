@@ -65,7 +65,7 @@ class RayAhead:
                 self._decided.set()
 
     def started(self) -> ClusterStart | None:
-        """Return the start of Ray that is under way or done; None if there is none."""
+        """Return the start of Ray, which may still be going on; None if Ray was not started."""
         self._thread.join()
         return self._start
 

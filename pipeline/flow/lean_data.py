@@ -23,6 +23,8 @@ from ray.data._internal.cluster_autoscaler import ClusterAutoscaler
 from ray.data._internal.execution import streaming_executor
 from ray.data._internal.execution.operators import actor_pool_map_operator
 
+from pipeline.flow.lean_ray import replaced_functions
+
 
 @contextmanager
 def on_one_node() -> Iterator[None]:
@@ -33,14 +35,8 @@ def on_one_node() -> Iterator[None]:
         (actor_pool_map_operator, "get_or_create_actor_location_tracker", NoActor),
         (actor_pool_map_operator, "get_actor_locations", _unknown),
     ]
-    originals = [getattr(module, name) for module, name, _ in replaced]
-    for module, name, function in replaced:
-        setattr(module, name, function)
-    try:
+    with replaced_functions(replaced):
         yield
-    finally:
-        for (module, name, _), original in zip(replaced, originals, strict=True):
-            setattr(module, name, original)
 
 
 class NoActor:

@@ -12,7 +12,7 @@
 docs/benchmarks.md ("Start") has what each of them costs.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -34,6 +34,13 @@ def lean_start(*, metrics: bool) -> Iterator[None]:
     ]
     if not metrics:
         replaced.append((utils, "get_dashboard_dependency_error", _not_wanted))
+    with replaced_functions(replaced):
+        yield
+
+
+@contextmanager
+def replaced_functions(replaced: Sequence[tuple[Any, str, Any]]) -> Iterator[None]:
+    """Replace attributes of modules or classes, given as (owner, name, new value); restore them at exit."""
     originals = [getattr(owner, name) for owner, name, _ in replaced]
     for owner, name, function in replaced:
         setattr(owner, name, function)
