@@ -16,7 +16,7 @@ from pipeline.flow.prepared_job import prepare_job, prepare_retry
 from pipeline.ledger.footer import read_footer
 from pipeline.ledger.layout import applied_path, generation_path
 from pipeline.ledger.parts_record import Part
-from pipeline.ledger.shard_plan import read_plan
+from pipeline.ledger.shard_plan import ListedOutput, read_plan
 from pipeline.storage import open_store
 from schemas.status import Status
 from tests.ledger.faults import Crash, Interposed
@@ -61,6 +61,12 @@ def test_a_loosened_filter_asks_only_the_newly_selected_rows(folder, seed):
         if identity[:2] not in NEWLY:
             assert row == before[identity]
     verified(folder)
+
+
+def test_a_listing_from_before_the_change_does_not_count(folder, monkeypatch):
+    monkeypatch.setattr(prepared_job, "list_output", lambda store: ListedOutput(frozenset(), frozenset(), {}))
+    prepared = prepare_job(job(folder, **WIDE), Extension())
+    assert prepared.remaining.committed == {"a.tar", "b.tar", "c.tar"}
 
 
 def test_the_rows_are_those_of_a_job_that_selected_them_from_the_start(folder):
