@@ -173,3 +173,19 @@ def test_the_plain_command_line_of_ray_runs_the_job(world, server):
     done = ray_job(server, "submit", *words, "--", "python", "-m", "jobs", "caption", "job.yaml")
     assert done.returncode == 0, done
     assert run(world, "verify", str(output)).code == 0
+
+
+@pytest.mark.long
+def test_each_part_of_an_output_is_a_job_of_its_own(world, server, gate):
+    _, output = write(world)
+    first = start(world, "submit", "job.yaml", "--address", server, "--part", "1/2", **ENVIRONMENT)
+    wait_until(lambda: gate.held() > 0, first, "a batch of the first part in hand")
+    again = run(world, "submit", "job.yaml", "--address", server, "--part", "1/2", **ENVIRONMENT)
+    assert again.code == 1, again
+    assert f"{output} part 1 of 2: job " in again.err
+    other = start(world, "submit", "job.yaml", "--address", server, "--part", "2/2", **ENVIRONMENT)
+    gate.open()
+    done = [finish(process) for process in (first, other)]
+    assert [end.code for end in done] == [0, 0], done
+    assert len({job_of(end.err) for end in done}) == 2
+    assert run(world, "verify", str(output)).code == 0
