@@ -19,14 +19,16 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset, Datasource
 from ray.data.block import BlockMetadata
 from ray.data.datasource import ReadTask
 
-from pipeline.config import EngineConfig, EngineKind
+from pipeline.config import EngineConfig, EngineKind, JobConfig
 from pipeline.engines import Engine, EngineSpec, start_engine
 from pipeline.engines.batch_plan import SMALL_BATCHES, plan_batches, seqs_to_feed
+from pipeline.engines.core_server import worker_command
 from pipeline.engines.orphan_reaper import exit_with_children
 from pipeline.engines.sizing import readers_per_replica
 from pipeline.errors import EngineDead, PipelineError
 from pipeline.flow.cluster import Cluster, accelerator_here, check_accelerators, check_gpus
 from pipeline.flow.progress_actor import ReplicaReport, ShardStart, result_or_none
+from pipeline.flow.ray_env import address_of
 from pipeline.flow.replica_starts import current_device
 from pipeline.flow.shard_task import ShardTask, may_take_over, selection_of_task, taken_over_of_task
 from pipeline.flow.stream import configure_data_context
@@ -281,7 +283,14 @@ def build_dataset(spec: FlowSpec, tasks: Sequence[ShardTask], cluster: Cluster) 
         num_cpus=0,
         num_gpus=cluster.gpus_per_replica(job.engine),
         accelerator_type=job.engine.accelerator_type,
+        **_worker_options(job),
     )
+
+
+def _worker_options(job: JobConfig) -> dict[str, Any]:
+    """Return Ray's options for the processes of replicas."""
+    command = worker_command(job.engine) if address_of(job.cluster) is None else None
+    return {"runtime_env": {"py_executable": command}} if command else {}
 
 
 def readers_wanted(engine: EngineConfig, dims: ModelDims | None, cluster: Cluster) -> int:
