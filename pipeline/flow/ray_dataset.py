@@ -27,7 +27,7 @@ from pipeline.engines.orphan_reaper import exit_with_children
 from pipeline.engines.sizing import readers_per_replica
 from pipeline.errors import EngineDead, PipelineError
 from pipeline.flow.cluster import Cluster, accelerator_here, check_accelerators, check_gpus
-from pipeline.flow.progress_actor import ReplicaReport, ShardStart, result_or_none
+from pipeline.flow.progress_actor import SILENT_S, ReplicaReport, ShardStart, result_or_none
 from pipeline.flow.ray_env import address_of
 from pipeline.flow.replica_starts import current_device
 from pipeline.flow.shard_task import ShardTask, may_take_over, selection_of_task, taken_over_of_task
@@ -45,7 +45,10 @@ READ_AHEAD = 3
 """Batches of a replica that are read before it can work on them, if it has that many in flight or fewer."""
 
 HEARTBEAT_S = 1.0
-"""Heartbeat interval of a replica, also while idle: its counts are this old at most."""
+"""Least heartbeat interval of a replica, also while idle: its counts are this old at most."""
+
+HEARTBEATS_PER_S = 250
+"""Most of all replicas together. Each costs the progress actor 0.8 ms (docs/benchmarks.md): a fifth of a core."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,7 +215,7 @@ class CaptionActor:
             # A progress actor that does not answer must not keep a replica from working.
             if result_or_none(self._send_report(caption)):
                 self._stop(caption)
-            time.sleep(HEARTBEAT_S)
+            time.sleep(heartbeat_interval(self._spec.caption.job.engine.replicas.max))
 
     def _send_report(self, caption: Caption) -> Any:  # noqa: ANN401 - Ray's references have no useful type
         stopped = self._stopped  # before the counts: once it is set, they do not grow
@@ -249,6 +252,11 @@ class CaptionActor:
         finally:
             if self._caption.num_asked == self._caption.num_staged:
                 self._send_report(self._caption)  # at once, since the next batch may never come
+
+
+def heartbeat_interval(replicas: int) -> float:
+    """Return the seconds between two heartbeats of a replica in a run of so many."""
+    return min(SILENT_S / 4, max(HEARTBEAT_S, replicas / HEARTBEATS_PER_S))
 
 
 def build_dataset(spec: FlowSpec, tasks: Sequence[ShardTask], cluster: Cluster) -> Dataset:
