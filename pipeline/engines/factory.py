@@ -58,17 +58,22 @@ def start_engine(spec: EngineSpec) -> Engine:
 
 
 def _prepare_process(config: EngineConfig) -> None:
-    """Set the environment variables that vLLM and its libraries read at import."""
+    """Set the environment variables that vLLM and its libraries read."""
     if os.environ.get(NOSET_VARIABLE, "").lower() in ("1", "true"):
         raise ConfigError(
             f"{NOSET_VARIABLE}={os.environ[NOSET_VARIABLE]}: found in the environment of a replica; all replicas of a "
             "node would use GPU 0. Remove it from the environment of the nodes, and of the driver where it starts Ray"
         )
+    prepare_imports()
+    os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(config.cpu_kv_cache_gib)
+
+
+def prepare_imports() -> None:
+    """Set the environment variables that vLLM and its libraries read at import."""
     os.environ.update(
         {
             # Two OpenMP threads were never faster and up to 10 times slower on a busy machine (measured, 2 cores).
             "OMP_NUM_THREADS": "1",
-            "VLLM_CPU_KVCACHE_SPACE": str(config.cpu_kv_cache_gib),
             "VLLM_NO_USAGE_STATS": "1",
             "TOKENIZERS_PARALLELISM": "false",
         }

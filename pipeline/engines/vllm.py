@@ -12,6 +12,7 @@ import asyncio
 import logging
 import textwrap
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from multiprocessing.context import BaseContext
 from typing import Any, TypeVar
 
 from vllm import AsyncEngineArgs, SamplingParams
@@ -27,6 +28,7 @@ from vllm.multimodal.inputs import (
 from vllm.outputs import RequestOutput
 from vllm.platforms import current_platform
 from vllm.sampling_params import RepetitionDetectionParams, RequestOutputKind, StructuredOutputsParams
+from vllm.v1.engine import utils
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.executor.uniproc_executor import UniProcExecutor
@@ -204,6 +206,12 @@ class VllmEngine:
     def close(self) -> None:
         self._llm.shutdown()
         self._guard.release()
+
+
+def start_cores_in(context: BaseContext) -> None:
+    """Start the cores of all engines of this process in a context of `multiprocessing` (`core_server`)."""
+    launcher: Any = utils
+    launcher.get_mp_context = lambda: context
 
 
 class _Stats:

@@ -19,14 +19,16 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset, Datasource
 from ray.data.block import BlockMetadata
 from ray.data.datasource import ReadTask
 
-from pipeline.config import EngineConfig, EngineKind
+from pipeline.config import EngineConfig, EngineKind, JobConfig
 from pipeline.engines import Engine, EngineSpec, start_engine
 from pipeline.engines.batch_plan import SMALL_BATCHES, plan_batches, seqs_to_feed
+from pipeline.engines.core_server import worker_command
 from pipeline.engines.orphan_reaper import exit_with_children
 from pipeline.engines.sizing import readers_per_replica
 from pipeline.errors import EngineDead, PipelineError
 from pipeline.flow.cluster import Cluster, accelerator_here, check_accelerators, check_gpus
-from pipeline.flow.progress_actor import ReplicaReport, ShardStart, result_or_none
+from pipeline.flow.progress_actor import SILENT_S, ReplicaReport, ShardStart, result_or_none
+from pipeline.flow.ray_env import address_of
 from pipeline.flow.replica_starts import current_device
 from pipeline.flow.shard_task import ShardTask, may_take_over, selection_of_task, taken_over_of_task
 from pipeline.flow.stream import configure_data_context
@@ -43,7 +45,10 @@ READ_AHEAD = 3
 """Batches of a replica that are read before it can work on them, if it has that many in flight or fewer."""
 
 HEARTBEAT_S = 1.0
-"""Heartbeat interval of a replica, also while idle: its counts are this old at most."""
+"""Least heartbeat interval of a replica, also while idle: its counts are this old at most."""
+
+HEARTBEATS_PER_S = 250
+"""Most of all replicas together. Each costs the progress actor 0.8 ms (docs/benchmarks.md): a fifth of a core."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,7 +215,7 @@ class CaptionActor:
             # A progress actor that does not answer must not keep a replica from working.
             if result_or_none(self._send_report(caption)):
                 self._stop(caption)
-            time.sleep(HEARTBEAT_S)
+            time.sleep(heartbeat_interval(self._spec.caption.job.engine.replicas.max))
 
     def _send_report(self, caption: Caption) -> Any:  # noqa: ANN401 - Ray's references have no useful type
         stopped = self._stopped  # before the counts: once it is set, they do not grow
@@ -249,6 +254,11 @@ class CaptionActor:
                 self._send_report(self._caption)  # at once, since the next batch may never come
 
 
+def heartbeat_interval(replicas: int) -> float:
+    """Return the seconds between two heartbeats of a replica in a run of so many."""
+    return min(SILENT_S / 4, max(HEARTBEAT_S, replicas / HEARTBEATS_PER_S))
+
+
 def build_dataset(spec: FlowSpec, tasks: Sequence[ShardTask], cluster: Cluster) -> Dataset:
     """Return the lazy dataset of receipts: a row has those of one batch (`schemas.batch.RECEIPTS`)."""
     job = spec.caption.job
@@ -281,7 +291,14 @@ def build_dataset(spec: FlowSpec, tasks: Sequence[ShardTask], cluster: Cluster) 
         num_cpus=0,
         num_gpus=cluster.gpus_per_replica(job.engine),
         accelerator_type=job.engine.accelerator_type,
+        **_worker_options(job),
     )
+
+
+def _worker_options(job: JobConfig) -> dict[str, Any]:
+    """Return Ray's options for the processes of replicas."""
+    command = worker_command(job.engine) if address_of(job.cluster) is None else None
+    return {"runtime_env": {"py_executable": command}} if command else {}
 
 
 def readers_wanted(engine: EngineConfig, dims: ModelDims | None, cluster: Cluster) -> int:

@@ -46,6 +46,11 @@ An engine lives in a worker. Beside two programs that computed on 2 cores, the d
 """
 
 
+WORKER_START = {"RAY_worker_register_timeout_seconds": "900"}
+"""Ray ends a worker that has not called after 60 s. Those of replicas import vLLM first (`core_server`), which takes
+long from a slow disk or on a busy machine."""
+
+
 def prepare_ray_env(config: ClusterConfig, job_server: str | None = None) -> None:
     """Set this process's variables for Ray; without an address, for a local Ray that no other user can reach.
 
@@ -65,7 +70,7 @@ def prepare_ray_env(config: ClusterConfig, job_server: str | None = None) -> Non
     os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
     if address is not None:
         return
-    for variable, value in (TASK_EVENTS | WORKER_NICENESS).items():
+    for variable, value in (TASK_EVENTS | WORKER_NICENESS | WORKER_START).items():
         os.environ.setdefault(variable, value)
     # By default a local Ray listens on all interfaces; without multi-node support it binds to loopback only.
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"

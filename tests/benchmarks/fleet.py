@@ -4,7 +4,7 @@
 fake GPUs a node; nothing is simulated but the engines (`fleet_engine`), so the readers, the object stores, the
 actors, the driver and its commits are those of a run. Measured between 20 and 95 % of the images: what share of their
 requests the engines work on, CPU an image by kind of process, and the most memory of each kind. The extrapolation is
-to 1,000 GPUs at 30 images a second each.
+to 1,000 such replicas.
 """
 
 import argparse
@@ -14,10 +14,11 @@ import statistics
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.report import FOLDER, part, publish
+from tests.benchmarks.report import FOLDER, Row, part, publish
 
 REPLICAS = (8, 24, 64)
 GPUS_PER_NODE = 8
@@ -27,7 +28,7 @@ SHARD_IMAGES = 1000
 IMAGES_PER_S = 6.0
 """Of a replica, see `fleet_engine`."""
 SAMPLE_S = 2.0
-GPUS, RATE = 1000, 30.0
+GPUS = 1000
 
 
 def run(shards: Path, output: Path, num_images: int, replicas: int, nodes: int) -> dict[str, Any]:
@@ -75,21 +76,31 @@ def run(shards: Path, output: Path, num_images: int, replicas: int, nodes: int) 
 
     flow.run_job(prepared, outcome, look, threading.Event())
     assert outcome.statuses["ok"] == num_images, outcome
+    middle = meter.middle(num_images)
     inside = [share for images, share in shares if 0.2 * num_images <= images <= 0.95 * num_images]
     return {
         "replicas": replicas,
         "images": num_images,
         "engines_busy": statistics.mean(inside),
         "engines_busy_least": min(inside),
-        **{f"ms {kind}": value for kind, value in meter.middle(num_images).items()},
+        "images_per_s": middle.pop("images_per_s"),
+        **{f"ms {kind}": value for kind, value in middle.items()},
         **{f"MiB {kind}": value for kind, value in meter.peak_mib().items()},
     }
 
 
-def extrapolated(row: dict[str, Any]) -> dict[str, float]:
-    """Return the cores that each kind of process on the driver's node would need for a thousand GPUs."""
-    kinds = ("driver", "progress_actor", "committer", "gcs")
-    return {kind: round(row.get(f"ms {kind}", 0.0) * GPUS * RATE / 1000, 2) for kind in kinds}
+def extrapolated(rows: Sequence[Row]) -> dict[str, float]:
+    """Return the cores that each kind of process needs for a thousand replicas, by a line through those of all sizes.
+
+    Each replica answers `IMAGES_PER_S`. What more images a second cost is measured by `driver`.
+    """
+    sizes = [row["replicas"] for row in rows]
+    cores: dict[str, float] = {}
+    for kind in ("driver", "progress_actor", "committer", "gcs"):
+        used = [row.get(f"ms {kind}", 0.0) * row["images_per_s"] / 1000 for row in rows]
+        slope, constant = statistics.linear_regression(sizes, used)
+        cores[kind] = round(constant + slope * GPUS, 2)
+    return cores
 
 
 def main() -> None:
@@ -122,7 +133,8 @@ def main() -> None:
             words = (shards, Path(scratch, "out"), replicas, cluster.process.pid)
             rows.append(part("fleet", *words, images=num_shards * SHARD_IMAGES))
             print(json.dumps(rows[-1]), flush=True)
-    publish(args, rows, {"cores for 1,000 GPUs at 30 images/s, by the largest fleet": extrapolated(rows[-1])})
+    summary = {f"cores for {GPUS:,} GPUs at {IMAGES_PER_S} images/s each": extrapolated(rows)} if len(rows) > 1 else {}
+    publish(args, rows, summary)
 
 
 if __name__ == "__main__":

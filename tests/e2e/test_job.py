@@ -74,6 +74,7 @@ def test_a_job_survives_the_death_of_its_engine_and_of_its_driver(tmp_path):
     wait_until(lambda: num_fragments(output) == 2 and gate.held() == 2, process, "2 fragments")
     wait_until(lambda: engine_cores(process.pid), process, "an engine core")
     killed = engine_cores(process.pid)
+    assert_forked(killed)
     for core in killed:
         core.suspend()  # so that what it is asked next is with it when it dies
     gate.let(2)
@@ -83,6 +84,7 @@ def test_a_job_survives_the_death_of_its_engine_and_of_its_driver(tmp_path):
     gate.let(1)
     wait_until(lambda: num_fragments(output) == 5 and gate.held() > 0, process, "a fragment by the next engine")
     left_behind = engine_cores(process.pid)
+    assert_forked(left_behind)
     process.send_signal(signal.SIGKILL)
     finish(process)
     wait_until_gone(left_behind)
@@ -100,6 +102,13 @@ def test_a_job_survives_the_death_of_its_engine_and_of_its_driver(tmp_path):
     assert_true_to_the_drawings(rows, truth)
     assert_as_recorded(rows)
     assert edge(tmp_path / "in") == pytest.approx(EDGE, rel=EDGE_BAND)
+
+
+def assert_forked(cores: list[psutil.Process]) -> None:
+    """A core is a fork of the server that has imported vLLM together with its replica."""
+    parents = [" ".join(parent.cmdline()) for core in cores if (parent := core.parent())]
+    assert len(parents) == len(cores)
+    assert all("core_server.main()" in words for words in parents), parents
 
 
 def wait_until_gone(cores: list[psutil.Process]) -> None:

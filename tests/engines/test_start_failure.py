@@ -4,6 +4,7 @@ import asyncio
 import os
 import subprocess
 import sys
+from collections import Counter
 
 import numpy as np
 import psutil
@@ -21,6 +22,7 @@ from pipeline.recipe import find_weights
 from pipeline.standin.demo_data import draw_dataset
 from tests.cli import run, write_job
 from tests.gate import HOOKS
+from tests.outputs import committed_rows, expected, identities
 
 TEXTS = (
     "RuntimeError: The NVIDIA driver on your system is too old (found version 12040).",
@@ -160,3 +162,14 @@ def test_a_run_whose_core_ends_at_its_start_shows_the_cause(tmp_path):
     assert f"RuntimeError: {DRIVER}" in done.err
     assert "Probable cause: the NVIDIA driver is too old" in done.err
     print(done.err)
+
+
+@pytest.mark.long
+def test_a_run_survives_an_import_that_ends_its_process(tmp_path):
+    draw_dataset(tmp_path / "in", num_images=8, seed=2, shard_rows=8)
+    engine = {"kind": "vllm", "max_model_len": 768}
+    job = write_job(tmp_path, tmp_path / "in", tmp_path / "out", engine=engine)
+    done = run(tmp_path, "caption", job, **HOOKS, JFTEST_IMPORT=str(tmp_path / "imported"))
+    assert done.code == 0, done
+    assert (tmp_path / "imported").exists()
+    assert identities(committed_rows(tmp_path / "out")) == Counter(expected(tmp_path / "in", 8))

@@ -15,6 +15,7 @@ import pytest
 from pipeline.config import EngineConfig, EngineKind, parse_job
 from pipeline.errors import ConfigError
 from pipeline.flow.cluster import Cluster, check_gpus
+from pipeline.flow.progress_actor import SILENT_S
 from pipeline.standin.demo_data import draw_dataset
 from tests.cli import finish, run, start, wait_until, write_job
 from tests.gate import Gate
@@ -178,3 +179,10 @@ def test_the_gpu_build_on_a_cluster_that_has_no_gpu_yet_needs_the_number(monkeyp
     check_gpus(EngineConfig(num_gpus=1), empty)
     check_gpus(EngineConfig(), Cluster(num_cpus=8, num_gpus=1.0, logs=None))
     check_gpus(EngineConfig(kind=EngineKind.ECHO), empty)
+
+
+def test_a_thousand_replicas_send_as_many_heartbeats_as_a_quarter_of_them():
+    from pipeline.flow.ray_dataset import heartbeat_interval
+
+    assert [heartbeat_interval(replicas) for replicas in (1, 64, 250, 1000)] == [1.0, 1.0, 1.0, 4.0]
+    assert heartbeat_interval(10**6) == SILENT_S / 4

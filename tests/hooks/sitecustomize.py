@@ -6,6 +6,7 @@ held at the gate and dies of SIGKILL, and the reader that Ray sends after it rai
 JFTEST_POISON: bytes; an image that holds them kills the process that decodes it, as a bug in a C library does.
 JFTEST_BROKEN: type of a node's GPU; engines on such nodes do not start.
 JFTEST_CORE: text of the error with which vLLM's core ends at its start.
+JFTEST_IMPORT: a file that is not there; the first process that imports vLLM makes it and dies of SIGILL.
 JFTEST_GATE: folder of a `tests.gate.Gate`; fragments with their answers, shards of an export or an index and parts of a
 corpus wait at it until the test lets them pass.
 """
@@ -82,6 +83,13 @@ def _end_core(module):
         raise RuntimeError(os.environ["JFTEST_CORE"])
 
     module.EngineCore.__init__ = end
+
+
+def _end_import(_):
+    file = pathlib.Path(os.environ["JFTEST_IMPORT"])
+    if not file.exists():
+        file.touch()
+        os.kill(os.getpid(), signal.SIGILL)
 
 
 POLL_S = 0.02
@@ -167,6 +175,7 @@ CHANGES = {
     "pipeline.corpus.publish_corpus": ("JFTEST_GATE", _hold_parts),
     "pipeline.ledger.index_files": ("JFTEST_GATE", _hold_index),
     "pipeline.engines.factory": ("JFTEST_BROKEN", _start_nowhere_on),
+    "vllm.envs": ("JFTEST_IMPORT", _end_import),
     "vllm.v1.engine.core": ("JFTEST_CORE", _end_core),
     "pipeline.engines.echo": ("JFTEST_ASKED", _count_requests),
     "pipeline.stages.read_batches": ("JFTEST_REPEATED", _die_then_raise),
