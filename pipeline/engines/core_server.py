@@ -6,7 +6,7 @@ replica imports vLLM before it becomes a worker of Ray, and forks a server while
 fork of that server (`multiprocessing.forkserver`), and so is the next one after a crash. vLLM's own API server starts
 its cores from such a server on request (vllm/entrypoints/launchers/api_server/entry.py).
 
-Only for a Ray of the run's own, whose workers may take long to start (`pipeline.flow.ray_env`), and with vLLM's CPU
+Only for a Ray of the run's own, whose workers may take longer to start (`pipeline.flow.ray_env`), and with vLLM's CPU
 build: on a GPU it has not been tried, and there loading the weights takes longer than the import.
 """
 
@@ -105,7 +105,10 @@ def _session_folder(arguments: Sequence[str]) -> Path:
 
 
 def _preload(folder: Path) -> None:
-    """Import and fork, unless an import has ended its process before: Ray would repeat it for ever, without a word."""
+    """Import and fork, unless an import has ended its process before, or was too slow for Ray, which ended it.
+
+    Ray would start such a worker for ever, without a word.
+    """
     marks = {file: int(file.suffix[1:]) for file in folder.glob("importing.*")}
     if any(not psutil.pid_exists(pid) for pid in marks.values()):
         sys.stderr.write("an import of vLLM has ended its process; this replica imports it as a worker of Ray\n")

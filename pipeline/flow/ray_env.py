@@ -46,9 +46,9 @@ An engine lives in a worker. Beside two programs that computed on 2 cores, the d
 """
 
 
-WORKER_START = {"RAY_worker_register_timeout_seconds": "900"}
-"""Ray ends a worker that has not called after 60 s. Those of replicas import vLLM first (`core_server`), which takes
-long from a slow disk or on a busy machine."""
+WORKER_START = {"RAY_worker_register_timeout_seconds": "120"}
+"""Ray ends a worker that has not called after 60 s, and starts another one. Those of replicas import vLLM first
+(`core_server`), which takes long from a slow disk or on a busy machine. Ray waits as long for one that has died."""
 
 
 def prepare_ray_env(config: ClusterConfig, job_server: str | None = None) -> None:

@@ -169,7 +169,9 @@ def test_a_run_survives_an_import_that_ends_its_process(tmp_path):
     draw_dataset(tmp_path / "in", num_images=8, seed=2, shard_rows=8)
     engine = {"kind": "vllm", "max_model_len": 768}
     job = write_job(tmp_path, tmp_path / "in", tmp_path / "out", engine=engine)
-    done = run(tmp_path, "caption", job, **HOOKS, JFTEST_IMPORT=str(tmp_path / "imported"))
+    # Ray notices after this time only, 120 s by default.
+    soon = {"RAY_worker_register_timeout_seconds": "15"}
+    done = run(tmp_path, "caption", job, **HOOKS, **soon, JFTEST_IMPORT=str(tmp_path / "imported"))
     assert done.code == 0, done
     assert (tmp_path / "imported").exists()
     assert identities(committed_rows(tmp_path / "out")) == Counter(expected(tmp_path / "in", 8))
