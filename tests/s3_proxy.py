@@ -72,6 +72,8 @@ class Script:
     """So many faults, then none; by default without end."""
     counts: Counter[Fault] = field(default_factory=Counter)
     num_requests: int = 0
+    num_possible: int = 0
+    """Requests that can have a fault of `kinds`."""
     asked: list[tuple[float, str, str]] = field(default_factory=list)
     """Monotonic time, method and path of every request."""
     sent: Counter[str] = field(default_factory=Counter)
@@ -82,13 +84,17 @@ class Script:
         """The fault of the next request, counted."""
         with self.lock:
             self.num_requests += 1
-            rng = random.Random(f"{self.seed}/{self.num_requests}")
             possible = [*ANYTIME, *(CHANGES if method != "GET" else ()), *(CONDITIONAL if conditional else ())]
             possible += [Fault.TRUNCATED, Fault.WRONG_CHECKSUM] if method == "GET" else []
             possible += [Fault.KEYS_REFUSED] if method == "POST" else []
             possible = [fault for fault in possible if fault in self.kinds]
             enough = self.at_most is not None and sum(self.counts.values()) >= self.at_most
-            if enough or not possible or rng.random() >= self.share:
+            if enough or not possible:
+                return None
+            # By their own number: how many other requests come between depends on the speed of the machine.
+            self.num_possible += 1
+            rng = random.Random(f"{self.seed}/{self.num_possible}")
+            if rng.random() >= self.share:
                 return None
             fault = rng.choice(possible)
             self.counts[fault] += 1
