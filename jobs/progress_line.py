@@ -56,7 +56,7 @@ def starting_phase(snapshot: Snapshot) -> str | None:
         return None
     if snapshot.replicas_starting:
         return f"loading the model (replicas: {snapshot.replicas_starting})"
-    return "waiting for Ray to place and start a replica"
+    return "waiting for Ray to place a replica and for its process to start"
 
 
 def render(snapshot: Snapshot) -> str:

@@ -180,7 +180,7 @@ def test_the_progress_line_shows_every_figure():
 
 
 def test_the_progress_line_says_what_a_run_without_a_replica_waits_for():
-    assert render(NO_REPLICA) == "shards 0/30  waiting for Ray to place and start a replica  0:00:09"
+    assert render(NO_REPLICA) == "shards 0/30  waiting for Ray to place a replica and for its process to start  0:00:09"
     loading = replace(NO_REPLICA, replicas_starting=2)
     assert render(loading) == "shards 0/30  loading the model (replicas: 2)  0:00:09"
     assert "captions 0 (58.1/s)" in render(replace(loading, replicas=1))
