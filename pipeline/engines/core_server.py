@@ -88,7 +88,7 @@ def _in_package(name: str, pattern: str) -> list[Path]:
 def main() -> None:
     """Import vLLM, start the server, and become the worker of Ray that the command line names.
 
-    Whatever fails before is printed, and the replica then starts without a server, which reports it if it fails again.
+    An exception before that is printed. The replica then starts without a server, and reports what fails again.
     """
     sys.argv = sys.argv[1:]
     try:
@@ -105,9 +105,9 @@ def _session_folder(arguments: Sequence[str]) -> Path:
 
 
 def _preload(folder: Path) -> None:
-    """Import and fork, unless an import has ended its process before, or was too slow for Ray, which ended it.
+    """Import vLLM and fork the server; not where an earlier import has ended its process, or was too slow for Ray.
 
-    Ray would start such a worker for ever, without a word.
+    Ray would start such a worker again for ever, and report nothing.
     """
     marks = {file: int(file.suffix[1:]) for file in folder.glob("importing.*")}
     if any(not psutil.pid_exists(pid) for pid in marks.values()):
@@ -171,6 +171,8 @@ def _serve(listener: socket, alive: int) -> None:
     """Fork cores on request until the pipe's other end is closed, then end this process."""
     try:
         forkserver.main(listener.detach(), alive, [])
+    except Exception:  # noqa: BLE001 - nothing is above that could report it
+        traceback.print_exc()
     finally:
         os._exit(0)
 

@@ -45,10 +45,10 @@ READ_AHEAD = 3
 """Batches of a replica that are read before it can work on them, if it has that many in flight or fewer."""
 
 HEARTBEAT_S = 1.0
-"""Least heartbeat interval of a replica, also while idle: its counts are this old at most."""
+"""Shortest heartbeat interval of a replica, also while idle."""
 
 HEARTBEATS_PER_S = 250
-"""Most of all replicas together. Each costs the progress actor 0.8 ms (docs/benchmarks.md): a fifth of a core."""
+"""Limit for all replicas together. A heartbeat costs the progress actor 0.8 ms (docs/benchmarks.md)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,7 +255,7 @@ class CaptionActor:
 
 
 def heartbeat_interval(replicas: int) -> float:
-    """Return the seconds between two heartbeats of a replica in a run of so many."""
+    """Return the seconds between two heartbeats of a replica, for a run with at most so many replicas."""
     return min(SILENT_S / 4, max(HEARTBEAT_S, replicas / HEARTBEATS_PER_S))
 
 
